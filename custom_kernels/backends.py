@@ -1,0 +1,33 @@
+"""Which kernel back ends this machine has, and the kernel sources that ship with the package."""
+
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import mlx.core as mx
+
+KERNEL_BACKENDS = ("metal", "cuda")
+
+
+def default_backend() -> str | None:
+    """The kernel back end of MLX's default device: "metal", "cuda", or None on a CPU."""
+    if mx.default_device() != mx.Device(mx.gpu):
+        return None
+    return "metal" if mx.metal.is_available() else "cuda" if mx.cuda.is_available() else None
+
+
+def require_backend(name: str) -> None:
+    """Raise RuntimeError where kernels of `name` ("metal" or "cuda") cannot run on this machine."""
+    available = {"metal": mx.metal.is_available, "cuda": mx.cuda.is_available}[name]
+    if not available():
+        raise RuntimeError(
+            f"The {name} kernel was asked for, but this MLX build ({version('mlx')}) has no {name} back end here. "
+            'Use backend=None to take what the machine has, or backend="reference".'
+        )
+
+
+@cache
+def kernel_source(backend: str, name: str) -> str:
+    """The body of kernel `name` as it ships, from `metal/<name>.metal` or `cuda/<name>.cu`."""
+    suffix = {"metal": "metal", "cuda": "cu"}[backend]
+    return (Path(__file__).parent / backend / f"{name}.{suffix}").read_text(encoding="ascii")

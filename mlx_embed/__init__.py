@@ -1,0 +1,22 @@
+"""Text embeddings for search and RAG on MLX: Metal, CUDA and CPU."""
+
+from mlx_embed.convert import convert
+from mlx_embed.errors import CheckpointError, MLXEmbedError, ModelNotFoundError, UnsupportedModelError
+from mlx_embed.hub import EmbeddingModelType
+from mlx_embed.model import EmbeddingModel, EncodeInfo
+from mlx_embed.tokenizer import TruncationWarning
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "EmbeddingModel",
+    "EmbeddingModelType",
+    "EncodeInfo",
+    "MLXEmbedError",
+    "ModelNotFoundError",
+    "TruncationWarning",
+    "UnsupportedModelError",
+    "__version__",
+    "convert",
+]

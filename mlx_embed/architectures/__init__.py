@@ -1,0 +1,22 @@
+"""The encoders, one file each, named by Hugging Face model_type."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from mlx_embed.architectures import bert, mpnet
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
+
+ARCHITECTURES: dict[str, ModuleType] = {"bert": bert, "mpnet": mpnet}
+
+
+def architecture(config: Mapping[str, Any]) -> ModuleType:
+    """The module that implements config.json's model_type."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise CheckpointError('config.json has no "model_type"; is this the folder of a transformers checkpoint?')
+    if model_type not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"model_type {model_type!r} is not supported; mlx_embed has {', '.join(sorted(ARCHITECTURES))}."
+        )
+    return ARCHITECTURES[model_type]

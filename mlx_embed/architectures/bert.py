@@ -1,0 +1,148 @@
+"""BERT (Devlin et al., 2018), packed: E5, MiniLM, BGE, GTE and other post-norm encoders of model_type "bert"."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from custom_kernels import attention
+from custom_kernels.packed import position_ids
+from mlx_embed.architectures.base import LayerNorm, LayerNormKind, activation, read_config
+from mlx_embed.errors import UnsupportedModelError
+
+PREFIXES = ("bert.",)
+RENAMES = (
+    ("LayerNorm.gamma", "LayerNorm.weight"),
+    ("LayerNorm.beta", "LayerNorm.bias"),
+    ("embeddings.LayerNorm", "embeddings.norm"),
+    ("encoder.layer.", "layers."),
+    ("attention.self.query.", "attention.q."),
+    ("attention.self.key.", "attention.k."),
+    ("attention.self.value.", "attention.v."),
+    ("attention.output.dense.", "attention.out."),
+    ("attention.output.LayerNorm.", "attention_norm."),
+    ("intermediate.dense.", "up."),
+    ("output.dense.", "down."),
+    ("output.LayerNorm.", "output_norm."),
+)
+UNUSED = ("pooler.", "cls.", "classifier.", "embeddings.position_ids")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The part of config.json that shapes the encoder."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    position_embedding_type: str = "absolute"
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "Config":
+        """Check and read config.json."""
+        result = read_config(cls, config)
+        if result.position_embedding_type != "absolute":
+            raise UnsupportedModelError(
+                f'config.json has "position_embedding_type": {result.position_embedding_type!r}; '
+                'mlx_embed implements "absolute" for bert.'
+            )
+        activation(result.hidden_act)
+        return result
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens, that the position embeddings allow."""
+        return self.max_position_embeddings
+
+
+class Embeddings(nn.Module):
+    """Word + position + token type, normalised."""
+
+    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
+
+    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:
+        """[T] -> [T, hidden]; every token is of type 0."""
+        positions = position_ids(cu_seqlens, input_ids.shape[0])
+        x = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        return self.norm(x + self.token_type_embeddings.weight[0])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for query, key and value."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (hidden_size // num_heads) ** -0.5
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+
+    def __call__(self, x: mx.array, cu_seqlens: mx.array, max_seqlen: int, bias: mx.array | None) -> mx.array:
+        """[T, hidden] -> [T, hidden]."""
+        attended = attention(self.qkv(x), cu_seqlens, self.num_heads, self.scale, bias=bias, max_seqlen=max_seqlen)
+        return self.out(attended)
+
+
+class Layer(nn.Module):
+    """Attention, then a two-layer feed-forward; each is added to its input and normalised."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        hidden_act: str,
+        layer_norm_eps: float,
+        layer_norm: LayerNormKind,
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(hidden_size, num_heads)
+        self.attention_norm = LayerNorm(hidden_size, layer_norm_eps, layer_norm)
+        self.up = nn.Linear(hidden_size, intermediate_size)
+        self.down = nn.Linear(intermediate_size, hidden_size)
+        self.output_norm = LayerNorm(hidden_size, layer_norm_eps, layer_norm)
+        self.activation = activation(hidden_act)
+
+    def __call__(self, x: mx.array, cu_seqlens: mx.array, max_seqlen: int, bias: mx.array | None = None) -> mx.array:
+        """[T, hidden] -> [T, hidden]."""
+        x = self.attention_norm(self.attention(x, cu_seqlens, max_seqlen, bias), residual=x)
+        return self.output_norm(self.down(self.activation(self.up(x))), residual=x)
+
+
+class Model(nn.Module):
+    """The encoder: token ids to hidden states."""
+
+    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config, layer_norm)
+        self.layers = [
+            Layer(
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                config.hidden_act,
+                config.layer_norm_eps,
+                layer_norm,
+            )
+            for _ in range(config.num_hidden_layers)
+        ]
+
+    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
+        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+        x = self.embeddings(input_ids, cu_seqlens)
+        for layer in self.layers:
+            x = layer(x, cu_seqlens, max_seqlen)
+        return x

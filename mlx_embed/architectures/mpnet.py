@@ -1,0 +1,134 @@
+"""MPNet (Song et al., 2020), packed: BERT's layers with T5's relative position bias shared by all of them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_embed.architectures.base import (
+    LayerNorm,
+    LayerNormKind,
+    activation,
+    offset_position_ids,
+    read_config,
+)
+from mlx_embed.architectures.bert import Layer
+
+PREFIXES = ("mpnet.",)
+RENAMES = (
+    ("LayerNorm.gamma", "LayerNorm.weight"),
+    ("LayerNorm.beta", "LayerNorm.bias"),
+    ("embeddings.LayerNorm", "embeddings.norm"),
+    ("encoder.relative_attention_bias", "relative_attention_bias"),
+    ("encoder.layer.", "layers."),
+    ("attention.attn.q.", "attention.q."),
+    ("attention.attn.k.", "attention.k."),
+    ("attention.attn.v.", "attention.v."),
+    ("attention.attn.o.", "attention.out."),
+    ("attention.LayerNorm.", "attention_norm."),
+    ("intermediate.dense.", "up."),
+    ("output.dense.", "down."),
+    ("output.LayerNorm.", "output_norm."),
+)
+UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
+MAX_DISTANCE = 128
+
+
+@dataclass(frozen=True)
+class Config:
+    """The part of config.json that shapes the encoder."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    relative_attention_num_buckets: int = 32
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 1
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "Config":
+        """Check and read config.json."""
+        result = read_config(cls, config)
+        activation(result.hidden_act)
+        return result
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens: the position rows less those up to the pad token's."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+
+class Embeddings(nn.Module):
+    """Word + position, normalised; MPNet has no token types."""
+
+    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
+        super().__init__()
+        self.pad_token_id = config.pad_token_id
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
+
+    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:
+        """[T] -> [T, hidden]."""
+        positions = offset_position_ids(input_ids, cu_seqlens, self.pad_token_id)
+        return self.norm(self.word_embeddings(input_ids) + self.position_embeddings(positions))
+
+
+class Model(nn.Module):
+    """The encoder: token ids to hidden states."""
+
+    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config, layer_norm)
+        self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
+        self.layers = [
+            Layer(
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                config.hidden_act,
+                config.layer_norm_eps,
+                layer_norm,
+            )
+            for _ in range(config.num_hidden_layers)
+        ]
+
+    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
+        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+        x = self.embeddings(input_ids, cu_seqlens)
+        bias = self.position_bias(max_seqlen)
+        for layer in self.layers:
+            x = layer(x, cu_seqlens, max_seqlen, bias)
+        return x
+
+    def position_bias(self, length: int) -> mx.array:
+        """What is added to the score of query i and key j, by j - i alone: [heads, length, length]."""
+        table = self.relative_attention_bias.weight
+        of_distance = table[mx.array(distance_buckets(length, table.shape[0]))]
+        places = mx.arange(length)
+        return of_distance[places[None, :] - places[:, None] + length - 1].transpose(2, 0, 1)
+
+
+def distance_buckets(length: int, num_buckets: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """T5's bidirectional buckets for the distances -(length - 1) .. length - 1: int32 [2 * length - 1].
+
+    Half of the buckets serve keys after the query; of each half, half are exact and the rest grow logarithmically
+    to MAX_DISTANCE. Computed in float32, as the model was trained with it.
+    """
+    distance = np.arange(-(length - 1), length, dtype=np.int32)
+    half = num_buckets // 2
+    exact = half // 2
+    size = np.abs(distance)
+    ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        math.log(MAX_DISTANCE / exact)
+    )
+    large = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int32), half - 1)
+    return np.where(distance > 0, half, 0).astype(np.int32) + np.where(size < exact, size, large).astype(np.int32)

@@ -1,0 +1,216 @@
+"""A Hugging Face or sentence-transformers checkpoint to an MLX folder, verified before it takes its place."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_embed import hub, weights
+from mlx_embed.architectures import architecture
+from mlx_embed.config import Checkpoint, read_checkpoint
+from mlx_embed.device import DTYPES, worker
+from mlx_embed.errors import CheckpointError, MLXEmbedError
+
+GROUP_SIZES = (32, 64, 128)
+BITS = (4, 8)
+
+# Small files that travel with the weights, wherever in the folder they lie.
+_KEPT = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*")
+_SKIPPED_FOLDERS = {"onnx", "openvino", "coreml", ".git", ".cache"}
+
+# What is embedded to verify a conversion: short, long, and not only English.
+SAMPLE = (
+    "How do I sort a list of dictionaries by a value?",
+    "The committee will publish its findings on the bridge's foundations next spring.",
+    "Ein kurzer Satz auf Deutsch über Wetter und Züge.",
+    "def add(a, b): return a + b",
+    "Rain. " * 60,
+)
+# Below this cosine to the original an unquantized conversion is a mistake, not rounding.
+LEAST_COSINE = 0.999
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `convert` did.
+
+    Attributes:
+        destination: the folder written.
+        source_bytes: size of the source's safetensors files.
+        destination_bytes: size of the written one.
+        min_cosine: the lowest cosine of a sample text's vector to the original's, both in float32 where possible.
+    """
+
+    destination: Path
+    source_bytes: int
+    destination_bytes: int
+    min_cosine: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self) | {"destination": str(self.destination)}
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    dtype: str | None = None,
+    quantize: int | None = None,
+    group_size: int = 64,
+    overwrite: bool = False,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> ConversionReport:
+    """Write `source` as an MLX checkpoint that `EmbeddingModel.from_pretrained(destination)` loads as it is.
+
+    The folder is written beside `destination`, loaded, compared with the source and only then renamed: nothing
+    half-written is ever seen at `destination`.
+
+    Args:
+        source: a local folder, hub repository id or alias.
+        destination: the folder to write; must be absent or empty unless `overwrite`.
+        dtype: "float32", "float16" or "bfloat16"; None keeps the source's.
+        quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them.
+        group_size: 32, 64 or 128 weights share one quantization scale.
+        overwrite: replace a checkpoint that is at `destination`.
+        revision: see `EmbeddingModel.from_pretrained`.
+        cache_dir: likewise.
+        local_files_only: likewise.
+
+    Raises:
+        ValueError: an option that is not one of those above, or dtype given with quantized source.
+        FileExistsError: something is at `destination`, and `overwrite` was not given or it is no checkpoint.
+        MLXEmbedError: the source cannot be loaded, or the result does not give the source's vectors.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
+    if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):
+        raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
+    target = Path(destination).expanduser().absolute()
+    _check_destination(target, overwrite)
+    folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    if target.resolve() == folder.resolve():
+        raise ValueError(f"The source and the destination are the same folder, {folder}.")
+    checkpoint = read_checkpoint(folder, hub.repository_id(source))
+    if quantize is not None and "quantization" in checkpoint.config:
+        raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
+    config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
+    if quantize is not None and config.hidden_size % group_size:
+        raise ValueError(
+            f"group_size {group_size} does not divide the model's hidden_size {config.hidden_size}; "
+            f"choose one of {[size for size in GROUP_SIZES if config.hidden_size % size == 0]}."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as work:
+        written = Path(work) / "checkpoint"
+        _write(checkpoint, written, dtype, quantize, group_size)
+        cosine = _min_cosine(folder, written)
+        if not cosine >= (LEAST_COSINE if quantize is None else -1.0):
+            raise MLXEmbedError(
+                f"The converted model's vectors differ from the source's (cosine {cosine:.6f}); nothing was written."
+            )
+        report = ConversionReport(target, _weight_bytes(checkpoint.transformer), _weight_bytes_under(written), cosine)
+        _put(written, target)
+    return report
+
+
+def _check_destination(target: Path, overwrite: bool) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise FileExistsError(f"{target} is not a folder; name another destination.")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{target} is not empty; pass overwrite (--overwrite) to replace it, or name another.")
+    if not any((target / name).is_file() for name in ("config.json", "modules.json")):
+        raise FileExistsError(f"{target} holds something other than a checkpoint; it will not be replaced.")
+
+
+def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | None, group_size: int) -> None:
+    """Write the folder: the source's layout with one safetensors file under this package's names."""
+    for path in _kept_files(checkpoint.folder):
+        copy = target / path.relative_to(checkpoint.folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    transformer = target / checkpoint.transformer.relative_to(checkpoint.folder)
+    config = dict(checkpoint.config)
+    if bits is not None:
+        config["quantization"] = {"bits": bits, "group_size": group_size}
+    _write_json(transformer / "config.json", config)
+    if checkpoint.prompts:
+        # The E5 family's prompts come from the model's name, which a converted folder need not carry.
+        path = target / "config_sentence_transformers.json"
+        present = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        _write_json(path, present | {"prompts": dict(checkpoint.prompts)})
+
+    def save() -> None:
+        with mx.stream(mx.cpu):
+            encoder = weights.load_encoder(checkpoint, DTYPES[dtype] if dtype else None)
+            if bits is not None:
+                weights.quantize(encoder, bits, group_size)
+            weights.save_encoder(encoder, transformer)
+
+    worker.run(save)
+
+
+def _kept_files(folder: Path) -> list[Path]:
+    found = {path for pattern in _KEPT for path in folder.rglob(pattern) if path.is_file()}
+    return sorted(
+        path
+        for path in found
+        if not _SKIPPED_FOLDERS & set(path.relative_to(folder).parts) and not path.name.endswith(".index.json")
+    )
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _min_cosine(source: Path, converted: Path) -> float:
+    """The lowest cosine between the two folders' vectors of the sample texts; NaN where a vector is not finite."""
+    # Here, not above: model.py is the stage that uses this package's others.
+    from mlx_embed.model import EmbeddingModel
+
+    before, after = (
+        EmbeddingModel.from_pretrained(path, device="cpu", max_seq_length=None).encode(
+            SAMPLE, normalize_embeddings=True
+        )
+        for path in (source, converted)
+    )
+    return float(np.sum(before * after, axis=1).min())
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in {tensor.file for tensor in weights.read_headers(folder)[0]})
+
+
+def _weight_bytes_under(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def _put(written: Path, target: Path) -> None:
+    """Rename the finished folder into place; what it replaces is removed only afterwards."""
+    written.chmod(0o755)
+    if not target.exists():
+        os.rename(written, target)
+        return
+    if not any(target.iterdir()):
+        target.rmdir()
+        os.rename(written, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
+    os.rename(target, old / "checkpoint")
+    try:
+        os.rename(written, target)
+    except OSError as error:
+        os.rename(old / "checkpoint", target)
+        raise CheckpointError(f"{target} could not be replaced: {error}") from error
+    shutil.rmtree(old)

@@ -1,0 +1,432 @@
+"""EmbeddingModel: the one place where tokenizer, batches, encoder and pooling meet."""
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+
+from mlx_embed import hub, weights
+from mlx_embed.architectures import architecture
+from mlx_embed.architectures.base import LAYER_NORMS, LayerNormKind
+from mlx_embed.batching import Batch, pack
+from mlx_embed.config import Checkpoint, read_checkpoint
+from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
+from mlx_embed.errors import CheckpointError
+from mlx_embed.pooling import POOLING, normalize
+from mlx_embed.similarity import SIMILARITY
+from mlx_embed.tokenizer import Tokenizer, warn_truncated
+
+Float32 = npt.NDArray[np.float32]
+Forward = Callable[[mx.array, mx.array, int, int, int, bool], mx.array]
+
+logger = logging.getLogger("mlx_embed")
+
+# Tokens a batch: enough to fill the device, few enough for padded attention's scores to fit.
+CPU_BATCH_TOKENS = 4096
+GPU_BATCH_TOKENS = 65536
+
+# Texts are read, tokenized and sorted by length so many at a time; the first window is small, so that the device
+# starts early. While one window runs, the next is tokenized.
+FIRST_WINDOW = 2048
+WINDOW = 16384
+WINDOW_CHARACTERS = 2**25
+
+
+@dataclass(frozen=True)
+class EncodeInfo:
+    """What `encode(..., return_info=True)` says of each text.
+
+    Attributes:
+        token_counts: int32 [N], tokens before truncation, special tokens and prompt included.
+        truncated: bool [N], whether the text was cut to max_seq_length.
+    """
+
+    token_counts: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+
+
+@dataclass
+class _Result:
+    """The vectors and counts of the windows so far, in the texts' order."""
+
+    vectors: list[Float32] = field(default_factory=list)
+    counts: list[npt.NDArray[np.int32]] = field(default_factory=list)
+
+
+class EmbeddingModel:
+    """A text embedding model: texts in, numpy vectors out.
+
+    Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        encoder: nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        device: mx.Device,
+        compiled: bool,
+        name: str = "",
+    ) -> None:
+        """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
+        self.checkpoint = checkpoint
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.device = device
+        self.compiled = compiled
+        self.name = name or str(checkpoint.folder)
+        self._forward: Forward = mx.compile(self._embed) if compiled else self._embed
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = hub.DEFAULT_MODEL,
+        *,
+        dtype: str | mx.Dtype | None = None,
+        device: str | mx.Device | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        max_seq_length: int | None = None,
+        layer_norm: LayerNormKind = "fast",
+        compile: bool | None = None,
+    ) -> "EmbeddingModel":
+        """Load a sentence-transformers, transformers or converted MLX checkpoint.
+
+        Args:
+            name_or_path: a local folder, a hub repository id, an `EmbeddingModelType` or its alias.
+            dtype: "float32", "float16" or "bfloat16". None is float32 on the CPU and the checkpoint's own elsewhere.
+            device: "cpu", "gpu", "metal" or "cuda". None is MLX's default device.
+            revision: a branch, tag or commit of the hub repository.
+            cache_dir: the hub's cache folder, if not the usual one.
+            local_files_only: never download.
+            max_seq_length: tokens at which texts are cut, instead of the checkpoint's number.
+            layer_norm: "fast" (MLX's built-in), "custom" (this package's kernel) or "reference" (composed ops).
+            compile: run the encoder through `mx.compile`. None does so on an accelerator.
+
+        Raises:
+            ModelNotFoundError: neither a folder nor to be had from the hub.
+            CheckpointError: a file or tensor that is missing, broken or inconsistent.
+            UnsupportedModelError: an architecture, module or activation that is not implemented.
+            ValueError: an unknown device or dtype, or a max_seq_length that the model cannot have.
+        """
+        if layer_norm not in LAYER_NORMS:
+            raise ValueError(f"layer_norm {layer_norm!r} is not one of {', '.join(LAYER_NORMS)}.")
+        chosen = resolve_device(device)
+        computed = resolve_dtype(dtype, chosen)
+        if not is_cpu(chosen):
+            prepare_accelerator()
+        folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        checkpoint = read_checkpoint(folder, hub.repository_id(name_or_path))
+        config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
+        tokenizer = Tokenizer(checkpoint, _max_seq_length(max_seq_length, checkpoint, config.max_tokens))
+        if tokenizer.max_id() >= config.vocab_size:
+            raise CheckpointError(
+                f"{checkpoint.transformer / 'tokenizer.json'} has token ids up to {tokenizer.max_id()}, but "
+                f"config.json gives the model {config.vocab_size} embeddings; they are of different checkpoints."
+            )
+
+        def load() -> nn.Module:
+            with mx.stream(chosen):
+                return weights.load_encoder(checkpoint, computed, layer_norm)
+
+        return cls(
+            checkpoint,
+            worker.run(load),
+            tokenizer,
+            device=chosen,
+            compiled=not is_cpu(chosen) if compile is None else compile,
+            name=hub.repository_id(name_or_path),
+        )
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return int(self.checkpoint.config["hidden_size"])
+
+    @property
+    def max_seq_length(self) -> int:
+        """The number of tokens at which texts are cut, special tokens included."""
+        return self.tokenizer.max_length
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The dtype that the encoder computes in."""
+        norm: mx.array = self.encoder["embeddings"].norm.weight
+        return norm.dtype
+
+    def __repr__(self) -> str:
+        return (
+            f"EmbeddingModel({self.name!r}, dimension={self.dimension}, max_seq_length={self.max_seq_length}, "
+            f"dtype={str(self.dtype).removeprefix('mlx.core.')}, device={describe(self.device)!r})"
+        )
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+        return_info: Literal[False] = False,
+    ) -> Float32: ...
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+        return_info: Literal[True],
+    ) -> tuple[Float32, EncodeInfo]: ...
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize_embeddings: bool | None = None,
+        truncate_dim: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+        return_info: bool = False,
+    ) -> Float32 | tuple[Float32, EncodeInfo]:
+        """Embed texts, batched by length under a token budget, in the order given.
+
+        Args:
+            texts: one string, or any iterable of strings; a generator is read a window at a time.
+            prompt_name: the checkpoint's prompt to put before each text.
+            prompt: the text to put before each text, instead of a named one.
+            normalize_embeddings: True scales vectors to length 1; None and False leave that to the checkpoint.
+            truncate_dim: keep the first so many dimensions (Matryoshka), before any normalisation.
+            batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes vectors.
+            show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
+            return_info: also return an `EncodeInfo`.
+
+        Returns:
+            numpy float32: [N, D], [D] for a single string, [0, D] for no texts.
+
+        Raises:
+            TypeError: a text that is no string; its index is named. In a list, before anything runs.
+            ValueError: an unknown prompt name, or an option out of range.
+        """
+        single = isinstance(texts, str)
+        texts = [texts] if isinstance(texts, str) else _checked(texts)
+        prefix = self._prompt(prompt_name, prompt)
+        dim = self._truncate_dim(truncate_dim)
+        budget = self._batch_tokens(batch_tokens)
+        skip = 0 if self.checkpoint.include_prompt else self.tokenizer.prompt_length(prefix)
+        unit = bool(normalize_embeddings) or self.checkpoint.normalize
+        total = len(texts) if isinstance(texts, (list, tuple)) else None
+        result = _Result()
+        with _progress(show_progress_bar, total) as advance:
+            pending: list[Future[Float32]] = []
+            stop = threading.Event()
+            try:
+                for window in _windows(texts):
+                    tokens = self.tokenizer(window, prefix)
+                    warn_truncated(tokens.counts, self.max_seq_length)
+                    result.counts.append(tokens.counts)
+                    batches = pack(tokens.ids, budget, bucketed=self.compiled)
+                    work = partial(self._run, batches, len(window), skip, dim, unit, stop, advance)
+                    pending.append(worker.submit(work))
+                    if len(pending) > 1:
+                        result.vectors.append(pending.pop(0).result())
+                result.vectors += [run.result() for run in pending]
+            except BaseException:
+                stop.set()
+                raise
+        vectors = np.concatenate(result.vectors) if result.vectors else np.zeros((0, dim), dtype=np.float32)
+        output = vectors[0] if single else vectors
+        if not return_info:
+            return output
+        counts = np.concatenate(result.counts) if result.counts else np.zeros(0, dtype=np.int32)
+        return output, EncodeInfo(counts, counts > self.max_seq_length)
+
+    def encode_query(self, texts: str | Iterable[str], **options: Any) -> Any:
+        """`encode` with the checkpoint's "query" prompt, where it has one and no other is given."""
+        return self.encode(texts, **self._with_prompt(options, ("query",)))
+
+    def encode_document(self, texts: str | Iterable[str], **options: Any) -> Any:
+        """`encode` with the checkpoint's "document", "passage" or "corpus" prompt, where it has one."""
+        return self.encode(texts, **self._with_prompt(options, ("document", "passage", "corpus")))
+
+    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Float32:
+        """The checkpoint's similarity (cosine unless it says otherwise) of each row of a [N, D] and b [M, D].
+
+        Returns:
+            numpy float32 [N, M]; larger is nearer. A single vector [D] counts as one row.
+        """
+        left, right = (np.atleast_2d(np.asarray(x, dtype=np.float32)) for x in (a, b))
+        if left.shape[1] != right.shape[1]:
+            raise ValueError(f"similarity needs vectors of one length, got {left.shape[1]} and {right.shape[1]}.")
+        return SIMILARITY[self.checkpoint.similarity](left, right).astype(np.float32)
+
+    def token_counts(self, texts: str | Iterable[str]) -> npt.NDArray[np.int32]:
+        """The tokens of each text, special tokens included, before truncation: int32 [N]."""
+        texts = [texts] if isinstance(texts, str) else _checked(texts)
+        counts = [self.tokenizer(window).counts for window in _windows(texts)]
+        return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
+
+    def _run(
+        self,
+        batches: Iterable[Batch],
+        texts: int,
+        skip: int,
+        dim: int,
+        unit: bool,
+        stop: threading.Event,
+        advance: Callable[[int], Any],
+    ) -> Float32:
+        """On the worker: the vectors of one window. A batch is read back while the next one runs."""
+        vectors = np.empty((texts, dim), dtype=np.float32)
+
+        def read(batch: Batch, out: mx.array) -> None:
+            vectors[batch.texts] = np.array(out)[: len(batch.texts)]
+            advance(len(batch.texts))
+
+        running: tuple[Batch, mx.array] | None = None
+        with mx.stream(self.device):
+            for batch in batches:
+                if stop.is_set():
+                    break
+                out = self.forward(batch, skip, dim, unit)
+                mx.async_eval(out)  # type: ignore[no-untyped-call]
+                if running is not None:
+                    read(*running)
+                running = (batch, out)
+            if running is not None:
+                read(*running)
+        return vectors
+
+    def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> mx.array:
+        """The lazy vectors [n, dim] of one batch, fillers included; for use on the worker thread only."""
+        return self._forward(
+            mx.array(batch.input_ids),
+            mx.array(batch.cu_seqlens),
+            batch.max_seqlen,
+            skip,
+            dim or self.dimension,
+            unit,
+        )
+
+    def _embed(
+        self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, skip: int, dim: int, unit: bool
+    ) -> mx.array:
+        """Ids to vectors as one graph: encoder, pooling, Matryoshka truncation, normalisation; float32 at the end."""
+        hidden = self.encoder(input_ids, cu_seqlens, max_seqlen).astype(mx.float32)
+        vectors = POOLING[self.checkpoint.pooling](hidden, cu_seqlens, max_seqlen, skip)[:, :dim]
+        return normalize(vectors) if unit else vectors
+
+    def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise TypeError(f"prompt is a {type(prompt).__name__}, where a string is needed.")
+            return prompt
+        name = self.checkpoint.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return ""
+        if name not in self.checkpoint.prompts:
+            raise ValueError(
+                f"prompt_name {name!r} is not among the model's prompts: {sorted(self.checkpoint.prompts) or 'none'}."
+            )
+        return self.checkpoint.prompts[name]
+
+    def _with_prompt(self, options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.checkpoint.prompts), None)
+        return options
+
+    def _truncate_dim(self, truncate_dim: int | None) -> int:
+        if truncate_dim is None:
+            return self.dimension
+        if not 1 <= truncate_dim <= self.dimension:
+            raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{self.dimension}, the model's dimension.")
+        return truncate_dim
+
+    def _batch_tokens(self, batch_tokens: int | None) -> int:
+        if batch_tokens is None:
+            return CPU_BATCH_TOKENS if is_cpu(self.device) else GPU_BATCH_TOKENS
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
+        return batch_tokens
+
+
+def _max_seq_length(wanted: int | None, checkpoint: Checkpoint, limit: int) -> int:
+    if wanted is None:
+        return min(checkpoint.max_seq_length or limit, limit)
+    if not 1 <= wanted <= limit:
+        raise ValueError(f"max_seq_length {wanted} is not within 1..{limit}, what the model's positions allow.")
+    return wanted
+
+
+def _checked(texts: Iterable[str]) -> Iterable[str]:
+    """The texts, a list or tuple checked at once, another iterable as it is read."""
+    if isinstance(texts, (bytes, bytearray)) or not hasattr(texts, "__iter__"):
+        raise TypeError(f"encode takes a string or an iterable of strings, got a {type(texts).__name__}.")
+    if isinstance(texts, (list, tuple)):
+        for index, text in enumerate(texts):
+            _check_text(index, text)
+        return texts
+    return _checking(texts)
+
+
+def _checking(texts: Iterable[str]) -> Iterator[str]:
+    for index, text in enumerate(texts):
+        _check_text(index, text)
+        yield text
+
+
+def _check_text(index: int, text: Any) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"texts[{index}] is a {type(text).__name__}, where a string is needed.")
+
+
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Cut an iterable into lists of at most WINDOW texts, or WINDOW_CHARACTERS characters."""
+    stream = iter(texts)
+    size = FIRST_WINDOW
+    while window := list(itertools.islice(stream, 1)):
+        characters = len(window[0])
+        while len(window) < size and characters < WINDOW_CHARACTERS:
+            text = next(stream, None)
+            if text is None:
+                break
+            window.append(text)
+            characters += len(text)
+        yield window
+        size = WINDOW
+
+
+@contextmanager
+def _progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], Any]]:
+    """A tqdm bar over texts, or nothing; gives the function that advances it."""
+    if not (logger.isEnabledFor(logging.INFO) if show is None else show):
+        yield lambda done: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, unit="text", desc="Encoding") as bar:
+        yield bar.update

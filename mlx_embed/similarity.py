@@ -1,0 +1,42 @@
+"""Similarity of every row of one matrix to every row of another; larger is nearer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[Any]
+
+
+def cosine(a: Vectors, b: Vectors) -> Vectors:
+    """The cosine of the angle between them."""
+    return dot(_unit(a), _unit(b))
+
+
+def dot(a: Vectors, b: Vectors) -> Vectors:
+    """The inner product."""
+    return a @ b.T
+
+
+def euclidean(a: Vectors, b: Vectors) -> Vectors:
+    """The distance, negated."""
+    squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None, :] - 2 * dot(a, b)
+    return -np.sqrt(np.maximum(squared, 0))
+
+
+def manhattan(a: Vectors, b: Vectors) -> Vectors:
+    """The sum of absolute differences, negated."""
+    return -np.stack([np.abs(row - b).sum(1) for row in a]) if len(a) else np.zeros((0, len(b)), a.dtype)
+
+
+SIMILARITY: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
+    "cosine": cosine,
+    "dot": dot,
+    "euclidean": euclidean,
+    "manhattan": manhattan,
+}
+
+
+def _unit(x: Vectors) -> Vectors:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,130 @@
+"""Texts to token ids, over the `tokenizers` library: prompts, truncation with counts, any Unicode at all."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from tokenizers import normalizers
+
+from mlx_embed.config import Checkpoint
+from mlx_embed.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of some texts, and how long the texts were.
+
+    Attributes:
+        ids: one list a text, special tokens included, none longer than max_length.
+        counts: int32 [n], each text's tokens before truncation.
+    """
+
+    ids: list[list[int]]
+    counts: npt.NDArray[np.int32]
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer with truncation, and without padding."""
+
+    def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
+        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
+        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        if checkpoint.do_lower_case:
+            self._lowercase()
+        self.max_length = max_length
+        self._cut_left = checkpoint.truncation_side == "left"
+        self._prefix, self._suffix = self._special_tokens()
+        if max_length < len(self._prefix) + len(self._suffix) + 1:
+            raise CheckpointError(
+                f"A maximum of {max_length} tokens leaves no room for text beside the tokenizer's "
+                f"{len(self._prefix) + len(self._suffix)} special tokens."
+            )
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> Tokens:
+        """Token ids of each `prompt + text`, in parallel."""
+        contents = self._encode([prompt + text for text in texts] if prompt else texts)
+        special = len(self._prefix) + len(self._suffix)
+        room = self.max_length - special
+        ids = [self._prefix + self._cut(content, room) + self._suffix for content in contents]
+        counts = np.fromiter((len(content) + special for content in contents), dtype=np.int32, count=len(contents))
+        return Tokens([row or [0] for row in ids], counts)
+
+    def prompt_length(self, prompt: str) -> int:
+        """How many leading tokens of a text are the prompt's, special tokens in front included."""
+        return len(self._prefix) + len(self._encode([prompt])[0]) if prompt else 0
+
+    def max_id(self) -> int:
+        """The largest id that can come out."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+
+    def _cut(self, content: list[int], room: int) -> list[int]:
+        if len(content) <= room:
+            return content
+        return content[len(content) - room :] if self._cut_left else content[:room]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
+            encodings = self._tokenizer.encode_batch_fast([_well_formed(t) for t in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _special_tokens(self) -> tuple[list[int], list[int]]:
+        """What the post-processor puts before and after a text."""
+        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+        whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        extra = len(whole) - len(plain)
+        for before in range(extra + 1):
+            if whole[before : before + len(plain)] == plain:
+                return whole[:before], whole[before + len(plain) :]
+        raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+
+    def _lowercase(self) -> None:
+        present = self._tokenizer.normalizer
+        if present is None:
+            self._tokenizer.normalizer = normalizers.Lowercase()
+        elif "lowercase" not in str(present).lower() or "lowercase=False" in str(present):
+            self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
+
+
+class TruncationWarning(UserWarning):
+    """Some text was longer than the model takes, and only its beginning was embedded."""
+
+
+_warned = False
+
+
+def warn_truncated(counts: npt.NDArray[Any], max_length: int) -> None:
+    """Warn, once in a process, that texts of more than max_length tokens were cut."""
+    global _warned
+    cut = int((counts > max_length).sum())
+    if cut and not _warned:
+        _warned = True
+        warnings.warn(
+            f"{cut} of {len(counts)} texts are longer than the model's {max_length} tokens (the longest has "
+            f"{int(counts.max())}); only {max_length} tokens of each are embedded. encode(..., return_info=True) "
+            "tells which. This is said once.",
+            TruncationWarning,
+            stacklevel=4,
+        )
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; mlx_embed needs the checkpoint's fast tokenizer.")
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"{path} is no tokenizer that this version of tokenizers reads: {error}") from error
+
+
+def _well_formed(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

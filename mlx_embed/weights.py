@@ -1,0 +1,261 @@
+"""Safetensors to an encoder's parameters and back: checked by their headers before a byte of data is read."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from mlx_embed.architectures import architecture
+from mlx_embed.architectures.base import LayerNormKind
+from mlx_embed.config import Checkpoint, read_json
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
+
+FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# Marks a file whose tensors carry this package's names, in safetensors' own metadata.
+MLX_FORMAT = {"format": "mlx"}
+
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
+_FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+_FUSED = re.compile(r"^(.*\.)q\.(weight|bias)$")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor as a safetensors header describes it."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"tensor {self.name!r} of {self.file}"
+
+
+def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: LayerNormKind = "fast") -> nn.Module:
+    """Build the encoder that config.json describes and fill it with the checkpoint's weights, evaluated.
+
+    `dtype` is that of all floating parameters; None keeps the checkpoint's.
+
+    Raises:
+        CheckpointError: a file that is missing, truncated or no safetensors; a tensor that is missing, unexpected,
+            of another shape, or of a dtype that weights cannot have. The message names file and tensor.
+        UnsupportedModelError: a model_type, activation or position embedding that is not implemented.
+    """
+    module = architecture(checkpoint.config)
+    config = module.Config.from_dict(checkpoint.config)
+    tensors, is_mlx = read_headers(checkpoint.transformer)
+    sources = {tensor.name: [tensor] for tensor in tensors} if is_mlx else _fuse(_rename(tensors, module))
+    # Before the encoder is built: a config.json with absurd sizes must fail here, on the shapes.
+    _check_sizes(config, sources)
+    encoder: nn.Module = module.Model(config, layer_norm)
+    quantization = checkpoint.config.get("quantization")
+    if quantization is not None:
+        quantize(encoder, *_quantization(quantization))
+    expected = dict(tree_flatten(encoder.parameters()))
+    _check(checkpoint.transformer, sources, expected, () if is_mlx else module.RENAMES)
+    files: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors}
+    parameters = []
+    for name, parts in sources.items():
+        arrays = [files[part.file][part.name] for part in parts]
+        array = arrays[0] if len(arrays) == 1 else mx.concatenate(arrays)
+        if dtype is not None and mx.issubdtype(array.dtype, mx.floating):
+            array = array.astype(dtype)
+        parameters.append((name, array))
+    encoder.load_weights(parameters, strict=True)
+    encoder.eval()
+    mx.eval(encoder.parameters())
+    return encoder
+
+
+def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
+    """Quantize the encoder's linear layers and word embeddings in place, wherever group_size divides their rows."""
+
+    def wanted(path: str, module: nn.Module) -> bool:
+        if path.endswith("word_embeddings") or isinstance(module, nn.Linear):
+            return bool(module.weight.shape[-1] % group_size == 0)
+        return False
+
+    nn.quantize(encoder, group_size=group_size, bits=bits, class_predicate=wanted)
+
+
+def save_encoder(encoder: nn.Module, folder: Path) -> None:
+    """Write the encoder's parameters, under this package's names, as `folder`/model.safetensors."""
+    mx.save_safetensors(str(folder / FILE), dict(tree_flatten(encoder.parameters())), metadata=MLX_FORMAT)
+
+
+def read_headers(folder: Path) -> tuple[list[Tensor], bool]:
+    """The tensors of a folder's safetensors files, checked against the files' sizes; and whether names are MLX's."""
+    tensors: list[Tensor] = []
+    mlx_flags = set()
+    for path in _files(folder):
+        found, metadata = _read_header(path)
+        tensors += found
+        mlx_flags.add(metadata.get("format") == MLX_FORMAT["format"])
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) != len(names):
+        twice = next(tensor for tensor in tensors if names.count(tensor.name) > 1)
+        raise CheckpointError(f"{twice} is in another file of the checkpoint too.")
+    return tensors, mlx_flags == {True}
+
+
+def _files(folder: Path) -> list[Path]:
+    if (folder / FILE).is_file():
+        return [folder / FILE]
+    if (folder / INDEX).is_file():
+        shards = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(s, str) for s in shards.values()):
+            raise CheckpointError(f'{folder / INDEX} has no "weight_map" from tensors to files.')
+        names = sorted(set(shards.values()))
+        for name in names:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise CheckpointError(f"{folder / INDEX} names {name!r}, which is no file beside it.")
+        return [folder / name for name in names]
+    others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for path in folder.glob(pattern))
+    hint = f" It has {', '.join(others)}, which mlx_embed does not open; save it as safetensors." if others else ""
+    raise CheckpointError(f"{folder} has no {FILE}.{hint}")
+
+
+def _read_header(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
+    """Parse and check one safetensors header: an 8-byte length, JSON, then data that the offsets must tile."""
+    broken = f"{path} is not a sound safetensors file"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise CheckpointError(f"{broken}: its header is cut off ({size} bytes in all); download it again.")
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{broken}: its header is no JSON ({error}); download it again.") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")
+    metadata = header.pop("__metadata__", None)
+    data_bytes = size - 8 - length
+    tensors = []
+    for name, entry in header.items():
+        try:
+            dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+                raise ValueError("negative or fractional numbers")
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{broken}: the entry of tensor {name!r} is malformed ({error!r}).") from error
+        if dtype not in _ITEM_BYTES:
+            raise UnsupportedModelError(
+                f"tensor {name!r} of {path} has dtype {dtype}; mlx_embed reads {', '.join(_ITEM_BYTES)}."
+            )
+        if end > data_bytes:
+            raise CheckpointError(
+                f"{path} is truncated: tensor {name!r} ends at byte {end} of {data_bytes}; download it again."
+            )
+        if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
+            raise CheckpointError(f"{broken}: tensor {name!r} of shape {shape} {dtype} has {end - begin} bytes.")
+        tensors.append(Tensor(path, name, dtype, shape))
+    return tensors, metadata if isinstance(metadata, dict) else {}
+
+
+def _rename(tensors: Iterable[Tensor], module: ModuleType) -> dict[str, Tensor]:
+    """The checkpoint's names in the architecture's terms, without prefixes and unused heads."""
+    renamed: dict[str, Tensor] = {}
+    for tensor in tensors:
+        name = tensor.name
+        for prefix in ("0.auto_model.", "model.", *module.PREFIXES):
+            name = name.removeprefix(prefix)
+        if name.startswith(module.UNUSED):
+            continue
+        for old, new in module.RENAMES:
+            name = name.replace(old, new)
+        if name in renamed:
+            raise CheckpointError(f"{tensor} and {renamed[name].name!r} are both the encoder's {name!r}.")
+        renamed[name] = tensor
+    return renamed
+
+
+def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    """Join each `q`, `k`, `v` into one `qkv`, in that order."""
+    fused: dict[str, list[Tensor]] = {}
+    taken: set[str] = set()
+    for name in tensors:
+        match = _FUSED.match(name)
+        if match is None:
+            continue
+        parts = [f"{match[1]}{part}.{match[2]}" for part in "qkv"]
+        if all(part in tensors and tensors[part].shape == tensors[name].shape for part in parts):
+            fused[f"{match[1]}qkv.{match[2]}"] = [tensors[part] for part in parts]
+            taken.update(parts)
+    return fused | {name: [tensor] for name, tensor in tensors.items() if name not in taken}
+
+
+def _quantization(value: Any) -> tuple[int, int]:
+    bits, group_size = (value.get("bits"), value.get("group_size")) if isinstance(value, dict) else (None, None)
+    if bits not in (4, 8) or group_size not in (32, 64, 128):
+        raise CheckpointError(
+            f'config.json has "quantization": {value!r}; mlx_embed reads 4 or 8 bits in groups of 32, 64 or 128.'
+        )
+    return bits, group_size
+
+
+def _check_sizes(config: Any, sources: Mapping[str, list[Tensor]]) -> None:
+    layers = {int(match[1]) for name in sources if (match := re.match(r"layers\.(\d+)\.", name))}
+    if config.num_hidden_layers > len(layers):
+        raise CheckpointError(
+            f"config.json asks for {config.num_hidden_layers} layers, but the weights hold {len(layers)}."
+        )
+
+
+def _check(
+    folder: Path,
+    sources: Mapping[str, list[Tensor]],
+    expected: Mapping[str, mx.array],
+    renames: Iterable[tuple[str, str]],
+) -> None:
+    missing = [_original(name, renames) for name in sorted(expected.keys() - sources.keys())]
+    if missing:
+        files = ", ".join(path.name for path in _files(folder))
+        raise CheckpointError(f"{folder} lacks {_some(missing)} in {files}, which the architecture needs.")
+    unexpected = sorted(sources.keys() - expected.keys())
+    if unexpected:
+        raise CheckpointError(
+            f"{folder} has {_some([str(sources[name][0]) for name in unexpected])}, which the architecture does not "
+            "have; is config.json that of these weights?"
+        )
+    for name, parts in sources.items():
+        shape = expected[name].shape
+        found = (sum(part.shape[0] for part in parts), *parts[0].shape[1:]) if parts[0].shape else ()
+        if found != shape:
+            raise CheckpointError(
+                f"{parts[0]} has shape {parts[0].shape}, where config.json means {_part_shape(shape, len(parts))}."
+            )
+        floating = expected[name].dtype != mx.uint32
+        if floating and any(part.dtype not in _FLOATS for part in parts):
+            raise CheckpointError(f"{parts[0]} has dtype {parts[0].dtype}, where a weight is F32, F16 or BF16.")
+
+
+def _part_shape(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
+    return (shape[0] // parts, *shape[1:])
+
+
+def _original(name: str, renames: Iterable[tuple[str, str]]) -> str:
+    """The checkpoint's name for one of the encoder's; of a fused `qkv`, its three parts' names."""
+    renames = list(renames)
+    if renames and ".qkv." in name:
+        return ", ".join(_original(name.replace(".qkv.", f".{part}."), renames) for part in "qkv")
+    for old, new in reversed(renames):
+        if not old.startswith("LayerNorm."):  # gamma and beta: old spellings
+            name = name.replace(new, old)
+    return name
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
