@@ -1,0 +1,332 @@
+"""The comparison run: MLX's accelerator against its CPU stream, batched against one by one, LayerNorm three ways.
+
+Every figure is measured by the run that shows it. Both sides of a row are timed in turn, round by round, after
+warm-up rounds that are not counted; medians are reported.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from itertools import cycle, islice
+from pathlib import Path
+from platform import platform
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from custom_kernels import layer_norm
+from mlx_embed.batching import pack
+from mlx_embed.device import accelerator, describe, resolve_device, worker
+from mlx_embed.model import EmbeddingModel
+
+DEFAULT_TEXTS = (
+    "How do I reset my password?",
+    "The quick brown fox jumps over the lazy dog.",
+    "Machine learning on a laptop no longer needs a data centre.",
+    "Where can I find last year's tax forms?",
+    "A recipe for lentil soup with cumin and lemon.",
+    "The train to the coast leaves at half past seven.",
+    "def mean(values): return sum(values) / len(values)",
+    "Photosynthesis turns light, water and carbon dioxide into sugar.",
+    "What is the boiling point of water at high altitude?",
+    "The museum is closed on Mondays and public holidays.",
+    "Her grandmother kept bees behind the orchard wall.",
+    "SELECT name FROM users WHERE active ORDER BY created",
+    "Interest rates were left unchanged for the third month.",
+    "Is it safe to run while recovering from a cold?",
+    "An index of documents should cost what its tokens cost.",
+    "The violin's varnish matters less than its wood.",
+    "Symptoms of iron deficiency include fatigue and pale skin.",
+    "He repaired the bicycle with a spoon and some wire.",
+    "Convolution layers share their weights across positions.",
+    "The contract ends thirty days after written notice.",
+)
+BATCH_SIZES = (1, 3, 10, 50, 100)
+NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
+
+# Rows stop early once they have taken this long, but never before MIN_ROUNDS.
+WARMUP, MIN_ROUNDS, MAX_ROUNDS, SECONDS_A_ROW = 1, 3, 30, 2.0
+
+# What the vectors of a computation must reach against the CPU's in float32.
+LEAST_COSINE = {"float32": 0.999999, "float16": 0.9999, "bfloat16": 0.999}
+MAX_DIFFERENCE_FLOAT32 = 1e-5
+MAX_NORM_ERROR_FLOAT32 = 1e-4
+
+
+@dataclass
+class Report:
+    """The results of a run, as JSON values.
+
+    Attributes:
+        model: what was run, on which devices, with which versions.
+        agreement: the vectors of the second side against the CPU's.
+        latency: a row for each batch size: medians in milliseconds, and texts a second.
+        batching: the same texts one by one and as one batch.
+        layer_norm: a row for each shape and implementation.
+        graph: primitives of one forward pass.
+        failures: sentences; empty where all is correct.
+    """
+
+    model: dict[str, Any]
+    agreement: dict[str, Any] = field(default_factory=dict)
+    latency: list[dict[str, Any]] = field(default_factory=list)
+    batching: list[dict[str, Any]] = field(default_factory=list)
+    layer_norm: list[dict[str, Any]] = field(default_factory=list)
+    graph: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def compare(
+    model: str | Path,
+    texts: Sequence[str] = DEFAULT_TEXTS,
+    dtype: str | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Report:
+    """Run the comparison.
+
+    Args:
+        model: anything `EmbeddingModel.from_pretrained` takes.
+        texts: repeated in turn where a batch needs more.
+        dtype: of the accelerator side; the CPU side is always float32.
+        progress: called with a sentence before each step.
+
+    Raises:
+        ValueError: no texts, or an unknown dtype.
+        MLXEmbedError: the model cannot be loaded.
+    """
+    if not texts:
+        raise ValueError("compare needs at least one text.")
+    here = accelerator()
+    progress("loading the model")
+    cpu = EmbeddingModel.from_pretrained(model, device="cpu")
+    if here is None:
+        other = EmbeddingModel.from_pretrained(model, device="cpu", dtype=dtype, compile=True)
+        second = "cpu compiled"
+    else:
+        other = EmbeddingModel.from_pretrained(model, device="gpu", dtype=dtype)
+        second = here
+    report = Report(
+        {
+            "name": cpu.name,
+            "dimension": cpu.dimension,
+            "dtype": str(other.dtype).removeprefix("mlx.core."),
+            "first": "cpu",
+            "second": second,
+            "devices": [describe(resolve_device("cpu"))] + ([] if here is None else [describe(resolve_device("gpu"))]),
+            "platform": platform(),
+            "mlx": version("mlx"),
+            "texts": len(texts),
+            "warmup": WARMUP,
+        }
+    )
+    progress("comparing the vectors")
+    _agreement(report, cpu, other, texts)
+    progress("timing batches")
+    for size in BATCH_SIZES:
+        batch = list(islice(cycle(texts), size))
+        seconds = _interleaved({"cpu": partial(_batched, cpu, batch), second: partial(_batched, other, batch)})
+        report.latency.append(
+            {"texts": size}
+            | {f"{side} ms": 1e3 * t for side, t in seconds.items()}
+            | {f"{side} texts/s": size / t for side, t in seconds.items()}
+            | {"speed-up": seconds["cpu"] / seconds[second]}
+        )
+    progress("timing one by one against batched")
+    for size in (3, 10):
+        batch = list(islice(cycle(texts), size))
+        for name, side in (("cpu", cpu), (second, other)):
+            seconds = _interleaved(
+                {"one by one": partial(_one_by_one, side, batch), "batched": partial(_batched, side, batch)}
+            )
+            report.batching.append(
+                {"texts": size, "side": name}
+                | {f"{way} ms": 1e3 * t for way, t in seconds.items()}
+                | {"batching gains": seconds["one by one"] / seconds["batched"]}
+            )
+    progress("measuring LayerNorm")
+    for shape in NORM_SHAPES:
+        report.layer_norm += worker.run(partial(_norm_rows, shape))
+    _check_norms(report)
+    progress("counting graph primitives")
+    report.graph = _graph(cpu, second, other, list(islice(cycle(texts), 3)))
+    return report
+
+
+def format_report(report: Report) -> str:
+    """The report as text for a person."""
+    about = report.model
+    lines = [
+        f"Model      {about['name']}, {about['dimension']} dimensions",
+        f"Devices    {'; '.join(about['devices'])}",
+        f"Software   mlx {about['mlx']}, {about['platform']}",
+        f"Sides      cpu: MLX's CPU stream, float32, plain graph; {about['second']}: {about['dtype']}, compiled graph",
+    ]
+    if about["second"] == "cpu compiled":
+        lines.append("           No accelerator here: the compiled graph is compared with the plain one instead.")
+    agreement = report.agreement
+    lines += [
+        "",
+        f"Vectors {agreement['shape']}: max abs difference {agreement['max abs difference']:.2e}, "
+        f"min cosine {agreement['min cosine']:.7f}",
+        "",
+        f"Latency of encode, strings to numpy vectors (medians after {about['warmup']} warm-up round)",
+        _table(report.latency),
+        "",
+        "One by one against one batch",
+        _table(report.batching),
+        "",
+        "LayerNorm, float32 (GB/s counts one read and one write)",
+        _table(report.layer_norm),
+        "",
+        "Primitives in the graph of one forward pass (a fused group counts as one; views count, and are no launches)",
+        _table([report.graph]),
+        "",
+        *(f"FAILED: {failure}" for failure in report.failures),
+    ]
+    return "\n".join(lines if report.failures else [*lines, "All vectors agree."])
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON text."""
+    return json.dumps(asdict(report), indent=2)
+
+
+def _agreement(report: Report, cpu: EmbeddingModel, other: EmbeddingModel, texts: Sequence[str]) -> None:
+    expected = cpu.encode(texts, normalize_embeddings=True)
+    found = other.encode(texts, normalize_embeddings=True)
+    difference = float(np.abs(expected - found).max())
+    cosine = float(_cosines(expected, found).min())
+    report.agreement = {"shape": list(found.shape), "max abs difference": difference, "min cosine": cosine}
+    dtype = report.model["dtype"]
+    if not cosine >= LEAST_COSINE[dtype]:
+        report.failures.append(f"the lowest cosine is {cosine:.7f}, below {LEAST_COSINE[dtype]} for {dtype}")
+    if dtype == "float32" and not difference <= MAX_DIFFERENCE_FLOAT32:
+        report.failures.append(f"vectors differ by {difference:.2e}, above {MAX_DIFFERENCE_FLOAT32} for float32")
+
+
+def _cosines(a: Any, b: Any) -> Any:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(axis=1) / np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+
+
+def _batched(model: EmbeddingModel, texts: list[str]) -> None:
+    model.encode(texts)
+
+
+def _one_by_one(model: EmbeddingModel, texts: list[str]) -> None:
+    for text in texts:
+        model.encode(text)
+
+
+def _norm_rows(shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """LayerNorm of one shape by each implementation, on the worker thread."""
+    rng = np.random.default_rng()
+    values = rng.normal(size=shape).astype(np.float32)
+    weight, bias = rng.normal(size=(2, shape[-1])).astype(np.float32)
+    exact = values.astype(np.float64)
+    exact -= exact.mean(axis=-1, keepdims=True)
+    exact = exact / np.sqrt(np.square(exact).mean(axis=-1, keepdims=True) + 1e-12) * weight + bias
+    here = accelerator()
+    sides: list[tuple[str, str | None, mx.Device]] = [
+        ("mx.fast, CPU stream", "fast", mx.Device(mx.cpu)),
+        ("reference, CPU stream", "reference", mx.Device(mx.cpu)),
+    ]
+    if here is not None:
+        sides = [
+            (f"custom, {here}", here, mx.Device(mx.gpu)),
+            (f"mx.fast, {here}", "fast", mx.Device(mx.gpu)),
+            *sides,
+        ]
+    x, w, b = (mx.array(a) for a in (values, weight, bias))
+    mx.eval(x, w, b)
+
+    def run(backend: str | None, device: mx.Device, times: int) -> mx.array:
+        with mx.stream(device):
+            outs = [layer_norm(x, w, b, 1e-12, backend=backend) for _ in range(times)]
+            mx.eval(outs)
+        return outs[0]
+
+    # On an accelerator a single call is mostly its synchronisation: time a run of calls, and divide.
+    calls = {name: 1 if device == mx.Device(mx.cpu) else 50 for name, _, device in sides}
+    seconds = _interleaved({name: partial(run, backend, device, calls[name]) for name, backend, device in sides})
+    rows: list[dict[str, Any]] = []
+    for name, backend, device in sides:
+        time_a_call = seconds[name] / calls[name]
+        error = float(np.abs(np.array(run(backend, device, 1)) - exact).max())
+        rows.append(
+            {
+                "shape": list(shape),
+                "implementation": name,
+                "us": 1e6 * time_a_call,
+                "GB/s": 2 * values.nbytes / time_a_call / 1e9,
+                "max error": error,
+            }
+        )
+    if here is None:
+        skipped = "custom: not run, MLX finds no Metal or CUDA device here"
+        rows.insert(0, {"shape": list(shape), "implementation": skipped})
+    return rows
+
+
+def _check_norms(report: Report) -> None:
+    for row in report.layer_norm:
+        if "max error" in row and not row["max error"] <= MAX_NORM_ERROR_FLOAT32:
+            report.failures.append(
+                f"LayerNorm {row['shape']} by {row['implementation']} is {row['max error']:.2e} off float64"
+            )
+
+
+def _graph(cpu: EmbeddingModel, second: str, other: EmbeddingModel, texts: list[str]) -> dict[str, Any]:
+    return {"texts": len(texts), "cpu plain": primitives(cpu, texts), second: primitives(other, texts)}
+
+
+def primitives(model: EmbeddingModel, texts: list[str]) -> int:
+    """The number of primitives in the graph of one forward pass over `texts`, as one batch."""
+    batch = next(iter(pack(model.tokenizer(texts).ids, 2**30, bucketed=model.compiled)))
+
+    def count() -> int:
+        with mx.stream(model.device), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "graph.dot"
+            mx.export_to_dot(str(path), model.forward(batch))
+            return path.read_text().count("shape=rectangle")
+
+    return worker.run(count)
+
+
+def _interleaved(sides: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds of each side; every round runs all of them once, in turn."""
+    for work in sides.values():
+        for _ in range(WARMUP):
+            work()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    began = time.perf_counter()
+    for done in range(MAX_ROUNDS):
+        if done >= MIN_ROUNDS and time.perf_counter() - began > SECONDS_A_ROW:
+            break
+        for name, work in sides.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> str:
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    return "\n".join("  " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.2e}" if 0 < abs(value) < 0.01 else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return str(value)

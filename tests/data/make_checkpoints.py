@@ -1,0 +1,129 @@
+"""Make the tiny checkpoints and golden vectors of this folder, with transformers and sentence-transformers.
+
+    python tests/data/make_checkpoints.py [FOLDER OF ALL-MINILM-L6-V2]
+
+Every parameter is random, biases and norms too, so that a tensor in the wrong place changes the vectors. The golden
+vectors of all-MiniLM-L6-v2 are made anew only where its folder is given.
+"""
+
+import random
+import string
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, PreTrainedTokenizerFast
+
+HERE = Path(__file__).parent
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "wing",
+    "flow",
+    "heat",
+    "boundary",
+    "layer",
+    "speed",
+    "index",
+    "text",
+    "vector",
+    "model",
+    "query",
+    "note",
+    "code",
+]
+POOLING = {"mean": "mean", "cls": "cls", "max": "max", "last": "lasttoken"}
+
+
+def texts() -> list[str]:
+    """Mixed lengths: one token to more than any of the checkpoints takes."""
+    rng = random.Random(0)
+    sentences = [" ".join(rng.choices(WORDS, k=k)) for k in (1, 2, 3, 5, 8, 13, 21, 34, 55, 61, 62, 63, 64, 200, 600)]
+    return [
+        *sentences,
+        "",
+        "   ",
+        "?",
+        "Qux!",
+        "naïve café",
+        "日本語のテキスト",
+        "emoji 😀 here",
+        "x" * 300,
+        "[PAD] the",
+        "[SEP]",
+    ]
+
+
+def tokenizer(specials: list[str], pad: str) -> Tokenizer:
+    """A WordPiece tokenizer over a handful of words and all letters; `specials` are cls, sep, pad, unk, mask."""
+    cls, sep, pad, unk, mask = specials
+    first = [cls, pad, sep, unk] if pad == "<pad>" else [pad, unk, cls, sep]
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    vocabulary = [*first, mask, *WORDS, *letters, *("##" + letter for letter in string.ascii_lowercase)]
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    result = Tokenizer(models.WordPiece(ids, unk_token=unk))
+    result.normalizer = normalizers.BertNormalizer(lowercase=True)
+    result.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    result.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
+    )
+    return result
+
+
+def randomize(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(1 + 0.2 * noise if name.endswith("LayerNorm.weight") else 0.2 * noise)
+
+
+def make(name: str, model: torch.nn.Module, specials: list[str], **extra: np.ndarray) -> None:
+    randomize(model)
+    folder = HERE / name
+    cls, sep, pad, unk, mask = specials
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer(specials, pad),
+        cls_token=cls, sep_token=sep, pad_token=pad, unk_token=unk, mask_token=mask, model_max_length=64,
+    )  # fmt: skip
+    model.eval().save_pretrained(folder)
+    fast.save_pretrained(folder)
+    golden = {}
+    for ours, theirs in POOLING.items():
+        transformer = Transformer(str(folder), max_seq_length=64)
+        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=theirs)]
+        golden[ours] = SentenceTransformer(modules=modules, device="cpu").encode(texts(), batch_size=4)
+    sentence = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean"), Normalize()], device="cpu")
+    sentence.save(str(folder), create_model_card=False)
+    (folder / "model.safetensors").chmod(0o644)
+    golden["encode"] = sentence.encode(texts(), batch_size=4)
+    np.savez_compressed(HERE / f"{name}.npz", texts=np.array(texts()), **golden, **extra)
+
+
+def main() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    bert = BertConfig(vocab_size=120, max_position_embeddings=64, **sizes)
+    make("tiny-bert", BertModel(bert), ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"])
+    mpnet = MPNetConfig(vocab_size=120, max_position_embeddings=66, layer_norm_eps=1e-5, **sizes)
+    model = MPNetModel(mpnet)
+    distances = torch.arange(-511, 512)
+    buckets = model.encoder.relative_position_bucket(distances, num_buckets=32).numpy().astype(np.int32)
+    make("tiny-mpnet", model, ["<s>", "</s>", "<pad>", "[UNK]", "<mask>"], buckets=buckets)
+    if len(sys.argv) > 1:
+        minilm = SentenceTransformer(sys.argv[1], device="cpu")
+        np.savez_compressed(HERE / "all-MiniLM-L6-v2.npz", texts=np.array(texts()), encode=minilm.encode(texts()))
+
+
+if __name__ == "__main__":
+    main()
