@@ -25,7 +25,7 @@ mlx_extra() {
     *) fail "MLX runs on macOS and Linux; this is $(uname -s)." ;;
   esac
   local cuda
-  cuda=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p' | head -n 1)
+  cuda=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p' | head -n 1) || cuda=
   if [ "${cuda:-0}" -ge 13 ]; then echo cuda13
   elif [ "${cuda:-0}" -ge 12 ]; then echo cuda12
   else echo cpu
@@ -35,7 +35,7 @@ mlx_extra() {
 host_python=$(find_python) || fail "Python 3.10 or later is needed; none was found (set PYTHON to its path)."
 extra=$(mlx_extra)
 python=.venv/bin/python
-wanted=$({ "$host_python" -V; echo "$extra"; pwd; cat pyproject.toml setup.py 2>/dev/null; } | cksum)
+wanted=$({ "$host_python" -V; echo "$extra"; pwd; cat pyproject.toml; } | cksum)
 
 if [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then
   echo "Environment: .venv is up to date." >&2
