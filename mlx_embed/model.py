@@ -3,7 +3,7 @@
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from mlx_embed.batching import Batch, pack
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.pooling import POOLING, normalize
+from mlx_embed.pooling import normalize
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
 
@@ -74,6 +74,7 @@ class EmbeddingModel:
         self,
         checkpoint: Checkpoint,
         encoder: nn.Module,
+        parameters: Sequence[Mapping[str, Any]],
         tokenizer: Tokenizer,
         *,
         device: mx.Device,
@@ -83,6 +84,7 @@ class EmbeddingModel:
         """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
         self.checkpoint = checkpoint
         self.encoder = encoder
+        self.parameters = parameters
         self.tokenizer = tokenizer
         self.device = device
         self.compiled = compiled
@@ -138,13 +140,15 @@ class EmbeddingModel:
                 f"config.json gives the model {config.vocab_size} embeddings; they are of different checkpoints."
             )
 
-        def load() -> nn.Module:
+        def load() -> tuple[nn.Module, list[dict[str, mx.array]]]:
             with mx.stream(chosen):
-                return weights.load_encoder(checkpoint, computed, layer_norm)
+                return weights.load_encoder(checkpoint, computed, layer_norm), weights.load_modules(checkpoint)
 
+        encoder, parameters = worker.run(load)
         return cls(
             checkpoint,
-            worker.run(load),
+            encoder,
+            parameters,
             tokenizer,
             device=chosen,
             compiled=not is_cpu(chosen) if compile is None else compile,
@@ -153,8 +157,8 @@ class EmbeddingModel:
 
     @property
     def dimension(self) -> int:
-        """The length of a vector."""
-        return int(self.checkpoint.config["hidden_size"])
+        """The length of a vector, where `encode` is not told to cut it."""
+        return self.checkpoint.truncate_dim or self.checkpoint.dimension
 
     @property
     def max_seq_length(self) -> int:
@@ -237,7 +241,7 @@ class EmbeddingModel:
         prefix = self._prompt(prompt_name, prompt)
         dim = self._truncate_dim(truncate_dim)
         budget = self._batch_tokens(batch_tokens)
-        skip = 0 if self.checkpoint.include_prompt else self.tokenizer.prompt_length(prefix)
+        skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
         unit = bool(normalize_embeddings) or self.checkpoint.normalize
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         result = _Result()
@@ -335,10 +339,12 @@ class EmbeddingModel:
     def _embed(
         self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, skip: int, dim: int, unit: bool
     ) -> mx.array:
-        """Ids to vectors as one graph: encoder, pooling, Matryoshka truncation, normalisation; float32 at the end."""
+        """Ids to vectors as one graph: encoder, pooling, modules, Matryoshka truncation, normalisation."""
         hidden = self.encoder(input_ids, cu_seqlens, max_seqlen).astype(mx.float32)
-        vectors = POOLING[self.checkpoint.pooling](hidden, cu_seqlens, max_seqlen, skip)[:, :dim]
-        return normalize(vectors) if unit else vectors
+        vectors = self.checkpoint.pooling(hidden, cu_seqlens, max_seqlen, skip)
+        for module, parameters in zip(self.checkpoint.modules, self.parameters, strict=True):
+            vectors = module(vectors, parameters)
+        return normalize(vectors[:, :dim]) if unit else vectors[:, :dim]
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is not None:
@@ -362,8 +368,9 @@ class EmbeddingModel:
     def _truncate_dim(self, truncate_dim: int | None) -> int:
         if truncate_dim is None:
             return self.dimension
-        if not 1 <= truncate_dim <= self.dimension:
-            raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{self.dimension}, the model's dimension.")
+        whole = self.checkpoint.dimension
+        if not 1 <= truncate_dim <= whole:
+            raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
 
     def _batch_tokens(self, batch_tokens: int | None) -> int:

@@ -17,6 +17,7 @@ from mlx_embed.architectures import architecture
 from mlx_embed.architectures.base import LayerNormKind
 from mlx_embed.config import Checkpoint, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
+from mlx_embed.modules import Module, Normalize
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -63,10 +64,10 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
         quantize(encoder, *_quantization(quantization))
     expected = dict(tree_flatten(encoder.parameters()))
     _check(checkpoint.transformer, sources, expected, () if is_mlx else module.RENAMES)
-    files: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors}
+    loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors}
     parameters = []
     for name, parts in sources.items():
-        arrays = [files[part.file][part.name] for part in parts]
+        arrays = [loaded[part.file][part.name] for part in parts]
         array = arrays[0] if len(arrays) == 1 else mx.concatenate(arrays)
         if dtype is not None and mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
@@ -75,6 +76,36 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     encoder.eval()
     mx.eval(encoder.parameters())
     return encoder
+
+
+def load_modules(checkpoint: Checkpoint) -> list[dict[str, mx.array]]:
+    """The weights of each of the checkpoint's modules, float32, evaluated; none for one that has no weights.
+
+    Raises:
+        CheckpointError: a file that is missing or broken; a tensor that is missing, unexpected or of another shape.
+    """
+    return [_load_module(module) for module in checkpoint.modules]
+
+
+def _load_module(module: Module) -> dict[str, mx.array]:
+    if isinstance(module, Normalize):
+        return {}
+    tensors = {tensor.name: tensor for tensor in read_headers(module.folder)[0]}
+    if tensors.keys() != module.shapes.keys():
+        raise CheckpointError(
+            f"{module.folder} has the tensors {', '.join(sorted(tensors)) or 'none'}, where its config.json means "
+            f"{', '.join(sorted(module.shapes))}."
+        )
+    for name, shape in module.shapes.items():
+        if tensors[name].shape != shape or tensors[name].dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{tensors[name]} is {tensors[name].dtype} {tensors[name].shape}, where its config.json means "
+                f"floats {shape}."
+            )
+    loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors.values()}
+    parameters = {name: loaded[tensor.file][name].astype(mx.float32) for name, tensor in tensors.items()}
+    mx.eval(parameters)
+    return parameters
 
 
 def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
@@ -97,7 +128,7 @@ def read_headers(folder: Path) -> tuple[list[Tensor], bool]:
     """The tensors of a folder's safetensors files, checked against the files' sizes; and whether names are MLX's."""
     tensors: list[Tensor] = []
     mlx_flags = set()
-    for path in _files(folder):
+    for path in files(folder):
         found, metadata = _read_header(path)
         tensors += found
         mlx_flags.add(metadata.get("format") == MLX_FORMAT["format"])
@@ -108,7 +139,8 @@ def read_headers(folder: Path) -> tuple[list[Tensor], bool]:
     return tensors, mlx_flags == {True}
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: model.safetensors, or the shards of its index."""
     if (folder / FILE).is_file():
         return [folder / FILE]
     if (folder / INDEX).is_file():
@@ -221,8 +253,8 @@ def _check(
 ) -> None:
     missing = [_original(name, renames) for name in sorted(expected.keys() - sources.keys())]
     if missing:
-        files = ", ".join(path.name for path in _files(folder))
-        raise CheckpointError(f"{folder} lacks {_some(missing)} in {files}, which the architecture needs.")
+        names = ", ".join(path.name for path in files(folder))
+        raise CheckpointError(f"{folder} lacks {_some(missing)} in {names}, which the architecture needs.")
     unexpected = sorted(sources.keys() - expected.keys())
     if unexpected:
         raise CheckpointError(

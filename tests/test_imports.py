@@ -24,6 +24,7 @@ ORDER = [
     "weights",
     "config",
     "architectures",
+    "modules",
     "pooling",
     "similarity",
     "hub",

@@ -41,7 +41,7 @@ WORDS = [
     "note",
     "code",
 ]
-POOLING = {"mean": "mean", "cls": "cls", "max": "max", "last": "lasttoken"}
+POOLING = {"mean": "mean", "cls": "cls", "max": "max", "lasttoken": "lasttoken"}
 
 
 def texts() -> list[str]:
