@@ -9,6 +9,7 @@ vectors of all-MiniLM-L6-v2 are made anew only where its folder is given.
 import random
 import string
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, PreTrainedTokenizerFast
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.test_modules import PROMPT, STACKS, TEXTS, write
 
 HERE = Path(__file__).parent
 WORDS = [
@@ -41,7 +45,7 @@ WORDS = [
     "note",
     "code",
 ]
-POOLING = {"mean": "mean", "cls": "cls", "max": "max", "lasttoken": "lasttoken"}
+POOLING = ("mean", "cls", "max", "lasttoken")
 
 
 def texts() -> list[str]:
@@ -100,15 +104,25 @@ def make(name: str, model: torch.nn.Module, specials: list[str], **extra: np.nda
     model.eval().save_pretrained(folder)
     fast.save_pretrained(folder)
     golden = {}
-    for ours, theirs in POOLING.items():
+    for mode in POOLING:
         transformer = Transformer(str(folder), max_seq_length=64)
-        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=theirs)]
-        golden[ours] = SentenceTransformer(modules=modules, device="cpu").encode(texts(), batch_size=4)
+        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)]
+        golden[mode] = SentenceTransformer(modules=modules, device="cpu").encode(texts(), batch_size=4)
     sentence = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean"), Normalize()], device="cpu")
     sentence.save(str(folder), create_model_card=False)
     (folder / "model.safetensors").chmod(0o644)
     golden["encode"] = sentence.encode(texts(), batch_size=4)
     np.savez_compressed(HERE / f"{name}.npz", texts=np.array(texts()), **golden, **extra)
+
+
+def make_modules() -> None:
+    """Golden vectors of what may follow the encoder, on tiny-bert; tests/test_modules.py names and writes them."""
+    golden = {}
+    for name, stack in STACKS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            model = SentenceTransformer(str(write(Path(folder), stack)), device="cpu")
+            golden[name] = model.encode(TEXTS, prompt=PROMPT)
+    np.savez_compressed(HERE / "modules.npz", **golden)
 
 
 def main() -> None:
@@ -120,6 +134,7 @@ def main() -> None:
     distances = torch.arange(-511, 512)
     buckets = model.encoder.relative_position_bucket(distances, num_buckets=32).numpy().astype(np.int32)
     make("tiny-mpnet", model, ["<s>", "</s>", "<pad>", "[UNK]", "<mask>"], buckets=buckets)
+    make_modules()
     if len(sys.argv) > 1:
         minilm = SentenceTransformer(sys.argv[1], device="cpu")
         np.savez_compressed(HERE / "all-MiniLM-L6-v2.npz", texts=np.array(texts()), encode=minilm.encode(texts()))
