@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,11 +23,14 @@ from mlx_embed.batching import Batch, pack
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.pooling import normalize
+from mlx_embed.pooling import mean_of_chunks, normalize
+from mlx_embed.quantization import OutputDtype, checked_ranges, quantize
 from mlx_embed.similarity import SIMILARITY
-from mlx_embed.tokenizer import Tokenizer, warn_truncated
+from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
 
 Float32 = npt.NDArray[np.float32]
+LongText = Literal["truncate", "mean_of_chunks", "error"]
+LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 Forward = Callable[[mx.array, mx.array, int, int, int, bool], mx.array]
 
 logger = logging.getLogger("mlx_embed")
@@ -50,10 +53,12 @@ class EncodeInfo:
     Attributes:
         token_counts: int32 [N], tokens before truncation, special tokens and prompt included.
         truncated: bool [N], whether the text was cut to max_seq_length.
+        chunks: int32 [N], into how many chunks the text was split; 1 unless long_text is "mean_of_chunks".
     """
 
     token_counts: npt.NDArray[np.int32]
     truncated: npt.NDArray[np.bool_]
+    chunks: npt.NDArray[np.int32]
 
 
 @dataclass
@@ -62,6 +67,7 @@ class _Result:
 
     vectors: list[Float32] = field(default_factory=list)
     counts: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    chunks: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
 
 class EmbeddingModel:
@@ -186,10 +192,15 @@ class EmbeddingModel:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+        long_text: LongText = "truncate",
+        chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
         return_info: Literal[False] = False,
-    ) -> Float32: ...
+    ) -> npt.NDArray[Any]: ...
 
     @overload
     def encode(
@@ -200,10 +211,15 @@ class EmbeddingModel:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+        long_text: LongText = "truncate",
+        chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
         return_info: Literal[True],
-    ) -> tuple[Float32, EncodeInfo]: ...
+    ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode(
         self,
@@ -213,10 +229,15 @@ class EmbeddingModel:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+        long_text: LongText = "truncate",
+        chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
         return_info: bool = False,
-    ) -> Float32 | tuple[Float32, EncodeInfo]:
+    ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """Embed texts, batched by length under a token budget, in the order given.
 
         Args:
@@ -225,21 +246,32 @@ class EmbeddingModel:
             prompt: the text to put before each text, instead of a named one.
             normalize_embeddings: True scales vectors to length 1; None and False leave that to the checkpoint.
             truncate_dim: keep the first so many dimensions (Matryoshka), before any normalisation.
+            output_dtype: "float32", "float16"; "int8" or "uint8", each dimension's range cut into 256 steps; "binary"
+                or "ubinary", the signs, eight to a byte. The bytes of sentence-transformers' `quantize_embeddings`.
+            ranges: [2, D], for "int8" and "uint8": the least and the largest value of each dimension.
+            calibration_embeddings: [M, D] float32 vectors of typical texts, to take the ranges from instead.
+            long_text: what becomes of a text beyond max_seq_length: "truncate" embeds its beginning; "mean_of_chunks"
+                all of it, by the mean of its chunks' vectors, weighted by their tokens, and scaled to length 1 where
+                vectors are; "error" raises ValueError.
+            chunk_overlap: the tokens that a chunk shares with the one before. None is an eighth of what fits into one.
             batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes vectors.
             show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
             return_info: also return an `EncodeInfo`.
 
         Returns:
-            numpy float32: [N, D], [D] for a single string, [0, D] for no texts.
+            numpy, of output_dtype: [N, D], [D] for a single string, [0, D] for no texts; D is ceil(D / 8) in binary.
 
         Raises:
             TypeError: a text that is no string; its index is named. In a list, before anything runs.
-            ValueError: an unknown prompt name, or an option out of range.
+            ValueError: an unknown prompt name, an option out of range, int8 or uint8 without calibration, or a text
+                that is too long where long_text is "error"; its index is named.
         """
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else _checked(texts)
         prefix = self._prompt(prompt_name, prompt)
         dim = self._truncate_dim(truncate_dim)
+        found_ranges = checked_ranges(output_dtype, dim, ranges, calibration_embeddings)
+        overlap = self._overlap(long_text, chunk_overlap, prefix)
         budget = self._batch_tokens(batch_tokens)
         skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
         unit = bool(normalize_embeddings) or self.checkpoint.normalize
@@ -250,11 +282,15 @@ class EmbeddingModel:
             stop = threading.Event()
             try:
                 for window in _windows(texts):
-                    tokens = self.tokenizer(window, prefix)
-                    warn_truncated(tokens.counts, self.max_seq_length)
+                    tokens = self.tokenizer(window, prefix, overlap)
+                    if long_text == "error":
+                        self._check_lengths(tokens.counts, sum(map(len, result.counts)))
+                    elif long_text == "truncate":
+                        warn_truncated(tokens.counts, self.max_seq_length)
                     result.counts.append(tokens.counts)
+                    result.chunks.append(tokens.chunks)
                     batches = pack(tokens.ids, budget, bucketed=self.compiled)
-                    work = partial(self._run, batches, len(window), skip, dim, unit, stop, advance)
+                    work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
                     pending.append(worker.submit(work))
                     if len(pending) > 1:
                         result.vectors.append(pending.pop(0).result())
@@ -263,11 +299,13 @@ class EmbeddingModel:
                 stop.set()
                 raise
         vectors = np.concatenate(result.vectors) if result.vectors else np.zeros((0, dim), dtype=np.float32)
+        vectors = quantize(vectors, output_dtype, found_ranges)
         output = vectors[0] if single else vectors
         if not return_info:
             return output
-        counts = np.concatenate(result.counts) if result.counts else np.zeros(0, dtype=np.int32)
-        return output, EncodeInfo(counts, counts > self.max_seq_length)
+        none = np.zeros(0, dtype=np.int32)
+        counts, chunks = (np.concatenate(x) if x else none for x in (result.counts, result.chunks))
+        return output, EncodeInfo(counts, (counts > self.max_seq_length) & (chunks == 1), chunks)
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Any:
         """`encode` with the checkpoint's "query" prompt, where it has one and no other is given."""
@@ -297,7 +335,7 @@ class EmbeddingModel:
     def _run(
         self,
         batches: Iterable[Batch],
-        texts: int,
+        tokens: Tokens,
         skip: int,
         dim: int,
         unit: bool,
@@ -305,11 +343,13 @@ class EmbeddingModel:
         advance: Callable[[int], Any],
     ) -> Float32:
         """On the worker: the vectors of one window. A batch is read back while the next one runs."""
-        vectors = np.empty((texts, dim), dtype=np.float32)
+        vectors = np.empty((len(tokens.ids), dim), dtype=np.float32)
+        split = len(tokens.ids) > len(tokens.counts)
 
         def read(batch: Batch, out: mx.array) -> None:
             vectors[batch.texts] = np.array(out)[: len(batch.texts)]
-            advance(len(batch.texts))
+            if not split:
+                advance(len(batch.texts))
 
         running: tuple[Batch, mx.array] | None = None
         with mx.stream(self.device):
@@ -323,7 +363,9 @@ class EmbeddingModel:
                 running = (batch, out)
             if running is not None:
                 read(*running)
-        return vectors
+        if split:
+            advance(len(tokens.counts))
+        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit)
 
     def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> mx.array:
         """The lazy vectors [n, dim] of one batch, fillers included; for use on the worker thread only."""
@@ -372,6 +414,28 @@ class EmbeddingModel:
         if not 1 <= truncate_dim <= whole:
             raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
+
+    def _overlap(self, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
+        """The overlap of chunks in tokens; None where texts are not split."""
+        if long_text not in LONG_TEXTS:
+            raise ValueError(f"long_text {long_text!r} is not one of {', '.join(LONG_TEXTS)}.")
+        if long_text != "mean_of_chunks":
+            return None
+        room = self.tokenizer.room(prefix)
+        overlap = max(room, 0) // 8 if chunk_overlap is None else chunk_overlap
+        if not 0 <= overlap < room:
+            raise ValueError(
+                f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."
+            )
+        return overlap
+
+    def _check_lengths(self, counts: npt.NDArray[np.int32], first: int) -> None:
+        if (counts > self.max_seq_length).any():
+            index = int(np.argmax(counts > self.max_seq_length))
+            raise ValueError(
+                f"texts[{first + index}] has {counts[index]} tokens, and the model takes {self.max_seq_length}; "
+                'cut it, or pass long_text="mean_of_chunks" or "truncate".'
+            )
 
     def _batch_tokens(self, batch_tokens: int | None) -> int:
         if batch_tokens is None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from custom_kernels.packed import counting, lengths, pad
 
@@ -72,6 +73,26 @@ def normalize(vectors: Array) -> Array:
     """Scale each row of [n, dim] to length 1; a zero row stays zero."""
     xp = namespace(vectors)
     return vectors / xp.maximum(xp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def mean_of_chunks(
+    vectors: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], chunks: npt.NDArray[np.int32], unit: bool
+) -> npt.NDArray[np.float32]:
+    """The weighted mean of each text's chunks, which lie one after the other: [rows, dim] -> [n, dim].
+
+    Args:
+        vectors: one row a chunk.
+        weights: [rows].
+        chunks: [n], the chunks of each text, at least 1. A text of one chunk keeps its vector.
+        unit: scale the means to length 1.
+    """
+    if len(vectors) == len(chunks):
+        return vectors
+    first = np.cumsum(chunks) - chunks
+    means = vectors[first]
+    total = np.add.reduceat(vectors * weights[:, None], first) / np.maximum(np.add.reduceat(weights, first), 1)[:, None]
+    means[chunks > 1] = (normalize(total) if unit else total)[chunks > 1]
+    return means
 
 
 def namespace(array: Array) -> Any:

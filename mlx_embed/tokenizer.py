@@ -20,12 +20,16 @@ class Tokens:
     """The token ids of some texts, and how long the texts were.
 
     Attributes:
-        ids: one list a text, special tokens included, none longer than max_length.
-        counts: int32 [n], each text's tokens before truncation.
+        ids: one list a text, special tokens included, none longer than max_length; one a chunk, where texts are split.
+        counts: int32 [n], each text's tokens, special ones included, before truncation or splitting.
+        chunks: int32 [n], the lists of each text.
+        weights: float32, one a list: its tokens without special ones and prompt.
     """
 
     ids: list[list[int]]
     counts: npt.NDArray[np.int32]
+    chunks: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
 
 
 class Tokenizer:
@@ -47,14 +51,33 @@ class Tokenizer:
                 f"{len(self._prefix) + len(self._suffix)} special tokens."
             )
 
-    def __call__(self, texts: Sequence[str], prompt: str = "") -> Tokens:
-        """Token ids of each `prompt + text`, in parallel."""
+    def __call__(self, texts: Sequence[str], prompt: str = "", overlap: int | None = None) -> Tokens:
+        """Token ids of each `prompt + text`, in parallel, cut to max_length.
+
+        With `overlap`, a longer text is split instead, into chunks that share so many tokens with the one before, each
+        with the prompt in front.
+        """
         contents = self._encode([prompt + text for text in texts] if prompt else texts)
         special = len(self._prefix) + len(self._suffix)
-        room = self.max_length - special
-        ids = [self._prefix + self._cut(content, room) + self._suffix for content in contents]
         counts = np.fromiter((len(content) + special for content in contents), dtype=np.int32, count=len(contents))
-        return Tokens([row or [0] for row in ids], counts)
+        if overlap is None:
+            room = self.max_length - special
+            rows = [[self._cut(content, room)] for content in contents]
+            head = 0
+        else:
+            head = max(self.prompt_length(prompt) - len(self._prefix), 0)
+            rows = [self._split(content, head, overlap) for content in contents]
+        ids = [self._prefix + part + self._suffix for row in rows for part in row]
+        return Tokens(
+            [row or [0] for row in ids],
+            counts,
+            np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows)),
+            np.array([len(part) - head for row in rows for part in row], dtype=np.float32),
+        )
+
+    def room(self, prompt: str = "") -> int:
+        """How many tokens of a text fit into max_length beside special tokens and a prompt."""
+        return self.max_length - len(self._suffix) - (self.prompt_length(prompt) or len(self._prefix))
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
@@ -68,6 +91,13 @@ class Tokenizer:
         if len(content) <= room:
             return content
         return content[len(content) - room :] if self._cut_left else content[:room]
+
+    def _split(self, content: list[int], head: int, overlap: int) -> list[list[int]]:
+        """Windows of a text's tokens behind its first `head`, a prompt's, which every window gets."""
+        room = self.max_length - len(self._prefix) - len(self._suffix) - head
+        last = max(len(content) - head - room, 0)
+        starts = range(head, head + last + room - overlap, room - overlap)
+        return [content[:head] + content[start : start + room] for start in starts]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         try:

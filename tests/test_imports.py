@@ -19,6 +19,7 @@ ORDER = [
     "__init__",
     "convert",
     "model",
+    "quantization",
     "tokenizer",
     "batching",
     "weights",

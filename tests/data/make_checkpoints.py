@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, quantize_embeddings
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.test_modules import PROMPT, STACKS, TEXTS, write
+from tests.test_quantization import vectors
 
 HERE = Path(__file__).parent
 WORDS = [
@@ -125,6 +126,16 @@ def make_modules() -> None:
     np.savez_compressed(HERE / "modules.npz", **golden)
 
 
+def make_quantization() -> None:
+    """Golden bytes of quantized vectors."""
+    rows, calibration = 3 * vectors(12, 20, seed=1), vectors(50, 20, seed=2)
+    golden = {
+        dtype: quantize_embeddings(rows, dtype, calibration_embeddings=calibration)
+        for dtype in ("int8", "uint8", "binary", "ubinary")
+    }
+    np.savez_compressed(HERE / "quantization.npz", vectors=rows, calibration=calibration, **golden)
+
+
 def main() -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     bert = BertConfig(vocab_size=120, max_position_embeddings=64, **sizes)
@@ -135,6 +146,7 @@ def main() -> None:
     buckets = model.encoder.relative_position_bucket(distances, num_buckets=32).numpy().astype(np.int32)
     make("tiny-mpnet", model, ["<s>", "</s>", "<pad>", "[UNK]", "<mask>"], buckets=buckets)
     make_modules()
+    make_quantization()
     if len(sys.argv) > 1:
         minilm = SentenceTransformer(sys.argv[1], device="cpu")
         np.savez_compressed(HERE / "all-MiniLM-L6-v2.npz", texts=np.array(texts()), encode=minilm.encode(texts()))
