@@ -51,9 +51,11 @@ class Library(build_ext):
     """Compiles each source for its instruction set, and links them without Python."""
 
     def get_ext_filename(self, fullname: str) -> str:
+        """A plain library's name, the same for every Python."""
         return str(Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
+        """Compile and link; a failure leaves an optional extension out."""
         cxx = compiler()
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,7 @@ class Library(build_ext):
         fresh.replace(target)
 
     def run_tool(self, command: list[str]) -> None:
+        """Run a compiler; raises CompileError."""
         try:
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -83,6 +86,7 @@ class Wheel(bdist_wheel):
     """The library knows nothing of Python, so one wheel serves every version."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        """Any Python 3, this platform."""
         return "py3", "none", super().get_tag()[2]
 
 

@@ -1,5 +1,6 @@
 """The C++ kernels against float64 numpy, on every instruction set of this machine and several thread counts."""
 
+import itertools
 import math
 import multiprocessing
 import threading
@@ -108,7 +109,7 @@ def attention64(
 ) -> np.ndarray:
     total, width = qkv.shape
     out = np.zeros((total, width // 3))
-    for start, end in zip(cu, cu[1:], strict=False):
+    for start, end in itertools.pairwise(cu):
         n = end - start
         if n == 0:
             continue

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -451,7 +451,7 @@ class _Block:
 
     __slots__ = ("__array_interface__", "address", "size")
 
-    free: dict[int, list[int]] = {}
+    free: ClassVar[dict[int, list[int]]] = {}
     kept = 0
     lock = threading.RLock()  # a collection inside the lock may run another block's __del__
 
