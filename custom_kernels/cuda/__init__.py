@@ -7,6 +7,7 @@ epsilon, window) are compiled in, as MLX's kernels take no scalars but arrays; s
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import cast
 
 import mlx.core as mx
 
@@ -174,10 +175,8 @@ def _vector(x: mx.array, lanes: int) -> int:
 def _kernel(name: str, *inputs: str) -> Callable[..., list[mx.array]]:
     # Built at first use: mx.fast.cuda_kernel refuses to be constructed without CUDA.
     source = kernel_source("cuda", name)
-    kernel: Callable[..., list[mx.array]] = mx.fast.cuda_kernel(
-        name=name, input_names=list(inputs), output_names=["out"], source=source
-    )
-    return kernel
+    kernel = mx.fast.cuda_kernel(name=name, input_names=list(inputs), output_names=["out"], source=source)
+    return cast(Callable[..., list[mx.array]], kernel)
 
 
 def _bits(x: float) -> int:
