@@ -6,5 +6,6 @@ from custom_kernels.embedding import embedding_norm
 from custom_kernels.gelu import gelu, gelu_tanh
 from custom_kernels.layer_norm import layer_norm
 from custom_kernels.pool import mean_pool
+from custom_kernels.rope import rope
 
-__all__ = ["attention", "embedding_norm", "gelu", "gelu_tanh", "layer_norm", "mean_pool", "use_kernels"]
+__all__ = ["attention", "embedding_norm", "gelu", "gelu_tanh", "layer_norm", "mean_pool", "rope", "use_kernels"]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
-from mlx_embed.architectures.base import LAYER_NORMS, LayerNormKind
+from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
 from mlx_embed.batching import Batch, pack
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker

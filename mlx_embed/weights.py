@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_embed.architectures import architecture
-from mlx_embed.architectures.base import LayerNormKind
+from mlx_embed.architectures.norm import LayerNormKind
 from mlx_embed.config import Checkpoint, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.modules import Module, Normalize
@@ -26,7 +26,8 @@ MLX_FORMAT = {"format": "mlx"}
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
 _FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
-_FUSED = re.compile(r"^(.*\.)q\.(weight|bias)$")
+# Linear layers that run as one, joined in this order.
+_FUSED = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     if quantization is not None:
         quantize(encoder, *_quantization(quantization))
     expected = dict(tree_flatten(encoder.parameters()))
-    _check(checkpoint.transformer, sources, expected, () if is_mlx else module.RENAMES)
+    # Architectures know several layouts' names: what is missing is named in this checkpoint's.
+    spoken = [pair for pair in module.RENAMES if any(pair[0] in tensor.name for tensor in tensors)]
+    _check(checkpoint.transformer, sources, expected, [] if is_mlx else spoken)
     loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors}
     parameters = []
     for name, parts in sources.items():
@@ -214,17 +217,16 @@ def _rename(tensors: Iterable[Tensor], module: ModuleType) -> dict[str, Tensor]:
 
 
 def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-    """Join each `q`, `k`, `v` into one `qkv`, in that order."""
+    """Join the layers of each group in _FUSED, where all of one shape are there."""
     fused: dict[str, list[Tensor]] = {}
     taken: set[str] = set()
     for name in tensors:
-        match = _FUSED.match(name)
-        if match is None:
-            continue
-        parts = [f"{match[1]}{part}.{match[2]}" for part in "qkv"]
-        if all(part in tensors and tensors[part].shape == tensors[name].shape for part in parts):
-            fused[f"{match[1]}qkv.{match[2]}"] = [tensors[part] for part in parts]
-            taken.update(parts)
+        for whole, (first, *_) in _FUSED.items():
+            prefix, found, kind = name.rpartition(f".{first}.")
+            parts = [f"{prefix}.{part}.{kind}" for part in _FUSED[whole]]
+            if found and all(part in tensors and tensors[part].shape == tensors[name].shape for part in parts):
+                fused[f"{prefix}.{whole}.{kind}"] = [tensors[part] for part in parts]
+                taken.update(parts)
     return fused | {name: [tensor] for name, tensor in tensors.items() if name not in taken}
 
 
@@ -249,7 +251,7 @@ def _check(
     folder: Path,
     sources: Mapping[str, list[Tensor]],
     expected: Mapping[str, mx.array],
-    renames: Iterable[tuple[str, str]],
+    renames: Sequence[tuple[str, str]],
 ) -> None:
     missing = [_original(name, renames) for name in sorted(expected.keys() - sources.keys())]
     if missing:
@@ -277,11 +279,11 @@ def _part_shape(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
     return (shape[0] // parts, *shape[1:])
 
 
-def _original(name: str, renames: Iterable[tuple[str, str]]) -> str:
-    """The checkpoint's name for one of the encoder's; of a fused `qkv`, its three parts' names."""
-    renames = list(renames)
-    if renames and ".qkv." in name:
-        return ", ".join(_original(name.replace(".qkv.", f".{part}."), renames) for part in "qkv")
+def _original(name: str, renames: Sequence[tuple[str, str]]) -> str:
+    """The checkpoint's name for one of the encoder's; of a fused one, its parts' names."""
+    for whole, parts in _FUSED.items():
+        if renames and f".{whole}." in name and not any(new.endswith(f"{whole}.") for _, new in renames):
+            return ", ".join(_original(name.replace(f".{whole}.", f".{part}."), renames) for part in parts)
     for old, new in reversed(renames):
         if not old.startswith("LayerNorm."):  # gamma and beta: old spellings
             name = name.replace(new, old)

@@ -79,7 +79,16 @@ def test_exported_members() -> None:
         "__version__",
         "convert",
     }
-    assert set(custom_kernels.__all__) == {"attention", "gelu", "gelu_tanh", "layer_norm"}
+    assert set(custom_kernels.__all__) == {
+        "attention",
+        "embedding_norm",
+        "gelu",
+        "gelu_tanh",
+        "layer_norm",
+        "mean_pool",
+        "rope",
+        "use_kernels",
+    }
 
 
 def test_import_loads_nothing_heavy() -> None:
