@@ -2,23 +2,26 @@
 
 import itertools
 import logging
+import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+from custom_kernels import cpu
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
+from mlx_embed.architectures.ops import pack as pack_weights
 from mlx_embed.batching import Batch, pack
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
@@ -29,9 +32,10 @@ from mlx_embed.similarity import SIMILARITY
 from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
 
 Float32 = npt.NDArray[np.float32]
+Result = TypeVar("Result")
 LongText = Literal["truncate", "mean_of_chunks", "error"]
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
-Forward = Callable[[mx.array, mx.array, int, int, int, bool], mx.array]
+Forward = Callable[[Any, Any, int, int, int, bool], Any]
 
 logger = logging.getLogger("mlx_embed")
 
@@ -74,6 +78,10 @@ class EmbeddingModel:
     """A text embedding model: texts in, numpy vectors out.
 
     Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
+
+    Attributes:
+        native: whether the native CPU kernels run it, at once and in the caller's thread; otherwise MLX does.
+        compiled: whether MLX runs it as compiled graphs.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class EmbeddingModel:
         *,
         device: mx.Device,
         compiled: bool,
+        native: bool = False,
         name: str = "",
     ) -> None:
         """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
@@ -94,6 +103,7 @@ class EmbeddingModel:
         self.tokenizer = tokenizer
         self.device = device
         self.compiled = compiled
+        self.native = native
         self.name = name or str(checkpoint.folder)
         self._forward: Forward = mx.compile(self._embed) if compiled else self._embed
 
@@ -108,7 +118,8 @@ class EmbeddingModel:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         max_seq_length: int | None = None,
-        layer_norm: LayerNormKind = "fast",
+        kernels: bool | None = None,
+        layer_norm: LayerNormKind | None = None,
         compile: bool | None = None,
     ) -> "EmbeddingModel":
         """Load a sentence-transformers, transformers or converted MLX checkpoint.
@@ -121,8 +132,12 @@ class EmbeddingModel:
             cache_dir: the hub's cache folder, if not the usual one.
             local_files_only: never download.
             max_seq_length: tokens at which texts are cut, instead of the checkpoint's number.
-            layer_norm: "fast" (MLX's built-in), "custom" (this package's kernel) or "reference" (composed ops).
-            compile: run the encoder through `mx.compile`. None does so on an accelerator.
+            kernels: False runs MLX's own ops alone. None uses this package's kernels, unless the environment has
+                MLX_EMBED_KERNELS=reference.
+            layer_norm: of MLX's graphs: "fast" (MLX's built-in; the default), "custom" (this package's kernel) or
+                "reference" (composed ops).
+            compile: run the encoder through `mx.compile`. None does so on an accelerator. On the CPU, a value given
+                here or for layer_norm takes MLX's ops instead of the native kernels.
 
         Raises:
             ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -130,10 +145,19 @@ class EmbeddingModel:
             UnsupportedModelError: an architecture, module or activation that is not implemented.
             ValueError: an unknown device or dtype, or a max_seq_length that the model cannot have.
         """
-        if layer_norm not in LAYER_NORMS:
+        if layer_norm is not None and layer_norm not in LAYER_NORMS:
             raise ValueError(f"layer_norm {layer_norm!r} is not one of {', '.join(LAYER_NORMS)}.")
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
+        wanted = os.environ.get("MLX_EMBED_KERNELS") != "reference" if kernels is None else kernels
+        native = (
+            is_cpu(chosen)
+            and wanted
+            and computed == mx.float32
+            and compile is None
+            and layer_norm is None
+            and _native_kernels()
+        )
         if not is_cpu(chosen):
             prepare_accelerator()
         folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -146,9 +170,14 @@ class EmbeddingModel:
                 f"config.json gives the model {config.vocab_size} embeddings; they are of different checkpoints."
             )
 
-        def load() -> tuple[nn.Module, list[dict[str, mx.array]]]:
+        def load() -> tuple[nn.Module, list[dict[str, Any]]]:
             with mx.stream(chosen):
-                return weights.load_encoder(checkpoint, computed, layer_norm), weights.load_modules(checkpoint)
+                encoder = weights.load_encoder(checkpoint, computed, layer_norm or "fast")
+                parameters = weights.load_modules(checkpoint)
+                if not native:
+                    return encoder, parameters
+                pack_weights(encoder)
+                return encoder, [{name: np.array(x) for name, x in module.items()} for module in parameters]
 
         encoder, parameters = worker.run(load)
         return cls(
@@ -158,6 +187,7 @@ class EmbeddingModel:
             tokenizer,
             device=chosen,
             compiled=not is_cpu(chosen) if compile is None else compile,
+            native=native,
             name=hub.repository_id(name_or_path),
         )
 
@@ -174,6 +204,8 @@ class EmbeddingModel:
     @property
     def dtype(self) -> mx.Dtype:
         """The dtype that the encoder computes in."""
+        if self.native:
+            return mx.float32
         norm: mx.array = self.encoder["embeddings"].norm.weight
         return norm.dtype
 
@@ -272,13 +304,13 @@ class EmbeddingModel:
         dim = self._truncate_dim(truncate_dim)
         found_ranges = checked_ranges(output_dtype, dim, ranges, calibration_embeddings)
         overlap = self._overlap(long_text, chunk_overlap, prefix)
-        budget = self._batch_tokens(batch_tokens)
+        budget = self.budget(batch_tokens)
         skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
         unit = bool(normalize_embeddings) or self.checkpoint.normalize
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         result = _Result()
-        with _progress(show_progress_bar, total) as advance:
-            pending: list[Future[Float32]] = []
+        with progress(show_progress_bar, total) as advance:
+            pending: list[Callable[[], Float32]] = []
             stop = threading.Event()
             try:
                 for window in _windows(texts):
@@ -291,10 +323,10 @@ class EmbeddingModel:
                     result.chunks.append(tokens.chunks)
                     batches = pack(tokens.ids, budget, bucketed=self.compiled)
                     work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
-                    pending.append(worker.submit(work))
+                    pending.append(self.start(work))
                     if len(pending) > 1:
-                        result.vectors.append(pending.pop(0).result())
-                result.vectors += [run.result() for run in pending]
+                        result.vectors.append(pending.pop(0)())
+                result.vectors += [finish() for finish in pending]
             except BaseException:
                 stop.set()
                 raise
@@ -332,6 +364,13 @@ class EmbeddingModel:
         counts = [self.tokenizer(window).counts for window in _windows(texts)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
+    def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin `work`; what comes back waits for its result. Native kernels need no thread of their own."""
+        if not self.native:
+            return worker.submit(work).result
+        result = work()
+        return lambda: result
+
     def _run(
         self,
         batches: Iterable[Batch],
@@ -342,47 +381,60 @@ class EmbeddingModel:
         stop: threading.Event,
         advance: Callable[[int], Any],
     ) -> Float32:
-        """On the worker: the vectors of one window. A batch is read back while the next one runs."""
+        """The vectors of one window."""
         vectors = np.empty((len(tokens.ids), dim), dtype=np.float32)
         split = len(tokens.ids) > len(tokens.counts)
 
-        def read(batch: Batch, out: mx.array) -> None:
-            vectors[batch.texts] = np.array(out)[: len(batch.texts)]
+        def read(batch: Batch, out: Any) -> None:
+            vectors[batch.texts] = np.asarray(out)[: len(batch.texts)]
             if not split:
                 advance(len(batch.texts))
 
+        self.run(batches, lambda batch: self.forward(batch, skip, dim, unit), read, stop)
+        if split:
+            advance(len(tokens.counts))
+        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit)
+
+    def run(
+        self,
+        batches: Iterable[Batch],
+        forward: Callable[[Batch], Any],
+        read: Callable[[Batch, Any], None],
+        stop: threading.Event,
+    ) -> None:
+        """Compute each batch and read it. On the worker, one is read back while the next one runs."""
+        if self.native:
+            for batch in batches:
+                read(batch, forward(batch))
+            return
         running: tuple[Batch, mx.array] | None = None
         with mx.stream(self.device):
             for batch in batches:
                 if stop.is_set():
                     break
-                out = self.forward(batch, skip, dim, unit)
+                out = forward(batch)
                 mx.async_eval(out)  # type: ignore[no-untyped-call]
                 if running is not None:
                     read(*running)
                 running = (batch, out)
             if running is not None:
                 read(*running)
-        if split:
-            advance(len(tokens.counts))
-        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit)
 
-    def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> mx.array:
-        """The lazy vectors [n, dim] of one batch, fillers included; for use on the worker thread only."""
-        return self._forward(
-            mx.array(batch.input_ids),
-            mx.array(batch.cu_seqlens),
-            batch.max_seqlen,
-            skip,
-            dim or self.dimension,
-            unit,
-        )
+    def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> Any:
+        """The vectors [n, dim] of one batch, fillers included.
 
-    def _embed(
-        self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, skip: int, dim: int, unit: bool
-    ) -> mx.array:
-        """Ids to vectors as one graph: encoder, pooling, modules, Matryoshka truncation, normalisation."""
-        hidden = self.encoder(input_ids, cu_seqlens, max_seqlen).astype(mx.float32)
+        A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
+        """
+        arrays: tuple[Any, Any] = (batch.input_ids, batch.cu_seqlens)
+        if not self.native:
+            arrays = (mx.array(batch.input_ids), mx.array(batch.cu_seqlens))
+        return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
+
+    def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
+        """Ids to vectors: encoder, pooling, modules, Matryoshka truncation, normalisation; float32 at the end."""
+        hidden = self.encoder(input_ids, cu_seqlens, max_seqlen)
+        if not self.native:
+            hidden = hidden.astype(mx.float32)
         vectors = self.checkpoint.pooling(hidden, cu_seqlens, max_seqlen, skip)
         for module, parameters in zip(self.checkpoint.modules, self.parameters, strict=True):
             vectors = module(vectors, parameters)
@@ -437,12 +489,22 @@ class EmbeddingModel:
                 'cut it, or pass long_text="mean_of_chunks" or "truncate".'
             )
 
-    def _batch_tokens(self, batch_tokens: int | None) -> int:
+    def budget(self, batch_tokens: int | None) -> int:
+        """The tokens of a batch: those asked for, or what suits the device."""
         if batch_tokens is None:
             return CPU_BATCH_TOKENS if is_cpu(self.device) else GPU_BATCH_TOKENS
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
         return batch_tokens
+
+
+@cache
+def _native_kernels() -> bool:
+    """Whether the native CPU kernels are here; where they are not, says so once."""
+    reason = cpu.why_unavailable()
+    if reason:
+        warnings.warn(f"{reason} Until then models run on MLX's own CPU ops, tens of times slower.", stacklevel=4)
+    return not reason
 
 
 def _max_seq_length(wanted: int | None, checkpoint: Checkpoint, limit: int) -> int:
@@ -492,7 +554,7 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], Any]]:
+def progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], Any]]:
     """A tqdm bar over texts, or nothing; gives the function that advances it."""
     if not (logger.isEnabledFor(logging.INFO) if show is None else show):
         yield lambda done: None

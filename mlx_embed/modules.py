@@ -79,27 +79,32 @@ class Dense:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """LayerNorm over the vectors' dimensions, with torch's default epsilon.
+    """LayerNorm over the vectors' dimensions.
 
     Attributes:
         folder: where its weights are.
         dimension: of the vectors.
+        bias: whether it has one.
+        eps: added to the variance.
     """
 
     folder: Path
     dimension: int
+    bias: bool = True
+    eps: float = 1e-5
 
     @property
     def shapes(self) -> Shapes:
         """The tensors of its weights' file."""
-        return {"norm.weight": (self.dimension,), "norm.bias": (self.dimension,)}
+        names = ("norm.weight", "norm.bias") if self.bias else ("norm.weight",)
+        return dict.fromkeys(names, (self.dimension,))
 
     def __call__(self, vectors: Array, parameters: Parameters) -> Array:
         """[n, dimension] -> [n, dimension]."""
         centred = vectors - vectors.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)
-        scaled = centred / namespace(vectors).sqrt(variance + 1e-5)
-        return scaled * parameters["norm.weight"] + parameters["norm.bias"]
+        scaled = centred / namespace(vectors).sqrt(variance + self.eps) * parameters["norm.weight"]
+        return scaled + parameters["norm.bias"] if self.bias else scaled
 
 
 @dataclass(frozen=True)

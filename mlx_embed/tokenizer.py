@@ -41,7 +41,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if checkpoint.do_lower_case:
-            self._lowercase()
+            _lowercase(self._tokenizer)
         self.max_length = max_length
         self._cut_left = checkpoint.truncation_side == "left"
         self._prefix, self._suffix = self._special_tokens()
@@ -116,12 +116,27 @@ class Tokenizer:
                 return whole[:before], whole[before + len(plain) :]
         raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
 
-    def _lowercase(self) -> None:
-        present = self._tokenizer.normalizer
-        if present is None:
-            self._tokenizer.normalizer = normalizers.Lowercase()
-        elif "lowercase" not in str(present).lower() or "lowercase=False" in str(present):
-            self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
+
+class PairTokenizer:
+    """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit."""
+
+    def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
+        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
+        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        self._tokenizer.no_padding()
+        if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
+            raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
+        self._tokenizer.enable_truncation(max_length, direction=checkpoint.truncation_side)
+        if checkpoint.do_lower_case:
+            _lowercase(self._tokenizer)
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
+        try:
+            encodings = self._tokenizer.encode_batch(list(pairs))
+        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
+            encodings = self._tokenizer.encode_batch([(_well_formed(a), _well_formed(b)) for a, b in pairs])
+        return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]
 
 
 class TruncationWarning(UserWarning):
@@ -144,6 +159,14 @@ def warn_truncated(counts: npt.NDArray[Any], max_length: int) -> None:
             TruncationWarning,
             stacklevel=4,
         )
+
+
+def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
+    present = tokenizer.normalizer
+    if present is None:
+        tokenizer.normalizer = normalizers.Lowercase()
+    elif "lowercase" not in str(present).lower() or "lowercase=False" in str(present):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
 
 
 def _read(path: Path) -> tokenizers.Tokenizer:

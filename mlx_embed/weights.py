@@ -17,7 +17,7 @@ from mlx_embed.architectures import architecture
 from mlx_embed.architectures.norm import LayerNormKind
 from mlx_embed.config import Checkpoint, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
-from mlx_embed.modules import Module, Normalize
+from mlx_embed.modules import Dense, LayerNorm, Module, Normalize
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -99,16 +99,47 @@ def _load_module(module: Module) -> dict[str, mx.array]:
             f"{module.folder} has the tensors {', '.join(sorted(tensors)) or 'none'}, where its config.json means "
             f"{', '.join(sorted(module.shapes))}."
         )
-    for name, shape in module.shapes.items():
+    return _read_parameters(tensors, module.shapes)
+
+
+def _read_parameters(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, mx.array]:
+    for name, shape in shapes.items():
         if tensors[name].shape != shape or tensors[name].dtype not in _FLOATS:
             raise CheckpointError(
                 f"{tensors[name]} is {tensors[name].dtype} {tensors[name].shape}, where its config.json means "
                 f"floats {shape}."
             )
     loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors.values()}
-    parameters = {name: loaded[tensor.file][name].astype(mx.float32) for name, tensor in tensors.items()}
+    parameters = {name: loaded[tensor.file][tensor.name].astype(mx.float32) for name, tensor in tensors.items()}
     mx.eval(parameters)
     return parameters
+
+
+def load_head(checkpoint: Checkpoint, hidden_size: int) -> list[tuple[Module, dict[str, mx.array]]]:
+    """The layers of a sequence classifier's head and their weights, float32, evaluated; the last gives the labels.
+
+    Raises:
+        CheckpointError: a layer that is missing, or whose shape does not fit the one before.
+    """
+    module = architecture(checkpoint.config)
+    folder = checkpoint.transformer
+    tensors = {_stripped(tensor.name, module): tensor for tensor in read_headers(folder)[0]}
+    head: list[tuple[Module, dict[str, mx.array]]] = []
+    dimension = hidden_size
+    for layer, activation in module.HEAD:
+        weight, bias = (tensors.get(f"{layer}.{part}") for part in ("weight", "bias"))
+        if weight is None:
+            raise CheckpointError(f"{folder} has no tensor {layer}.weight; is it a reranker (sequence classifier)?")
+        kind: Module
+        if activation == "LayerNorm":
+            kind = LayerNorm(folder, dimension, bias=bias is not None, eps=checkpoint.config.get("norm_eps", 1e-5))
+        else:
+            kind = Dense(folder, dimension, weight.shape[0] if weight.shape else 0, activation, bias=bias is not None)
+            dimension = kind.out_features
+        parts = {"weight": weight} | ({} if bias is None else {"bias": bias})
+        named = {name: parts[name.rpartition(".")[2]] for name in kind.shapes}
+        head.append((kind, _read_parameters(named, kind.shapes)))
+    return head
 
 
 def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
@@ -199,13 +230,17 @@ def _read_header(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
     return tensors, metadata if isinstance(metadata, dict) else {}
 
 
+def _stripped(name: str, module: ModuleType) -> str:
+    for prefix in ("0.auto_model.", "model.", *module.PREFIXES):
+        name = name.removeprefix(prefix)
+    return name
+
+
 def _rename(tensors: Iterable[Tensor], module: ModuleType) -> dict[str, Tensor]:
     """The checkpoint's names in the architecture's terms, without prefixes and unused heads."""
     renamed: dict[str, Tensor] = {}
     for tensor in tensors:
-        name = tensor.name
-        for prefix in ("0.auto_model.", "model.", *module.PREFIXES):
-            name = name.removeprefix(prefix)
+        name = _stripped(tensor.name, module)
         if name.startswith(module.UNUSED):
             continue
         for old, new in module.RENAMES:

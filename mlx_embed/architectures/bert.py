@@ -28,6 +28,8 @@ RENAMES = (
     ("output.LayerNorm.", "output_norm."),
 )
 UNUSED = ("pooler.", "cls.", "classifier.", "embeddings.position_ids")
+# The layers of a sequence classifier behind the pooled token, and torch's names of their activations.
+HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 
 
 @dataclass(frozen=True)

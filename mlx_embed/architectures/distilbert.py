@@ -28,6 +28,7 @@ RENAMES = (
     ("output_layer_norm.", "output_norm."),
 )
 UNUSED = ("vocab_", "pre_classifier.", "classifier.", "qa_outputs.", "embeddings.position_ids")
+HEAD = (("pre_classifier", "ReLU"), ("classifier", "Identity"))
 LAYER_NORM_EPS = 1e-12
 
 

@@ -30,6 +30,7 @@ RENAMES = (
     ("mlp.down_proj.", "mlp.down."),
 )
 UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
+HEAD = nomic_bert.HEAD
 
 # What this file implements of the choices in the authors' config.json.
 _FIXED = {

@@ -22,6 +22,7 @@ RENAMES = (
     ("mlp.Wo.", "down."),
 )
 UNUSED = ("head.", "decoder.", "classifier.")
+HEAD = (("head.dense", "GELU"), ("head.norm", "LayerNorm"), ("classifier", "Identity"))
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 

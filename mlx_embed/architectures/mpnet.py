@@ -33,6 +33,7 @@ RENAMES = (
     ("output.LayerNorm.", "output_norm."),
 )
 UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
+HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 MAX_DISTANCE = 128
 
 

@@ -36,6 +36,7 @@ RENAMES = (
     ("mlp.down_proj.", "mlp.down."),
 )
 UNUSED = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids")
+HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 
 # The authors' config.json speaks GPT-2's language; these values of it are what this file implements.
 _NAMES = {

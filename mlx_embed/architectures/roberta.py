@@ -10,6 +10,7 @@ from mlx_embed.architectures.ops import Array
 PREFIXES = ("roberta.",)
 RENAMES = bert.RENAMES
 UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
+HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 
 
 @dataclass(frozen=True)
