@@ -2,12 +2,13 @@
 
 import itertools
 import logging
+import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -16,9 +17,11 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+from custom_kernels import cpu
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
-from mlx_embed.architectures.base import LAYER_NORMS, LayerNormKind
+from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
+from mlx_embed.architectures.ops import pack as pack_weights
 from mlx_embed.batching import Batch, pack
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
@@ -28,7 +31,7 @@ from mlx_embed.similarity import SIMILARITY
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
 
 Float32 = npt.NDArray[np.float32]
-Forward = Callable[[mx.array, mx.array, int, int, int, bool], mx.array]
+Forward = Callable[[Any, Any, int, int, int, bool], Any]
 
 logger = logging.getLogger("mlx_embed")
 
@@ -68,6 +71,10 @@ class EmbeddingModel:
     """A text embedding model: texts in, numpy vectors out.
 
     Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
+
+    Attributes:
+        native: whether the native CPU kernels run it, at once and in the caller's thread; otherwise MLX does.
+        compiled: whether MLX runs it as compiled graphs.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class EmbeddingModel:
         *,
         device: mx.Device,
         compiled: bool,
+        native: bool = False,
         name: str = "",
     ) -> None:
         """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
@@ -86,6 +94,7 @@ class EmbeddingModel:
         self.tokenizer = tokenizer
         self.device = device
         self.compiled = compiled
+        self.native = native
         self.name = name or str(checkpoint.folder)
         self._forward: Forward = mx.compile(self._embed) if compiled else self._embed
 
@@ -100,7 +109,8 @@ class EmbeddingModel:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         max_seq_length: int | None = None,
-        layer_norm: LayerNormKind = "fast",
+        kernels: bool | None = None,
+        layer_norm: LayerNormKind | None = None,
         compile: bool | None = None,
     ) -> "EmbeddingModel":
         """Load a sentence-transformers, transformers or converted MLX checkpoint.
@@ -113,8 +123,12 @@ class EmbeddingModel:
             cache_dir: the hub's cache folder, if not the usual one.
             local_files_only: never download.
             max_seq_length: tokens at which texts are cut, instead of the checkpoint's number.
-            layer_norm: "fast" (MLX's built-in), "custom" (this package's kernel) or "reference" (composed ops).
-            compile: run the encoder through `mx.compile`. None does so on an accelerator.
+            kernels: False runs MLX's own ops alone. None uses this package's kernels, unless the environment has
+                MLX_EMBED_KERNELS=reference.
+            layer_norm: of MLX's graphs: "fast" (MLX's built-in; the default), "custom" (this package's kernel) or
+                "reference" (composed ops).
+            compile: run the encoder through `mx.compile`. None does so on an accelerator. On the CPU, a value given
+                here or for layer_norm takes MLX's ops instead of the native kernels.
 
         Raises:
             ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -122,10 +136,19 @@ class EmbeddingModel:
             UnsupportedModelError: an architecture, module or activation that is not implemented.
             ValueError: an unknown device or dtype, or a max_seq_length that the model cannot have.
         """
-        if layer_norm not in LAYER_NORMS:
+        if layer_norm is not None and layer_norm not in LAYER_NORMS:
             raise ValueError(f"layer_norm {layer_norm!r} is not one of {', '.join(LAYER_NORMS)}.")
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
+        wanted = os.environ.get("MLX_EMBED_KERNELS") != "reference" if kernels is None else kernels
+        native = (
+            is_cpu(chosen)
+            and wanted
+            and computed == mx.float32
+            and compile is None
+            and layer_norm is None
+            and _native_kernels()
+        )
         if not is_cpu(chosen):
             prepare_accelerator()
         folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -140,7 +163,10 @@ class EmbeddingModel:
 
         def load() -> nn.Module:
             with mx.stream(chosen):
-                return weights.load_encoder(checkpoint, computed, layer_norm)
+                encoder = weights.load_encoder(checkpoint, computed, layer_norm or "fast")
+                if native:
+                    pack_weights(encoder)
+                return encoder
 
         return cls(
             checkpoint,
@@ -148,6 +174,7 @@ class EmbeddingModel:
             tokenizer,
             device=chosen,
             compiled=not is_cpu(chosen) if compile is None else compile,
+            native=native,
             name=hub.repository_id(name_or_path),
         )
 
@@ -164,6 +191,8 @@ class EmbeddingModel:
     @property
     def dtype(self) -> mx.Dtype:
         """The dtype that the encoder computes in."""
+        if self.native:
+            return mx.float32
         norm: mx.array = self.encoder["embeddings"].norm.weight
         return norm.dtype
 
@@ -242,7 +271,7 @@ class EmbeddingModel:
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         result = _Result()
         with _progress(show_progress_bar, total) as advance:
-            pending: list[Future[Float32]] = []
+            pending: list[Callable[[], Float32]] = []
             stop = threading.Event()
             try:
                 for window in _windows(texts):
@@ -251,10 +280,10 @@ class EmbeddingModel:
                     result.counts.append(tokens.counts)
                     batches = pack(tokens.ids, budget, bucketed=self.compiled)
                     work = partial(self._run, batches, len(window), skip, dim, unit, stop, advance)
-                    pending.append(worker.submit(work))
+                    pending.append(self._start(work))
                     if len(pending) > 1:
-                        result.vectors.append(pending.pop(0).result())
-                result.vectors += [run.result() for run in pending]
+                        result.vectors.append(pending.pop(0)())
+                result.vectors += [finish() for finish in pending]
             except BaseException:
                 stop.set()
                 raise
@@ -290,6 +319,13 @@ class EmbeddingModel:
         counts = [self.tokenizer(window).counts for window in _windows(texts)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
+    def _start(self, work: Callable[[], Float32]) -> Callable[[], Float32]:
+        """Begin `work`; what comes back waits for its vectors. Native kernels need no thread of their own."""
+        if not self.native:
+            return worker.submit(work).result
+        vectors = work()
+        return lambda: vectors
+
     def _run(
         self,
         batches: Iterable[Batch],
@@ -300,13 +336,17 @@ class EmbeddingModel:
         stop: threading.Event,
         advance: Callable[[int], Any],
     ) -> Float32:
-        """On the worker: the vectors of one window. A batch is read back while the next one runs."""
+        """The vectors of one window. On the worker, a batch is read back while the next one runs."""
         vectors = np.empty((texts, dim), dtype=np.float32)
 
-        def read(batch: Batch, out: mx.array) -> None:
-            vectors[batch.texts] = np.array(out)[: len(batch.texts)]
+        def read(batch: Batch, out: Any) -> None:
+            vectors[batch.texts] = np.asarray(out)[: len(batch.texts)]
             advance(len(batch.texts))
 
+        if self.native:
+            for batch in batches:
+                read(batch, self.forward(batch, skip, dim, unit))
+            return vectors
         running: tuple[Batch, mx.array] | None = None
         with mx.stream(self.device):
             for batch in batches:
@@ -321,22 +361,21 @@ class EmbeddingModel:
                 read(*running)
         return vectors
 
-    def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> mx.array:
-        """The lazy vectors [n, dim] of one batch, fillers included; for use on the worker thread only."""
-        return self._forward(
-            mx.array(batch.input_ids),
-            mx.array(batch.cu_seqlens),
-            batch.max_seqlen,
-            skip,
-            dim or self.dimension,
-            unit,
-        )
+    def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> Any:
+        """The vectors [n, dim] of one batch, fillers included.
 
-    def _embed(
-        self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, skip: int, dim: int, unit: bool
-    ) -> mx.array:
-        """Ids to vectors as one graph: encoder, pooling, Matryoshka truncation, normalisation; float32 at the end."""
-        hidden = self.encoder(input_ids, cu_seqlens, max_seqlen).astype(mx.float32)
+        A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
+        """
+        arrays: tuple[Any, Any] = (batch.input_ids, batch.cu_seqlens)
+        if not self.native:
+            arrays = (mx.array(batch.input_ids), mx.array(batch.cu_seqlens))
+        return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
+
+    def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
+        """Ids to vectors: encoder, pooling, Matryoshka truncation, normalisation; float32 at the end."""
+        hidden = self.encoder(input_ids, cu_seqlens, max_seqlen)
+        if not self.native:
+            hidden = hidden.astype(mx.float32)
         vectors = POOLING[self.checkpoint.pooling](hidden, cu_seqlens, max_seqlen, skip)[:, :dim]
         return normalize(vectors) if unit else vectors
 
@@ -372,6 +411,15 @@ class EmbeddingModel:
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
         return batch_tokens
+
+
+@cache
+def _native_kernels() -> bool:
+    """Whether the native CPU kernels are here; where they are not, says so once."""
+    reason = cpu.why_unavailable()
+    if reason:
+        warnings.warn(f"{reason} Until then models run on MLX's own CPU ops, tens of times slower.", stacklevel=4)
+    return not reason
 
 
 def _max_seq_length(wanted: int | None, checkpoint: Checkpoint, limit: int) -> int:

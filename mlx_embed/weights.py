@@ -14,7 +14,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_embed.architectures import architecture
-from mlx_embed.architectures.base import LayerNormKind
+from mlx_embed.architectures.norm import LayerNormKind
 from mlx_embed.config import Checkpoint, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
