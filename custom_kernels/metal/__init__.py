@@ -8,7 +8,8 @@ import mlx.core as mx
 
 from custom_kernels.backends import kernel_source
 
-THREADGROUP_MEMORY = 32768
+MAX_HEAD_DIM = 256
+THREADGROUP_MEMORY = 32768  # bytes, the least that a device with simdgroup matrices has
 
 
 def layer_norm(
@@ -52,7 +53,8 @@ def embedding_norm(
     # What is absent is passed as something else of the same kind, and never read.
     padded = [*lookups, lookups[0], lookups[0]][:3]
     weight_or_row = mx.zeros((width,), dtype=table.dtype) if weight is None else weight
-    (out,) = _kernel("embedding_norm", *(f"{a}{i}" for i in range(3) for a in ("table", "ids")), "weight", "bias", "eps")(
+    pairs = ("table0", "ids0", "table1", "ids1", "table2", "ids2")
+    (out,) = _kernel("embedding_norm", *pairs, "weight", "bias", "eps")(
         inputs=[
             *(array for pair in padded for array in pair),
             weight_or_row,
@@ -85,9 +87,15 @@ def attention(
     max_seqlen: int,
     window: int | None = None,
 ) -> mx.array:
-    """One launch of `attention.metal`: a threadgroup for each head and 32 queries (8 if all sequences are short)."""
+    """One launch of `attention.metal`: a threadgroup for each head and 32 queries (8, if all sequences are short).
+
+    Raises:
+        ValueError: heads wider than 256, which threadgroup memory and registers cannot hold.
+    """
     total, hidden = qkv.shape[0], qkv.shape[1] // 3
     head_dim = hidden // num_heads
+    if head_dim > MAX_HEAD_DIM:
+        raise ValueError(f"The Metal attention kernel takes heads up to {MAX_HEAD_DIM} wide, got {head_dim}.")
     simdgroups = 1 if max_seqlen <= 8 else 4
     row = _round_up(head_dim, 8) * qkv.dtype.size + 16
     keys = next(keys for keys in (32, 16, 8) if 2 * keys * row <= THREADGROUP_MEMORY)

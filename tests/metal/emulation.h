@@ -1,18 +1,12 @@
 // The part of the Metal Shading Language that custom_kernels/metal uses, on a CPU. One fiber for each thread of a
 // threadgroup; threadgroups run one after the other. See __init__.py for what this proves and what it does not.
 #pragma once
-#include <algorithm>
 #include <csetjmp>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
-#include <map>
-#include <memory>
-#include <random>
 #include <string>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include <ucontext.h>
@@ -86,7 +80,7 @@ struct Fiber {
   bool started;
   jmp_buf context;
   ucontext_t first;
-  std::unique_ptr<char[]> stack;
+  char* stack = nullptr;  // kept for the next launch
 };
 
 struct Simdgroup {
@@ -99,7 +93,7 @@ struct Body {
   virtual void operator()(const Thread& thread) const = 0;
 };
 
-constexpr size_t STACK = 256 * 1024;
+constexpr size_t STACK = 64 * 1024;
 static std::vector<Fiber> fibers;
 static std::vector<Simdgroup> simdgroups;
 static jmp_buf scheduler;
@@ -165,13 +159,22 @@ static void collective(const char* what, int line, void* mine, Complete complete
   for (int lane = 0; lane < group.size; ++lane) fibers[first + lane].state = Fiber::READY;
 }
 
-static void run_threadgroup(std::mt19937_64& random, std::uint64_t seed) {
-  std::vector<uint> order(group_size);
-  for (uint i = 0; i < group_size; ++i) order[i] = seed == 1 ? group_size - 1 - i : i;
+// 0 .. n - 1: forward for seed 0, backward for 1, otherwise shuffled (and the seed moved on).
+static std::vector<size_t> turns(size_t n, std::uint64_t& seed) {
+  std::vector<size_t> order(n);
+  for (size_t i = 0; i < n; ++i) order[i] = seed == 1 ? n - 1 - i : i;
+  for (size_t left = n; seed > 1 && left > 1; --left) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    std::swap(order[left - 1], order[(seed >> 33) % left]);
+  }
+  return order;
+}
+
+static void run_threadgroup(std::uint64_t& seed) {
   for (;;) {
-    if (seed > 1) std::shuffle(order.begin(), order.end(), random);
+    const std::vector<size_t> order = turns(group_size, seed);
     bool progress = false;
-    for (const uint i : order) {
+    for (const size_t i : order) {
       if (fibers[i].state != Fiber::READY) continue;
       resume(fibers[i]);
       progress = true;
@@ -192,7 +195,7 @@ static void run_threadgroup(std::mt19937_64& random, std::uint64_t seed) {
 // ------------------------------------------------------------------------------------------------------ memory
 
 constexpr int NOBODY = -1, SEVERAL = -2;
-constexpr size_t THREADGROUP_MEMORY = 32768;
+constexpr size_t THREADGROUP_MEMORY = 32768, SHARED_ARRAYS = 16;
 
 struct Shadow {
   uint epoch = 0;
@@ -207,10 +210,10 @@ struct Region {
   size_t count;
   bool shared;
   std::vector<Shadow> shadow;
-  std::unique_ptr<char[]> owned;
+  std::vector<char> owned;
 };
 
-static std::map<std::string, Region> shared_arrays;
+static std::vector<Region> shared_arrays;  // room for all is reserved: a region never moves
 static size_t shared_bytes;
 
 static void touch(Region& region, std::ptrdiff_t index, bool write) {
@@ -298,22 +301,25 @@ struct Pointer {
 template <class T, size_t N>
 struct Shared : Pointer<Threadgroup, T> {
   explicit Shared(const char* name) : Pointer<Threadgroup, T>{nullptr, 0} {
-    Region& region = shared_arrays[name];
-    if (!region.data) {
+    for (Region& region : shared_arrays) {
+      if (region.name == name) this->region = &region;
+    }
+    if (!this->region) {
+      if (shared_arrays.size() == SHARED_ARRAYS) fail("more threadgroup arrays than the emulation expects");
+      Region& region = shared_arrays.emplace_back();
+      this->region = &region;
       region.name = name;
       region.count = N;
       region.shared = true;
       region.shadow.resize(N);
-      region.owned = std::make_unique<char[]>(N * sizeof(T));
-      region.data = region.owned.get();
-      std::memset(region.data, 0xff, N * sizeof(T));  // NaN in every floating type
+      region.owned.assign(N * sizeof(T), '\xff');  // NaN in every floating type
+      region.data = region.owned.data();
       shared_bytes += N * sizeof(T);
       if (shared_bytes > THREADGROUP_MEMORY) {
         fail("threadgroup arrays take " + std::to_string(shared_bytes) + " bytes: a threadgroup has " +
              std::to_string(THREADGROUP_MEMORY));
       }
     }
-    this->region = &region;
   }
 };
 
@@ -340,6 +346,7 @@ static const char* dispatch(
   error.clear();
   body = &kernel;
   buffers.clear();
+  shared_arrays.reserve(SHARED_ARRAYS);
   for (int i = 0; i < n; ++i) {
     buffers.push_back({given[i].name, static_cast<char*>(given[i].data), static_cast<size_t>(given[i].count), false});
     if (given[i].output) buffers[i].shadow.resize(given[i].count);
@@ -350,21 +357,17 @@ static const char* dispatch(
     groups[axis] = (grid[axis] + size[axis] - 1) / size[axis];
   }
   if (size[0] * size[1] * size[2] > 1024) return "a threadgroup has at most 1024 threads";
-  fibers = std::vector<Fiber>(size[0] * size[1] * size[2]);
+  if (fibers.size() < size[0] * size[1] * size[2]) fibers.resize(size[0] * size[1] * size[2]);
   for (Fiber& fiber : fibers) {
     fiber.started = false;
-    fiber.stack = std::make_unique_for_overwrite<char[]>(STACK);
+    if (!fiber.stack) fiber.stack = new char[STACK];
     getcontext(&fiber.first);
-    fiber.first.uc_stack.ss_sp = fiber.stack.get();
+    fiber.first.uc_stack.ss_sp = fiber.stack;
     fiber.first.uc_stack.ss_size = STACK;
     fiber.first.uc_link = &unused;
     makecontext(&fiber.first, enter, 0);
   }
-  std::mt19937_64 random(seed);
-  std::vector<size_t> order(size_t(groups[0]) * groups[1] * groups[2]);
-  for (size_t i = 0; i < order.size(); ++i) order[i] = seed == 1 ? order.size() - 1 - i : i;
-  if (seed > 1) std::shuffle(order.begin(), order.end(), random);
-  for (const size_t number : order) {
+  for (const size_t number : turns(size_t(groups[0]) * groups[1] * groups[2], seed)) {
     group_number = number;
     const uint3 group = {
         uint(number % groups[0]), uint(number / groups[0] % groups[1]), uint(number / groups[0] / groups[1])};
@@ -387,7 +390,7 @@ static const char* dispatch(
           i, i % 32, i / 32, uint(simdgroups.size())};
       ++simdgroups[i / 32].size;
     }
-    run_threadgroup(random, seed);
+    run_threadgroup(seed);
     if (!error.empty()) return error.c_str();
   }
   return nullptr;
@@ -466,7 +469,7 @@ struct simdgroup_matrix {
   static_assert(ROWS == 8 && COLUMNS == 8, "simdgroup matrices are 8 x 8");
   vec<T, 2> elements;
   simdgroup_matrix() {
-    for (int i = 0; i < 2; ++i) elements[i] = T(std::numeric_limits<float>::quiet_NaN());
+    for (int i = 0; i < 2; ++i) elements[i] = T(__builtin_nanf(""));
   }
   vec<T, 2>& thread_elements() { return elements; }
 };
