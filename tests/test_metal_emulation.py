@@ -64,7 +64,7 @@ def exact_attention(
         ([1, 512], 1, 64, mx.float32, False, None, 3),
         ([40], 3, 32, mx.float32, True, None, 4),
         ([0, 1, 5, 8, 3], 2, 32, mx.float16, False, None, 5),
-        (LENGTHS[:-2], 2, 40, mx.float32, True, 5, 6),
+        (LENGTHS[:-2], 2, 40, mx.float32, True, 33, 6),
         ([150], 1, 80, mx.float16, False, 64, 7),
         ([30, 3], 1, 128, mx.float32, False, 0, 8),
         ([20, 3], 1, 5, mx.bfloat16, False, None, 9),
@@ -104,7 +104,7 @@ def test_sequences_do_not_see_each_other() -> None:
     [
         (384, mx.float16, True, 0, 0),
         (33, mx.float32, False, 0, 1),
-        (33, mx.float32, False, 1e4, 2),
+        (33, mx.float32, False, 1e6, 2),
         (1, mx.float32, False, 3, 3),
         (2500, mx.bfloat16, True, 2, 4),
     ],

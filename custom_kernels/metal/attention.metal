@@ -9,9 +9,8 @@ constexpr int PADDED = 8 * PARTS;
 constexpr int STRIDE = PADDED + 16 / int(sizeof(T));
 constexpr int HIDDEN = HEADS * DIM;
 constexpr float LOG2_E = 1.44269504f;
-// Below any score, and so far below LOWEST_MAX that a masked key weighs nothing even in a row of masked keys.
+// Below any score. A row that has met masked keys only gives them weight, until its first real key rescales it by 0.
 constexpr float MASKED = -3e38f;
-constexpr float LOWEST_MAX = -1e38f;
 
 threadgroup T key_tile[KEYS * STRIDE];
 threadgroup T value_tile[KEYS * STRIDE];
@@ -55,7 +54,7 @@ for (int part = 0; part < PARTS; ++part) {
     sum[part].thread_elements()[i] = 0.0f;
   }
 }
-float row_max = LOWEST_MAX;
+float row_max = MASKED;
 float weight_sum = 0.0f;  // of this lane's columns; the row's is added up at the end
 
 int begin = 0;
