@@ -1,0 +1,94 @@
+"""Builds the CPU kernels beside `pip install`: an optional shared library with a plain C interface.
+
+Without a C++17 compiler the install succeeds and the package runs on MLX's own ops.
+"""
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+FOLDER = Path("custom_kernels/cpu")
+KERNELS = "custom_kernels.cpu.libmlx_embed_cpu"
+SOURCES = ("avx512.cpp", "avx2.cpp", "baseline.cpp", "threads.cpp", "ops.cpp")
+SUFFIXES = (".h", ".inl", ".cpp")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wno-psabi")
+ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+INSTRUCTIONS = {
+    "avx512.cpp": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
+    "avx2.cpp": ("-mavx2", "-mfma"),
+}
+
+
+def source_hash() -> str:
+    """The same as custom_kernels.cpu.source_hash, which a build must not import."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in FOLDER.iterdir() if path.suffix in SUFFIXES):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def compiler() -> list[str]:
+    """$CXX, or the first C++ compiler there is."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise CompileError("no C++ compiler found: the CPU kernels are left out")
+
+
+class Library(build_ext):
+    """Compiles each source for its instruction set, and links them without Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """A plain library's name, the same for every Python."""
+        return str(Path(*fullname.split("."))) + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile and link; a failure leaves an optional extension out."""
+        cxx = compiler()
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(self.build_temp)
+        work.mkdir(parents=True, exist_ok=True)
+        x86 = platform.machine().lower() in ("x86_64", "amd64")
+        objects = []
+        for source in map(Path, ext.sources):
+            extra = (*ARITHMETIC, *(INSTRUCTIONS.get(source.name, ()) if x86 else ()))
+            if source.name == "ops.cpp":
+                extra = (f'-DSOURCE_HASH="{source_hash()}"',)
+            objects.append(str(work / f"{source.stem}.o"))
+            self.run_tool([*cxx, *FLAGS, *extra, "-c", str(source), "-o", objects[-1]])
+        # Linked under another name first: replacing a library in place would crash processes that have it loaded.
+        fresh = target.with_suffix(".new")
+        self.run_tool([*cxx, "-shared", "-pthread", *objects, "-o", str(fresh)])
+        fresh.replace(target)
+
+    def run_tool(self, command: list[str]) -> None:
+        """Run a compiler; raises CompileError."""
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CompileError(f"{command[0]} failed: {error}") from error
+
+
+class Wheel(bdist_wheel):
+    """The library knows nothing of Python, so one wheel serves every version."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Any Python 3, this platform."""
+        return "py3", "none", super().get_tag()[2]
+
+
+extensions = [Extension(KERNELS, [str(FOLDER / name) for name in SOURCES], optional=True)]
+setup(ext_modules=[] if sys.platform == "win32" else extensions, cmdclass={"build_ext": Library, "bdist_wheel": Wheel})
