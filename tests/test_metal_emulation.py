@@ -228,10 +228,10 @@ def test_faults_are_found(kernel: str, old: str, new: str, message: str, seed: i
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
 def test_numbers_round_as_on_a_device(dtype: mx.Dtype) -> None:
-    halfway = 1 + 2.0 ** np.arange(-13, -1)[:, None] * np.arange(1, 16, 2)
+    halfway = np.float32(1 + 2.0 ** np.arange(-13, -1)[:, None] * np.arange(1, 16, 2))
     extreme = [0, -0.0, 65504, 65519, 65520, 1e-8, 6e-8, 3e38, 3.4e38, np.inf, -np.inf, np.nan]
     random = np.random.default_rng().integers(0, 2**32, size=4096, dtype=np.uint32).view(np.float32)
-    x = mx.array(np.concatenate([halfway.ravel(), -halfway.ravel(), np.float32(extreme), random]).astype(np.float32))
+    x = mx.array(np.concatenate([halfway.ravel(), -halfway.ravel(), np.float32(extreme), random]))
     kernel = mx.fast.metal_kernel(
         name="cast",
         input_names=["x"],
