@@ -19,7 +19,7 @@ import numpy as np
 from custom_kernels import metal
 
 HEADER = Path(__file__).with_name("emulation.h")
-COMPILER = shutil.which("g++") or shutil.which("clang++")
+COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
 NAN = {mx.float32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
