@@ -63,7 +63,7 @@ def exact_attention(
         (LENGTHS[:-2], 2, 64, mx.bfloat16, True, None, 2),
         ([1, 512], 1, 64, mx.float32, False, None, 3),
         ([40], 3, 32, mx.float32, True, None, 4),
-        ([0, 1, 5, 8, 3], 2, 32, mx.float16, False, None, 5),
+        ([0, 1, 5, 16, 3], 2, 32, mx.float16, False, None, 5),
         (LENGTHS[:-2], 2, 40, mx.float32, True, 33, 6),
         ([150], 1, 80, mx.float16, False, 64, 7),
         ([30, 3], 1, 128, mx.float32, False, 0, 8),

@@ -87,16 +87,16 @@ def attention(
     max_seqlen: int,
     window: int | None = None,
 ) -> mx.array:
-    """One launch of `attention.metal`: a threadgroup for each head and 32 queries (8, if all sequences are short).
+    """One launch of `attention.metal`: a threadgroup for each head and 32 queries (16, if all sequences are short).
 
     Raises:
-        ValueError: heads wider than 256, which threadgroup memory and registers cannot hold.
+        NotImplementedError: heads wider than 256, which threadgroup memory and registers cannot hold.
     """
     total, hidden = qkv.shape[0], qkv.shape[1] // 3
     head_dim = hidden // num_heads
     if head_dim > MAX_HEAD_DIM:
-        raise ValueError(f"The Metal attention kernel takes heads up to {MAX_HEAD_DIM} wide, got {head_dim}.")
-    simdgroups = 1 if max_seqlen <= 8 else 4
+        raise NotImplementedError(f"The Metal attention kernel takes heads up to {MAX_HEAD_DIM} wide, got {head_dim}.")
+    simdgroups = 2 if max_seqlen <= 16 else 4
     row = _round_up(head_dim, 8) * qkv.dtype.size + 16
     keys = next(keys for keys in (32, 16, 8) if 2 * keys * row <= THREADGROUP_MEMORY)
     blocks = total // (8 * simdgroups) + cu_seqlens.size - 1
@@ -109,12 +109,11 @@ def attention(
         ],
         template=[
             ("T", qkv.dtype),
-            ("HEADS", num_heads),
             ("DIM", head_dim),
             ("SIMDGROUPS", simdgroups),
             ("KEYS", keys),
             ("HAS_BIAS", bias is not None),
-            ("WINDOW", -1 if window is None else min(window, max_seqlen)),
+            ("WINDOW", -1 if window is None else min(window, 2**30)),
         ],
         grid=(32 * simdgroups, num_heads, blocks),
         threadgroup=(32 * simdgroups, 1, 1),

@@ -1,13 +1,12 @@
 // Packed self-attention by an online softmax. A threadgroup takes QUERIES rows of one head of one sequence, 8 rows a
 // simdgroup, and walks over the sequence's keys, KEYS at a time, through threadgroup memory. Everything but the tiles
-// is float. Template: T, HEADS, DIM, SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (negative: none).
+// is float. Template: T, DIM, SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (negative: none).
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 constexpr int QUERIES = 8 * SIMDGROUPS;
 constexpr int PARTS = (DIM + 7) / 8;
 constexpr int PADDED = 8 * PARTS;
 constexpr int STRIDE = PADDED + 16 / int(sizeof(T));
-constexpr int HIDDEN = HEADS * DIM;
 constexpr float LOG2_E = 1.44269504f;
 // Below any score. A row that has met masked keys only gives them weight, until its first real key rescales it by 0.
 constexpr float MASKED = -3e38f;
@@ -18,6 +17,7 @@ threadgroup T value_tile[KEYS * STRIDE];
 const int lane = int(thread_index_in_simdgroup);
 const int row = (lane & 16) / 4 + (lane / 2) % 4;
 const int column = (lane & 8) / 2 + (lane & 1) * 2;
+const int hidden = qkv_shape[1] / 3;
 const int head = int(threadgroup_position_in_grid.y);
 const int block = int(threadgroup_position_in_grid.z);
 
@@ -48,7 +48,7 @@ for (int part = 0; part < PARTS; ++part) {
     const int d = 8 * part + column + i;
     float value = 0.0f;
     if (query < length && d < DIM) {
-      value = float(qkv[size_t(start + query) * (3 * HIDDEN) + head * DIM + d]) * (scale[0] * LOG2_E);
+      value = float(qkv[size_t(start + query) * (3 * hidden) + head * DIM + d]) * (scale[0] * LOG2_E);
     }
     q[part].thread_elements()[i] = value;
     sum[part].thread_elements()[i] = 0.0f;
@@ -71,9 +71,9 @@ for (int base = begin; base < end; base += KEYS) {
     T k = T(0.0f);
     T v = T(0.0f);
     if (base + key < length && d < DIM) {
-      const size_t from = size_t(start + base + key) * (3 * HIDDEN) + head * DIM + d;
-      k = qkv[from + HIDDEN];
-      v = qkv[from + 2 * HIDDEN];
+      const size_t from = size_t(start + base + key) * (3 * hidden) + head * DIM + d;
+      k = qkv[from + hidden];
+      v = qkv[from + 2 * hidden];
     }
     key_tile[key * STRIDE + d] = k;
     value_tile[key * STRIDE + d] = v;
@@ -145,7 +145,7 @@ for (int part = 0; part < PARTS; ++part) {
   for (int i = 0; i < 2; ++i) {
     const int d = 8 * part + column + i;
     if (query < length && d < DIM) {
-      out[size_t(start + query) * HIDDEN + head * DIM + d] = T(sum[part].thread_elements()[i] / weight_sum);
+      out[size_t(start + query) * hidden + head * DIM + d] = T(sum[part].thread_elements()[i] / weight_sum);
     }
   }
 }
