@@ -6,7 +6,7 @@ import pytest
 
 from custom_kernels import metal
 from custom_kernels.backends import kernel_source
-from tests.metal.emulation import EmulationError, emulated_metal, launch, unavailable
+from tests.metal.emulation import CLANG, EmulationError, emulated_metal, generated, launch, refused, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
@@ -173,6 +173,39 @@ def test_sources_are_ascii() -> None:
         assert kernel_source("metal", name).isascii()
 
 
+@pytest.mark.skipif(CLANG is None, reason="needs clang++")
+@pytest.mark.parametrize("lengths", [[5, 0, 28], [1] * 9])
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_clang_takes_the_sources_as_they_are(dtype: mx.Dtype, lengths: list[int]) -> None:
+    """With few sequences short arrays come from the constant address space, with many from the device's."""
+    x, cu_seqlens = normal((sum(lengths), 96), dtype), cumulative(lengths)
+    ids, table, ones = mx.zeros((sum(lengths),), dtype=mx.int32), normal((5, 96), dtype), mx.ones((96,))
+    bias = normal((1, 30, 30), mx.float32)
+    with emulated_metal() as sources:
+        metal.attention(x, cu_seqlens, 1, 0.2, bias, max_seqlen=30, window=3)
+        metal.embedding_norm([(table, ids)] * 2, ones, ones, 1e-5)
+        metal.layer_norm(x, ones, None, 1e-5, x)
+        metal.mean_pool(x, cu_seqlens, 0, True)
+    assert len(sources) == 4
+    assert [refused(source) for source in sources] == [""] * 4
+
+
+@pytest.mark.skipif(CLANG is None, reason="needs clang++")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("const device int* same = cu_seqlens;", "cannot initialize a variable of type 'device int"),
+        ("simdgroup_matrix<float, 8, 8> m; float& element = m.thread_elements()[0];", "vector element"),
+        ("const float most = metal::max(1.0f, 1);", "ambiguous"),
+    ],
+)
+def test_clang_refuses_what_metal_would(line: str, message: str) -> None:
+    with emulated_metal() as sources:
+        metal.mean_pool(normal((5, 32), mx.float16), cumulative([5]))
+    assert refused(sources[0]) == ""
+    assert message in refused(sources[0].replace("const int end", f"{line}\nconst int end"))
+
+
 # The emulation itself: a fault put into a kernel is found, and named.
 
 
@@ -239,5 +272,6 @@ def test_numbers_round_as_on_a_device(dtype: mx.Dtype) -> None:
         source="const uint i = thread_position_in_grid.x; out[i] = T(x[i]);",
     )
     call = {"template": [("T", dtype)], "grid": (x.size, 1, 1), "threadgroup": (64, 1, 1)}
-    (found,) = launch(kernel, ["x"], ["out"], 0, inputs=[x], output_shapes=[x.shape], output_dtypes=[dtype], **call)
+    call |= {"output_shapes": [x.shape], "output_dtypes": [dtype]}
+    (found,) = launch(generated(kernel, [x], call), ["x"], ["out"], 0, inputs=[x], **call)
     np.testing.assert_array_equal(float64(found), float64(x.astype(dtype)))

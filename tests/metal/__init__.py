@@ -17,8 +17,8 @@ Seeds choose the order in which threads and threadgroups run: 0 forward, 1 backw
 
 What this does not prove:
 
-- that Apple's compiler takes the source. MSL is C++14 with its own rules (no lambdas, no references to elements of a
-  vector, its own overloads): the emulation takes some things which that compiler would refuse.
+- that Apple's compiler takes the source. Where there is a clang++, it reads the source with not a word replaced, as
+  C++14 with real address spaces and vectors, against the declarations of `declarations.h`: close, but not the same.
 - the layout of a simdgroup matrix over the lanes. It is the one that MLX's own kernels rely on; Apple does not
   document it.
 - a simdgroup barrier as a way to order threadgroup memory: such accesses count as a race here.

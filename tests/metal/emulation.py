@@ -19,6 +19,8 @@ import numpy as np
 from custom_kernels import metal
 
 HEADER = Path(__file__).with_name("emulation.h")
+DECLARATIONS = Path(__file__).with_name("declarations.h")
+CLANG = shutil.which("clang++")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
@@ -50,28 +52,37 @@ def unavailable() -> str | None:
 
 
 @contextmanager
-def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: source) -> Iterator[None]:
-    """Run kernels of `custom_kernels.metal` in the emulation; `edit` changes their bodies first."""
+def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: source) -> Iterator[list[str]]:
+    """Run kernels of `custom_kernels.metal` in the emulation; `edit` changes their bodies first.
+
+    Gives the list to which the source that MLX generates for each launch is added.
+    """
+    sources: list[str] = []
     build = mx.fast.metal_kernel
 
     def emulated(*, source: str, input_names: list[str], output_names: list[str], **options: Any) -> Callable[..., Any]:
         kernel = build(source=edit(source), input_names=input_names, output_names=output_names, **options)
-        return lambda **call: launch(kernel, input_names, output_names, seed, **call)
+
+        def call(*, inputs: list[mx.array], **rest: Any) -> list[mx.array]:
+            sources.append(generated(kernel, inputs, rest))
+            return launch(sources[-1], input_names, output_names, seed, inputs=inputs, **rest)
+
+        return call
 
     metal._kernel.cache_clear()
     mx.fast.metal_kernel = emulated
     try:
-        yield
+        yield sources
     finally:
         mx.fast.metal_kernel = build
         metal._kernel.cache_clear()
 
 
 def launch(
-    kernel: Any, input_names: list[str], output_names: list[str], seed: int, *, inputs: list[mx.array], **call: Any
+    source: str, input_names: list[str], output_names: list[str], seed: int, *, inputs: list[mx.array], **call: Any
 ) -> list[mx.array]:
-    """One launch, eagerly: outputs start as NaN."""
-    library = compiled(in_cpp(generated(kernel, inputs, call)))
+    """One launch of a generated source, eagerly: outputs start as NaN."""
+    library = compiled(in_cpp(source))
     arrays = {}
     for name, x in zip(input_names, inputs, strict=True):
         arrays[name] = _numpy(x)
@@ -144,6 +155,20 @@ extern "C" const char* launch(const emulation::Buffer* given, int n, const uint*
   return emulation::dispatch(given, n, grid, threadgroup, seed, Body());
 }}
 """
+
+
+def refused(source: str) -> str:
+    """What clang says against the generated source as it is, without a word replaced; empty where it takes it."""
+    assert CLANG is not None
+    source = re.sub(r"#include <metal_\w+>\n", "", source)
+    source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
+    with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
+        file.write(f'#include "{DECLARATIONS}"\n#line 1 "generated source"\n{source}')
+        file.flush()
+        # The language of Metal 3 is C++14.
+        command = [CLANG, "-std=c++14", "-fsyntax-only", "-Wno-unknown-attributes", file.name]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.stderr if run.returncode else ""
 
 
 def compiled(source: str) -> ctypes.CDLL:
