@@ -71,6 +71,18 @@ def test_the_budget_is_kept(machine: Machine) -> None:
     assert machine.now - slow == pytest.approx(3 + 3 * tune.REPEATS), "one run and one round"
 
 
+def test_candidates_take_turns_back_and_forth(machine: Machine) -> None:
+    order: list[str] = []
+
+    def logged(name: str) -> Callable[[], mx.array]:
+        run = machine.taking(1e-3)
+        return lambda: order.append(name) or run()
+
+    machine.best({"a": logged("a"), "b": logged("b")}, budget=4e-3 * tune.REPEATS)
+    a, b = ["a"] * tune.REPEATS, ["b"] * tune.REPEATS
+    assert order == ["a", "b", *a, *b, *b, *a]
+
+
 def test_measured_once(machine: Machine) -> None:
     candidates = {"a": machine.taking(2e-3), "b": machine.taking(1e-3)}
     assert machine.best(candidates) == "b"
