@@ -82,6 +82,18 @@ def test_attention(
     check(found, exact_attention(qkv, lengths, heads, dim**-0.5, bias, window), dtype)
 
 
+def test_attention_of_any_lengths() -> None:
+    """Every block of queries belongs to one sequence, and every query to one block: an output written twice fails."""
+    rng = np.random.default_rng()
+    for seed in range(20):
+        lengths = [int(n) for n in rng.integers(0, 70, size=12) * (rng.random(12) < 0.7)]
+        lengths[rng.integers(12)] = 1
+        qkv = normal((sum(lengths), 24), mx.float32)
+        with emulated_metal(seed):
+            found = metal.attention(qkv, cumulative(lengths), 1, 0.5, max_seqlen=70)
+        check(found, exact_attention(qkv, lengths, 1, 0.5, None, None), mx.float32)
+
+
 def test_attention_of_large_scores_and_values() -> None:
     qkv = normal((40, 3 * 32), mx.float16, deviation=60)
     qkv[:, 64:] = 65504
