@@ -122,7 +122,7 @@ def in_cpp(source: str) -> str:
     source, instantiation = re.fullmatch(
         r"(.*\n)template \[\[host_name.*?decltype\((.*)\) .*;\n+", source, re.S
     ).groups()
-    source = re.sub(r"#include <metal_\w+>\n", "", source)
+    source = re.sub(r"#include <metal_\w+>", "", source)
     spaces = {"device": "Device", "constant": "Constant", "threadgroup": "Threadgroup"}
     parameters = re.search(r"\[\[kernel\]\] void \w+\((.*?)\) \{", source, re.S).group(1)
     buffers, arguments = [], []
@@ -134,7 +134,7 @@ def in_cpp(source: str) -> str:
             buffers.append(name)
         else:
             arguments.append(f"t.{name}")
-    # Names only in the signature: the length of lines stays, and so do their numbers.
+    # No line comes or goes, so that a message names the line of the generated source.
     source = re.sub(r"\[\[.*?\]\]", "", source)
     source = re.sub(
         r"\b(const )?(device|constant|threadgroup) (const )?(\w+)\*",
@@ -160,7 +160,7 @@ extern "C" const char* launch(const emulation::Buffer* given, int n, const uint*
 def refused(source: str) -> str:
     """What clang says against the generated source as it is, without a word replaced; empty where it takes it."""
     assert CLANG is not None
-    source = re.sub(r"#include <metal_\w+>\n", "", source)
+    source = re.sub(r"#include <metal_\w+>", "", source)
     source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
     with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
         file.write(f'#include "{DECLARATIONS}"\n#line 1 "generated source"\n{source}')
@@ -204,4 +204,4 @@ def _digest(*parts: str) -> str:
 
 def _numpy(x: mx.array) -> np.ndarray:
     """The array's elements, 16-bit floats as their bits."""
-    return np.array(x.view(mx.uint16) if x.dtype in (mx.float16, mx.bfloat16) else x)
+    return np.ascontiguousarray(x.view(mx.uint16) if x.dtype in (mx.float16, mx.bfloat16) else x)
