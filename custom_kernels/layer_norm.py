@@ -6,12 +6,10 @@ Every form keeps h, the statistics and the affine step in float32 and rounds onc
 that of the centred values (two passes, never E[h^2] - mean^2), so rows far from zero stay exact.
 """
 
-from functools import cache
-from typing import Any
-
 import mlx.core as mx
 
-from custom_kernels.backends import KERNEL_BACKENDS, default_backend, kernel_source, require_backend
+from custom_kernels import cuda, metal
+from custom_kernels.backends import KERNEL_BACKENDS, default_backend, require_backend
 
 MAX_KERNEL_WIDTH = 8192
 BACKENDS = ("fast", "reference", *KERNEL_BACKENDS)
@@ -57,8 +55,8 @@ def layer_norm(
         require_backend(backend)
         if x.size == 0:
             return x
-        launch = metal_layer_norm if backend == "metal" else cuda_layer_norm
-        return launch(x, weight, bias, eps, residual)
+        kernels = metal if backend == "metal" else cuda
+        return kernels.layer_norm(x, weight, bias, eps, residual)
     return reference_layer_norm(x, weight, bias, eps, residual)
 
 
@@ -86,90 +84,6 @@ def fast_layer_norm(
     return mx.fast.layer_norm(h, weight.astype(x.dtype), None if bias is None else bias.astype(x.dtype), eps)
 
 
-def metal_layer_norm(
-    x: mx.array, weight: mx.array, bias: mx.array | None, eps: float, residual: mx.array | None = None
-) -> mx.array:
-    """One launch of `metal/layer_norm.metal`: a threadgroup a row, at most 512 threads."""
-    width = x.shape[-1]
-    reads = 4 if width <= 2048 else 16
-    threads = _round_up(-(-width // reads), 32)
-    return _launch(
-        "metal",
-        x,
-        weight,
-        bias,
-        eps,
-        residual,
-        template=[("T", x.dtype), ("WIDTH", width), ("READS", reads)],
-        grid=(x.size // width * threads, 1, 1),
-        threadgroup=(threads, 1, 1),
-    )
-
-
-def cuda_layer_norm(
-    x: mx.array, weight: mx.array, bias: mx.array | None, eps: float, residual: mx.array | None = None
-) -> mx.array:
-    """One launch of `cuda/layer_norm.cu`: a warp a row up to 1024 wide, else up to 8 warps."""
-    width = x.shape[-1]
-    lanes = min(256, _round_up(-(-width // 32), 32))
-    rows = 4 if lanes == 32 else 1
-    widest = 16 // x.dtype.size
-    dividing = [v for v in (widest, widest // 2, widest // 4) if v and width % v == 0]
-    vector = next((v for v in dividing if width % (v * lanes) == 0), dividing[0] if dividing else 1)
-    blocks = -(-(x.size // width) // rows)
-    return _launch(
-        "cuda",
-        x,
-        weight,
-        bias,
-        eps,
-        residual,
-        template=[("T", x.dtype), ("WIDTH", width), ("VEC", vector), ("LANES", lanes), ("ROWS", rows)],
-        grid=(blocks * rows * lanes, 1, 1),
-        threadgroup=(rows * lanes, 1, 1),
-    )
-
-
-def _launch(
-    backend: str,
-    x: mx.array,
-    weight: mx.array,
-    bias: mx.array | None,
-    eps: float,
-    residual: mx.array | None,
-    *,
-    template: list[tuple[str, Any]],
-    grid: tuple[int, int, int],
-    threadgroup: tuple[int, int, int],
-) -> mx.array:
-    rows = x.reshape(-1, x.shape[-1])
-    # Without a residual the kernel still has the parameter, and never reads it.
-    added = rows if residual is None else residual.reshape(rows.shape)
-    offset = mx.zeros_like(weight) if bias is None else bias
-    (out,) = _kernel(backend)(
-        inputs=[rows, added, weight, offset, mx.array([eps], dtype=mx.float32)],
-        template=[*template, ("HAS_RESIDUAL", residual is not None)],
-        grid=grid,
-        threadgroup=threadgroup,
-        output_shapes=[rows.shape],
-        output_dtypes=[x.dtype],
-        stream=mx.gpu,
-    )
-    return out.reshape(x.shape)
-
-
-@cache
-def _kernel(backend: str) -> Any:
-    # Built at first use: mx.fast.cuda_kernel refuses to be constructed without CUDA.
-    build = mx.fast.metal_kernel if backend == "metal" else mx.fast.cuda_kernel
-    return build(
-        name="layer_norm",
-        input_names=["x", "residual", "weight", "bias", "eps"],
-        output_names=["out"],
-        source=kernel_source(backend, "layer_norm"),
-    )
-
-
 def _check(
     x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, backend: str | None
 ) -> None:
@@ -192,7 +106,3 @@ def _check(
         )
     if backend in KERNEL_BACKENDS and width > MAX_KERNEL_WIDTH:
         raise ValueError(f"The {backend} layer_norm kernel takes rows up to {MAX_KERNEL_WIDTH} wide, got {width}.")
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple

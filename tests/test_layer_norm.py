@@ -217,8 +217,7 @@ def test_bad_input(change: dict, message: str) -> None:
 GENERATE = """
 import sys
 import mlx.core as mx
-from custom_kernels.layer_norm import metal_layer_norm
-import custom_kernels.layer_norm as module
+from custom_kernels.metal import layer_norm
 
 build = mx.fast.metal_kernel
 def verbose(**options):
@@ -228,7 +227,7 @@ mx.fast.metal_kernel = verbose
 x = mx.zeros((4, int(sys.argv[1])), dtype=mx.float16)
 w = mx.ones((x.shape[1],), dtype=mx.float16)
 def norm(x, w):
-    return metal_layer_norm(x, w, w, 1e-5, x if sys.argv[2] == "1" else None)
+    return layer_norm(x, w, w, 1e-5, x if sys.argv[2] == "1" else None)
 mx.export_function(lambda *_: None, norm, x, w)
 """
 
