@@ -558,7 +558,7 @@ def _at(array: npt.NDArray[Any] | None) -> int | None:
     if array is None:
         return None
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     except (TypeError, ValueError):  # read-only or empty; this way takes three times as long
         return int(array.__array_interface__["data"][0])
 
