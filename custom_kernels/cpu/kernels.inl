@@ -420,7 +420,8 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
   for (int64_t j = from; j < to; j += NR) {
     Vec acc[M][NV] = {};
     multiply<M, 1, M>(q, block.keys + j * d, d, acc, nothing);
-    if (a.bias || a.window >= 0 || j + NR > to) {
+    const bool masked = a.window >= 0 || j + NR > to;
+    if (a.bias || masked) {
       for (int64_t i = 0; i < M; i++) {
         const int64_t query = row + i, key = block.begin + j;
         const float* bias = !a.bias         ? nullptr
@@ -431,7 +432,7 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
         for (int64_t v = 0; v < NV; v++) {
           const int64_t there = to - j - v * VL;
           if (bias && there > 0) acc[i][v] += LOG2_E * load_up_to(bias + v * VL, there);
-          acc[i][v] = only(acc[i][v], low - v * VL, high - v * VL);
+          if (masked) acc[i][v] = only(acc[i][v], low - v * VL, high - v * VL);
         }
       }
     }
