@@ -1,7 +1,12 @@
 """Ops of text encoders on MLX arrays, each with a reference that runs anywhere and kernels where they help."""
 
-from custom_kernels.attention import attention
-from custom_kernels.gelu import gelu, gelu_tanh
-from custom_kernels.layer_norm import layer_norm
+from custom_kernels.cpu import blas
+
+# The one exception to "nothing happens at import": MLX binds to its BLAS once, when mlx.core is first imported.
+blas.activate()
+
+from custom_kernels.attention import attention  # noqa: E402
+from custom_kernels.gelu import gelu, gelu_tanh  # noqa: E402
+from custom_kernels.layer_norm import layer_norm  # noqa: E402
 
 __all__ = ["attention", "gelu", "gelu_tanh", "layer_norm"]
