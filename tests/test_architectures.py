@@ -105,7 +105,7 @@ def test_mpnet_needs_its_position_bias() -> None:
     import mlx.core as mx
 
     expected = golden("tiny-mpnet")
-    model = EmbeddingModel.from_pretrained(DATA / "tiny-mpnet", device="cpu", compile=False)
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-mpnet", device="cpu", kernels=False)
     bias = model.encoder.relative_attention_bias
     bias.weight = mx.array(np.zeros(bias.weight.shape, dtype=np.float32))
     assert np.abs(model.encode(expected["texts"].tolist()) - expected["encode"]).max() > 100 * TOLERANCE
