@@ -6,7 +6,10 @@ from custom_kernels.cpu import blas
 blas.activate()
 
 from custom_kernels.attention import attention  # noqa: E402
+from custom_kernels.backends import use_kernels  # noqa: E402
+from custom_kernels.embedding import embedding_norm  # noqa: E402
 from custom_kernels.gelu import gelu, gelu_tanh  # noqa: E402
 from custom_kernels.layer_norm import layer_norm  # noqa: E402
+from custom_kernels.pool import mean_pool  # noqa: E402
 
-__all__ = ["attention", "gelu", "gelu_tanh", "layer_norm"]
+__all__ = ["attention", "embedding_norm", "gelu", "gelu_tanh", "layer_norm", "mean_pool", "use_kernels"]

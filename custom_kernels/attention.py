@@ -1,58 +1,139 @@
 """Packed (varlen) self-attention: every sequence attends to itself, and nothing else."""
 
+from typing import Any, TypeVar
+
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
-from custom_kernels.packed import pad, unpad
+from custom_kernels import cpu
+from custom_kernels.backends import pick
+from custom_kernels.layer_norm import FLOATS
+from custom_kernels.packed import counting, pad, unpad
 
 # Finite, so that a row with no valid key stays finite, and representable in float16.
 MASKED = -3e4
+# Kernels may come in a size for texts up to each of these lengths, and one for longer texts.
+SIZES = (16, 32, 64)
+
+Array = TypeVar("Array", mx.array, npt.NDArray[Any])
 
 
 def attention(
-    qkv: mx.array,
-    cu_seqlens: mx.array,
+    qkv: Array,
+    cu_seqlens: Array,
     num_heads: int,
     scale: float,
-    bias: mx.array | None = None,
+    bias: Array | None = None,
     *,
     max_seqlen: int | None = None,
-) -> mx.array:
+    window: int | None = None,
+    backend: str | None = None,
+) -> Array:
     """softmax(scale * Q K^T + bias) V within each sequence of a packed batch.
 
     Args:
         qkv: [T, 3 * hidden]: query, key and value side by side, each split into `num_heads` heads.
         cu_seqlens: int32 [n + 1], from 0 to T, the start of each sequence.
         num_heads: heads; must divide hidden.
-        scale: usually 1 / sqrt(head_dim).
+        scale: usually 1 / sqrt(head_dim); above 0.
         bias: [num_heads, L, L] with L >= the longest sequence, shared by all sequences (MPNet's relative bias).
         max_seqlen: an upper bound of the sequences' length. None reads `cu_seqlens` on the host, which a
             compiled graph cannot do.
+        window: attend only where |i - j| <= window. None attends everywhere.
+        backend: "metal" or "cuda" for the custom kernel, "reference" for MLX's padded attention, None for what the
+            machine has.
 
     Returns:
         [T, hidden] of qkv's dtype.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: shapes that do not fit each other, or an unknown back end.
+        TypeError: a dtype that is not float32, float16 or bfloat16.
+        RuntimeError: a named back end that this machine does not have.
     """
-    total, width = qkv.shape
-    if width % (3 * num_heads):
-        raise ValueError(
-            f"attention needs qkv [T, 3 * heads * head_dim], got {tuple(qkv.shape)} for {num_heads} heads."
-        )
+    if isinstance(qkv, np.ndarray):
+        return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
     if max_seqlen is None:
         max_seqlen = int(np.diff(np.array(cu_seqlens)).max(initial=0))
-    if bias is not None and (
-        bias.shape[0] != num_heads or bias.shape[1] != bias.shape[2] or bias.shape[1] < max_seqlen
-    ):
-        raise ValueError(f"attention needs a bias [{num_heads}, L, L] with L >= {max_seqlen}, got {tuple(bias.shape)}.")
+    _check(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen, window)
+    kernel = None
+    if qkv.size and max_seqlen > 0:
+        head_dim = qkv.shape[1] // 3 // num_heads
+        size = next((s for s in SIZES if max_seqlen <= s), None)
+        variant = (qkv.dtype, head_dim, scale, None if bias is None else bias.dtype, size, window)
+        kernel = pick("attention", backend, variant, reference_attention, lambda: _sample(*variant))
+    if kernel is None:
+        kernel = reference_attention
+    return kernel(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+
+
+def reference_attention(
+    qkv: mx.array,
+    cu_seqlens: mx.array,
+    num_heads: int,
+    scale: float,
+    bias: mx.array | None = None,
+    *,
+    max_seqlen: int,
+    window: int | None = None,
+) -> mx.array:
+    """The same by padding to a block and MLX's own attention."""
+    total, width = qkv.shape
+    if total == 0 or max_seqlen == 0:
+        return qkv[:, : width // 3]
     head_dim = width // 3 // num_heads
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     n = block.shape[0]
     q, k, v = block.reshape(n, max_seqlen, 3, num_heads, head_dim).transpose(2, 0, 3, 1, 4)
     mask = None if bias is None else bias[None, :, :max_seqlen, :max_seqlen].astype(qkv.dtype)
+    if window is not None:
+        place = counting(max_seqlen)
+        near = mx.abs(place[:, None] - place) <= window
+        distant = mx.where(near, 0.0, MASKED).astype(qkv.dtype)[None, None]
+        mask = distant if mask is None else mask + distant
     if valid is not None:
         padding = mx.where(valid, 0.0, MASKED).astype(qkv.dtype)[:, None, None, :]
         mask = padding if mask is None else mask + padding
     out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     return unpad(out.transpose(0, 2, 1, 3).reshape(n, max_seqlen, width // 3), cu_seqlens, total)
+
+
+def _check(
+    qkv: mx.array,
+    cu_seqlens: mx.array,
+    num_heads: int,
+    scale: float,
+    bias: mx.array | None,
+    max_seqlen: int,
+    window: int | None,
+) -> None:
+    if qkv.ndim != 2 or num_heads < 1 or qkv.shape[1] % (3 * num_heads):
+        raise ValueError(
+            f"attention needs qkv [T, 3 * heads * head_dim], got {tuple(qkv.shape)} for {num_heads} heads."
+        )
+    if qkv.dtype not in FLOATS:
+        raise TypeError(f"attention takes float32, float16 or bfloat16, but qkv is {qkv.dtype}.")
+    if cu_seqlens.ndim != 1 or cu_seqlens.size == 0 or cu_seqlens.dtype != mx.int32:
+        raise ValueError(f"attention needs cu_seqlens int32 [n + 1], got {cu_seqlens.dtype} {cu_seqlens.shape}.")
+    if not scale > 0 or (window is not None and window < 0):
+        raise ValueError(f"attention needs a scale above 0 and a window of at least 0, got {scale} and {window}.")
+    if bias is not None and (
+        bias.ndim != 3 or bias.shape[0] != num_heads or bias.shape[1] != bias.shape[2] or bias.shape[1] < max_seqlen
+    ):
+        raise ValueError(f"attention needs a bias [{num_heads}, L, L] with L >= {max_seqlen}, got {tuple(bias.shape)}.")
+    if bias is not None and bias.dtype not in FLOATS:
+        raise TypeError(f"attention takes a float32, float16 or bfloat16 bias, got {bias.dtype}.")
+
+
+def _sample(
+    dtype: mx.Dtype, head_dim: int, scale: float, bias_dtype: mx.Dtype | None, size: int | None, window: int | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    longest, heads = size or 150, 2
+    cu_seqlens = np.cumsum([0, 1, longest, 0, longest // 2]).astype(np.int32)
+    qkv = mx.array(rng.normal(size=(cu_seqlens[-1], 3 * heads * head_dim)).astype(np.float32)).astype(dtype)
+    bias = None
+    if bias_dtype is not None:
+        bias = mx.array(rng.normal(size=(heads, longest, longest)).astype(np.float32)).astype(bias_dtype)
+    return (qkv, mx.array(cu_seqlens), heads, scale, bias), {"max_seqlen": longest, "window": window}

@@ -6,36 +6,42 @@ Every form keeps h, the statistics and the affine step in float32 and rounds onc
 that of the centred values (two passes, never E[h^2] - mean^2), so rows far from zero stay exact.
 """
 
-import mlx.core as mx
+from typing import Any, TypeVar
 
-from custom_kernels import cuda, metal
-from custom_kernels.backends import KERNEL_BACKENDS, default_backend, require_backend
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from custom_kernels import cpu
+from custom_kernels.backends import KERNEL_BACKENDS, pick
 
 MAX_KERNEL_WIDTH = 8192
 BACKENDS = ("fast", "reference", *KERNEL_BACKENDS)
-_FLOATS = (mx.float32, mx.float16, mx.bfloat16)
+FLOATS = (mx.float32, mx.float16, mx.bfloat16)
+
+Array = TypeVar("Array", mx.array, npt.NDArray[np.float32])
 
 
 def layer_norm(
-    x: mx.array,
-    weight: mx.array,
-    bias: mx.array | None,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
     eps: float,
-    residual: mx.array | None = None,
+    residual: Array | None = None,
     *,
     backend: str | None = None,
-) -> mx.array:
+) -> Array:
     """Normalise `x + residual` over its last axis.
 
     Args:
-        x: [..., width], float32, float16 or bfloat16.
+        x: [..., width], float32, float16 or bfloat16; numpy arrays run on the native CPU kernels.
         weight: [width], any of these dtypes.
         bias: [width], or None for no offset.
         eps: added to the variance.
         residual: an array of x's shape and dtype, added to x before normalising.
         backend: "metal" or "cuda" for the custom kernel, "reference" for the composed ops, "fast" for MLX's
             built-in `mx.fast.layer_norm`. None takes the custom kernel where the default device has one and the
-            row is at most 8192 wide, otherwise the reference.
+            row is at most 8192 wide, otherwise the built-in.
 
     Returns:
         [..., width] of x's dtype.
@@ -45,19 +51,17 @@ def layer_norm(
         TypeError: a dtype that is not one of the three.
         RuntimeError: a named back end that this machine does not have.
     """
+    if isinstance(x, np.ndarray):
+        return cpu.layer_norm(x, weight, bias, eps, residual)
     _check(x, weight, bias, residual, backend)
-    width = x.shape[-1]
-    if backend is None:
-        backend = default_backend() if width <= MAX_KERNEL_WIDTH else None
-    if backend == "fast":
-        return fast_layer_norm(x, weight, bias, eps, residual)
-    if backend in KERNEL_BACKENDS:
-        require_backend(backend)
-        if x.size == 0:
-            return x
-        kernels = metal if backend == "metal" else cuda
-        return kernels.layer_norm(x, weight, bias, eps, residual)
-    return reference_layer_norm(x, weight, bias, eps, residual)
+    if backend == "reference":
+        return reference_layer_norm(x, weight, bias, eps, residual)
+    kernel = None
+    if x.size and x.shape[-1] <= MAX_KERNEL_WIDTH and backend != "fast":
+        kinds: list[mx.Dtype | None] = [None if a is None else a.dtype for a in (x, weight, bias, residual)]
+        variant = (x.shape[-1], eps, *kinds)
+        kernel = pick("layer_norm", backend, variant, reference_layer_norm, lambda: _sample(x.shape[-1], eps, kinds))
+    return (kernel or fast_layer_norm)(x, weight, bias, eps, residual)
 
 
 def reference_layer_norm(
@@ -94,7 +98,7 @@ def _check(
     width = x.shape[-1]
     named = [("x", x), ("weight", weight), ("bias", bias), ("residual", residual)]
     for name, array in named:
-        if array is not None and array.dtype not in _FLOATS:
+        if array is not None and array.dtype not in FLOATS:
             raise TypeError(f"layer_norm takes float32, float16 or bfloat16, but {name} is {array.dtype}.")
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None and array.shape != (width,):
@@ -106,3 +110,13 @@ def _check(
         )
     if backend in KERNEL_BACKENDS and width > MAX_KERNEL_WIDTH:
         raise ValueError(f"The {backend} layer_norm kernel takes rows up to {MAX_KERNEL_WIDTH} wide, got {width}.")
+
+
+def _sample(width: int, eps: float, kinds: list[mx.Dtype | None]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    shapes = ((5, width), (width,), (width,), (5, width))
+    x, weight, bias, residual = (
+        None if kind is None else mx.array(rng.normal(size=shape).astype(np.float32)).astype(kind)
+        for kind, shape in zip(kinds, shapes, strict=True)
+    )
+    return (x, weight, bias, eps, residual), {}

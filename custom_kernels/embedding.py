@@ -1,0 +1,108 @@
+"""The embedding layer in one pass: rows looked up in a few tables, summed, and normalised.
+
+The sum, the statistics and the affine step are in float32, and rounded once, to the tables' dtype.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from custom_kernels import cpu
+from custom_kernels.backends import pick
+from custom_kernels.layer_norm import FLOATS, MAX_KERNEL_WIDTH, reference_layer_norm
+
+Array = TypeVar("Array", mx.array, npt.NDArray[Any])
+
+
+def embedding_norm(
+    lookups: Sequence[tuple[Array, Array]],
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    *,
+    backend: str | None = None,
+) -> Array:
+    """LayerNorm of the sum of rows looked up in tables.
+
+    Args:
+        lookups: 1 to 3 pairs of a table [V, H] and ids int32 [T] into it; the tables are of one dtype. Ids outside a
+            table are the caller's to refuse.
+        weight: [H], or None for the sum alone.
+        bias: [H], or None for no offset.
+        eps: added to the variance.
+        backend: as in `layer_norm`, "fast" aside.
+
+    Returns:
+        [T, H] of the tables' dtype.
+
+    Raises:
+        ValueError: shapes that do not fit, or an unknown back end.
+        TypeError: a dtype that is not float32, float16 or bfloat16.
+        RuntimeError: a named back end that this machine does not have.
+    """
+    if not 1 <= len(lookups) <= 3:
+        raise ValueError(f"embedding_norm takes 1 to 3 lookups, got {len(lookups)}.")
+    table, ids = lookups[0]
+    if isinstance(table, np.ndarray):
+        return cpu.embedding_norm(lookups, weight, bias, eps)
+    _check(lookups, weight, bias)
+    width = table.shape[1]
+    kernel = None
+    if ids.size and width <= MAX_KERNEL_WIDTH:
+        kinds: list[mx.Dtype | None] = [None if a is None else a.dtype for a in (table, weight, bias)]
+        variant = (width, len(lookups), eps, *kinds)
+        kernel = pick(
+            "embedding_norm",
+            backend,
+            variant,
+            reference_embedding_norm,
+            lambda: _sample(width, len(lookups), eps, kinds),
+        )
+    return (kernel or reference_embedding_norm)(lookups, weight, bias, eps)
+
+
+def reference_embedding_norm(
+    lookups: Sequence[tuple[mx.array, mx.array]], weight: mx.array | None, bias: mx.array | None, eps: float
+) -> mx.array:
+    """The same from composed MLX ops."""
+    dtype = lookups[0][0].dtype
+    x = sum(
+        (table[ids].astype(mx.float32) for table, ids in lookups[1:]), lookups[0][0][lookups[0][1]].astype(mx.float32)
+    )
+    if weight is not None:
+        x = reference_layer_norm(x, weight, bias, eps)
+    return x.astype(dtype)
+
+
+def _check(lookups: Sequence[tuple[mx.array, mx.array]], weight: mx.array | None, bias: mx.array | None) -> None:
+    table, ids = lookups[0]
+    if table.ndim != 2 or ids.ndim != 1 or table.shape[1] == 0:
+        raise ValueError(f"embedding_norm looks ids [T] up in tables [V, H], got {ids.shape} and {table.shape}.")
+    if table.dtype not in FLOATS:
+        raise TypeError(f"embedding_norm takes float32, float16 or bfloat16 tables, got {table.dtype}.")
+    for other, places in lookups:
+        if other.ndim != 2 or other.shape[1] != table.shape[1] or other.dtype != table.dtype:
+            raise ValueError(
+                f"embedding_norm needs tables alike, {table.dtype} [V, {table.shape[1]}], "
+                f"got {other.dtype} {other.shape}."
+            )
+        if places.shape != ids.shape or places.dtype != mx.int32:
+            raise ValueError(f"embedding_norm needs ids int32 {ids.shape}, got {places.dtype} {places.shape}.")
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array is not None and (array.shape != (table.shape[1],) or array.dtype not in FLOATS):
+            raise ValueError(
+                f"embedding_norm needs {name} of shape ({table.shape[1]},), got {array.dtype} {array.shape}."
+            )
+
+
+def _sample(width: int, count: int, eps: float, kinds: list[mx.Dtype | None]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    table, weight, bias = (
+        None if kind is None else mx.array(rng.normal(size=shape).astype(np.float32)).astype(kind)
+        for kind, shape in zip(kinds, ((7, width), (width,), (width,)), strict=True)
+    )
+    lookups = [(table, mx.array(rng.integers(0, 7, size=9).astype(np.int32))) for _ in range(count)]
+    return (lookups, weight, bias, eps), {}

@@ -1,0 +1,75 @@
+"""Mean pooling of a packed batch: from hidden states to one vector a text, in float32."""
+
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from custom_kernels import cpu
+from custom_kernels.backends import pick
+from custom_kernels.layer_norm import FLOATS, MAX_KERNEL_WIDTH
+from custom_kernels.packed import lengths, position_ids, sequence_ids
+
+Array = TypeVar("Array", mx.array, npt.NDArray[Any])
+
+
+def mean_pool(
+    hidden: Array, cu_seqlens: Array, skip: int = 0, normalize: bool = False, *, backend: str | None = None
+) -> Array:
+    """The average of each sequence's tokens but its first `skip` (all of them, where it has no more).
+
+    Args:
+        hidden: [T, H], float32, float16 or bfloat16.
+        cu_seqlens: int32 [n + 1], from 0 to T.
+        skip: tokens of a prompt, left out.
+        normalize: scale each row to length 1; a zero row stays zero.
+        backend: as in `layer_norm`, "fast" aside.
+
+    Returns:
+        float32 [n, H]; zeros for an empty sequence.
+
+    Raises:
+        ValueError: shapes that do not fit, a negative skip, or an unknown back end.
+        TypeError: a dtype that is not one of the three.
+        RuntimeError: a named back end that this machine does not have.
+    """
+    if isinstance(hidden, np.ndarray):
+        return cpu.mean_pool(hidden, cu_seqlens, skip, normalize)
+    if hidden.ndim != 2 or cu_seqlens.ndim != 1 or cu_seqlens.dtype != mx.int32 or cu_seqlens.size == 0:
+        raise ValueError(
+            f"mean_pool needs hidden [T, H] and cu_seqlens int32 [n + 1], got {hidden.shape} and "
+            f"{cu_seqlens.dtype} {cu_seqlens.shape}."
+        )
+    if hidden.dtype not in FLOATS:
+        raise TypeError(f"mean_pool takes float32, float16 or bfloat16, but hidden is {hidden.dtype}.")
+    if skip < 0:
+        raise ValueError(f"mean_pool needs a skip of at least 0, got {skip}.")
+    kernel = None
+    if hidden.size and cu_seqlens.size > 1 and hidden.shape[1] <= MAX_KERNEL_WIDTH:
+        variant = (hidden.shape[1], hidden.dtype, skip, normalize)
+        kernel = pick("mean_pool", backend, variant, reference_mean_pool, lambda: _sample(*variant))
+    return (kernel or reference_mean_pool)(hidden, cu_seqlens, skip, normalize)
+
+
+def reference_mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, normalize: bool = False) -> mx.array:
+    """The same from composed MLX ops."""
+    total, width = hidden.shape
+    n = cu_seqlens.shape[0] - 1
+    if total == 0 or n == 0:
+        return mx.zeros((n, width))
+    owner, count = sequence_ids(cu_seqlens, total), lengths(cu_seqlens)
+    keep = (position_ids(cu_seqlens, total) >= skip) | (count <= skip)[owner]
+    kept = mx.where(keep[:, None], hidden.astype(mx.float32), 0.0)
+    pooled = mx.zeros((n, width)).at[owner].add(kept)
+    pooled = pooled / mx.maximum(mx.where(count > skip, count - skip, count), 1)[:, None]
+    if normalize:
+        pooled = pooled / mx.maximum(mx.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+    return pooled
+
+
+def _sample(width: int, dtype: mx.Dtype, skip: int, normalize: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    cu_seqlens = np.cumsum([0, 1, skip, 0, skip + 3, 37]).astype(np.int32)
+    hidden = rng.normal(size=(cu_seqlens[-1], width)).astype(np.float32)
+    return (mx.array(hidden).astype(dtype), mx.array(cu_seqlens), skip, normalize), {}
