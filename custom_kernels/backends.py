@@ -138,7 +138,6 @@ def _float32(x: Any) -> Any:
 
 def _switch_off(backend: str, op: str, why: str) -> bool:
     _switched_off.add((backend, op))
-    warnings.warn(
-        f"The {backend} kernel of {op} is switched off, since {why}. MLX's own ops run instead.", stacklevel=5
-    )
+    message = f"The {backend} kernel of {op} is switched off, since {why}. MLX's own ops run instead."
+    warnings.warn(message, RuntimeWarning, stacklevel=5)
     return False

@@ -1,138 +1,138 @@
 // softmax(scale Q K^T + bias) V in float32 arithmetic, for any dtype and head size up to 256: see attention.cu for
 // what it computes and how blocks find their sequence. A warp takes EACH queries of one sequence and head; a lane
 // scores one of 32 keys at a time against all of them, then sums its own columns of the values.
-// Template: T, D, SCALE_BITS, HAS_BIAS, WINDOW (-1: none).
+// Compiled in: T, B (the bias's type), D, HAS_BIAS, HAS_WINDOW.
 constexpr int WARPS = 4;
 constexpr int EACH = 8;
 constexpr int QUERIES = WARPS * EACH;
 constexpr int PARTS = (D + 31) / 32;
-__shared__ alignas(16) float query[WARPS][D][EACH];
-__shared__ alignas(16) float weight[WARPS][32][EACH];
 
-const int lane = threadIdx.x % 32;
-const int warp = threadIdx.x / 32;
-const int total = qkv_shape[0];
-const int n = cu_seqlens_shape[0] - 1;
-const int heads = qkv_shape[1] / (3 * D);
-const int head = blockIdx.x % heads;
-const int slot = blockIdx.x / heads;
-const int slots = gridDim.x / heads;
-int sequence = slot / max(slots / n, 1);
-int tile = slot % max(slots / n, 1);
-if (slots == total / QUERIES + n) {
-  int low = 0;
-  int high = n;
-  while (high - low > 1) {
-    const int step = (high - low + 32) / 33;
-    const int probe = low + step * (lane + 1);
-    const bool reached = probe < high && cu_seqlens[probe] / QUERIES + probe <= slot;
-    low += step * __popc(__ballot_sync(0xffffffff, reached));
-    high = min(low + step, high);
+extern "C" __global__ void __launch_bounds__(WARPS * 32) attention_general(
+    const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int heads, int size, float scale,
+    int window) {
+  __shared__ alignas(16) float query[WARPS][D][EACH];
+  __shared__ alignas(16) float weight[WARPS][32][EACH];
+
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int head = blockIdx.x % heads;
+  const int slot = blockIdx.x / heads;
+  const int slots = gridDim.x / heads;
+  int sequence = slot / max(slots / n, 1);
+  int tile = slot % max(slots / n, 1);
+  if (slots == total / QUERIES + n) {
+    int low = 0;
+    int high = n;
+    while (high - low > 1) {
+      const int step = (high - low + 32) / 33;
+      const int probe = low + step * (lane + 1);
+      const bool reached = probe < high && cu_seqlens[probe] / QUERIES + probe <= slot;
+      low += step * __popc(__ballot_sync(0xffffffff, reached));
+      high = min(low + step, high);
+    }
+    sequence = low;
+    tile = slot - cu_seqlens[low] / QUERIES - low;
   }
-  sequence = low;
-  tile = slot - cu_seqlens[low] / QUERIES - low;
-}
-const int begin = cu_seqlens[sequence];
-const int length = cu_seqlens[sequence + 1] - begin;
-const int first = tile * QUERIES + warp * EACH;
-if (first >= length) {
-  return;  // whole warps leave, and only __syncwarp follows
-}
+  const int begin = cu_seqlens[sequence];
+  const int length = cu_seqlens[sequence + 1] - begin;
+  const int first = tile * QUERIES + warp * EACH;
+  if (first >= length) {
+    return;  // whole warps leave, and only __syncwarp follows
+  }
 
-const int width = heads * D;
-const T* rows = qkv + static_cast<long long>(begin) * 3 * width + head * D;
-const float scale = __int_as_float(SCALE_BITS);
-for (int d = lane; d < D; d += 32) {
+  const int width = heads * D;
+  const T* rows = qkv + static_cast<long long>(begin) * 3 * width + head * D;
+  for (int d = lane; d < D; d += 32) {
+    for (int q = 0; q < EACH; ++q) {
+      const bool inside = first + q < length;
+      query[warp][d][q] = inside ? static_cast<float>(rows[static_cast<long long>(first + q) * 3 * width + d]) * scale : 0.0f;
+    }
+  }
+  __syncwarp();
+
+  float result[EACH][PARTS] = {};
+  float maximum[EACH];
+  float sum[EACH] = {};
   for (int q = 0; q < EACH; ++q) {
-    const bool inside = first + q < length;
-    query[warp][d][q] = inside ? static_cast<float>(rows[static_cast<long long>(first + q) * 3 * width + d]) * scale : 0.0f;
+    maximum[q] = -1e30f;
   }
-}
-__syncwarp();
-
-float result[EACH][PARTS] = {};
-float maximum[EACH];
-float sum[EACH] = {};
-for (int q = 0; q < EACH; ++q) {
-  maximum[q] = -1e30f;
-}
-int start = 0;
-int end = length;
-if constexpr (WINDOW >= 0) {
-  start = max(first - WINDOW, 0);
-  end = min(first + EACH + WINDOW, length);
-}
-for (int from = start; from < end; from += 32) {
-  const int column = from + lane;
-  float score[EACH] = {};
-  if (column < end) {
-    const T* key = rows + static_cast<long long>(column) * 3 * width + width;
+  int start = 0;
+  int end = length;
+  if constexpr (HAS_WINDOW) {
+    start = max(first - window, 0);
+    end = min(first + EACH + window, length);
+  }
+  for (int from = start; from < end; from += 32) {
+    const int column = from + lane;
+    float score[EACH] = {};
+    if (column < end) {
+      const T* key = rows + static_cast<long long>(column) * 3 * width + width;
 #pragma unroll 8
-    for (int d = 0; d < D; ++d) {
-      const float x = static_cast<float>(key[d]);
+      for (int d = 0; d < D; ++d) {
+        const float x = static_cast<float>(key[d]);
 #pragma unroll
-      for (int q = 0; q < EACH; ++q) {
-        score[q] += query[warp][d][q] * x;
+        for (int q = 0; q < EACH; ++q) {
+          score[q] += query[warp][d][q] * x;
+        }
       }
     }
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) {
+      const int row = first + q;
+      bool attended = column < end;
+      if constexpr (HAS_WINDOW) {
+        attended = attended && abs(row - column) <= window;
+      }
+      if constexpr (HAS_BIAS) {
+        if (attended && row < length) {
+          score[q] += static_cast<float>(bias[(static_cast<long long>(head) * size + row) * size + column]);
+        }
+      }
+      float highest = attended ? score[q] : -__int_as_float(0x7f800000);
+      score[q] = highest;
+      for (int offset = 16; offset > 0; offset /= 2) {
+        highest = fmaxf(highest, __shfl_xor_sync(0xffffffff, highest, offset));
+      }
+      highest = fmaxf(highest, maximum[q]);
+      const float shrink = expf(maximum[q] - highest);
+      const float share = expf(score[q] - highest);
+      maximum[q] = highest;
+      sum[q] = sum[q] * shrink + share;
+      weight[warp][lane][q] = share;
+#pragma unroll
+      for (int p = 0; p < PARTS; ++p) {
+        result[q][p] *= shrink;
+      }
+    }
+    __syncwarp();
+    const int count = min(32, end - from);
+    for (int j = 0; j < count; ++j) {
+      const T* value = rows + static_cast<long long>(from + j) * 3 * width + 2 * width;
+#pragma unroll
+      for (int p = 0; p < PARTS; ++p) {
+        const int d = p * 32 + lane;
+        const float x = d < D ? static_cast<float>(value[d]) : 0.0f;
+#pragma unroll
+        for (int q = 0; q < EACH; ++q) {
+          result[q][p] += weight[warp][j][q] * x;
+        }
+      }
+    }
+    __syncwarp();
   }
 #pragma unroll
   for (int q = 0; q < EACH; ++q) {
-    const int row = first + q;
-    bool attended = column < end;
-    if constexpr (WINDOW >= 0) {
-      attended = attended && abs(row - column) <= WINDOW;
-    }
-    if constexpr (HAS_BIAS) {
-      const long long size = bias_shape[1];
-      if (attended && row < length) {
-        score[q] += static_cast<float>(bias[(head * size + row) * size + column]);
-      }
-    }
-    float highest = attended ? score[q] : -__int_as_float(0x7f800000);
-    score[q] = highest;
+    float whole = sum[q];
     for (int offset = 16; offset > 0; offset /= 2) {
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffff, highest, offset));
+      whole += __shfl_xor_sync(0xffffffff, whole, offset);
     }
-    highest = fmaxf(highest, maximum[q]);
-    const float shrink = expf(maximum[q] - highest);
-    const float share = expf(score[q] - highest);
-    maximum[q] = highest;
-    sum[q] = sum[q] * shrink + share;
-    weight[warp][lane][q] = share;
+    if (first + q < length) {
 #pragma unroll
-    for (int p = 0; p < PARTS; ++p) {
-      result[q][p] *= shrink;
-    }
-  }
-  __syncwarp();
-  const int count = min(32, end - from);
-  for (int j = 0; j < count; ++j) {
-    const T* value = rows + static_cast<long long>(from + j) * 3 * width + 2 * width;
-#pragma unroll
-    for (int p = 0; p < PARTS; ++p) {
-      const int d = p * 32 + lane;
-      const float x = d < D ? static_cast<float>(value[d]) : 0.0f;
-#pragma unroll
-      for (int q = 0; q < EACH; ++q) {
-        result[q][p] += weight[warp][j][q] * x;
-      }
-    }
-  }
-  __syncwarp();
-}
-#pragma unroll
-for (int q = 0; q < EACH; ++q) {
-  float whole = sum[q];
-  for (int offset = 16; offset > 0; offset /= 2) {
-    whole += __shfl_xor_sync(0xffffffff, whole, offset);
-  }
-  if (first + q < length) {
-#pragma unroll
-    for (int p = 0; p < PARTS; ++p) {
-      const int d = p * 32 + lane;
-      if (d < D) {
-        out[static_cast<long long>(begin + first + q) * width + head * D + d] = static_cast<T>(result[q][p] / whole);
+      for (int p = 0; p < PARTS; ++p) {
+        const int d = p * 32 + lane;
+        if (d < D) {
+          out[static_cast<long long>(begin + first + q) * width + head * D + d] = static_cast<T>(result[q][p] / whole);
+        }
       }
     }
   }

@@ -1,76 +1,74 @@
 // LayerNorm of the sum of COUNT rows: rows of a, b and c at the same place, or (LOOKUP) at the places that ids name.
-// LANES threads (a whole number of warps) normalise a row, and EACH rows in turn, all read before the first is
-// reduced; a block takes ROWS groups of them. Each lane keeps its STEPS vectors of VEC elements in registers, so
-// every input is read once.
-// Template: T, WIDTH, VEC, LANES, ROWS (1 unless LANES is one warp), EACH, COUNT, LOOKUP, NORM, HAS_BIAS, EPS_BITS.
+// LANES threads (a whole number of warps) normalise a row; a block takes ROWS rows. Each lane keeps its STEPS vectors
+// of VEC elements in registers, so every input is read once.
+// Compiled in: T, W and B (of weight and bias), WIDTH, VEC, LANES, ROWS (1 unless LANES is one warp), COUNT, LOOKUP,
+// NORM, HAS_BIAS.
 constexpr int STEPS = (WIDTH + VEC * LANES - 1) / (VEC * LANES);
 constexpr int WARPS = LANES / 32;
-struct alignas(sizeof(T) * VEC) Vector {
-  T at[VEC];
-};
 
-const int lane = threadIdx.x % LANES;
-const long long total = LOOKUP ? ids_a_shape[0] : a_shape[0];
-const long long first = (static_cast<long long>(blockIdx.x) * ROWS + threadIdx.x / LANES) * EACH;
-if (first >= total) {
-  return;  // whole warps leave together, and with several warps a row ROWS is 1: no barrier is missed
-}
-
-// The sums of (p, q) over the LANES threads of this row, the same in all of them.
-__shared__ float2 partial[2 * EACH][WARPS];
-int round = 0;
-const auto row_sum = [&](float p, float q) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    p += __shfl_xor_sync(0xffffffff, p, offset);
-    q += __shfl_xor_sync(0xffffffff, q, offset);
-  }
-  if constexpr (WARPS > 1) {
-    if (lane % 32 == 0) partial[round][lane / 32] = make_float2(p, q);
-    __syncthreads();
-    p = q = 0.0f;
-    for (int w = 0; w < WARPS; ++w) {
-      p += partial[round][w].x;
-      q += partial[round][w].y;
-    }
-    ++round;
-  }
-  return make_float2(p, q);
+template <typename X>
+struct alignas(sizeof(X) * VEC) Vector {
+  X at[VEC];
 };
 
 // A slice of a larger array may start anywhere: vectors are used only where the address allows them.
-Vector loaded[EACH][COUNT][STEPS];
-const auto load = [&](int e, int input, const T* table, const auto* ids) {
-  const long long row = first + e;
-  if (row < total) {
-    const T* from = table + row * WIDTH;
-    if constexpr (LOOKUP) from = table + static_cast<long long>(ids[row]) * WIDTH;
-    const bool aligned = reinterpret_cast<unsigned long long>(from) % sizeof(Vector) == 0;
+template <typename X>
+__device__ void load(Vector<X> (&to)[STEPS], const X* row, int lane) {
+  const bool aligned = reinterpret_cast<unsigned long long>(row) % sizeof(Vector<X>) == 0;
 #pragma unroll
-    for (int s = 0; s < STEPS; ++s) {
-      const int column = (s * LANES + lane) * VEC;
-      if (column < WIDTH) {
-        if (aligned) {
-          loaded[e][input][s] = *reinterpret_cast<const Vector*>(from + column);
-        } else {
-          for (int i = 0; i < VEC; ++i) loaded[e][input][s].at[i] = from[column + i];
-        }
+  for (int s = 0; s < STEPS; ++s) {
+    const int column = (s * LANES + lane) * VEC;
+    if (column < WIDTH) {
+      if (aligned) {
+        to[s] = *reinterpret_cast<const Vector<X>*>(row + column);
+      } else {
+        for (int i = 0; i < VEC; ++i) to[s].at[i] = row[column + i];
       }
     }
   }
-};
-#pragma unroll
-for (int e = 0; e < EACH; ++e) {
-  load(e, 0, a, ids_a);
-  if constexpr (COUNT > 1) load(e, 1, b, ids_b);
-  if constexpr (COUNT > 2) load(e, 2, c, ids_c);
 }
 
-#pragma unroll
-for (int e = 0; e < EACH; ++e) {
-  if (first + e >= total) {
-    return;
+extern "C" __global__ void __launch_bounds__(LANES * ROWS) layer_norm(
+    const T* a, const T* b, const T* c, const int* ids_a, const int* ids_b, const int* ids_c, const W* weight,
+    const B* bias, T* out, int total, float eps) {
+  const int lane = threadIdx.x % LANES;
+  const long long row = static_cast<long long>(blockIdx.x) * ROWS + threadIdx.x / LANES;
+  if (row >= total) {
+    return;  // whole warps leave together, and with several warps a row ROWS is 1: no barrier is missed
   }
+
+  // The sums of (p, q) over the LANES threads of this row, the same in all of them.
+  __shared__ float2 partial[2][WARPS];
+  int round = 0;
+  const auto row_sum = [&](float p, float q) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      p += __shfl_xor_sync(0xffffffff, p, offset);
+      q += __shfl_xor_sync(0xffffffff, q, offset);
+    }
+    if constexpr (WARPS > 1) {
+      if (lane % 32 == 0) partial[round][lane / 32] = make_float2(p, q);
+      __syncthreads();
+      p = q = 0.0f;
+      for (int w = 0; w < WARPS; ++w) {
+        p += partial[round][w].x;
+        q += partial[round][w].y;
+      }
+      ++round;
+    }
+    return make_float2(p, q);
+  };
+
+  Vector<T> loaded[COUNT][STEPS];
+  const auto place = [&](const int* ids) { return static_cast<long long>(LOOKUP ? ids[row] : row) * WIDTH; };
+  load(loaded[0], a + place(ids_a), lane);
+  if constexpr (COUNT > 1) load(loaded[1], b + place(ids_b), lane);
+  if constexpr (COUNT > 2) load(loaded[2], c + place(ids_c), lane);
+  Vector<W> weights[STEPS];
+  Vector<B> offsets[STEPS];
+  if constexpr (NORM) load(weights, weight, lane);
+  if constexpr (HAS_BIAS) load(offsets, bias, lane);
+
   float value[STEPS][VEC];
   float sum = 0.0f;
 #pragma unroll
@@ -78,13 +76,14 @@ for (int e = 0; e < EACH; ++e) {
     if ((s * LANES + lane) * VEC < WIDTH) {
 #pragma unroll
       for (int i = 0; i < VEC; ++i) {
-        value[s][i] = static_cast<float>(loaded[e][0][s].at[i]);
+        value[s][i] = static_cast<float>(loaded[0][s].at[i]);
 #pragma unroll
-        for (int input = 1; input < COUNT; ++input) value[s][i] += static_cast<float>(loaded[e][input][s].at[i]);
+        for (int input = 1; input < COUNT; ++input) value[s][i] += static_cast<float>(loaded[input][s].at[i]);
         sum += value[s][i];
       }
     }
   }
+
   float scale = 1.0f;
   float shift = 0.0f;
   if constexpr (NORM) {
@@ -105,25 +104,25 @@ for (int e = 0; e < EACH; ++e) {
     }
     const float2 sums = row_sum(shift, square);
     shift = sums.x / WIDTH;
-    scale = rsqrtf(fmaxf(sums.y / WIDTH - shift * shift, 0.0f) + __int_as_float(EPS_BITS));
+    scale = rsqrtf(fmaxf(sums.y / WIDTH - shift * shift, 0.0f) + eps);
   }
 
-  T* out_row = out + (first + e) * WIDTH;
+  T* out_row = out + row * WIDTH;
 #pragma unroll
   for (int s = 0; s < STEPS; ++s) {
     const int column = (s * LANES + lane) * VEC;
     if (column < WIDTH) {
-      Vector result;
+      Vector<T> result;
 #pragma unroll
       for (int i = 0; i < VEC; ++i) {
         float y = (value[s][i] - shift) * scale;
         if constexpr (NORM) {
-          y *= static_cast<float>(weight[column + i]);
-          if constexpr (HAS_BIAS) y += static_cast<float>(bias[column + i]);
+          y *= static_cast<float>(weights[s].at[i]);
+          if constexpr (HAS_BIAS) y += static_cast<float>(offsets[s].at[i]);
         }
         result.at[i] = static_cast<T>(y);
       }
-      *reinterpret_cast<Vector*>(out_row + column) = result;
+      *reinterpret_cast<Vector<T>*>(out_row + column) = result;
     }
   }
 }
