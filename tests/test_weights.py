@@ -227,12 +227,19 @@ def test_a_broken_header(name: str, checkpoint: Path) -> None:
         encode(checkpoint)
 
 
-@pytest.mark.parametrize("metadata", [{"format": 1}, {"a": None}, [1], "x", None])
+@pytest.mark.parametrize("metadata", [{"format": 1}, {"a": None}, [1], "x"])
 def test_metadata_that_is_no_text(metadata: object, checkpoint: Path) -> None:
     tensors = read(checkpoint)
     write(checkpoint / "model.safetensors", tensors, {"__metadata__": metadata} | header_of(tensors))
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not a sound safetensors file: its metadata"):
         encode(checkpoint)
+
+
+def test_the_null_that_mlx_writes_for_metadata(checkpoint: Path) -> None:
+    expected = encode(checkpoint)
+    tensors = read(checkpoint)
+    write(checkpoint / "model.safetensors", tensors, {"__metadata__": None} | header_of(tensors))
+    assert np.array_equal(encode(checkpoint), expected)
 
 
 def test_what_only_mlx_refuses(checkpoint: Path) -> None:
