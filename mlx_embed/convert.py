@@ -46,7 +46,7 @@ class ConversionReport:
         destination: the folder written.
         source_bytes: size of the source's safetensors files.
         destination_bytes: size of the written one.
-        min_cosine: the lowest cosine of a sample text's vector to the original's, both in float32 where possible.
+        min_cosine: the lowest cosine of a sample text's vector to the original's, both computed in float32.
     """
 
     destination: Path
@@ -88,7 +88,8 @@ def convert(
         local_files_only: likewise.
 
     Raises:
-        ValueError: an option that is not one of those above, or dtype given with quantized source.
+        ValueError: an option that is not one of those above, quantize given with a quantized source, or a source and
+            a destination of which one is inside the other.
         FileExistsError: something is at `destination`, and `overwrite` was not given or it is no checkpoint.
         MLXEmbedError: the source cannot be loaded, or the result does not give the source's vectors.
     """
@@ -96,13 +97,16 @@ def convert(
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):
         raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
-    target = Path(destination).expanduser().absolute()
+    target = Path(os.path.abspath(Path(destination).expanduser()))
     _check_destination(target, overwrite)
     folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-    if target.resolve() == folder.resolve():
+    places = target.resolve(), folder.resolve()
+    if places[0] == places[1]:
         raise ValueError(f"The source and the destination are the same folder, {folder}.")
+    if places[0] in places[1].parents or places[1] in places[0].parents:
+        raise ValueError(f"Of the source {folder} and the destination {target}, one is inside the other.")
     checkpoint = read_checkpoint(folder, hub.repository_id(source))
-    if quantize is not None and "quantization" in checkpoint.config:
+    if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
     config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
     if quantize is not None and config.hidden_size % group_size:
@@ -139,6 +143,8 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     module_files = {file for folder in _module_folders(checkpoint) for file in weights.files(folder)}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
+        if path.parent == checkpoint.transformer and path.name.endswith(".index.json"):
+            continue  # of shards that become one file
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -165,11 +171,7 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
 
 def _kept_files(folder: Path) -> list[Path]:
     found = {path for pattern in _KEPT for path in folder.rglob(pattern) if path.is_file()}
-    return sorted(
-        path
-        for path in found
-        if not _SKIPPED_FOLDERS & set(path.relative_to(folder).parts) and not path.name.endswith(".index.json")
-    )
+    return sorted(path for path in found if not _SKIPPED_FOLDERS & set(path.relative_to(folder).parts))
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -182,8 +184,8 @@ def _min_cosine(source: Path, converted: Path) -> float:
     from mlx_embed.model import EmbeddingModel
 
     before, after = (
-        EmbeddingModel.from_pretrained(path, device="cpu", max_seq_length=None).encode(
-            SAMPLE, normalize_embeddings=True
+        EmbeddingModel.from_pretrained(path, device="cpu").encode(
+            SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks"
         )
         for path in (source, converted)
     )
@@ -205,7 +207,6 @@ def _weight_bytes_under(folder: Path) -> int:
 
 def _put(written: Path, target: Path) -> None:
     """Rename the finished folder into place; what it replaces is removed only afterwards."""
-    written.chmod(0o755)
     if not target.exists():
         os.rename(written, target)
         return
