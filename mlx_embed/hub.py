@@ -1,5 +1,6 @@
 """From a model's name to a local folder: an alias, a repository id on the Hugging Face hub, or a path."""
 
+import os
 from enum import Enum
 from pathlib import Path
 
@@ -46,11 +47,13 @@ def resolve(
     Raises:
         ModelNotFoundError: no such folder, and the hub does not have it or cannot be reached.
     """
-    path = Path(name_or_path.value if isinstance(name_or_path, EmbeddingModelType) else name_or_path).expanduser()
-    if path.is_dir():
+    # os.path, not pathlib: a name too long for a path, or an unknown ~user, is no folder and no error.
+    given = name_or_path.value if isinstance(name_or_path, EmbeddingModelType) else name_or_path
+    path = Path(os.path.expanduser(given))
+    if os.path.isdir(path):
         return path
     name = repository_id(name_or_path)
-    if path.exists():
+    if os.path.exists(path):
         raise ModelNotFoundError(f"{path} is a file; name the folder that holds config.json and the weights.")
     if (
         isinstance(name_or_path, Path)
@@ -101,5 +104,5 @@ def _download(name: str, revision: str | None, cache_dir: str | Path | None, loc
         raise ModelNotFoundError(
             f"{name} is not in the local cache and {reason}. Connect once to download it, or give a local folder."
         ) from error
-    except OSError as error:
+    except Exception as error:  # the disk's, or the HTTP client's own, which are no OSError
         raise ModelNotFoundError(f"{name} could not be downloaded: {error}") from error

@@ -157,7 +157,7 @@ def warn_truncated(counts: npt.NDArray[Any], max_length: int) -> None:
             f"{int(counts.max())}); only {max_length} tokens of each are embedded. encode(..., return_info=True) "
             "tells which. This is said once.",
             TruncationWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
