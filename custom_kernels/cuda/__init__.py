@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import mlx.core as mx
+import numpy as np
 
 from custom_kernels.backends import kernel_source
 from custom_kernels.cuda.nvrtc import compile_cubin
@@ -66,7 +67,7 @@ def attention(
         _compiled(name, tuple(types.items()), tuple(constants.items())),
         # Without a bias the kernel still has the parameter, and never reads it.
         [qkv, cu_seqlens, qkv if bias is None else bias],
-        [total, n, num_heads, 0 if bias is None else bias.shape[1], float(scale), window or 0],
+        [total, n, num_heads, 0 if bias is None else bias.shape[1], scale, window or 0],
         blocks,
         warps * 32,
         (total, width // 3),
@@ -125,7 +126,7 @@ def _normalise(
     return _launch(
         _compiled("layer_norm", tuple(types.items()), tuple(constants.items())),
         [*inputs, *[first] * (3 - count), *ids_or_any, weight_or_any, bias_or_any],
-        [total, float(eps)],
+        [total, eps],
         -(-total // rows),
         rows * lanes,
         (total, width),
@@ -171,7 +172,8 @@ def _launch(
         inputs=inputs,
         output_shapes=[shape],
         output_dtypes=[dtype],
-        scalars=scalars,
+        # MLX refuses a float that float32 cannot hold exactly.
+        scalars=[float(np.float32(x)) if isinstance(x, float) else x for x in scalars],
         grid=(blocks * threads, 1, 1),
         threadgroup=(threads, 1, 1),
         ensure_row_contiguous=True,
