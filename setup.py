@@ -19,6 +19,7 @@ from setuptools.errors import CompileError
 
 FOLDER = Path("custom_kernels/cpu")
 KERNELS = "custom_kernels.cpu.libmlx_embed_cpu"
+BLAS = "custom_kernels.cpu.libmlx_embed_blas"
 SOURCES = ("avx512.cpp", "avx2.cpp", "baseline.cpp", "threads.cpp", "ops.cpp")
 SUFFIXES = (".h", ".inl", ".cpp")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wno-psabi")
@@ -90,5 +91,8 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-extensions = [Extension(KERNELS, [str(FOLDER / name) for name in SOURCES], optional=True)]
+extensions = [
+    Extension(KERNELS, [str(FOLDER / name) for name in SOURCES], optional=True),
+    Extension(BLAS, [str(FOLDER / "blas.cpp")], optional=True),
+]
 setup(ext_modules=[] if sys.platform == "win32" else extensions, cmdclass={"build_ext": Library, "bdist_wheel": Wheel})

@@ -1,10 +1,16 @@
 """Ops of text encoders on MLX arrays, each with a reference that runs anywhere and kernels where they help."""
 
-from custom_kernels.attention import attention
-from custom_kernels.backends import use_kernels
-from custom_kernels.embedding import embedding_norm
-from custom_kernels.gelu import gelu, gelu_tanh
-from custom_kernels.layer_norm import layer_norm
-from custom_kernels.pool import mean_pool
+from custom_kernels.cpu import blas
 
-__all__ = ["attention", "embedding_norm", "gelu", "gelu_tanh", "layer_norm", "mean_pool", "use_kernels"]
+# The one exception to "nothing happens at import": MLX binds to its BLAS once, when mlx.core is first imported.
+blas.activate()
+
+from custom_kernels.attention import attention  # noqa: E402
+from custom_kernels.backends import use_kernels  # noqa: E402
+from custom_kernels.embedding import embedding_norm  # noqa: E402
+from custom_kernels.gelu import gelu, gelu_tanh  # noqa: E402
+from custom_kernels.layer_norm import layer_norm  # noqa: E402
+from custom_kernels.pool import mean_pool  # noqa: E402
+from custom_kernels.rope import rope  # noqa: E402
+
+__all__ = ["attention", "embedding_norm", "gelu", "gelu_tanh", "layer_norm", "mean_pool", "rope", "use_kernels"]

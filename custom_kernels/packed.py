@@ -5,6 +5,7 @@ tokens; a sequence may be empty, and none is longer than `max_seqlen`.
 """
 
 from functools import cache
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,14 +17,18 @@ def counting(n: int) -> mx.array:
     return mx.array(np.arange(n, dtype=np.int32))
 
 
-def sequence_ids(cu_seqlens: mx.array, total: int) -> mx.array:
-    """The sequence that each of the `total` tokens belongs to: int32 [T]."""
+def sequence_ids(cu_seqlens: Any, total: int) -> Any:
+    """The sequence that each of the `total` tokens belongs to: int32 [T], of cu_seqlens' kind, MLX or numpy."""
+    if isinstance(cu_seqlens, np.ndarray):
+        return np.repeat(np.arange(len(cu_seqlens) - 1, dtype=np.int32), np.diff(cu_seqlens))
     starts = mx.zeros((total + 1,), dtype=mx.int32).at[cu_seqlens[1:]].add(1)
     return mx.cumsum(starts)[:total]
 
 
-def position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
-    """Each token's place in its own sequence, counted from 0: int32 [T]."""
+def position_ids(cu_seqlens: Any, total: int) -> Any:
+    """Each token's place in its own sequence, counted from 0: int32 [T], of cu_seqlens' kind, MLX or numpy."""
+    if isinstance(cu_seqlens, np.ndarray):
+        return np.arange(total, dtype=np.int32) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
     return counting(total) - cu_seqlens[sequence_ids(cu_seqlens, total)]
 
 

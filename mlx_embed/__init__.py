@@ -1,5 +1,6 @@
 """Text embeddings for search and RAG on MLX: Metal, CUDA and CPU."""
 
+import custom_kernels  # noqa: F401  (before mlx.core: see there)
 from mlx_embed.convert import convert
 from mlx_embed.errors import CheckpointError, MLXEmbedError, ModelNotFoundError, UnsupportedModelError
 from mlx_embed.hub import EmbeddingModelType

@@ -2,25 +2,36 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlx_embed.architectures import architecture
+from mlx_embed.architectures.base import LARGEST_SIZE
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
+from mlx_embed.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooling
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
 
-# sentence-transformers' names of the pooling modes, before and since its version 5, to ours.
+# The pooling modes as sentence-transformers wrote them before its version 6: a flag each.
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "last",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
 }
-_POOLING_NAMES = {"lasttoken": "last"}
+
+# The Transformer module's own settings: the name of today, then those of sentence-transformers 0.x.
+_TRANSFORMER_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_xlm-roberta_config.json",
+)
 
 # The E5 models were trained with these prefixes, and their repositories carry no prompts.
 E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
@@ -38,9 +49,11 @@ class Checkpoint:
         folder: the checkpoint's root.
         transformer: the folder of config.json, tokenizer.json and the weights; often the root itself.
         config: config.json.
-        pooling: one of mean, cls, max, last.
-        include_prompt: whether a prompt's own tokens are pooled.
-        normalize: whether vectors are scaled to length 1.
+        dimension: the length of a vector, before any truncation.
+        pooling: how hidden states become one vector a text.
+        modules: what is applied to the vectors after that, in order, without a last Normalize.
+        normalize: whether vectors are scaled to length 1 in the end, after any truncation.
+        truncate_dim: the dimensions that `encode` keeps where it is told nothing else; None keeps all.
         max_seq_length: the longest text in tokens that the checkpoint names; None where it names none.
         do_lower_case: whether texts are lowercased before the tokenizer's own normalisation.
         truncation_side: the end at which long texts are cut, "right" or "left".
@@ -52,9 +65,11 @@ class Checkpoint:
     folder: Path
     transformer: Path
     config: Mapping[str, Any]
-    pooling: str = "mean"
-    include_prompt: bool = True
+    dimension: int
+    pooling: Pooling = field(default_factory=Pooling)
+    modules: tuple[Module, ...] = ()
     normalize: bool = False
+    truncate_dim: int | None = None
     max_seq_length: int | None = None
     do_lower_case: bool = False
     truncation_side: str = "right"
@@ -73,11 +88,13 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         CheckpointError: a missing or malformed file.
         UnsupportedModelError: a module or pooling mode that is not implemented.
     """
-    modules = _modules(folder)
-    transformer = _inside(folder, modules["Transformer"])
+    entries = _entries(folder)
+    transformer = _inside(folder, entries[0][1])
     config = read_json(transformer / "config.json")
-    pooling, include_prompt = _pooling(_inside(folder, modules["Pooling"])) if "Pooling" in modules else ("mean", True)
-    bert = _optional_json(transformer / "sentence_bert_config.json")
+    hidden_size = architecture(config).Config.from_dict(config).hidden_size
+    pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
+    normalize = bool(modules) and isinstance(modules[-1], Normalize)
+    bert = next((found for name in _TRANSFORMER_FILES if (found := _optional_json(transformer / name))), {})
     tokenizer = _optional_json(transformer / "tokenizer_config.json")
     sentence = _optional_json(folder / "config_sentence_transformers.json")
     prompts = _prompts(sentence, name or str(folder.resolve()))
@@ -94,9 +111,11 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         folder=folder,
         transformer=transformer,
         config=config,
+        dimension=dimension,
         pooling=pooling,
-        include_prompt=include_prompt,
-        normalize="Normalize" in modules,
+        modules=modules[:-1] if normalize else modules,
+        normalize=normalize,
+        truncate_dim=_truncate_dim(sentence, dimension),
         max_seq_length=_max_seq_length(bert, tokenizer),
         do_lower_case=bool(bert.get("do_lower_case", False)),
         truncation_side="left" if tokenizer.get("truncation_side") == "left" else "right",
@@ -123,22 +142,56 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _modules(folder: Path) -> dict[str, str]:
-    """modules.json as {module kind: its folder}, checked to be Transformer, Pooling and optionally Normalize."""
+def _entries(folder: Path) -> list[tuple[str, str]]:
+    """modules.json as (module kind, its folder), a Transformer first; without the file, a Transformer at the root."""
     path = folder / "modules.json"
     if not path.is_file():
-        return {"Transformer": ""}
+        return [("Transformer", "")]
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        kinds = [(str(entry["type"]).rsplit(".", 1)[-1], str(entry["path"])) for entry in entries]
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        entries = [(str(entry["type"]).rsplit(".", 1)[-1], str(entry["path"])) for entry in listed]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
-    order = [kind for kind, _ in kinds]
-    if order not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    order = [kind for kind, _ in entries]
+    if order[:1] != ["Transformer"] or "Transformer" in order[1:]:
         raise UnsupportedModelError(
-            f"{path} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs Transformer -> Pooling [-> Normalize]."
+            f"{path} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs one Transformer, and that first."
         )
-    return dict(kinds)
+    return entries
+
+
+def _modules(
+    folder: Path, entries: Sequence[tuple[str, str]], hidden_size: int
+) -> tuple[Pooling, tuple[Module, ...], int]:
+    """What follows the Transformer, and the dimension of the vectors that come out; a bare Transformer is averaged."""
+    if not entries:
+        return Pooling(), (), hidden_size
+    (first, path), *rest = entries
+    if first != "Pooling":
+        raise UnsupportedModelError(
+            f"{folder / 'modules.json'} has {first} after the Transformer; mlx_embed runs Pooling there."
+        )
+    pooling = _pooling(_inside(folder, path) / "config.json", hidden_size)
+    dimension = hidden_size * len(pooling.modes)
+    modules: list[Module] = []
+    for kind, path in rest:
+        place = _inside(folder, path)
+        if kind == "Dense":
+            dense = _dense(place, dimension)
+            dimension = dense.out_features
+            modules.append(dense)
+        elif kind == "LayerNorm":
+            _expect(place / "config.json", "dimension", read_json(place / "config.json").get("dimension"), dimension)
+            modules.append(LayerNorm(place, dimension))
+        elif kind == "Normalize":
+            _check_features(place / "config.json", _optional_json(place / "config.json"))
+            modules.append(Normalize())
+        elif kind != "Dropout":  # which does nothing once a model is trained
+            raise UnsupportedModelError(
+                f"{folder / 'modules.json'} has the module {kind} after Pooling; "
+                "mlx_embed has Dense, Dropout, LayerNorm and Normalize."
+            )
+    return pooling, tuple(modules), dimension
 
 
 def _inside(folder: Path, path: str) -> Path:
@@ -148,24 +201,72 @@ def _inside(folder: Path, path: str) -> Path:
     return folder / path
 
 
-def _pooling(folder: Path) -> tuple[str, bool]:
-    path = folder / "config.json"
+def _pooling(path: Path, hidden_size: int) -> Pooling:
     config = read_json(path)
+    for key in ("embedding_dimension", "word_embedding_dimension"):
+        _expect(path, key, config.get(key, hidden_size), hidden_size)
     named = config.get("pooling_mode")
     if named is None:
         modes = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
     else:
-        names = named if isinstance(named, list) else str(named).split("+")
-        modes = [_POOLING_NAMES.get(str(name), str(name)) for name in names]
-    if len(modes) != 1 or modes[0] not in POOLING:
-        raise UnsupportedModelError(f"{path} asks for {'+'.join(modes)} pooling; mlx_embed has {', '.join(POOLING)}.")
-    return modes[0], bool(config.get("include_prompt", True))
+        modes = named if isinstance(named, list) else [named]
+    if not modes or not all(isinstance(mode, str) and mode in POOLING for mode in modes) or len(modes) > len(POOLING):
+        raise UnsupportedModelError(f"{path} asks for pooling by {modes}; mlx_embed has {', '.join(POOLING)}.")
+    return Pooling(tuple(modes), bool(config.get("include_prompt", True)))
+
+
+def _dense(folder: Path, dimension: int) -> Dense:
+    path = folder / "config.json"
+    config = read_json(path)
+    _check_features(path, config)
+    _expect(path, "in_features", config.get("in_features"), dimension)
+    out_features = config.get("out_features")
+    if type(out_features) is not int or not 1 <= out_features <= LARGEST_SIZE:
+        raise CheckpointError(f'{path} has "out_features": {out_features!r}, where a number of dimensions is needed.')
+    named = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    package, _, activation = str(named).rpartition(".")
+    if package.split(".")[0] != "torch" or activation not in ACTIVATIONS:
+        raise UnsupportedModelError(
+            f'{path} has "activation_function": {named!r}; mlx_embed has torch\'s {", ".join(ACTIVATIONS)}.'
+        )
+    return Dense(
+        folder,
+        dimension,
+        out_features,
+        activation,
+        bias=bool(config.get("bias", True)),
+        residual=bool(config.get("use_residual", False)),
+    )
+
+
+def _check_features(path: Path, config: Mapping[str, Any]) -> None:
+    """A module that works on anything but the text's vector belongs to another kind of model."""
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, "sentence_embedding"):
+            raise UnsupportedModelError(f'{path} has "{key}": {config[key]!r}; mlx_embed knows "sentence_embedding".')
+
+
+def _expect(path: Path, key: str, found: Any, needed: int) -> None:
+    if type(found) is not int or found != needed:
+        raise CheckpointError(f'{path} has "{key}": {found!r}, but the module before it gives {needed} dimensions.')
+
+
+def _truncate_dim(sentence: Mapping[str, Any], dimension: int) -> int | None:
+    value = sentence.get("truncate_dim")
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        raise CheckpointError(
+            f'config_sentence_transformers.json has "truncate_dim": {value!r}, where a number of dimensions is needed.'
+        )
+    return min(value, dimension)
 
 
 def _prompts(sentence: Mapping[str, Any], name: str) -> dict[str, str]:
     given = sentence.get("prompts") or {}
-    if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
+    if not isinstance(given, dict) or not all(isinstance(text, str | None) for text in given.values()):
         raise CheckpointError(f'config_sentence_transformers.json has "prompts": {given!r}, not names with texts.')
+    given = {key: text or "" for key, text in given.items()}
     if not any(given.values()) and _E5_NAME.search(name.replace("--", "/")):
         return dict(E5_PROMPTS)
     return given

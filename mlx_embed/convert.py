@@ -17,6 +17,7 @@ from mlx_embed.architectures import architecture
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import DTYPES, worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
+from mlx_embed.modules import Normalize
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -118,7 +119,7 @@ def convert(
             raise MLXEmbedError(
                 f"The converted model's vectors differ from the source's (cosine {cosine:.6f}); nothing was written."
             )
-        report = ConversionReport(target, _weight_bytes(checkpoint.transformer), _weight_bytes_under(written), cosine)
+        report = ConversionReport(target, _weight_bytes(checkpoint), _weight_bytes_under(written), cosine)
         _put(written, target)
     return report
 
@@ -136,7 +137,8 @@ def _check_destination(target: Path, overwrite: bool) -> None:
 
 def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | None, group_size: int) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
-    for path in _kept_files(checkpoint.folder):
+    module_files = {file for folder in _module_folders(checkpoint) for file in weights.files(folder)}
+    for path in [*_kept_files(checkpoint.folder), *module_files]:
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -188,8 +190,13 @@ def _min_cosine(source: Path, converted: Path) -> float:
     return float(np.sum(before * after, axis=1).min())
 
 
-def _weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in {tensor.file for tensor in weights.read_headers(folder)[0]})
+def _module_folders(checkpoint: Checkpoint) -> list[Path]:
+    return [module.folder for module in checkpoint.modules if not isinstance(module, Normalize)]
+
+
+def _weight_bytes(checkpoint: Checkpoint) -> int:
+    folders = [checkpoint.transformer, *_module_folders(checkpoint)]
+    return sum(path.stat().st_size for folder in folders for path in weights.files(folder))
 
 
 def _weight_bytes_under(folder: Path) -> int:

@@ -3,32 +3,39 @@
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+from custom_kernels import cpu
+from custom_kernels.backends import kernels_wanted
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
-from mlx_embed.architectures.base import LAYER_NORMS, LayerNormKind
+from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
+from mlx_embed.architectures.ops import pack as pack_weights
 from mlx_embed.batching import Batch, pack
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.pooling import POOLING, normalize
+from mlx_embed.pooling import mean_of_chunks, normalize
+from mlx_embed.quantization import OutputDtype, checked_ranges, quantize
 from mlx_embed.similarity import SIMILARITY
-from mlx_embed.tokenizer import Tokenizer, warn_truncated
+from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
 
 Float32 = npt.NDArray[np.float32]
-Forward = Callable[[mx.array, mx.array, int, int, int, bool], mx.array]
+Result = TypeVar("Result")
+LongText = Literal["truncate", "mean_of_chunks", "error"]
+LONG_TEXTS: tuple[str, ...] = get_args(LongText)
+Forward = Callable[[Any, Any, int, int, int, bool], Any]
 
 logger = logging.getLogger("mlx_embed")
 
@@ -50,10 +57,12 @@ class EncodeInfo:
     Attributes:
         token_counts: int32 [N], tokens before truncation, special tokens and prompt included.
         truncated: bool [N], whether the text was cut to max_seq_length.
+        chunks: int32 [N], into how many chunks the text was split; 1 unless long_text is "mean_of_chunks".
     """
 
     token_counts: npt.NDArray[np.int32]
     truncated: npt.NDArray[np.bool_]
+    chunks: npt.NDArray[np.int32]
 
 
 @dataclass
@@ -62,30 +71,39 @@ class _Result:
 
     vectors: list[Float32] = field(default_factory=list)
     counts: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    chunks: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
 
 class EmbeddingModel:
     """A text embedding model: texts in, numpy vectors out.
 
     Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
+
+    Attributes:
+        native: whether the native CPU kernels run it, at once and in the caller's thread; otherwise MLX does.
+        compiled: whether MLX runs it as compiled graphs.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         encoder: nn.Module,
+        parameters: Sequence[Mapping[str, Any]],
         tokenizer: Tokenizer,
         *,
         device: mx.Device,
         compiled: bool,
+        native: bool = False,
         name: str = "",
     ) -> None:
         """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
         self.checkpoint = checkpoint
         self.encoder = encoder
+        self.parameters = parameters
         self.tokenizer = tokenizer
         self.device = device
         self.compiled = compiled
+        self.native = native
         self.name = name or str(checkpoint.folder)
         self._forward: Forward = mx.compile(self._embed) if compiled else self._embed
 
@@ -100,7 +118,8 @@ class EmbeddingModel:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         max_seq_length: int | None = None,
-        layer_norm: LayerNormKind = "fast",
+        kernels: bool | None = None,
+        layer_norm: LayerNormKind | None = None,
         compile: bool | None = None,
     ) -> "EmbeddingModel":
         """Load a sentence-transformers, transformers or converted MLX checkpoint.
@@ -113,8 +132,12 @@ class EmbeddingModel:
             cache_dir: the hub's cache folder, if not the usual one.
             local_files_only: never download.
             max_seq_length: tokens at which texts are cut, instead of the checkpoint's number.
-            layer_norm: "fast" (MLX's built-in), "custom" (this package's kernel) or "reference" (composed ops).
-            compile: run the encoder through `mx.compile`. None does so on an accelerator.
+            kernels: False runs MLX's own ops alone. None uses this package's kernels, unless the environment has
+                MLX_EMBED_KERNELS=reference.
+            layer_norm: of MLX's graphs: "fast" (MLX's built-in; the default), "custom" (this package's kernel) or
+                "reference" (composed ops).
+            compile: run the encoder through `mx.compile`. None does so on an accelerator. On the CPU, a value given
+                here or for layer_norm takes MLX's ops instead of the native kernels.
 
         Raises:
             ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -122,10 +145,19 @@ class EmbeddingModel:
             UnsupportedModelError: an architecture, module or activation that is not implemented.
             ValueError: an unknown device or dtype, or a max_seq_length that the model cannot have.
         """
-        if layer_norm not in LAYER_NORMS:
+        if layer_norm is not None and layer_norm not in LAYER_NORMS:
             raise ValueError(f"layer_norm {layer_norm!r} is not one of {', '.join(LAYER_NORMS)}.")
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
+        wanted = kernels_wanted() if kernels is None else kernels
+        native = (
+            is_cpu(chosen)
+            and wanted
+            and computed == mx.float32
+            and compile is None
+            and layer_norm is None
+            and _native_kernels()
+        )
         if not is_cpu(chosen):
             prepare_accelerator()
         folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -138,23 +170,31 @@ class EmbeddingModel:
                 f"config.json gives the model {config.vocab_size} embeddings; they are of different checkpoints."
             )
 
-        def load() -> nn.Module:
+        def load() -> tuple[nn.Module, list[dict[str, Any]]]:
             with mx.stream(chosen):
-                return weights.load_encoder(checkpoint, computed, layer_norm)
+                encoder = weights.load_encoder(checkpoint, computed, layer_norm or "fast")
+                parameters = weights.load_modules(checkpoint)
+                if not native:
+                    return encoder, parameters
+                pack_weights(encoder)
+                return encoder, [{name: np.array(x) for name, x in module.items()} for module in parameters]
 
+        encoder, parameters = worker.run(load)
         return cls(
             checkpoint,
-            worker.run(load),
+            encoder,
+            parameters,
             tokenizer,
             device=chosen,
             compiled=not is_cpu(chosen) if compile is None else compile,
+            native=native,
             name=hub.repository_id(name_or_path),
         )
 
     @property
     def dimension(self) -> int:
-        """The length of a vector."""
-        return int(self.checkpoint.config["hidden_size"])
+        """The length of a vector, where `encode` is not told to cut it."""
+        return self.checkpoint.truncate_dim or self.checkpoint.dimension
 
     @property
     def max_seq_length(self) -> int:
@@ -164,6 +204,8 @@ class EmbeddingModel:
     @property
     def dtype(self) -> mx.Dtype:
         """The dtype that the encoder computes in."""
+        if self.native:
+            return mx.float32
         norm: mx.array = self.encoder["embeddings"].norm.weight
         return norm.dtype
 
@@ -182,10 +224,15 @@ class EmbeddingModel:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+        long_text: LongText = "truncate",
+        chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
         return_info: Literal[False] = False,
-    ) -> Float32: ...
+    ) -> npt.NDArray[Any]: ...
 
     @overload
     def encode(
@@ -196,10 +243,15 @@ class EmbeddingModel:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+        long_text: LongText = "truncate",
+        chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
         return_info: Literal[True],
-    ) -> tuple[Float32, EncodeInfo]: ...
+    ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode(
         self,
@@ -209,10 +261,15 @@ class EmbeddingModel:
         prompt: str | None = None,
         normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: npt.ArrayLike | None = None,
+        calibration_embeddings: npt.ArrayLike | None = None,
+        long_text: LongText = "truncate",
+        chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
         return_info: bool = False,
-    ) -> Float32 | tuple[Float32, EncodeInfo]:
+    ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """Embed texts, batched by length under a token budget, in the order given.
 
         Args:
@@ -221,49 +278,66 @@ class EmbeddingModel:
             prompt: the text to put before each text, instead of a named one.
             normalize_embeddings: True scales vectors to length 1; None and False leave that to the checkpoint.
             truncate_dim: keep the first so many dimensions (Matryoshka), before any normalisation.
+            output_dtype: "float32", "float16"; "int8" or "uint8", each dimension's range cut into 256 steps; "binary"
+                or "ubinary", the signs, eight to a byte. The bytes of sentence-transformers' `quantize_embeddings`.
+            ranges: [2, D], for "int8" and "uint8": the least and the largest value of each dimension.
+            calibration_embeddings: [M, D] float32 vectors of typical texts, to take the ranges from instead.
+            long_text: what becomes of a text beyond max_seq_length: "truncate" embeds its beginning; "mean_of_chunks"
+                all of it, by the mean of its chunks' vectors, weighted by their tokens, and scaled to length 1 where
+                vectors are; "error" raises ValueError.
+            chunk_overlap: the tokens that a chunk shares with the one before. None is an eighth of what fits into one.
             batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes vectors.
             show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
             return_info: also return an `EncodeInfo`.
 
         Returns:
-            numpy float32: [N, D], [D] for a single string, [0, D] for no texts.
+            numpy, of output_dtype: [N, D], [D] for a single string, [0, D] for no texts; D is ceil(D / 8) in binary.
 
         Raises:
             TypeError: a text that is no string; its index is named. In a list, before anything runs.
-            ValueError: an unknown prompt name, or an option out of range.
+            ValueError: an unknown prompt name, an option out of range, int8 or uint8 without calibration, or a text
+                that is too long where long_text is "error"; its index is named.
         """
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else _checked(texts)
         prefix = self._prompt(prompt_name, prompt)
         dim = self._truncate_dim(truncate_dim)
-        budget = self._batch_tokens(batch_tokens)
-        skip = 0 if self.checkpoint.include_prompt else self.tokenizer.prompt_length(prefix)
+        found_ranges = checked_ranges(output_dtype, dim, ranges, calibration_embeddings)
+        overlap = self._overlap(long_text, chunk_overlap, prefix)
+        budget = self.budget(batch_tokens)
+        skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
         unit = bool(normalize_embeddings) or self.checkpoint.normalize
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         result = _Result()
-        with _progress(show_progress_bar, total) as advance:
-            pending: list[Future[Float32]] = []
+        with progress(show_progress_bar, total) as advance:
+            pending: list[Callable[[], Float32]] = []
             stop = threading.Event()
             try:
                 for window in _windows(texts):
-                    tokens = self.tokenizer(window, prefix)
-                    warn_truncated(tokens.counts, self.max_seq_length)
+                    tokens = self.tokenizer(window, prefix, overlap)
+                    if long_text == "error":
+                        self._check_lengths(tokens.counts, sum(map(len, result.counts)))
+                    elif long_text == "truncate":
+                        warn_truncated(tokens.counts, self.max_seq_length)
                     result.counts.append(tokens.counts)
+                    result.chunks.append(tokens.chunks)
                     batches = pack(tokens.ids, budget, bucketed=self.compiled)
-                    work = partial(self._run, batches, len(window), skip, dim, unit, stop, advance)
-                    pending.append(worker.submit(work))
+                    work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
+                    pending.append(self.start(work))
                     if len(pending) > 1:
-                        result.vectors.append(pending.pop(0).result())
-                result.vectors += [run.result() for run in pending]
+                        result.vectors.append(pending.pop(0)())
+                result.vectors += [finish() for finish in pending]
             except BaseException:
                 stop.set()
                 raise
         vectors = np.concatenate(result.vectors) if result.vectors else np.zeros((0, dim), dtype=np.float32)
+        vectors = quantize(vectors, output_dtype, found_ranges)
         output = vectors[0] if single else vectors
         if not return_info:
             return output
-        counts = np.concatenate(result.counts) if result.counts else np.zeros(0, dtype=np.int32)
-        return output, EncodeInfo(counts, counts > self.max_seq_length)
+        none = np.zeros(0, dtype=np.int32)
+        counts, chunks = (np.concatenate(x) if x else none for x in (result.counts, result.chunks))
+        return output, EncodeInfo(counts, (counts > self.max_seq_length) & (chunks == 1), chunks)
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Any:
         """`encode` with the checkpoint's "query" prompt, where it has one and no other is given."""
@@ -290,55 +364,81 @@ class EmbeddingModel:
         counts = [self.tokenizer(window).counts for window in _windows(texts)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
+    def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin `work`; what comes back waits for its result. Native kernels need no thread of their own."""
+        if not self.native:
+            return worker.submit(work).result
+        result = work()
+        return lambda: result
+
     def _run(
         self,
         batches: Iterable[Batch],
-        texts: int,
+        tokens: Tokens,
         skip: int,
         dim: int,
         unit: bool,
         stop: threading.Event,
         advance: Callable[[int], Any],
     ) -> Float32:
-        """On the worker: the vectors of one window. A batch is read back while the next one runs."""
-        vectors = np.empty((texts, dim), dtype=np.float32)
+        """The vectors of one window."""
+        vectors = np.empty((len(tokens.ids), dim), dtype=np.float32)
+        split = len(tokens.ids) > len(tokens.counts)
 
-        def read(batch: Batch, out: mx.array) -> None:
-            vectors[batch.texts] = np.array(out)[: len(batch.texts)]
-            advance(len(batch.texts))
+        def read(batch: Batch, out: Any) -> None:
+            vectors[batch.texts] = np.asarray(out)[: len(batch.texts)]
+            if not split:
+                advance(len(batch.texts))
 
+        self.run(batches, lambda batch: self.forward(batch, skip, dim, unit), read, stop)
+        if split:
+            advance(len(tokens.counts))
+        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit)
+
+    def run(
+        self,
+        batches: Iterable[Batch],
+        forward: Callable[[Batch], Any],
+        read: Callable[[Batch, Any], None],
+        stop: threading.Event,
+    ) -> None:
+        """Compute each batch and read it. On the worker, one is read back while the next one runs."""
+        if self.native:
+            for batch in batches:
+                read(batch, forward(batch))
+            return
         running: tuple[Batch, mx.array] | None = None
         with mx.stream(self.device):
             for batch in batches:
                 if stop.is_set():
                     break
-                out = self.forward(batch, skip, dim, unit)
+                out = forward(batch)
                 mx.async_eval(out)  # type: ignore[no-untyped-call]
                 if running is not None:
                     read(*running)
                 running = (batch, out)
             if running is not None:
                 read(*running)
-        return vectors
 
-    def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> mx.array:
-        """The lazy vectors [n, dim] of one batch, fillers included; for use on the worker thread only."""
-        return self._forward(
-            mx.array(batch.input_ids),
-            mx.array(batch.cu_seqlens),
-            batch.max_seqlen,
-            skip,
-            dim or self.dimension,
-            unit,
-        )
+    def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> Any:
+        """The vectors [n, dim] of one batch, fillers included.
 
-    def _embed(
-        self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, skip: int, dim: int, unit: bool
-    ) -> mx.array:
-        """Ids to vectors as one graph: encoder, pooling, Matryoshka truncation, normalisation; float32 at the end."""
-        hidden = self.encoder(input_ids, cu_seqlens, max_seqlen).astype(mx.float32)
-        vectors = POOLING[self.checkpoint.pooling](hidden, cu_seqlens, max_seqlen, skip)[:, :dim]
-        return normalize(vectors) if unit else vectors
+        A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
+        """
+        arrays: tuple[Any, Any] = (batch.input_ids, batch.cu_seqlens)
+        if not self.native:
+            arrays = (mx.array(batch.input_ids), mx.array(batch.cu_seqlens))
+        return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
+
+    def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
+        """Ids to vectors: encoder, pooling, modules, Matryoshka truncation, normalisation; float32 at the end."""
+        hidden = self.encoder(input_ids, cu_seqlens, max_seqlen)
+        if not self.native:
+            hidden = hidden.astype(mx.float32)
+        vectors = self.checkpoint.pooling(hidden, cu_seqlens, max_seqlen, skip)
+        for module, parameters in zip(self.checkpoint.modules, self.parameters, strict=True):
+            vectors = module(vectors, parameters)
+        return normalize(vectors[:, :dim]) if unit else vectors[:, :dim]
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is not None:
@@ -362,16 +462,49 @@ class EmbeddingModel:
     def _truncate_dim(self, truncate_dim: int | None) -> int:
         if truncate_dim is None:
             return self.dimension
-        if not 1 <= truncate_dim <= self.dimension:
-            raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{self.dimension}, the model's dimension.")
+        whole = self.checkpoint.dimension
+        if not 1 <= truncate_dim <= whole:
+            raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
 
-    def _batch_tokens(self, batch_tokens: int | None) -> int:
+    def _overlap(self, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
+        """The overlap of chunks in tokens; None where texts are not split."""
+        if long_text not in LONG_TEXTS:
+            raise ValueError(f"long_text {long_text!r} is not one of {', '.join(LONG_TEXTS)}.")
+        if long_text != "mean_of_chunks":
+            return None
+        room = self.tokenizer.room(prefix)
+        overlap = max(room, 0) // 8 if chunk_overlap is None else chunk_overlap
+        if not 0 <= overlap < room:
+            raise ValueError(
+                f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."
+            )
+        return overlap
+
+    def _check_lengths(self, counts: npt.NDArray[np.int32], first: int) -> None:
+        if (counts > self.max_seq_length).any():
+            index = int(np.argmax(counts > self.max_seq_length))
+            raise ValueError(
+                f"texts[{first + index}] has {counts[index]} tokens, and the model takes {self.max_seq_length}; "
+                'cut it, or pass long_text="mean_of_chunks" or "truncate".'
+            )
+
+    def budget(self, batch_tokens: int | None) -> int:
+        """The tokens of a batch: those asked for, or what suits the device."""
         if batch_tokens is None:
             return CPU_BATCH_TOKENS if is_cpu(self.device) else GPU_BATCH_TOKENS
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
         return batch_tokens
+
+
+@cache
+def _native_kernels() -> bool:
+    """Whether the native CPU kernels are here; where they are not, says so once."""
+    reason = cpu.why_unavailable()
+    if reason:
+        warnings.warn(f"{reason} Until then models run on MLX's own CPU ops, tens of times slower.", stacklevel=4)
+    return not reason
 
 
 def _max_seq_length(wanted: int | None, checkpoint: Checkpoint, limit: int) -> int:
@@ -421,7 +554,7 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], Any]]:
+def progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], Any]]:
     """A tqdm bar over texts, or nothing; gives the function that advances it."""
     if not (logger.isEnabledFor(logging.INFO) if show is None else show):
         yield lambda done: None

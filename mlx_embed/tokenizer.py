@@ -20,12 +20,16 @@ class Tokens:
     """The token ids of some texts, and how long the texts were.
 
     Attributes:
-        ids: one list a text, special tokens included, none longer than max_length.
-        counts: int32 [n], each text's tokens before truncation.
+        ids: one list a text, special tokens included, none longer than max_length; one a chunk, where texts are split.
+        counts: int32 [n], each text's tokens, special ones included, before truncation or splitting.
+        chunks: int32 [n], the lists of each text.
+        weights: float32, one a list: its tokens without special ones and prompt.
     """
 
     ids: list[list[int]]
     counts: npt.NDArray[np.int32]
+    chunks: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
 
 
 class Tokenizer:
@@ -37,7 +41,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if checkpoint.do_lower_case:
-            self._lowercase()
+            _lowercase(self._tokenizer)
         self.max_length = max_length
         self._cut_left = checkpoint.truncation_side == "left"
         self._prefix, self._suffix = self._special_tokens()
@@ -47,14 +51,33 @@ class Tokenizer:
                 f"{len(self._prefix) + len(self._suffix)} special tokens."
             )
 
-    def __call__(self, texts: Sequence[str], prompt: str = "") -> Tokens:
-        """Token ids of each `prompt + text`, in parallel."""
+    def __call__(self, texts: Sequence[str], prompt: str = "", overlap: int | None = None) -> Tokens:
+        """Token ids of each `prompt + text`, in parallel, cut to max_length.
+
+        With `overlap`, a longer text is split instead, into chunks that share so many tokens with the one before, each
+        with the prompt in front.
+        """
         contents = self._encode([prompt + text for text in texts] if prompt else texts)
         special = len(self._prefix) + len(self._suffix)
-        room = self.max_length - special
-        ids = [self._prefix + self._cut(content, room) + self._suffix for content in contents]
         counts = np.fromiter((len(content) + special for content in contents), dtype=np.int32, count=len(contents))
-        return Tokens([row or [0] for row in ids], counts)
+        if overlap is None:
+            room = self.max_length - special
+            rows = [[self._cut(content, room)] for content in contents]
+            head = 0
+        else:
+            head = max(self.prompt_length(prompt) - len(self._prefix), 0)
+            rows = [self._split(content, head, overlap) for content in contents]
+        ids = [self._prefix + part + self._suffix for row in rows for part in row]
+        return Tokens(
+            [row or [0] for row in ids],
+            counts,
+            np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows)),
+            np.array([len(part) - head for row in rows for part in row], dtype=np.float32),
+        )
+
+    def room(self, prompt: str = "") -> int:
+        """How many tokens of a text fit into max_length beside special tokens and a prompt."""
+        return self.max_length - len(self._suffix) - (self.prompt_length(prompt) or len(self._prefix))
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
@@ -68,6 +91,13 @@ class Tokenizer:
         if len(content) <= room:
             return content
         return content[len(content) - room :] if self._cut_left else content[:room]
+
+    def _split(self, content: list[int], head: int, overlap: int) -> list[list[int]]:
+        """Windows of a text's tokens behind its first `head`, a prompt's, which every window gets."""
+        room = self.max_length - len(self._prefix) - len(self._suffix) - head
+        last = max(len(content) - head - room, 0)
+        starts = range(head, head + last + room - overlap, room - overlap)
+        return [content[:head] + content[start : start + room] for start in starts]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         try:
@@ -86,12 +116,27 @@ class Tokenizer:
                 return whole[:before], whole[before + len(plain) :]
         raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
 
-    def _lowercase(self) -> None:
-        present = self._tokenizer.normalizer
-        if present is None:
-            self._tokenizer.normalizer = normalizers.Lowercase()
-        elif "lowercase" not in str(present).lower() or "lowercase=False" in str(present):
-            self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
+
+class PairTokenizer:
+    """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit."""
+
+    def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
+        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
+        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        self._tokenizer.no_padding()
+        if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
+            raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
+        self._tokenizer.enable_truncation(max_length, direction=checkpoint.truncation_side)
+        if checkpoint.do_lower_case:
+            _lowercase(self._tokenizer)
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
+        try:
+            encodings = self._tokenizer.encode_batch(list(pairs))
+        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
+            encodings = self._tokenizer.encode_batch([(_well_formed(a), _well_formed(b)) for a, b in pairs])
+        return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]
 
 
 class TruncationWarning(UserWarning):
@@ -114,6 +159,14 @@ def warn_truncated(counts: npt.NDArray[Any], max_length: int) -> None:
             TruncationWarning,
             stacklevel=4,
         )
+
+
+def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
+    present = tokenizer.normalizer
+    if present is None:
+        tokenizer.normalizer = normalizers.Lowercase()
+    elif "lowercase" not in str(present).lower() or "lowercase=False" in str(present):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
 
 
 def _read(path: Path) -> tokenizers.Tokenizer:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +14,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_embed.architectures import architecture
-from mlx_embed.architectures.base import LayerNormKind
+from mlx_embed.architectures.norm import LayerNormKind
 from mlx_embed.config import Checkpoint, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
+from mlx_embed.modules import Dense, LayerNorm, Module, Normalize
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,7 +26,8 @@ MLX_FORMAT = {"format": "mlx"}
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
 _FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
-_FUSED = re.compile(r"^(.*\.)q\.(weight|bias)$")
+# Linear layers that run as one, joined in this order.
+_FUSED = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     if quantization is not None:
         quantize(encoder, *_quantization(quantization))
     expected = dict(tree_flatten(encoder.parameters()))
-    _check(checkpoint.transformer, sources, expected, () if is_mlx else module.RENAMES)
-    files: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors}
+    # Architectures know several layouts' names: what is missing is named in this checkpoint's.
+    spoken = [pair for pair in module.RENAMES if any(pair[0] in tensor.name for tensor in tensors)]
+    _check(checkpoint.transformer, sources, expected, [] if is_mlx else spoken)
+    loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors}
     parameters = []
     for name, parts in sources.items():
-        arrays = [files[part.file][part.name] for part in parts]
+        arrays = [loaded[part.file][part.name] for part in parts]
         array = arrays[0] if len(arrays) == 1 else mx.concatenate(arrays)
         if dtype is not None and mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
@@ -75,6 +79,67 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     encoder.eval()
     mx.eval(encoder.parameters())
     return encoder
+
+
+def load_modules(checkpoint: Checkpoint) -> list[dict[str, mx.array]]:
+    """The weights of each of the checkpoint's modules, float32, evaluated; none for one that has no weights.
+
+    Raises:
+        CheckpointError: a file that is missing or broken; a tensor that is missing, unexpected or of another shape.
+    """
+    return [_load_module(module) for module in checkpoint.modules]
+
+
+def _load_module(module: Module) -> dict[str, mx.array]:
+    if isinstance(module, Normalize):
+        return {}
+    tensors = {tensor.name: tensor for tensor in read_headers(module.folder)[0]}
+    if tensors.keys() != module.shapes.keys():
+        raise CheckpointError(
+            f"{module.folder} has the tensors {', '.join(sorted(tensors)) or 'none'}, where its config.json means "
+            f"{', '.join(sorted(module.shapes))}."
+        )
+    return _read_parameters(tensors, module.shapes)
+
+
+def _read_parameters(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, mx.array]:
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape or tensors[name].dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{tensors[name]} is {tensors[name].dtype} {tensors[name].shape}, where its config.json means "
+                f"floats {shape}."
+            )
+    loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors.values()}
+    parameters = {name: loaded[tensor.file][tensor.name].astype(mx.float32) for name, tensor in tensors.items()}
+    mx.eval(parameters)
+    return parameters
+
+
+def load_head(checkpoint: Checkpoint, hidden_size: int) -> list[tuple[Module, dict[str, mx.array]]]:
+    """The layers of a sequence classifier's head and their weights, float32, evaluated; the last gives the labels.
+
+    Raises:
+        CheckpointError: a layer that is missing, or whose shape does not fit the one before.
+    """
+    module = architecture(checkpoint.config)
+    folder = checkpoint.transformer
+    tensors = {_stripped(tensor.name, module): tensor for tensor in read_headers(folder)[0]}
+    head: list[tuple[Module, dict[str, mx.array]]] = []
+    dimension = hidden_size
+    for layer, activation in module.HEAD:
+        weight, bias = (tensors.get(f"{layer}.{part}") for part in ("weight", "bias"))
+        if weight is None:
+            raise CheckpointError(f"{folder} has no tensor {layer}.weight; is it a reranker (sequence classifier)?")
+        kind: Module
+        if activation == "LayerNorm":
+            kind = LayerNorm(folder, dimension, bias=bias is not None, eps=checkpoint.config.get("norm_eps", 1e-5))
+        else:
+            kind = Dense(folder, dimension, weight.shape[0] if weight.shape else 0, activation, bias=bias is not None)
+            dimension = kind.out_features
+        parts = {"weight": weight} | ({} if bias is None else {"bias": bias})
+        named = {name: parts[name.rpartition(".")[2]] for name in kind.shapes}
+        head.append((kind, _read_parameters(named, kind.shapes)))
+    return head
 
 
 def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
@@ -97,7 +162,7 @@ def read_headers(folder: Path) -> tuple[list[Tensor], bool]:
     """The tensors of a folder's safetensors files, checked against the files' sizes; and whether names are MLX's."""
     tensors: list[Tensor] = []
     mlx_flags = set()
-    for path in _files(folder):
+    for path in files(folder):
         found, metadata = _read_header(path)
         tensors += found
         mlx_flags.add(metadata.get("format") == MLX_FORMAT["format"])
@@ -108,7 +173,8 @@ def read_headers(folder: Path) -> tuple[list[Tensor], bool]:
     return tensors, mlx_flags == {True}
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: model.safetensors, or the shards of its index."""
     if (folder / FILE).is_file():
         return [folder / FILE]
     if (folder / INDEX).is_file():
@@ -164,13 +230,17 @@ def _read_header(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
     return tensors, metadata if isinstance(metadata, dict) else {}
 
 
+def _stripped(name: str, module: ModuleType) -> str:
+    for prefix in ("0.auto_model.", "model.", *module.PREFIXES):
+        name = name.removeprefix(prefix)
+    return name
+
+
 def _rename(tensors: Iterable[Tensor], module: ModuleType) -> dict[str, Tensor]:
     """The checkpoint's names in the architecture's terms, without prefixes and unused heads."""
     renamed: dict[str, Tensor] = {}
     for tensor in tensors:
-        name = tensor.name
-        for prefix in ("0.auto_model.", "model.", *module.PREFIXES):
-            name = name.removeprefix(prefix)
+        name = _stripped(tensor.name, module)
         if name.startswith(module.UNUSED):
             continue
         for old, new in module.RENAMES:
@@ -182,17 +252,16 @@ def _rename(tensors: Iterable[Tensor], module: ModuleType) -> dict[str, Tensor]:
 
 
 def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-    """Join each `q`, `k`, `v` into one `qkv`, in that order."""
+    """Join the layers of each group in _FUSED, where all of one shape are there."""
     fused: dict[str, list[Tensor]] = {}
     taken: set[str] = set()
     for name in tensors:
-        match = _FUSED.match(name)
-        if match is None:
-            continue
-        parts = [f"{match[1]}{part}.{match[2]}" for part in "qkv"]
-        if all(part in tensors and tensors[part].shape == tensors[name].shape for part in parts):
-            fused[f"{match[1]}qkv.{match[2]}"] = [tensors[part] for part in parts]
-            taken.update(parts)
+        for whole, (first, *_) in _FUSED.items():
+            prefix, found, kind = name.rpartition(f".{first}.")
+            parts = [f"{prefix}.{part}.{kind}" for part in _FUSED[whole]]
+            if found and all(part in tensors and tensors[part].shape == tensors[name].shape for part in parts):
+                fused[f"{prefix}.{whole}.{kind}"] = [tensors[part] for part in parts]
+                taken.update(parts)
     return fused | {name: [tensor] for name, tensor in tensors.items() if name not in taken}
 
 
@@ -217,12 +286,12 @@ def _check(
     folder: Path,
     sources: Mapping[str, list[Tensor]],
     expected: Mapping[str, mx.array],
-    renames: Iterable[tuple[str, str]],
+    renames: Sequence[tuple[str, str]],
 ) -> None:
     missing = [_original(name, renames) for name in sorted(expected.keys() - sources.keys())]
     if missing:
-        files = ", ".join(path.name for path in _files(folder))
-        raise CheckpointError(f"{folder} lacks {_some(missing)} in {files}, which the architecture needs.")
+        names = ", ".join(path.name for path in files(folder))
+        raise CheckpointError(f"{folder} lacks {_some(missing)} in {names}, which the architecture needs.")
     unexpected = sorted(sources.keys() - expected.keys())
     if unexpected:
         raise CheckpointError(
@@ -245,11 +314,11 @@ def _part_shape(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
     return (shape[0] // parts, *shape[1:])
 
 
-def _original(name: str, renames: Iterable[tuple[str, str]]) -> str:
-    """The checkpoint's name for one of the encoder's; of a fused `qkv`, its three parts' names."""
-    renames = list(renames)
-    if renames and ".qkv." in name:
-        return ", ".join(_original(name.replace(".qkv.", f".{part}."), renames) for part in "qkv")
+def _original(name: str, renames: Sequence[tuple[str, str]]) -> str:
+    """The checkpoint's name for one of the encoder's; of a fused one, its parts' names."""
+    for whole, parts in _FUSED.items():
+        if renames and f".{whole}." in name and not any(new.endswith(f"{whole}.") for _, new in renames):
+            return ", ".join(_original(name.replace(f".{whole}.", f".{part}."), renames) for part in parts)
     for old, new in reversed(renames):
         if not old.startswith("LayerNorm."):  # gamma and beta: old spellings
             name = name.replace(new, old)

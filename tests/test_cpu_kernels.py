@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,6 +213,19 @@ def test_attention(head_dim: int, lengths: list[int]) -> None:
     close(cpu.attention(qkv, cu, heads, scale, relative), wanted)
 
 
+def test_softmax_is_exact_to_rounding() -> None:
+    scores = np.linspace(-30, 30, 4001)
+    qkv = np.zeros((2 * 4001, 3), np.float32)
+    qkv[:, 0] = 1
+    qkv[::2, 1] = scores
+    qkv[::2, 2] = 1
+    cu = np.arange(0, 2 * 4001 + 1, 2, dtype=np.int32)
+    wanted = 1 / (1 + np.exp(-qkv[::2, 1].astype(np.float64)))
+    # A score of 30 is itself rounded to 1e-6 of e^30.
+    tolerance = 4e-7 + 1e-7 * abs(scores)
+    assert (abs(cpu.attention(qkv, cu, 1, 1.0)[::2, 0] / wanted - 1) <= tolerance).all()
+
+
 @pytest.mark.parametrize("window", [0, 1, 5, 64, 600])
 def test_attention_in_a_window(window: int, threads: int) -> None:
     g = rng(window, 7)
@@ -382,7 +396,10 @@ def test_nan_stays_in_its_sequence() -> None:
 
 
 def _forward_in_child(queue: "multiprocessing.Queue[bytes]", x: np.ndarray, cu: np.ndarray) -> None:
-    queue.put(layer(x, cu, some_weights()).tobytes())
+    result = layer(x, cu, some_weights())
+    tasks = Path("/proc/self/task")
+    started = sum(1 for _ in tasks.iterdir()) > 2 if tasks.exists() else True  # more than this and the queue's
+    queue.put(result.tobytes() if started else b"")
 
 
 def test_a_forked_child_works(isa: str) -> None:

@@ -16,14 +16,17 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "cli",
     "compare",
+    "environment",
     "__init__",
     "convert",
     "model",
+    "quantization",
     "tokenizer",
     "batching",
     "weights",
     "config",
     "architectures",
+    "modules",
     "pooling",
     "similarity",
     "hub",
@@ -77,7 +80,16 @@ def test_exported_members() -> None:
         "__version__",
         "convert",
     }
-    assert set(custom_kernels.__all__) == {"attention", "gelu", "gelu_tanh", "layer_norm"}
+    assert set(custom_kernels.__all__) == {
+        "attention",
+        "embedding_norm",
+        "gelu",
+        "gelu_tanh",
+        "layer_norm",
+        "mean_pool",
+        "rope",
+        "use_kernels",
+    }
 
 
 def test_import_loads_nothing_heavy() -> None:

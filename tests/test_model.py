@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from custom_kernels import cpu
 from mlx_embed import EmbeddingModel, model
 from tests.conftest import DATA
 
@@ -265,22 +266,36 @@ def test_an_error_does_not_spoil_the_model(tiny_bert: EmbeddingModel, monkeypatc
     assert np.array_equal(tiny_bert.encode(RAGGED), expected)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_gets_a_clear_error(tiny_bert: EmbeddingModel) -> None:
-    tiny_bert.encode("started")
-    queue = multiprocessing.get_context("fork").SimpleQueue()
+def in_a_forked_child(work: Callable[[], object]) -> object:
+    """What `work` returns, or the error that it raises, in a child made by fork."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
 
     def child() -> None:
         try:
-            tiny_bert.encode("a")
+            queue.put(work())
         except RuntimeError as error:
-            queue.put(str(error))
+            queue.put(error)
 
-    process = multiprocessing.get_context("fork").Process(target=child)
+    process = context.Process(target=child)
     process.start()
-    process.join(20)
-    assert process.exitcode == 0
-    assert "forked" in queue.get()
+    result = queue.get(timeout=30)
+    process.join(30)
+    return result
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_gets_a_clear_error_from_mlx() -> None:
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", kernels=False)
+    model.encode("started")
+    error = in_a_forked_child(lambda: model.encode("a"))
+    assert "forked" in str(error)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not cpu.available(), reason="needs fork and the native kernels")
+def test_a_forked_child_may_use_a_native_model(tiny_bert: EmbeddingModel) -> None:
+    expected = tiny_bert.encode(RAGGED)
+    assert np.array_equal(in_a_forked_child(lambda: tiny_bert.encode(RAGGED)), expected)
 
 
 def test_the_process_ends_cleanly() -> None:

@@ -555,7 +555,12 @@ def _quotas(root: Path) -> list[tuple[int, int]]:
 
 
 def _at(array: npt.NDArray[Any] | None) -> int | None:
-    return None if array is None else array.__array_interface__["data"][0]
+    if array is None:
+        return None
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    except (TypeError, ValueError):  # read-only or empty; this way takes three times as long
+        return int(array.__array_interface__["data"][0])
 
 
 def _floats(op: str, name: str, array: Any, shape: tuple[int | None, ...]) -> None:

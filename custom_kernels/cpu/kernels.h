@@ -32,7 +32,7 @@ struct Kernels {
   const char* name;
   int64_t tile_rows, panel;
   void (*pack)(const float* weight, int64_t n, int64_t depth, float* out);
-  size_t (*gemm_scratch)(int64_t m);  // in floats, as all scratch sizes
+  size_t (*gemm_scratch)(int64_t m, int64_t depth);  // in floats, as all scratch sizes
   void (*gemm)(const Gemm&, float* scratch);
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention&, float* scratch);

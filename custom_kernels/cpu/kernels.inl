@@ -67,6 +67,12 @@ ALWAYS_INLINE Vec first_n(Vec v, int64_t n, Vec rest) {
 }
 #endif
 
+ALWAYS_INLINE Vec load_up_to(const float* p, int64_t n) { return n >= VL ? load(p) : load_n(p, n); }
+ALWAYS_INLINE void store_up_to(float* p, Vec v, int64_t n) {
+  if (n >= VL) store(p, v);
+  else store_n(p, v, n);
+}
+
 template <int64_t... I> struct Lanes {};
 template <int64_t N, int64_t... I> struct MakeLanes : MakeLanes<N - 1, N - 1, I...> {};
 template <int64_t... I> struct MakeLanes<0, I...> { typedef Lanes<I...> type; };
@@ -88,13 +94,6 @@ ALWAYS_INLINE float sum(Vec v) {
   v += rotate<1>(v, AllLanes{});
   return v[0];
 }
-ALWAYS_INLINE float greatest(Vec v) {
-  if constexpr (VL >= 16) v = vmax(rotate<8>(v, AllLanes{}), v);
-  if constexpr (VL >= 8) v = vmax(rotate<4>(v, AllLanes{}), v);
-  v = vmax(rotate<2>(v, AllLanes{}), v);
-  v = vmax(rotate<1>(v, AllLanes{}), v);
-  return v[0];
-}
 
 // One butterfly of a transpose: swaps the off-diagonal S x S blocks of rows a and b = a + S.
 template <int64_t S, int64_t... I> ALWAYS_INLINE void butterfly(Vec& a, Vec& b, Lanes<I...>) {
@@ -113,6 +112,26 @@ ALWAYS_INLINE void transpose(Vec (&rows)[VL]) {
   if constexpr (VL >= 8) butterflies<4>(rows);
   butterflies<2>(rows);
   butterflies<1>(rows);
+}
+
+struct Plus {
+  ALWAYS_INLINE Vec operator()(Vec a, Vec b) const { return a + b; }
+};
+struct Greater {
+  ALWAYS_INLINE Vec operator()(Vec a, Vec b) const { return vmax(a, b); }
+};
+// Each of VL vectors reduced to one number, in its lane of the result.
+template <class Op> ALWAYS_INLINE Vec across(const Vec* rows) {
+  Vec v[VL];
+  UNROLL
+  for (int64_t i = 0; i < VL; i++) v[i] = rows[i];
+  transpose(v);
+  UNROLL
+  for (int64_t step = 1; step < VL; step *= 2) {
+    UNROLL
+    for (int64_t i = 0; i < VL; i += 2 * step) v[i] = Op{}(v[i], v[i + step]);
+  }
+  return v[0];
 }
 
 // out[c * width + r] = x[r * stride + c] * scale. A last group of fewer than VL rows still writes whole vectors,
@@ -153,6 +172,31 @@ ALWAYS_INLINE Vec exponential(Vec x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   return (Vec)((Ints)p + ((Ints)t << 23));
+}
+constexpr float LOG2_E = 1.44269504088896341f;
+// 2^x for x <= 127, exact to 2e-7 of itself, and 0 below the least normal number.
+ALWAYS_INLINE Vec power_of_two(Vec x) {
+#if defined(__AVX512F__)
+  x = vmax(splat(-200.0f), x);
+  const Vec k = (Vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  const Vec whole = x, magic = splat(12582912.0f);
+  x = vmax(splat(-126.0f), x);
+  const Vec t = x + magic, k = t - magic;
+#endif
+  const Vec r = x - k;
+  Vec p = splat(1.3276473e-3f);
+  p = p * r + 9.6755419e-3f;
+  p = p * r + 5.5507131e-2f;
+  p = p * r + 0.24022120f;
+  p = p * r + 0.69314694f;
+  p = p * r + 1.0000001f;
+#if defined(__AVX512F__)
+  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)k);
+#else
+  p = (Vec)((Ints)p + ((Ints)t << 23));
+  return whole < splat(-126.0f) ? Vec{} : p;
+#endif
 }
 ALWAYS_INLINE Vec reciprocal(Vec x) {
 #if defined(__AVX512F__)
@@ -196,15 +240,15 @@ template <int A> ALWAYS_INLINE Vec activate(Vec x) {
 
 // ------------------------------------------------------------------ matrix product
 
-// acc[i][:] += sum over k of a[i * ROW + k * STEP] * b[k][:]
-template <int64_t M, int64_t ROW, int64_t STEP>
-ALWAYS_INLINE void multiply(const float* __restrict a, const float* __restrict b, int64_t depth, Vec (&acc)[M][NV]) {
+// acc[i][:] += sum over k of a[i * ROW + k * STEP] * b[k][:], `each(k)` done on the way
+template <int64_t M, int64_t ROW, int64_t STEP, class Each>
+ALWAYS_INLINE void multiply(const float* __restrict a, const float* __restrict b, int64_t depth, Vec (&acc)[M][NV],
+                            const Each& each) {
   for (int64_t k = 0; k < depth; k++, a += STEP, b += NR) {
     Vec right[NV];
     UNROLL
     for (int64_t j = 0; j < NV; j++) right[j] = *(const Vec*)(b + j * VL);
-    UNROLL
-    for (int64_t j = 0; j < NR; j += 16) __builtin_prefetch(b + 16 * NR + j);
+    each(b);
     UNROLL
     for (int64_t i = 0; i < M; i++) {
       Vec left = splat(a[i * ROW]);
@@ -213,13 +257,25 @@ ALWAYS_INLINE void multiply(const float* __restrict a, const float* __restrict b
     }
   }
 }
+ALWAYS_INLINE void nothing(const float*) {}
+
+// What a tile fetches for the block of B that comes next, so that memory is read while this one is multiplied.
+struct Ahead {
+  const float* from;
+  int64_t step;  // floats for each k
+};
 
 // C tile of M rows and n <= NR columns from a block of A stored [depth][M]; added to C unless `first`.
 template <int64_t M>
 __attribute__((noinline)) void gemm_tile(const float* a, const float* b, int64_t depth, float* c, int64_t ldc,
-                                         int64_t n, bool first) {
+                                         int64_t n, bool first, Ahead ahead) {
   Vec acc[M][NV] = {};
-  multiply<M, 1, M>(a, b, depth, acc);
+  multiply<M, 1, M>(a, b, depth, acc, [&](const float* here) __attribute__((always_inline)) {
+    UNROLL
+    for (int64_t j = 0; j < NR; j += 16) __builtin_prefetch(here + 16 * NR + j);
+    __builtin_prefetch(ahead.from, 0, 2);
+    ahead.from += ahead.step;
+  });
   if (n == NR) {
     UNROLL
     for (int64_t i = 0; i < M; i++) {
@@ -238,7 +294,7 @@ __attribute__((noinline)) void gemm_tile(const float* a, const float* b, int64_t
       store_n(p, first ? acc[i][j] : acc[i][j] + load_n(p, valid), valid);
     }
 }
-typedef void (*GemmTile)(const float*, const float*, int64_t, float*, int64_t, int64_t, bool);
+typedef void (*GemmTile)(const float*, const float*, int64_t, float*, int64_t, int64_t, bool, Ahead);
 constexpr GemmTile GEMM_TILES[] = {
     nullptr,      gemm_tile<1>, gemm_tile<2>, gemm_tile<3>, gemm_tile<4>,
     gemm_tile<5>, gemm_tile<6>,
@@ -282,30 +338,48 @@ void pack(const float* weight, int64_t n, int64_t depth, float* out) {
   }
 }
 
-size_t gemm_scratch(int64_t m) { return (size_t)(m * DEPTH_BLOCK + VL); }
+ALWAYS_INLINE bool few(int64_t rows) { return rows <= 3 * MR; }
 
+size_t gemm_scratch(int64_t m, int64_t depth) { return (size_t)(m * (few(m) ? depth : smaller(depth, DEPTH_BLOCK)) + VL); }
+
+// Blocks of depth go by outside the panels, so that a block of A stays in the cache; for few rows inside, so that B
+// is read from end to end.
 void gemm(const Gemm& g, float* scratch) {
-  const int64_t tiles = ceil_div(g.m, MR);
-  for (int64_t k0 = 0; k0 < g.depth; k0 += DEPTH_BLOCK) {
-    const int64_t depth = smaller(DEPTH_BLOCK, g.depth - k0);
-    const bool last = k0 + depth == g.depth;
+  const int64_t blocks = ceil_div(g.depth, DEPTH_BLOCK), panels = g.panel_end - g.panel_begin;
+  const int64_t tiles = ceil_div(g.m, MR), steps = blocks * panels;
+  const bool b_once = few(g.m);
+  const auto depth_of = [&](int64_t block) { return smaller(DEPTH_BLOCK, g.depth - block * DEPTH_BLOCK); };
+  const auto b_of = [&](int64_t panel, int64_t block) {
+    return g.b + ((g.panel_begin + panel) * g.depth + block * DEPTH_BLOCK) * NR;
+  };
+  const auto pack_a = [&](int64_t block, float* to) {
+    const int64_t depth = depth_of(block);
     for (int64_t t = 0, row = 0; t < tiles; t++) {
       const int64_t rows = (g.m - row) / (tiles - t);
-      transpose_rows(g.a + row * g.lda + k0, g.lda, rows, depth, 1.0f, scratch + row * depth, rows);
+      transpose_rows(g.a + row * g.lda + block * DEPTH_BLOCK, g.lda, rows, depth, 1.0f, to + row * depth, rows);
       row += rows;
     }
-    for (int64_t p = g.panel_begin; p < g.panel_end; p++) {
-      const int64_t column = p * NR, n = smaller(NR, g.n - column);
-      const float* b = g.b + (p * g.depth + k0) * NR;
-      for (int64_t t = 0, row = 0; t < tiles; t++) {
-        const int64_t rows = (g.m - row) / (tiles - t);
-        float* c = g.c + row * g.ldc + column;
-        GEMM_TILES[rows](scratch + row * depth, b, depth, c, g.ldc, n, k0 == 0);
-        if (last && (g.bias || g.activation || g.residual))
-          FINISH[g.activation](c, g.ldc, g.bias ? g.bias + column : nullptr,
-                               g.residual ? g.residual + row * g.ldr + column : nullptr, g.ldr, rows, n);
-        row += rows;
-      }
+  };
+  if (b_once)
+    for (int64_t block = 0; block < blocks; block++) pack_a(block, scratch + g.m * block * DEPTH_BLOCK);
+  for (int64_t step = 0; step < steps; step++) {
+    const int64_t block = b_once ? step % blocks : step / panels, panel = b_once ? step / blocks : step % panels;
+    const int64_t next = smaller(step + 1, steps - 1);
+    if (!b_once && panel == 0) pack_a(block, scratch);
+    const float* a = b_once ? scratch + g.m * block * DEPTH_BLOCK : scratch;
+    const float* b = b_of(panel, block);
+    const float* next_b = b_once ? b_of(next / blocks, next % blocks) : b_of(next % panels, next / panels);
+    const int64_t depth = depth_of(block), column = (g.panel_begin + panel) * NR, n = smaller(NR, g.n - column);
+    const bool last = block == blocks - 1;
+    for (int64_t t = 0, row = 0; t < tiles; t++) {
+      const int64_t rows = (g.m - row) / (tiles - t);
+      float* c = g.c + row * g.ldc + column;
+      GEMM_TILES[rows](a + row * depth, b, depth, c, g.ldc, n, block == 0,
+                       {next_b + depth * NR * t / tiles, NR / tiles});
+      if (last && (g.bias || g.activation || g.residual))
+        FINISH[g.activation](c, g.ldc, g.bias ? g.bias + column : nullptr,
+                             g.residual ? g.residual + row * g.ldr + column : nullptr, g.ldr, rows, n);
+      row += rows;
     }
   }
 }
@@ -319,9 +393,17 @@ struct Block {
   bool first, last;
 };
 
+// Lanes [from, to) of x, and -inf elsewhere.
+ALWAYS_INLINE Vec only(Vec x, int64_t from, int64_t to) {
+  const Vec lowest = splat(-__builtin_inff());
+  x = first_n(x, larger(0, smaller(VL, to)), lowest);
+  return first_n(lowest, larger(0, smaller(VL, from)), x);
+}
+
 template <int64_t M>
 __attribute__((noinline)) void attention_tile(const Attention& a, const Block& block, int64_t row, float* q,
                                               float* strip, float* maxima, float* sums, float* partial) {
+  constexpr int64_t GROUPS = (M + VL - 1) / VL;  // the M rows as lanes of vectors
   const int64_t d = a.head_dim, width = round_up(d, NR);
   // The window's keys for these rows, within the block.
   int64_t from = 0, to = block.count;
@@ -329,84 +411,91 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
     from = larger(0, row - a.window - block.begin) / NR * NR;
     to = smaller(to, row + M + a.window - block.begin);
   }
-  const bool any = from < to;
-  float rescale[M];
-  if (any) {
-    transpose_rows(a.q + row * a.stride, a.stride, M, d, a.scale, q, M);
-    for (int64_t j = from; j < to; j += NR) {
-      Vec acc[M][NV] = {};
-      multiply<M, 1, M>(q, block.keys + j * d, d, acc);
-      UNROLL
-      for (int64_t i = 0; i < M; i++) {
-        UNROLL
-        for (int64_t v = 0; v < NV; v++) store(strip + i * STRIP + j + v * VL, acc[i][v]);
-      }
-    }
-    const Vec lowest = splat(-__builtin_inff());
-    for (int64_t i = 0; i < M; i++) {
-      float* s = strip + i * STRIP;
-      const int64_t query = row + i;
-      if (a.bias) {
-        const float* bias = a.bias_stride ? a.bias + query * a.bias_stride : a.bias + a.length - 1 - query;
-        bias += block.begin;
-        int64_t j = from;
-        for (; j + VL <= to; j += VL) store(s + j, load(s + j) + load(bias + j));
-        if (j < to) store(s + j, load(s + j) + load_n(bias + j, to - j));
-      }
-      int64_t low = from, high = to;
-      if (a.window >= 0) {
-        low = larger(from, query - a.window - block.begin);
-        high = smaller(to, query + a.window + 1 - block.begin);
-        for (int64_t j = from; j < smaller(low, to); j++) s[j] = lowest[0];
-      }
-      for (int64_t j = larger(high, from); j < round_up(to, VL); j++) s[j] = lowest[0];
-      Vec top = load(s + from);
-      for (int64_t j = from + VL; j < to; j += VL) top = vmax(load(s + j), top);
-      const float before = block.first ? lowest[0] : maxima[i];
-      float now = greatest(top);
-      now = before > now ? before : now;
-      // A row with nothing but -inf so far has no maximum to subtract.
-      const float shift = now == lowest[0] ? 0.0f : now;
-      Vec total = {};
-      for (int64_t j = from; j < to; j += VL) {
-        Vec x = load(s + j) - shift;
-        Vec e = exponential(x);
-        e = x < splat(-87.3f) ? Vec{} : e;
-        store(s + j, e);
-        total += e;
-      }
-      rescale[i] = block.first ? 0.0f : exponential(splat(before - shift))[0];
-      sums[i] = (block.first ? 0.0f : sums[i] * rescale[i]) + sum(total);
-      maxima[i] = now;
-    }
-  } else {
-    for (int64_t i = 0; i < M; i++) {
-      rescale[i] = 1.0f;
-      if (block.first) {
-        sums[i] = 0.0f;
-        maxima[i] = -__builtin_inff();
-      }
-    }
+  Vec top[GROUPS * VL], total[GROUPS * VL];
+  for (int64_t i = 0; i < GROUPS * VL; i++) {
+    top[i] = splat(-__builtin_inff());
+    total[i] = Vec{};
   }
-  for (int64_t p = 0; p < width; p += NR) {
+  if (from < to) transpose_rows(a.q + row * a.stride, a.stride, M, d, a.scale * LOG2_E, q, M);
+  for (int64_t j = from; j < to; j += NR) {
     Vec acc[M][NV] = {};
-    if (any) multiply<M, STRIP, 1>(strip + from, block.values + (p * block.count + from * NR), to - from, acc);
-    for (int64_t i = 0; i < M; i++) {
-      const float inverse = 1.0f / sums[i];
-      UNROLL
-      for (int64_t v = 0; v < NV; v++) {
-        const int64_t column = p + v * VL;
-        float* mine = partial + i * width + column;
-        Vec x = block.first ? acc[i][v] : load(mine) * rescale[i] + acc[i][v];
-        if (!block.last) {
-          store(mine, x);
-        } else if (column < d) {
-          float* out = a.out + (row + i) * a.out_stride + column;
-          if (column + VL <= d) store(out, x * inverse);
-          else store_n(out, x * inverse, d - column);
+    multiply<M, 1, M>(q, block.keys + j * d, d, acc, nothing);
+    const bool masked = a.window >= 0 || j + NR > to;
+    if (a.bias || masked) {
+      for (int64_t i = 0; i < M; i++) {
+        const int64_t query = row + i, key = block.begin + j;
+        const float* bias = !a.bias         ? nullptr
+                            : a.bias_stride ? a.bias + query * a.bias_stride + key
+                                            : a.bias + a.length - 1 - query + key;
+        const int64_t low = a.window >= 0 ? query - a.window - key : 0;
+        const int64_t high = smaller(to - j, a.window >= 0 ? query + a.window + 1 - key : NR);
+        for (int64_t v = 0; v < NV; v++) {
+          const int64_t there = to - j - v * VL;
+          if (bias && there > 0) acc[i][v] += LOG2_E * load_up_to(bias + v * VL, there);
+          if (masked) acc[i][v] = only(acc[i][v], low - v * VL, high - v * VL);
         }
       }
     }
+    UNROLL
+    for (int64_t i = 0; i < M; i++) {
+      UNROLL
+      for (int64_t v = 0; v < NV; v++) {
+        store(strip + i * STRIP + j + v * VL, acc[i][v]);
+        top[i] = vmax(acc[i][v], top[i]);
+      }
+    }
+  }
+  float shift[GROUPS * VL], rescale[GROUPS * VL], inverse[GROUPS * VL];
+  for (int64_t g = 0; g < GROUPS; g++) {
+    const int64_t lanes = smaller(VL, M - g * VL);
+    const Vec lowest = splat(-__builtin_inff());
+    const Vec before = block.first ? lowest : load_up_to(maxima + g * VL, lanes);
+    const Vec now = vmax(before, across<Greater>(top + g * VL));
+    // A row with nothing but -inf so far has no maximum to subtract.
+    const Vec by = now == lowest ? Vec{} : now;
+    store_up_to(maxima + g * VL, now, lanes);
+    store(shift + g * VL, by);
+    store(rescale + g * VL, power_of_two(before - by));
+  }
+  for (int64_t i = 0; i < M; i++) {
+    float* s = strip + i * STRIP;
+    const Vec by = splat(shift[i]);
+    Vec t = {};
+    for (int64_t j = from; j < to; j += VL) {
+      const Vec e = power_of_two(load(s + j) - by);
+      store(s + j, e);
+      t += e;
+    }
+    total[i] = t;
+  }
+  for (int64_t g = 0; g < GROUPS; g++) {
+    const int64_t lanes = smaller(VL, M - g * VL);
+    Vec t = across<Plus>(total + g * VL);
+    if (!block.first) t += load_up_to(sums + g * VL, lanes) * load(rescale + g * VL);
+    store_up_to(sums + g * VL, t, lanes);
+    store(inverse + g * VL, 1.0f / t);
+  }
+  for (int64_t p = 0; p < width; p += NR) {
+    Vec acc[M][NV] = {};
+    multiply<M, STRIP, 1>(strip + from, block.values + (p * block.count + from * NR), larger(0, to - from), acc,
+                          nothing);
+    if (block.first && block.last && p + NR <= d) {
+      UNROLL
+      for (int64_t i = 0; i < M; i++) {
+        UNROLL
+        for (int64_t v = 0; v < NV; v++)
+          store(a.out + (row + i) * a.out_stride + p + v * VL, acc[i][v] * inverse[i]);
+      }
+      continue;
+    }
+    for (int64_t i = 0; i < M; i++)
+      for (int64_t v = 0; v < NV; v++) {
+        const int64_t column = p + v * VL;
+        float* mine = partial + i * width + column;
+        const Vec x = block.first ? acc[i][v] : load(mine) * rescale[i] + acc[i][v];
+        if (!block.last) store(mine, x);
+        else if (column < d) store_up_to(a.out + (row + i) * a.out_stride + column, x * inverse[i], d - column);
+      }
   }
 }
 typedef void (*AttentionTile)(const Attention&, const Block&, int64_t, float*, float*, float*, float*, float*);
@@ -468,12 +557,6 @@ void attention(const Attention& a, float* scratch) {
 }
 
 // ------------------------------------------------------------------ rows
-
-ALWAYS_INLINE Vec load_up_to(const float* p, int64_t n) { return n >= VL ? load(p) : load_n(p, n); }
-ALWAYS_INLINE void store_up_to(float* p, Vec v, int64_t n) {
-  if (n >= VL) store(p, v);
-  else store_n(p, v, n);
-}
 
 void layer_norm(const float* x, const float* residual, const float* weight, const float* bias, float eps, int64_t rows,
                 int64_t width, float* y) {

@@ -61,7 +61,7 @@ Gemm product(const float* x, int64_t rows, const Packed& w, float* y) {
   return {x, w.weight, w.bias, nullptr, y, w.depth, 0, w.n, rows, w.n, w.depth, 0, w.panels(), IDENTITY};
 }
 
-void run(const Gemm& g) { kernels->gemm(g, scratch(kernels->gemm_scratch(g.m))); }
+void run(const Gemm& g) { kernels->gemm(g, scratch(kernels->gemm_scratch(g.m, g.depth))); }
 
 void linear(const float* x, int64_t rows, const Packed& w, int activation, const float* residual, float* y) {
   const int64_t panels = w.panels(), threads = thread_count();
@@ -293,7 +293,7 @@ EXPORT int mlx_embed_feed_forward(const float* x, int64_t rows, const void* pack
     const int64_t mb = block_rows(rows, std::clamp<int64_t>(CACHE_FLOATS / floats, 28, MOST_ROWS));
     parallel_for(ceil_div(rows, mb), [&](int64_t job) {
       const int64_t row = job * mb, n = std::min(mb, rows - row);
-      const size_t gemm = (kernels->gemm_scratch(n) + 15) / 16 * 16;
+      const size_t gemm = (std::max(kernels->gemm_scratch(n, up.depth), kernels->gemm_scratch(n, inner)) + 15) / 16 * 16;
       float* work = scratch(gemm + (size_t)(n * floats));
       float* wide = work + gemm;
       float* narrow = gated ? wide + n * up.n : wide;

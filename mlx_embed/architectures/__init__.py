@@ -4,10 +4,21 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from mlx_embed.architectures import bert, mpnet
+from mlx_embed.architectures import bert, distilbert, gte, modernbert, mpnet, nomic_bert, roberta
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-ARCHITECTURES: dict[str, ModuleType] = {"bert": bert, "mpnet": mpnet}
+ARCHITECTURES: dict[str, ModuleType] = {
+    "bert": bert,
+    "camembert": roberta,
+    "distilbert": distilbert,
+    "gte": gte,
+    "modernbert": modernbert,
+    "mpnet": mpnet,
+    "new": gte,
+    "nomic_bert": nomic_bert,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
+}
 
 
 def architecture(config: Mapping[str, Any]) -> ModuleType:

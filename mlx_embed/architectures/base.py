@@ -1,80 +1,57 @@
-"""What the architectures share: configuration checks, the LayerNorm module, activations, fused projections."""
+"""Reading config.json into an architecture's Config."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, Literal, TypeVar, get_args
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-import mlx.core as mx
-import mlx.nn as nn
-
-from custom_kernels import gelu, gelu_tanh, layer_norm
-from custom_kernels.packed import sequence_ids
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-LayerNormKind = Literal["fast", "custom", "reference"]
 # Far above any real model's; keeps an absurd config.json from overflowing a shape.
 LARGEST_SIZE = 10**7
-LAYER_NORMS: tuple[str, ...] = get_args(LayerNormKind)
-
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "gelu": gelu,
-    "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
 
 Config = TypeVar("Config")
 
 
-def read_config(cls: type[Config], config: Mapping[str, Any]) -> Config:
-    """Build the dataclass `cls` from config.json's values; CheckpointError names a missing or misshapen one."""
+def rope_theta(
+    config: Mapping[str, Any], default: float, *, kind: str | None = None, name: str = "rope_theta"
+) -> float:
+    """The base of RoPE's frequencies: in rope_parameters since transformers 5, before that on its own, as `name`.
+
+    `kind` picks the attention layers that have parameters of their own.
+    """
+    given = config.get("rope_parameters")
+    parameters = given.get(kind) if kind is not None and isinstance(given, dict) else given
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict) or parameters.get("rope_type", "default") != "default":
+        raise UnsupportedModelError(f'config.json has "rope_parameters": {given!r}; mlx_embed has rope_type "default".')
+    theta = parameters.get("rope_theta", config.get(name, default))
+    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not 1 < theta < float("inf"):
+        raise CheckpointError(f'config.json has "{name}": {theta!r}, where a number above 1 is needed.')
+    return float(theta)
+
+
+def read_config(
+    cls: type[Config], config: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})
+) -> Config:
+    """Build the dataclass `cls` from config.json's values; CheckpointError names a missing or misshapen one.
+
+    `names` maps the fields that config.json calls otherwise.
+    """
     values = {}
     for field in fields(cls):  # type: ignore[arg-type]
-        value = config.get(field.name, field.default)
+        name = names.get(field.name, field.name)
+        value = config.get(name, field.default)
         if value is MISSING:
-            raise CheckpointError(
-                f'config.json has no "{field.name}", which model_type {config.get("model_type")!r} needs.'
-            )
+            raise CheckpointError(f'config.json has no "{name}", which model_type {config.get("model_type")!r} needs.')
         kind = field.type if isinstance(field.type, type) else type(value)
-        sound = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+        sound = isinstance(value, (int, float) if kind is float else kind) and (kind is bool) == isinstance(value, bool)
         if not sound or (kind is int and not 0 <= value <= LARGEST_SIZE) or (kind is float and not value > 0):
-            raise CheckpointError(f'config.json has "{field.name}": {value!r}, where a {kind.__name__} is needed.')
+            raise CheckpointError(f'config.json has "{name}": {value!r}, where a {kind.__name__} is needed.')
         values[field.name] = value
     result = cls(**values)
     heads = values.get("num_attention_heads", 1)
     if heads < 1 or values["hidden_size"] % heads:
         raise CheckpointError(f"config.json has hidden_size {values['hidden_size']} for {heads} attention heads.")
     return result
-
-
-def activation(name: str) -> Callable[[mx.array], mx.array]:
-    """The function that config.json calls `name`."""
-    if name not in ACTIVATIONS:
-        raise UnsupportedModelError(
-            f'config.json has "hidden_act": {name!r}; mlx_embed has {", ".join(sorted(ACTIVATIONS))}.'
-        )
-    return ACTIVATIONS[name]
-
-
-class LayerNorm(nn.Module):
-    """LayerNorm of `x + residual` over the last axis, by the implementation named in `kind`."""
-
-    def __init__(self, dims: int, eps: float, kind: LayerNormKind = "fast") -> None:
-        super().__init__()
-        self.weight = mx.ones((dims,))
-        self.bias = mx.zeros((dims,))
-        self.eps = eps
-        self.backend = None if kind == "custom" else kind
-
-    def __call__(self, x: mx.array, residual: mx.array | None = None) -> mx.array:
-        """[T, dims] -> [T, dims]."""
-        return layer_norm(x, self.weight, self.bias, self.eps, residual, backend=self.backend)
-
-
-def offset_position_ids(input_ids: mx.array, cu_seqlens: mx.array, pad_token_id: int) -> mx.array:
-    """RoBERTa's positions: real tokens count on from pad_token_id + 1, a literal pad token stays at pad_token_id."""
-    real = (input_ids != pad_token_id).astype(mx.int32)
-    seen = mx.cumsum(real)
-    before = mx.concatenate([mx.zeros((1,), dtype=mx.int32), seen])[cu_seqlens]
-    return (seen - before[sequence_ids(cu_seqlens, input_ids.shape[0])]) * real + pad_token_id

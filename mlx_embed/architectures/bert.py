@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 
-from custom_kernels import attention
-from custom_kernels.packed import position_ids
-from mlx_embed.architectures.base import LayerNorm, LayerNormKind, activation, read_config
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.base import read_config
+from mlx_embed.architectures.norm import LayerNorm, LayerNormKind
+from mlx_embed.architectures.ops import Array
 from mlx_embed.errors import UnsupportedModelError
 
 PREFIXES = ("bert.",)
@@ -28,6 +28,8 @@ RENAMES = (
     ("output.LayerNorm.", "output_norm."),
 )
 UNUSED = ("pooler.", "cls.", "classifier.", "embeddings.position_ids")
+# The layers of a sequence classifier behind the pooled token, and torch's names of their activations.
+HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Config:
                 f'config.json has "position_embedding_type": {result.position_embedding_type!r}; '
                 'mlx_embed implements "absolute" for bert.'
             )
-        activation(result.hidden_act)
+        ops.activation(result.hidden_act)
         return result
 
     @property
@@ -73,11 +75,18 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
 
-    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:
-        """[T] -> [T, hidden]; every token is of type 0."""
-        positions = position_ids(cu_seqlens, input_ids.shape[0])
-        x = self.word_embeddings(input_ids) + self.position_embeddings(positions)
-        return self.norm(x + self.token_type_embeddings.weight[0])
+    def __call__(self, input_ids: Array, cu_seqlens: Array, token_type_ids: Array | None = None) -> Any:
+        """[T] -> [T, hidden]; every token is of type 0 unless said otherwise."""
+        lookups = [
+            (self.word_embeddings, input_ids),
+            (self.position_embeddings, self.positions(input_ids, cu_seqlens)),
+            (self.token_type_embeddings, input_ids * 0 if token_type_ids is None else token_type_ids),
+        ]
+        return ops.embedding_norm(lookups, self.norm)
+
+    def positions(self, input_ids: Array, cu_seqlens: Array) -> Any:
+        """Each token's row of position_embeddings: [T]."""
+        return ops.position_ids(cu_seqlens, input_ids.shape[0])
 
 
 class Attention(nn.Module):
@@ -90,10 +99,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
 
-    def __call__(self, x: mx.array, cu_seqlens: mx.array, max_seqlen: int, bias: mx.array | None) -> mx.array:
-        """[T, hidden] -> [T, hidden]."""
-        attended = attention(self.qkv(x), cu_seqlens, self.num_heads, self.scale, bias=bias, max_seqlen=max_seqlen)
-        return self.out(attended)
+    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None) -> Any:
+        """[T, hidden] -> [T, hidden], before the output projection."""
+        return ops.attention(ops.linear(x, self.qkv), cu_seqlens, self.num_heads, self.scale, bias, max_seqlen)
 
 
 class Layer(nn.Module):
@@ -114,12 +122,13 @@ class Layer(nn.Module):
         self.up = nn.Linear(hidden_size, intermediate_size)
         self.down = nn.Linear(intermediate_size, hidden_size)
         self.output_norm = LayerNorm(hidden_size, layer_norm_eps, layer_norm)
-        self.activation = activation(hidden_act)
+        self.activation = ops.activation(hidden_act)
 
-    def __call__(self, x: mx.array, cu_seqlens: mx.array, max_seqlen: int, bias: mx.array | None = None) -> mx.array:
+    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None) -> Any:
         """[T, hidden] -> [T, hidden]."""
-        x = self.attention_norm(self.attention(x, cu_seqlens, max_seqlen, bias), residual=x)
-        return self.output_norm(self.down(self.activation(self.up(x))), residual=x)
+        attended = self.attention(x, cu_seqlens, max_seqlen, bias)
+        x = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
+        return ops.feed_forward(x, self.up, self.down, self.activation, self.output_norm)
 
 
 class Model(nn.Module):
@@ -140,9 +149,11 @@ class Model(nn.Module):
             for _ in range(config.num_hidden_layers)
         ]
 
-    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
+    def __call__(
+        self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
+    ) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
-        x = self.embeddings(input_ids, cu_seqlens)
+        x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
         for layer in self.layers:
             x = layer(x, cu_seqlens, max_seqlen)
         return x

@@ -3,20 +3,18 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_embed.architectures.base import (
-    LayerNorm,
-    LayerNormKind,
-    activation,
-    offset_position_ids,
-    read_config,
-)
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.base import read_config
 from mlx_embed.architectures.bert import Layer
+from mlx_embed.architectures.norm import LayerNorm, LayerNormKind
+from mlx_embed.architectures.ops import Array
 
 PREFIXES = ("mpnet.",)
 RENAMES = (
@@ -35,6 +33,7 @@ RENAMES = (
     ("output.LayerNorm.", "output_norm."),
 )
 UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
+HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 MAX_DISTANCE = 128
 
 
@@ -57,7 +56,7 @@ class Config:
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         result = read_config(cls, config)
-        activation(result.hidden_act)
+        ops.activation(result.hidden_act)
         return result
 
     @property
@@ -76,10 +75,10 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
 
-    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:
+    def __call__(self, input_ids: Array, cu_seqlens: Array) -> Any:
         """[T] -> [T, hidden]."""
-        positions = offset_position_ids(input_ids, cu_seqlens, self.pad_token_id)
-        return self.norm(self.word_embeddings(input_ids) + self.position_embeddings(positions))
+        positions = ops.offset_position_ids(input_ids, cu_seqlens, self.pad_token_id)
+        return ops.embedding_norm([(self.word_embeddings, input_ids), (self.position_embeddings, positions)], self.norm)
 
 
 class Model(nn.Module):
@@ -101,22 +100,28 @@ class Model(nn.Module):
             for _ in range(config.num_hidden_layers)
         ]
 
-    def __call__(self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens)
-        bias = self.position_bias(max_seqlen)
+        bias = self.position_bias(max_seqlen, by_distance=isinstance(input_ids, np.ndarray))
         for layer in self.layers:
             x = layer(x, cu_seqlens, max_seqlen, bias)
         return x
 
-    def position_bias(self, length: int) -> mx.array:
-        """What is added to the score of query i and key j, by j - i alone: [heads, length, length]."""
-        table = self.relative_attention_bias.weight
-        of_distance = table[mx.array(distance_buckets(length, table.shape[0]))]
+    def position_bias(self, length: int, *, by_distance: bool) -> Any:
+        """What is added to the score of query i and key j, by j - i alone.
+
+        [heads, length, length], or `by_distance` [heads, 2 * length - 1], indexed by j - i + length - 1.
+        """
+        module = self.relative_attention_bias
+        if by_distance:
+            return np.ascontiguousarray(module.packed[distance_buckets(length, module.packed.shape[0])].T)
+        of_distance = module.weight[mx.array(distance_buckets(length, module.weight.shape[0]))]
         places = mx.arange(length)
         return of_distance[places[None, :] - places[:, None] + length - 1].transpose(2, 0, 1)
 
 
+@cache
 def distance_buckets(length: int, num_buckets: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     """T5's bidirectional buckets for the distances -(length - 1) .. length - 1: int32 [2 * length - 1].
 

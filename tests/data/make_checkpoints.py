@@ -9,14 +9,36 @@ vectors of all-MiniLM-L6-v2 are made anew only where its folder is given.
 import random
 import string
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, quantize_embeddings
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    GteConfig,
+    GteModel,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
+    NomicBertConfig,
+    NomicBertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.test_encoders import complete, oracle
+from tests.test_modules import PROMPT, STACKS, TEXTS, write
+from tests.test_quantization import vectors
 
 HERE = Path(__file__).parent
 WORDS = [
@@ -41,7 +63,7 @@ WORDS = [
     "note",
     "code",
 ]
-POOLING = {"mean": "mean", "cls": "cls", "max": "max", "last": "lasttoken"}
+POOLING = ("mean", "cls", "max", "lasttoken")
 
 
 def texts() -> list[str]:
@@ -86,7 +108,8 @@ def randomize(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.2 * noise if name.endswith("LayerNorm.weight") else 0.2 * noise)
+            norm = name.endswith("norm.weight") or name.endswith("LayerNorm.weight")
+            parameter.copy_(1 + 0.2 * noise if norm else 0.2 * noise)
 
 
 def make(name: str, model: torch.nn.Module, specials: list[str], **extra: np.ndarray) -> None:
@@ -100,15 +123,63 @@ def make(name: str, model: torch.nn.Module, specials: list[str], **extra: np.nda
     model.eval().save_pretrained(folder)
     fast.save_pretrained(folder)
     golden = {}
-    for ours, theirs in POOLING.items():
+    for mode in POOLING:
         transformer = Transformer(str(folder), max_seq_length=64)
-        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=theirs)]
-        golden[ours] = SentenceTransformer(modules=modules, device="cpu").encode(texts(), batch_size=4)
+        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)]
+        golden[mode] = SentenceTransformer(modules=modules, device="cpu").encode(texts(), batch_size=4)
     sentence = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean"), Normalize()], device="cpu")
     sentence.save(str(folder), create_model_card=False)
     (folder / "model.safetensors").chmod(0o644)
     golden["encode"] = sentence.encode(texts(), batch_size=4)
     np.savez_compressed(HERE / f"{name}.npz", texts=np.array(texts()), **golden, **extra)
+
+
+def make_encoders() -> None:
+    """Tiny checkpoints of the other architectures, in half precision and without tokenizer, and golden vectors.
+
+    tests/test_encoders.py completes the folders with the tokenizer of tiny-bert or tiny-mpnet.
+    """
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 40}
+    two, bert = {"num_hidden_layers": 2, **sizes}, {"max_position_embeddings": 64}
+    roberta = {"max_position_embeddings": 66, "type_vocab_size": 1}
+    distil = {"vocab_size": 120, "dim": 32, "n_heads": 4, "hidden_dim": 40, "n_layers": 2}
+    models = {
+        "roberta": RobertaModel(RobertaConfig(layer_norm_eps=1e-5, **roberta, **two)),
+        "distilbert": DistilBertModel(DistilBertConfig(**bert, **distil)),
+        "modernbert": ModernBertModel(
+            ModernBertConfig(num_hidden_layers=4, local_attention=16, pad_token_id=0, **bert, **sizes)
+        ),
+        "nomic_bert": NomicBertModel(NomicBertConfig(**bert, **two)),
+        "gte": GteModel(GteConfig(**bert, **two)),
+    }
+    golden = {}
+    for name, model in models.items():
+        randomize(model)
+        model.eval().half().save_pretrained(HERE / "encoders" / name)
+        (HERE / "encoders" / name / "model.safetensors").chmod(0o644)
+        with tempfile.TemporaryDirectory() as folder:
+            golden[name] = oracle(complete(name, Path(folder))).encode(texts(), batch_size=4, normalize_embeddings=True)
+    np.savez_compressed(HERE / "encoders.npz", texts=np.array(texts()), **golden)
+
+
+def make_modules() -> None:
+    """Golden vectors of what may follow the encoder, on tiny-bert; tests/test_modules.py names and writes them."""
+    golden = {}
+    for name, stack in STACKS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            model = SentenceTransformer(str(write(Path(folder), stack)), device="cpu")
+            golden[name] = model.encode(TEXTS, prompt=PROMPT)
+    np.savez_compressed(HERE / "modules.npz", **golden)
+
+
+def make_quantization() -> None:
+    """Golden bytes of quantized vectors."""
+    rows, calibration = 3 * vectors(12, 20, seed=1), vectors(50, 20, seed=2)
+    golden = {
+        dtype: quantize_embeddings(rows, dtype, calibration_embeddings=calibration)
+        for dtype in ("int8", "uint8", "binary", "ubinary")
+    }
+    np.savez_compressed(HERE / "quantization.npz", vectors=rows, calibration=calibration, **golden)
 
 
 def main() -> None:
@@ -120,6 +191,9 @@ def main() -> None:
     distances = torch.arange(-511, 512)
     buckets = model.encoder.relative_position_bucket(distances, num_buckets=32).numpy().astype(np.int32)
     make("tiny-mpnet", model, ["<s>", "</s>", "<pad>", "[UNK]", "<mask>"], buckets=buckets)
+    make_encoders()
+    make_modules()
+    make_quantization()
     if len(sys.argv) > 1:
         minilm = SentenceTransformer(sys.argv[1], device="cpu")
         np.savez_compressed(HERE / "all-MiniLM-L6-v2.npz", texts=np.array(texts()), encode=minilm.encode(texts()))

@@ -1,0 +1,132 @@
+"""Which way to compute an op is fastest on this machine: measured once, and remembered.
+
+The file `mlx-embed/kernels.json` in the user's cache folder (`$XDG_CACHE_HOME`, or `~/.cache`) holds the seconds of
+each candidate by device and MLX version, op, and shape class. It may be deleted at any time; what cannot be read in
+it is measured again.
+"""
+
+import json
+import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+# Runs that are evaluated together, so that the latency of a single launch does not hide what differs.
+REPEATS = 5
+# A later candidate must beat an earlier one by this much: smaller differences are noise.
+MARGIN = 0.03
+
+
+def best(
+    op: str,
+    shape_class: str,
+    candidates: Mapping[str, Callable[[], mx.array]],
+    *,
+    budget: float = 0.1,
+    again: bool = False,
+    file: Path | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> str:
+    """The name of the fastest candidate for `op` at `shape_class` on MLX's default device.
+
+    Measures at the first call for this device, MLX version, op and class, or where the candidates are not those that
+    were measured. It reads the file each time: call it once for a class.
+
+    Args:
+        op: such as "attention".
+        shape_class: whatever decides, such as "float16 32x32 <=64".
+        candidates: by name, functions that make the op's result on a typical input. The first is preferred where
+            times are within 3 %.
+        budget: seconds to spend, beside a first run of each candidate and one round of all.
+        again: measure even if the answer is known.
+        file: where to remember; None for the user's cache folder.
+        clock: seconds that pass.
+
+    Raises:
+        RuntimeError: no candidate runs.
+    """
+    file = file or cache_file()
+    known = _read(file)
+    seconds = _times(known, op, shape_class)
+    if again or seconds.keys() != candidates.keys():
+        seconds = _measure(op, candidates, budget, clock)
+        # null, not infinity, which is no JSON: a candidate that does not run here.
+        times = {name: s if math.isfinite(s) else None for name, s in seconds.items()}
+        known.setdefault(_machine(), {}).setdefault(op, {})[shape_class] = times
+        _write(file, known)
+    winner = next(iter(candidates))
+    for name in candidates:
+        if seconds[name] < seconds[winner] * (1 - MARGIN):
+            winner = name
+    if math.isinf(seconds[winner]):
+        raise RuntimeError(f"None of {', '.join(candidates)} computes {op} on this machine.")
+    return winner
+
+
+def cache_file() -> Path:
+    """Where measurements are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-embed" / "kernels.json"
+
+
+def _machine() -> str:
+    return f"{mx.device_info()['device_name']}, MLX {version('mlx')}"
+
+
+def _measure(
+    op: str, candidates: Mapping[str, Callable[[], mx.array]], budget: float, clock: Callable[[], float]
+) -> dict[str, float]:
+    """The least seconds of each candidate, infinite where it does not run. Candidates take turns, back and forth."""
+    seconds = dict.fromkeys(candidates, math.inf)
+    running = []
+    for name, run in candidates.items():
+        try:
+            mx.eval(run())  # compiles, and touches the memory
+            running.append(name)
+        except Exception as error:  # whatever a compiler or a driver may say
+            warnings.warn(f"{name} does not compute {op} here: {str(error).strip()[:300]}", stacklevel=3)
+    stop = clock() + budget
+    while running:
+        for name in running:
+            start = clock()
+            mx.eval([candidates[name]() for _ in range(REPEATS)])
+            seconds[name] = min(seconds[name], (clock() - start) / REPEATS)
+        running.reverse()
+        if clock() >= stop:
+            break
+    return seconds
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    levels = isinstance(known, dict) and all(
+        isinstance(ops, dict) and all(isinstance(classes, dict) for classes in ops.values()) for ops in known.values()
+    )
+    return known if levels else {}
+
+
+def _times(known: dict[str, Any], op: str, shape_class: str) -> dict[str, float]:
+    times = known.get(_machine(), {}).get(op, {}).get(shape_class)
+    if not isinstance(times, dict) or not all(s is None or isinstance(s, float) for s in times.values()):
+        return {}
+    return {name: math.inf if s is None else s for name, s in times.items()}
+
+
+def _write(file: Path, known: dict[str, Any]) -> None:
+    """Replace the file in one step; where the folder cannot be written, nothing is remembered."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as new:
+            json.dump(known, new, indent=1)
+        Path(new.name).replace(file)
+    except OSError:
+        return

@@ -1,0 +1,219 @@
+"""The ops that encoders are written in, on packed tokens [T, ...].
+
+An encoder given `mlx.core` arrays builds a lazy graph of MLX's ops and this package's GPU kernels. Given numpy arrays
+it computes at once, by the native CPU kernels, from weights that `pack` has laid out for them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+
+import custom_kernels
+from custom_kernels import cpu, gelu, gelu_tanh
+from custom_kernels.packed import position_ids, sequence_ids
+from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.errors import UnsupportedModelError
+
+# mlx.core.array or numpy.ndarray; all of one call's are of one kind.
+Array: TypeAlias = Any
+
+__all__ = [
+    "Array",
+    "Rope",
+    "activation",
+    "add_linear",
+    "attention",
+    "embedding_norm",
+    "feed_forward",
+    "gated_feed_forward",
+    "layer_norm",
+    "linear",
+    "normed_feed_forward",
+    "offset_position_ids",
+    "output_norm",
+    "pack",
+    "position_ids",
+]
+
+# config.json's hidden_act to our name and its function on MLX arrays; the CPU kernels know the same names.
+_NAMES = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """A LayerNorm's parameters as numpy arrays [hidden]."""
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32] | None
+
+
+def activation(hidden_act: str) -> str:
+    """The ops' name of what config.json calls `hidden_act`."""
+    name = _NAMES.get(hidden_act, hidden_act)
+    if name not in _ACTIVATIONS:
+        known = sorted({*_ACTIVATIONS, *_NAMES})
+        raise UnsupportedModelError(f'config.json has "hidden_act": {hidden_act!r}; mlx_embed has {", ".join(known)}.')
+    return name
+
+
+def pack(encoder: nn.Module) -> None:
+    """Lay an encoder's weights out for the native CPU kernels, which then run it on numpy arrays, and drop them."""
+    for module in encoder.modules():
+        if isinstance(module, (nn.Linear, nn.QuantizedLinear)):
+            module.packed = cpu.Linear(_table(module), _float32(module["bias"]) if "bias" in module else None)
+        elif isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
+            module.packed = _table(module)
+        elif isinstance(module, LayerNorm):
+            module.packed = _Norm(_float32(module.weight), _float32(module.bias) if "bias" in module else None)
+        else:
+            continue
+        for name in ("weight", "scales", "biases", "bias"):
+            module.pop(name, None)
+
+
+def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Any:
+    """The sum of each table's rows at its ids [T], normalised: [T, hidden]."""
+    if isinstance(lookups[0][1], np.ndarray):
+        return cpu.embedding_norm(
+            [(table.packed, ids) for table, ids in lookups], norm.packed.weight, norm.packed.bias, norm.eps
+        )
+    total = lookups[0][0](lookups[0][1])
+    for table, ids in lookups[1:]:
+        total = total + table(ids)
+    return norm(total)
+
+
+def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
+    """act(x W^T + b): [T, K] -> [T, N]."""
+    if isinstance(x, np.ndarray):
+        return cpu.linear(x, layer.packed, act)
+    y = layer(x)
+    return y if act is None else _ACTIVATIONS[act](y)
+
+
+def attention(
+    qkv: Array,
+    cu_seqlens: Array,
+    num_heads: int,
+    scale: float,
+    bias: Array | None,
+    max_seqlen: int,
+    window: int | None = None,
+) -> Any:
+    """softmax(scale * Q K^T + bias) V within each sequence: [T, 3 * hidden] -> [T, hidden].
+
+    `bias` is shared by all sequences: [heads, L, L] on MLX arrays, [heads, 2 * L - 1] by distance on numpy's. With a
+    `window`, only tokens at most so far apart see each other.
+    """
+    if isinstance(qkv, np.ndarray):
+        return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, window=window)
+    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+
+
+class Rope:
+    """Rotary position embedding: the tables of its angles, and the rotation of query and key.
+
+    The frequencies are base^(-2i / head_dim), divided by `slowdown`.
+    """
+
+    def __init__(self, head_dim: int, base: float, positions: int, slowdown: float = 1.0) -> None:
+        frequencies = base ** (-np.arange(0, head_dim, 2) / head_dim) / slowdown
+        angles = np.outer(np.arange(positions, dtype=np.float32), frequencies.astype(np.float32))
+        self.cos, self.sin = np.cos(angles), np.sin(angles)
+
+    @cached_property
+    def mlx(self) -> tuple[mx.array, mx.array]:
+        """The tables as MLX arrays, which are read-only, so that any number of graphs may share them."""
+        return mx.array(self.cos), mx.array(self.sin)
+
+    def __call__(self, qkv: Array, positions: Array, num_heads: int) -> Any:
+        """[T, 3 * hidden] -> [T, 3 * hidden]; numpy's in place."""
+        tables = (self.cos, self.sin) if isinstance(qkv, np.ndarray) else self.mlx
+        return custom_kernels.rope(qkv, positions, tables[0], tables[1], num_heads)
+
+
+def layer_norm(x: Array, norm: LayerNorm) -> Any:
+    """[T, hidden] -> [T, hidden], normalised."""
+    if isinstance(x, np.ndarray):
+        return cpu.layer_norm(x, norm.packed.weight, norm.packed.bias, norm.eps)
+    return norm(x)
+
+
+def add_linear(x: Array, layer: nn.Module, residual: Array) -> Any:
+    """x W^T + b + residual: [T, K] -> [T, hidden]."""
+    if isinstance(x, np.ndarray):
+        return cpu.linear(x, layer.packed, None, residual)
+    return layer(x) + residual
+
+
+def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: str, norm: LayerNorm) -> Any:
+    """norm(down(act(a) * b) + x): [T, hidden] -> [T, hidden].
+
+    up(x) is [T, 2 F]; `gate`, "first" or "second", says which half of it is a.
+    """
+    if isinstance(x, np.ndarray):
+        return cpu.feed_forward(
+            x, up.packed, down.packed, act, norm.packed.weight, norm.packed.bias, norm.eps, gated=gate
+        )
+    return norm(_gated(x, up, down, act, gate), residual=x)
+
+
+def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: str) -> Any:
+    """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
+    if isinstance(x, np.ndarray):
+        normed = layer_norm(x, norm)
+        return cpu.feed_forward(normed, up.packed, down.packed, act, None, None, 0.0, gated=gate, residual=x)
+    return _gated(norm(x), up, down, act, gate) + x
+
+
+def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: str) -> mx.array:
+    first, second = mx.split(up(x), 2, axis=-1)
+    return down(_ACTIVATIONS[act](first) * second if gate == "first" else first * _ACTIVATIONS[act](second))
+
+
+def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Any:
+    """norm(x W^T + b + residual): [T, K] -> [T, hidden]."""
+    if isinstance(x, np.ndarray):
+        return cpu.output_norm(x, layer.packed, residual, norm.packed.weight, norm.packed.bias, norm.eps)
+    return norm(layer(x), residual=residual)
+
+
+def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Any:
+    """norm(down(act(up(x))) + x): [T, hidden] -> [T, hidden]."""
+    if isinstance(x, np.ndarray):
+        return cpu.feed_forward(x, up.packed, down.packed, act, norm.packed.weight, norm.packed.bias, norm.eps)
+    return norm(down(linear(x, up, act)), residual=x)
+
+
+def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) -> Any:
+    """RoBERTa's positions: real tokens count on from pad_token_id + 1, a literal pad token stays at pad_token_id."""
+    xp: Any = np if isinstance(input_ids, np.ndarray) else mx
+    real = (input_ids != pad_token_id).astype(xp.int32)
+    seen = xp.cumsum(real).astype(xp.int32)
+    before = xp.concatenate([xp.zeros((1,), dtype=xp.int32), seen])[cu_seqlens]
+    return (seen - before[sequence_ids(cu_seqlens, input_ids.shape[0])]) * real + pad_token_id
+
+
+def _table(module: nn.Module) -> npt.NDArray[np.float32]:
+    """A linear layer's or embedding's weight [N, K], quantized or not."""
+    if "scales" not in module:
+        return _float32(module.weight)
+    whole = mx.dequantize(module.weight, module.scales, module.get("biases"), module.group_size, module.bits)
+    return _float32(whole)
+
+
+def _float32(array: mx.array) -> npt.NDArray[np.float32]:
+    """The array's memory as numpy's, which keeps it alive."""
+    return np.ascontiguousarray(np.asarray(array.astype(mx.float32)))

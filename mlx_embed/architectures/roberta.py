@@ -1,0 +1,45 @@
+"""RoBERTa (Liu et al., 2019), packed: BERT with positions that count on from the pad token's; XLM-R, CamemBERT too."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_embed.architectures import bert, ops
+from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.architectures.ops import Array
+
+PREFIXES = ("roberta.",)
+RENAMES = bert.RENAMES
+UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
+HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
+
+
+@dataclass(frozen=True)
+class Config(bert.Config):
+    """The part of config.json that shapes the encoder."""
+
+    pad_token_id: int = 1
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens: the position rows less those up to the pad token's."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+
+class Embeddings(bert.Embeddings):
+    """Word + position + token type, normalised."""
+
+    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
+        super().__init__(config, layer_norm)
+        self.pad_token_id = config.pad_token_id
+
+    def positions(self, input_ids: Array, cu_seqlens: Array) -> Any:
+        """Each token's row of position_embeddings: [T]."""
+        return ops.offset_position_ids(input_ids, cu_seqlens, self.pad_token_id)
+
+
+class Model(bert.Model):
+    """The encoder: token ids to hidden states."""
+
+    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
+        super().__init__(config, layer_norm)
+        self.embeddings = Embeddings(config, layer_norm)

@@ -1,0 +1,236 @@
+// Drives every op of custom_kernels/cpu through its C interface against plain double-precision loops, for the
+// sanitizers, valgrind and qemu: see check_native.sh and test_aarch64.sh.
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <random>
+#include <thread>
+#include <vector>
+
+using Floats = std::vector<float>;
+using Ints = std::vector<int32_t>;
+
+extern "C" {
+const char* mlx_embed_choose(const char*);
+void mlx_embed_set_threads(int64_t);
+float* mlx_embed_allocate(int64_t);
+void mlx_embed_release(float*);
+void* mlx_embed_pack(const float*, const float*, int64_t, int64_t);
+void mlx_embed_unpack(void*);
+int mlx_embed_linear(const float*, int64_t, const void*, int, const float*, float*);
+int mlx_embed_layer_norm(const float*, const float*, const float*, const float*, float, int64_t, int64_t, float*);
+int mlx_embed_embedding_norm(const float* const*, const int64_t*, const int32_t* const*, int64_t, const float*,
+                             const float*, float, int64_t, int64_t, float*);
+int mlx_embed_attention(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, float, const float*, int64_t,
+                        int64_t, int64_t, float*);
+int mlx_embed_output_norm(const float*, int64_t, const void*, const float*, const float*, const float*, float, float*);
+int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int, int, const float*, const float*,
+                           const float*, float, float*);
+int mlx_embed_rope(float*, const int32_t*, const float*, const float*, int64_t, int64_t, int64_t, int64_t);
+int mlx_embed_mean_pool(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, int, float*);
+}
+
+static std::atomic<int> failures{0}, checks{0};
+
+static Floats normal(size_t n, unsigned seed, float scale = 1) {
+  std::mt19937 engine(seed);
+  std::normal_distribution<float> draw(0, scale);
+  Floats v(n);
+  for (float& x : v) x = draw(engine);
+  return v;
+}
+static Floats unset(size_t n) { return Floats(n, NAN); }
+
+static void close(const char* what, const Floats& found, const Floats& wanted, float tolerance = 2e-5f) {
+  checks++;
+  for (size_t i = 0; i < wanted.size(); i++)
+    if (!(fabsf(found[i] - wanted[i]) <= tolerance * (1 + fabsf(wanted[i])))) {
+      printf("%s: element %zu is %g, should be %g\n", what, i, found[i], wanted[i]);
+      failures++;
+      return;
+    }
+}
+
+static double gelu(double x) { return 0.5 * x * (1 + erf(x / sqrt(2.0))); }
+
+static Floats linear(const Floats& x, const Floats& w, const Floats& b, int rows, int n, int k, bool act,
+                     const Floats& residual) {
+  Floats y((size_t)rows * n);
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < n; j++) {
+      double s = b.empty() ? 0 : b[j];
+      for (int c = 0; c < k; c++) s += (double)x[(size_t)i * k + c] * w[(size_t)j * k + c];
+      if (act) s = gelu(s);
+      y[(size_t)i * n + j] = (float)(s + (residual.empty() ? 0 : residual[(size_t)i * n + j]));
+    }
+  return y;
+}
+static Floats norm(Floats x, const Floats& w, const Floats& b, int width) {
+  for (size_t r = 0; r < x.size() / width; r++) {
+    double mean = 0, var = 0;
+    for (int j = 0; j < width; j++) mean += x[r * width + j] / (double)width;
+    for (int j = 0; j < width; j++) var += pow(x[r * width + j] - mean, 2) / width;
+    for (int j = 0; j < width; j++)
+      x[r * width + j] = (float)((x[r * width + j] - mean) / sqrt(var + 1e-3) * w[j] + b[j]);
+  }
+  return x;
+}
+
+static void products(int rows, int n, int k) {
+  const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 1 / sqrtf(k)), b = normal(n, 3);
+  const Floats residual = normal((size_t)rows * n, 4), gamma = normal(n, 5), beta = normal(n, 6);
+  void* packed = mlx_embed_pack(w.data(), b.data(), n, k);
+  Floats y = unset((size_t)rows * n);
+  mlx_embed_linear(x.data(), rows, packed, 1, residual.data(), y.data());
+  close("linear", y, linear(x, w, b, rows, n, k, true, residual));
+  y = unset(y.size());
+  mlx_embed_output_norm(x.data(), rows, packed, residual.data(), gamma.data(), beta.data(), 1e-3f, y.data());
+  const Floats sum = linear(x, w, b, rows, n, k, false, residual);
+  close("output_norm", y, norm(sum, gamma, beta, n), 2e-4f);
+  y = unset(y.size());
+  mlx_embed_layer_norm(sum.data(), residual.data(), gamma.data(), beta.data(), 1e-3f, rows, n, y.data());
+  Floats twice = sum;
+  for (size_t i = 0; i < twice.size(); i++) twice[i] += residual[i];
+  close("layer_norm", y, norm(twice, gamma, beta, n), 2e-4f);
+  mlx_embed_unpack(packed);
+}
+
+static void feed_forward(int rows, int width, int inner, int gated) {
+  const int wide = gated ? 2 * inner : inner;
+  const Floats x = normal((size_t)rows * width, 1), up = normal((size_t)wide * width, 2, 0.1f);
+  const Floats down = normal((size_t)width * inner, 3, 0.1f), b = normal(wide, 4);
+  void *packed_up = mlx_embed_pack(up.data(), b.data(), wide, width),
+       *packed_down = mlx_embed_pack(down.data(), nullptr, width, inner);
+  Floats y = unset(x.size());
+  mlx_embed_feed_forward(x.data(), rows, packed_up, packed_down, 1, gated, x.data(), nullptr, nullptr, 0, y.data());
+  const Floats h = linear(x, up, b, rows, wide, width, !gated, {});
+  Floats a((size_t)rows * inner);
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < inner; j++) {
+      const float *row = &h[(size_t)i * wide], first = row[j], second = gated ? row[inner + j] : 0;
+      a[(size_t)i * inner + j] = gated == 0   ? first
+                                 : gated == 1 ? (float)gelu(first) * second
+                                              : (float)gelu(second) * first;
+    }
+  close("feed_forward", y, linear(a, down, {}, rows, width, inner, false, x), 1e-4f);
+  mlx_embed_unpack(packed_up);
+  mlx_embed_unpack(packed_down);
+}
+
+static void attention(const Ints& lengths, int heads, int d, bool biased, int window) {
+  Ints cu{0};
+  for (int n : lengths) cu.push_back(cu.back() + n);
+  const int total = cu.back(), hidden = heads * d, most = *std::max_element(lengths.begin(), lengths.end()) + 1;
+  const Floats qkv = normal((size_t)total * 3 * hidden, 7), bias = normal((size_t)heads * (2 * most - 1), 8);
+  Floats y = unset((size_t)total * hidden), wanted((size_t)total * hidden);
+  mlx_embed_attention(qkv.data(), cu.data(), (int64_t)lengths.size(), total, heads, d, 0.2f,
+                      biased ? bias.data() : nullptr, most, 1, window, y.data());
+  std::vector<double> p;
+  for (size_t s = 0; s < lengths.size(); s++)
+    for (int h = 0; h < heads; h++)
+      for (int i = 0; i < lengths[s]; i++) {
+        const float* q = &qkv[(size_t)(cu[s] + i) * 3 * hidden + h * d];
+        p.assign(lengths[s], 0);
+        double sum = 0;
+        for (int j = 0; j < lengths[s]; j++) {
+          if (window >= 0 && abs(i - j) > window) continue;
+          const float* k = &qkv[(size_t)(cu[s] + j) * 3 * hidden + hidden + h * d];
+          double score = 0;
+          for (int c = 0; c < d; c++) score += (double)q[c] * k[c];
+          sum += p[j] = exp(score * 0.2 + (biased ? bias[(size_t)h * (2 * most - 1) + j - i + most - 1] : 0));
+        }
+        for (int c = 0; c < d; c++) {
+          double out = 0;
+          for (int j = 0; j < lengths[s]; j++)
+            out += p[j] / sum * qkv[(size_t)(cu[s] + j) * 3 * hidden + 2 * hidden + h * d + c];
+          wanted[(size_t)(cu[s] + i) * hidden + h * d + c] = (float)out;
+        }
+      }
+  close("attention", y, wanted);
+}
+
+static void rows(int width) {
+  const int count = 19, vocabulary = 11;
+  const Floats table = normal((size_t)vocabulary * width, 9), gamma = normal(width, 10), beta = normal(width, 11);
+  Ints ids(count);
+  for (int i = 0; i < count; i++) ids[i] = i * 7 % vocabulary;
+  const float* tables[] = {table.data(), table.data()};
+  const int32_t* places[] = {ids.data(), ids.data()};
+  const int64_t sizes[] = {vocabulary, vocabulary};
+  Floats sum((size_t)count * width), y = unset(sum.size());
+  for (int i = 0; i < count; i++)
+    for (int j = 0; j < width; j++) sum[(size_t)i * width + j] = 2 * table[(size_t)ids[i] * width + j];
+  mlx_embed_embedding_norm(tables, sizes, places, 2, gamma.data(), beta.data(), 1e-3f, count, width, y.data());
+  close("embedding_norm", y, norm(sum, gamma, beta, width), 2e-4f);
+  const int64_t small[] = {vocabulary, vocabulary - 1};
+  checks++;
+  if (mlx_embed_embedding_norm(tables, small, places, 2, nullptr, nullptr, 0, count, width, y.data()) != 3) failures++;
+
+  const Ints cu{0, 4, 4, count};
+  Floats pooled = unset(3 * (size_t)width), wanted(3 * (size_t)width);
+  mlx_embed_mean_pool(sum.data(), cu.data(), 3, count, width, 2, 0, pooled.data());
+  for (int s = 0; s < 3; s++)
+    for (int i = cu[s] + 2; i < cu[s + 1]; i++)
+      for (int j = 0; j < width; j++) wanted[s * width + j] += sum[(size_t)i * width + j] / (cu[s + 1] - cu[s] - 2);
+  close("mean_pool", pooled, wanted);
+
+  const int d = 2 * width;
+  Floats qkv = normal((size_t)count * 3 * d, 12), turned = qkv;
+  for (int i = 0; i < count; i++)
+    for (int part = 0; part < 2; part++)
+      for (int j = 0; j < width; j++) {
+        float *a = &turned[((size_t)i * 3 + part) * d + j], *b = a + width, x = *a, z = *b;
+        const float c = table[(size_t)ids[i] * width + j], s = table[(size_t)ids[i] * width + j];
+        *a = x * c - z * s;
+        *b = z * c + x * s;
+      }
+  mlx_embed_rope(qkv.data(), ids.data(), table.data(), table.data(), vocabulary, count, 1, d);
+  close("rope", qkv, turned);
+}
+
+static void everything() {
+  for (int n : {1, 33, 50}) products(5, n, 37), products(130, n, 400);
+  products(0, 5, 5);
+  for (int gated : {0, 1, 2}) feed_forward(3, 20, 45, gated), feed_forward(120, 20, 45, gated);
+  for (int d : {1, 8, 33}) attention({0, 1, 40, 13}, 2, d, d == 8, -1);
+  attention({600, 3}, 1, 32, true, -1);
+  attention({530}, 1, 16, false, 20);
+  for (int width : {1, 30, 33}) rows(width);
+}
+
+int main() {
+  std::vector<const char*> seen;
+  for (const char* most : {"", "avx2", "baseline"}) {
+    const char* name = mlx_embed_choose(most);
+    if (std::any_of(seen.begin(), seen.end(), [&](const char* s) { return !strcmp(s, name); })) continue;
+    seen.push_back(name);
+    for (int threads : {1, 3}) {
+      mlx_embed_set_threads(threads);
+      everything();
+    }
+    std::thread other([] { attention({200, 31}, 2, 24, false, -1); });
+    attention({100, 77}, 2, 24, true, -1);
+    other.join();
+#if !defined(__SANITIZE_THREAD__) && !defined(NO_FORK)
+    if (const pid_t child = fork()) {
+      int status = 1;
+      waitpid(child, &status, 0);
+      if (status) printf("a forked child failed\n"), failures++;
+    } else {
+      failures = 0;
+      products(130, 50, 400);
+      _exit(failures);
+    }
+#endif
+    printf("%s: %d checks, %d failed so far\n", name, checks.load(), failures.load());
+  }
+  mlx_embed_release(mlx_embed_allocate(1 << 20));
+  return failures != 0;
+}

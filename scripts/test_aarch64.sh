@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Cross-compiles the CPU kernels for aarch64 and runs their checks under qemu-user.
+# Needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compiler=${CXX:-aarch64-linux-gnu-g++}
+emulator=$(command -v qemu-aarch64 || command -v qemu-aarch64-static || true)
+if ! command -v "$compiler" > /dev/null || [ -z "$emulator" ]; then
+    echo "needs $compiler and qemu-aarch64; on Debian: apt-get install g++-aarch64-linux-gnu qemu-user" >&2
+    exit 1
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# qemu-user aborts in a forked child that starts threads, so that check is left out.
+"$compiler" -DNO_FORK -std=c++17 -O3 -static -pthread -Wall -Wno-psabi -Wno-maybe-uninitialized -fno-math-errno -fno-trapping-math \
+    custom_kernels/cpu/{avx512,avx2,baseline,threads,ops}.cpp scripts/check_native.cpp -o "$work/check"
+"$emulator" "$work/check"
+echo "every check passed on aarch64"

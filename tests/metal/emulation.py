@@ -1,0 +1,207 @@
+"""Compiles and runs the source that MLX generates for a Metal kernel. What it means: see the package's docstring."""
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from custom_kernels import metal
+
+HEADER = Path(__file__).with_name("emulation.h")
+DECLARATIONS = Path(__file__).with_name("declarations.h")
+CLANG = shutil.which("clang++")
+COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+# No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
+FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
+NAN = {mx.float32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
+
+
+class EmulationError(Exception):
+    """What the emulation found wrong in a run."""
+
+
+class Buffer(ctypes.Structure):
+    """An array as the compiled launch takes it."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("output", ctypes.c_int64),
+    )
+
+
+def unavailable() -> str | None:
+    """Why the emulation cannot run here, or None."""
+    if sys.platform != "linux":
+        return "the emulation runs on Linux; a Mac has the real thing"
+    if mx.cuda.is_available():
+        return "MLX's CUDA build makes no Metal source"
+    return None if COMPILER else "the emulation needs g++ or clang++"
+
+
+@contextmanager
+def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: source) -> Iterator[list[str]]:
+    """Run kernels of `custom_kernels.metal` in the emulation; `edit` changes their bodies first.
+
+    Gives the list to which the source that MLX generates for each launch is added.
+    """
+    sources: list[str] = []
+    build = mx.fast.metal_kernel
+
+    def emulated(*, source: str, input_names: list[str], output_names: list[str], **options: Any) -> Callable[..., Any]:
+        kernel = build(source=edit(source), input_names=input_names, output_names=output_names, **options)
+
+        def call(*, inputs: list[mx.array], **rest: Any) -> list[mx.array]:
+            sources.append(generated(kernel, inputs, rest))
+            return launch(sources[-1], input_names, output_names, seed, inputs=inputs, **rest)
+
+        return call
+
+    metal._kernel.cache_clear()
+    mx.fast.metal_kernel = emulated
+    try:
+        yield sources
+    finally:
+        mx.fast.metal_kernel = build
+        metal._kernel.cache_clear()
+
+
+def launch(
+    source: str, input_names: list[str], output_names: list[str], seed: int, *, inputs: list[mx.array], **call: Any
+) -> list[mx.array]:
+    """One launch of a generated source, eagerly: outputs start as NaN."""
+    library = compiled(in_cpp(source))
+    arrays = {}
+    for name, x in zip(input_names, inputs, strict=True):
+        arrays[name] = _numpy(x)
+        arrays[f"{name}_shape"] = np.array(x.shape, dtype=np.int32)
+    for name, shape, dtype in zip(output_names, call["output_shapes"], call["output_dtypes"], strict=True):
+        arrays[name] = np.full(shape, NAN[dtype], dtype={2: np.uint16, 4: np.uint32}[dtype.size])
+    names = ctypes.c_char_p.in_dll(library, "buffer_names").value.decode().split()
+    buffers = (Buffer * len(names))(
+        *(Buffer(n.encode(), arrays[n].ctypes.data, arrays[n].size, n in output_names) for n in names)
+    )
+    sizes = [(ctypes.c_uint32 * 3)(*call[key]) for key in ("grid", "threadgroup")]
+    library.launch.restype = ctypes.c_char_p
+    error = library.launch(buffers, len(names), *sizes, ctypes.c_uint64(seed))
+    if error:
+        raise EmulationError(error.decode())
+    return [mx.array(arrays[n]).view(dtype) for n, dtype in zip(output_names, call["output_dtypes"], strict=True)]
+
+
+def generated(kernel: Any, inputs: list[mx.array], call: dict[str, Any]) -> str:
+    """The source that MLX makes of this launch. Tracing for an export makes it without a Mac, and prints it."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 1)
+        try:
+            likes = [mx.zeros(x.shape, dtype=x.dtype) for x in inputs]
+            mx.export_function(lambda *_: None, lambda *xs: kernel(inputs=list(xs), verbose=True, **call), *likes)
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        printed.seek(0)
+        return printed.read().decode("ascii").split("```\n")[1]
+
+
+def in_cpp(source: str) -> str:
+    """The generated source with checked pointers in place of address spaces, and a launch function after it."""
+    source, instantiation = re.fullmatch(
+        r"(.*\n)template \[\[host_name.*?decltype\((.*)\) .*;\n+", source, re.S
+    ).groups()
+    source = re.sub(r"#include <metal_\w+>", "", source)
+    spaces = {"device": "Device", "constant": "Constant", "threadgroup": "Threadgroup"}
+    parameters = re.search(r"\[\[kernel\]\] void \w+\((.*?)\) \{", source, re.S).group(1)
+    buffers, arguments = [], []
+    for parameter in parameters.split(",\n"):
+        kind, name = re.match(r"\s*(.*?) (\w+) \[\[", parameter).groups()
+        if "buffer(" in parameter:
+            const, space, element = re.fullmatch(r"(const )?(device|constant) (\w+)\*", kind).groups()
+            arguments.append(f"emulation::argument<emulation::{spaces[space]}, {const or ''}{element}>({len(buffers)})")
+            buffers.append(name)
+        else:
+            arguments.append(f"t.{name}")
+    # No line comes or goes, so that a message names the line of the generated source.
+    source = re.sub(r"\[\[.*?\]\]", "", source)
+    source = re.sub(
+        r"\b(const )?(device|constant|threadgroup) (const )?(\w+)\*",
+        lambda m: f"emulation::Pointer<emulation::{spaces[m[2]]}, {'const ' if m[1] or m[3] else ''}{m[4]}>",
+        source,
+    )
+    source = re.sub(r"\bthreadgroup (\w+) (\w+)\[(.+?)\];", r'emulation::Shared<\1, (\3)> \2{"\2"};', source)
+    return f"""#include "{HEADER.name}"
+using namespace metal;
+#line 1 "generated source"
+{source}
+struct Body : emulation::Body {{
+  void operator()(const emulation::Thread& t) const override {{ {instantiation}({", ".join(arguments)}); }}
+}};
+extern "C" const char* const buffer_names = "{" ".join(buffers)}";
+extern "C" const char* launch(const emulation::Buffer* given, int n, const uint* grid, const uint* threadgroup,
+                              std::uint64_t seed) {{
+  return emulation::dispatch(given, n, grid, threadgroup, seed, Body());
+}}
+"""
+
+
+def refused(source: str) -> str:
+    """What clang says against the generated source as it is, without a word replaced; empty where it takes it."""
+    assert CLANG is not None
+    source = re.sub(r"#include <metal_\w+>", "", source)
+    source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
+    with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
+        file.write(f'#include "{DECLARATIONS}"\n#line 1 "generated source"\n{source}')
+        file.flush()
+        # The language of Metal 3 is C++14.
+        command = [CLANG, "-std=c++14", "-fsyntax-only", "-Wno-unknown-attributes", file.name]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.stderr if run.returncode else ""
+
+
+def compiled(source: str) -> ctypes.CDLL:
+    """The source as a loaded library, compiled once a machine: kept in the temporary folder by its content."""
+    folder = Path(tempfile.gettempdir()) / f"mlx-embed-metal-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else.")
+    folder /= _digest(HEADER.read_text(), str(COMPILER), *FLAGS)
+    folder.mkdir(exist_ok=True)
+    if not (folder / "emulation.h.gch").exists():  # halves the time of each compilation by g++
+        shutil.copy(HEADER, folder)
+        _compile(HEADER.read_text(), folder, folder / "emulation.h.gch", "-x", "c++-header")
+    library = folder / f"{_digest(source)}.so"
+    if not library.exists():
+        _compile(source, folder, library, "-shared")
+    return ctypes.CDLL(str(library))
+
+
+def _compile(source: str, folder: Path, to: Path, *flags: str) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        (Path(work) / "source.cpp").write_text(source)
+        command = [COMPILER, *FLAGS, *flags, "-I", folder, "source.cpp", "-o", "result"]
+        run = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise EmulationError(f"the generated source does not compile:\n{run.stderr}")
+        (Path(work) / "result").replace(to)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _numpy(x: mx.array) -> np.ndarray:
+    """The array's elements, 16-bit floats as their bits."""
+    return np.ascontiguousarray(x.view(mx.uint16) if x.dtype in (mx.float16, mx.bfloat16) else x)

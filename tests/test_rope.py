@@ -1,0 +1,64 @@
+"""rope against the formula, pair by pair, on MLX and numpy arrays."""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels import cpu, rope
+
+HEADS, HEAD_DIM, POSITIONS = 3, 8, 50
+
+arrays = pytest.mark.parametrize(
+    "array",
+    [
+        mx.array,
+        pytest.param(np.array, marks=pytest.mark.skipif(not cpu.available(), reason="the CPU kernels are not built")),
+    ],
+    ids=["mlx", "numpy"],
+)
+
+
+def tables() -> tuple[np.ndarray, np.ndarray]:
+    angles = np.outer(np.arange(POSITIONS), 100.0 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM)).astype(np.float32)
+    return np.cos(angles), np.sin(angles)
+
+
+def expected(qkv: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    out = qkv.astype(np.float64).reshape(len(qkv), 3, HEADS, HEAD_DIM)
+    for row, position in enumerate(positions):
+        for pair in range(HEAD_DIM // 2):
+            angle = position * 100.0 ** (-2 * pair / HEAD_DIM)
+            turn = np.exp(1j * angle)
+            turned = (out[row, :2, :, pair] + 1j * out[row, :2, :, pair + HEAD_DIM // 2]) * turn
+            out[row, :2, :, pair], out[row, :2, :, pair + HEAD_DIM // 2] = turned.real, turned.imag
+    return out.reshape(qkv.shape)
+
+
+@arrays
+@pytest.mark.parametrize("total", [1, 7, 64])
+def test_rope(total: int, array: Callable) -> None:
+    rng = np.random.default_rng()
+    qkv = rng.normal(size=(total, 3 * HEADS * HEAD_DIM)).astype(np.float32)
+    positions = rng.integers(POSITIONS, size=total).astype(np.int32)
+    found = rope(array(qkv), array(positions), *map(array, tables()), HEADS)
+    assert isinstance(found, type(array(qkv)))
+    assert np.abs(np.array(found) - expected(qkv, positions)).max() <= 1e-5
+
+
+def test_half_precision_is_rounded_once() -> None:
+    qkv = np.random.default_rng().normal(size=(9, 3 * HEADS * HEAD_DIM)).astype(np.float16)
+    positions = np.arange(9, dtype=np.int32)
+    found = rope(mx.array(qkv), mx.array(positions), *map(mx.array, tables()), HEADS)
+    assert found.dtype == mx.float16
+    assert np.abs(np.array(found) - expected(qkv, positions)).max() <= 2e-3
+
+
+@arrays
+@pytest.mark.parametrize(("rows", "width", "heads"), [(3, 72, 2), (3, 70, 3), (2, 72, 3)])
+def test_shapes_that_do_not_fit(rows: int, width: int, heads: int, array: Callable) -> None:
+    qkv = array(np.zeros((3, width), dtype=np.float32))
+    positions = array(np.zeros(rows, dtype=np.int32))
+    with pytest.raises(ValueError, match="rope"):
+        rope(qkv, positions, *map(array, tables()), heads)
