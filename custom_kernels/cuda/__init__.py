@@ -54,7 +54,7 @@ def attention(
     types = {"T": qkv.dtype, "B": qkv.dtype if bias is None else bias.dtype}
     constants = {"D": head_dim, "HAS_BIAS": bias is not None, "HAS_WINDOW": window is not None}
     if qkv.dtype != mx.float32 and head_dim % 16 == 0 and head_dim <= 128:
-        warps, tiles, keys = _tiles(head_dim, max_seqlen)
+        warps, tiles, keys = _tiles(head_dim, max_seqlen, bias is not None)
         queries, name = warps * tiles * 16, "attention"
         constants |= {"BFLOAT": qkv.dtype == mx.bfloat16, "WARPS": warps, "TILES": tiles, "KEYS": keys}
     elif head_dim <= MAX_HEAD_DIM:
@@ -135,7 +135,7 @@ def _normalise(
     )
 
 
-def _tiles(head_dim: int, max_seqlen: int) -> tuple[int, int, int]:
+def _tiles(head_dim: int, max_seqlen: int, has_bias: bool) -> tuple[int, int, int]:
     """(warps a block, tiles of 16 queries a warp, keys at a time): what measured fastest on an H100."""
     if max_seqlen <= 16:
         return 1, 1, 16
@@ -143,7 +143,9 @@ def _tiles(head_dim: int, max_seqlen: int) -> tuple[int, int, int]:
         return 2, 1, 32
     if head_dim > 64:
         return 4, 1, 32
-    return (2 if max_seqlen <= 64 else 4), 2, 32
+    if max_seqlen <= 64:
+        return 2, 2, 32
+    return 4, 2, 64 if head_dim > 32 and not has_bias else 32  # with a bias 64 would spill registers
 
 
 def _vector(x: mx.array, lanes: int) -> int:
