@@ -18,6 +18,7 @@ ORDER = [
     "compare",
     "__init__",
     "convert",
+    "cross_encoder",
     "model",
     "quantization",
     "tokenizer",
@@ -69,6 +70,7 @@ def test_exported_members() -> None:
     assert sorted(mlx_embed.__all__) == mlx_embed.__all__
     assert set(mlx_embed.__all__) == {
         "CheckpointError",
+        "CrossEncoder",
         "EmbeddingModel",
         "EmbeddingModelType",
         "EncodeInfo",
