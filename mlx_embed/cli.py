@@ -1,4 +1,4 @@
-"""The `mlx-embed` command: `compare` and `convert`."""
+"""The `mlx-embed` command: `compare`, `convert` and `env`."""
 
 import argparse
 import sys
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add_compare(commands.add_parser("compare", help="compare MLX's accelerator with its CPU stream"))
     add_convert(commands.add_parser("convert", help="write a checkpoint as an MLX checkpoint"))
+    commands.add_parser("env", help="print what this machine has").set_defaults(run=_env)
     return run(parser.parse_args(arguments))
 
 
@@ -77,6 +78,15 @@ def _convert(options: argparse.Namespace) -> int:
     print(f"wrote {report.destination}")
     print(f"weights: {before:.1f} MiB -> {after:.1f} MiB ({after / before:.0%})")
     print(f"lowest cosine to the original, over sample texts: {report.min_cosine:.6f}")
+    return 0
+
+
+def _env(options: argparse.Namespace) -> int:
+    from mlx_embed.environment import environment
+
+    rows = environment()
+    width = max(map(len, rows))
+    print("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items()))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
+from custom_kernels.backends import kernels_wanted
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
@@ -149,7 +149,7 @@ class EmbeddingModel:
             raise ValueError(f"layer_norm {layer_norm!r} is not one of {', '.join(LAYER_NORMS)}.")
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
-        wanted = os.environ.get("MLX_EMBED_KERNELS") != "reference" if kernels is None else kernels
+        wanted = kernels_wanted() if kernels is None else kernels
         native = (
             is_cpu(chosen)
             and wanted

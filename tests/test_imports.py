@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "cli",
     "compare",
+    "environment",
     "__init__",
     "convert",
     "cross_encoder",

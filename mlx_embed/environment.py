@@ -1,0 +1,42 @@
+"""What this machine has, and which kernel each op will use: `mlx-embed env`."""
+
+import platform
+from importlib import import_module
+from importlib.metadata import version
+
+from custom_kernels import cpu
+from custom_kernels.backends import default_backend, kernels_wanted
+from custom_kernels.cpu import blas
+from mlx_embed.device import accelerator, describe, resolve_device
+
+OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool")
+
+
+def environment() -> dict[str, str]:
+    """Names to sentences, in the order in which to show them."""
+    native, switched_on = cpu.available(), kernels_wanted()
+    rows = {
+        "mlx-embed": version("mlx-embed"),
+        "mlx": f"{version('mlx')}, with {accelerator() or 'no accelerator'}",
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "cpu": describe(resolve_device("cpu")),
+    }
+    if accelerator() is not None:
+        rows["accelerator"] = describe(resolve_device("gpu"))
+    rows["native cpu kernels"] = cpu.instruction_set() if native else cpu.why_unavailable()
+    if native:
+        rows["threads"] = str(cpu.num_threads())
+    rows["blas of mlx's cpu ops"] = "OpenBLAS" if blas.active() else f"MLX's own. {blas.why_inactive()}"
+    rows["custom kernels"] = "on" if switched_on else "off, by MLX_EMBED_KERNELS"
+    for op in OPS:
+        rows[f"{op} on the cpu"] = "native kernel" if native and switched_on else "MLX's ops"
+        if default_backend() is not None:
+            rows[f"{op} on {default_backend()}"] = _on_accelerator(op, switched_on)
+    return rows
+
+
+def _on_accelerator(op: str, switched_on: bool) -> str:
+    backend = default_backend()
+    if not switched_on or not hasattr(import_module(f"custom_kernels.{backend}"), op):
+        return "MLX's ops"
+    return f"{backend} kernel, once it has agreed with MLX's ops"

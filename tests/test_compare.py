@@ -1,0 +1,59 @@
+"""The comparison run on a tiny model, and `mlx-embed env`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_embed import EmbeddingModel, cli, compare
+from mlx_embed.environment import environment
+from tests.conftest import DATA
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "BATCH_SIZES", (1, 3))
+    monkeypatch.setattr(compare, "NORM_SHAPES", ((3, 384),))
+    monkeypatch.setattr(compare, "SECONDS_A_ROW", 0.01)
+
+
+def test_the_run_agrees_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "report.json"
+    assert cli.main(["compare", "--model", str(DATA / "tiny-bert"), "--json", str(target)]) == 0
+    printed = capsys.readouterr().out
+    assert "All vectors agree." in printed
+    report = json.loads(target.read_text())
+    sides = set(report["model"]["sides"])
+    assert compare.BASE in sides
+    assert {row["side"] for row in report["agreement"]} == sides - {compare.BASE}
+    assert {(row["texts"], row["side"]) for row in report["latency"]} == {(n, side) for n in (1, 3) for side in sides}
+    assert report["graph"][compare.BASE] > 0
+
+
+def test_wrong_vectors_are_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    honest = EmbeddingModel.encode
+
+    def turned(self: EmbeddingModel, *arguments: object, **options: object) -> np.ndarray:
+        vectors = honest(self, *arguments, **options)
+        return vectors if self.native or self.compiled else np.roll(vectors, 1, axis=-1)
+
+    monkeypatch.setattr(EmbeddingModel, "encode", turned)
+    assert cli.main(["compare", "--model", str(DATA / "tiny-bert")]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "texts.txt"
+    empty.write_text("\n\n")
+    assert cli.main(["compare", "--model", str(DATA / "tiny-bert"), "--texts", str(empty)]) == 2
+    assert "at least one text" in capsys.readouterr().err
+    assert cli.main(["compare", "--json", str(tmp_path / "no" / "folder.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_env_names_every_op(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["env"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in environment())
+    assert "attention on the cpu" in printed
