@@ -31,8 +31,10 @@ class Batch:
     max_seqlen: int
 
 
-def pack(ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool) -> Iterator[Batch]:
-    """Cut texts into batches of at most `batch_tokens` tokens; a longer text is a batch of its own.
+def pack(
+    ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool, max_texts: int | None = None
+) -> Iterator[Batch]:
+    """Cut texts into batches of at most `batch_tokens` tokens and `max_texts` texts; a longer text is one of its own.
 
     With `bucketed`, shapes are rounded up to few sizes by filler sequences, so that few graphs are compiled.
     """
@@ -40,7 +42,7 @@ def pack(ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool) -> 
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     start = 0
     while start < len(order):
-        end = _cut(lengths[order[start:]], batch_tokens) + start
+        end = _cut(lengths[order[start:]][:max_texts], batch_tokens) + start
         texts = order[start:end]
         yield _batch([ids[i] for i in texts], texts, bucketed)
         start = end

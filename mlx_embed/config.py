@@ -101,13 +101,13 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     sentence = _optional_json(folder / "config_sentence_transformers.json")
     prompts = _prompts(sentence, name or str(folder.resolve()))
     default = sentence.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise CheckpointError(
             f"{folder / 'config_sentence_transformers.json'} names the default prompt {default!r}, "
             f"but has the prompts {sorted(prompts)}."
         )
     similarity = sentence.get("similarity_fn_name") or "cosine"
-    if similarity not in SIMILARITY:
+    if not isinstance(similarity, str) or similarity not in SIMILARITY:
         raise UnsupportedModelError(f"similarity_fn_name {similarity!r} is not one of {', '.join(SIMILARITY)}.")
     return Checkpoint(
         folder=folder,

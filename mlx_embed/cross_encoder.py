@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from custom_kernels.backends import kernels_switched
 from mlx_embed import weights
 from mlx_embed.architectures import architecture
 from mlx_embed.batching import Batch, pack
@@ -156,7 +157,8 @@ class CrossEncoder:
             arrays = (batch.input_ids, batch.cu_seqlens, token_types)
             if not self.model.native:
                 arrays = tuple(map(mx.array, arrays))  # type: ignore[assignment]
-            return self._forward(*arrays, batch.max_seqlen)
+            with kernels_switched(self.model.kernels):
+                return self._forward(*arrays, batch.max_seqlen)
 
         def read(batch: Batch, out: Any) -> None:
             logits[batch.texts] = np.asarray(out)[: len(batch.texts)]

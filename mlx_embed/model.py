@@ -235,6 +235,9 @@ class EmbeddingModel:
         long_text: LongText = "truncate",
         chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         show_progress_bar: bool | None = None,
         return_info: Literal[False] = False,
     ) -> npt.NDArray[Any]: ...
@@ -254,6 +257,9 @@ class EmbeddingModel:
         long_text: LongText = "truncate",
         chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         show_progress_bar: bool | None = None,
         return_info: Literal[True],
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
@@ -272,6 +278,9 @@ class EmbeddingModel:
         long_text: LongText = "truncate",
         chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         show_progress_bar: bool | None = None,
         return_info: bool = False,
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
@@ -292,6 +301,10 @@ class EmbeddingModel:
                 vectors are; "error" raises ValueError.
             chunk_overlap: the tokens that a chunk shares with the one before. None is an eighth of what fits into one.
             batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes vectors.
+            batch_size: no more texts than this in a batch either; there is no need to set it.
+            convert_to_numpy: True; there is nothing else, and the argument is there for code written for
+                sentence-transformers.
+            convert_to_tensor: False, likewise.
             show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
             return_info: also return an `EncodeInfo`.
 
@@ -303,6 +316,10 @@ class EmbeddingModel:
             ValueError: an unknown prompt name, an option out of range, int8 or uint8 without calibration, or a text
                 that is too long where long_text is "error"; its index is named.
         """
+        if convert_to_tensor or not convert_to_numpy:
+            raise ValueError("encode returns numpy arrays: leave convert_to_numpy True and convert_to_tensor False.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is not a positive number of texts.")
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else _checked(texts)
         prefix = self._prompt(prompt_name, prompt)
@@ -326,7 +343,7 @@ class EmbeddingModel:
                         warn_truncated(tokens.counts, self.max_seq_length)
                     result.counts.append(tokens.counts)
                     result.chunks.append(tokens.chunks)
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled)
+                    batches = pack(tokens.ids, budget, bucketed=self.compiled, max_texts=batch_size)
                     work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
                     if len(pending) > 1:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import EmbeddingModel, model
+from mlx_embed.batching import Batch
 from tests.conftest import DATA
 
 # What a vector may move by when the rest of its batch changes, in float32.
@@ -312,3 +314,32 @@ def test_the_process_ends_cleanly() -> None:
 
 def test_repr(tiny_bert: EmbeddingModel) -> None:
     assert "dimension=32, max_seq_length=64, dtype=float32, device='cpu: " in repr(tiny_bert)
+
+
+def test_arguments_of_sentence_transformers(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tiny_bert.encode(RAGGED)
+    sizes = []
+    forward = tiny_bert.forward
+
+    def counted(batch: Batch, *options: Any) -> Any:
+        sizes.append(len(batch.texts))
+        return forward(batch, *options)
+
+    monkeypatch.setattr(tiny_bert, "forward", counted)
+    found = tiny_bert.encode(
+        RAGGED,
+        batch_size=3,
+        convert_to_numpy=True,
+        convert_to_tensor=False,
+        show_progress_bar=False,
+        normalize_embeddings=True,
+        prompt_name=None,
+    )
+    assert np.abs(found - expected).max() <= TOLERANCE
+    assert sum(sizes) == len(RAGGED)
+    assert max(sizes) == 3
+    for options in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        with pytest.raises(ValueError, match="encode returns numpy arrays"):
+            tiny_bert.encode(RAGGED, **options)
+    with pytest.raises(ValueError, match="batch_size 0"):
+        tiny_bert.encode(RAGGED, batch_size=0)
