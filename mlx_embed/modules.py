@@ -33,7 +33,11 @@ class Pooling:
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
         """[T, hidden] -> [n, len(modes) * hidden]; `skip` is the number of the prompt's tokens to leave out."""
-        pooled = [POOLING[mode](hidden, cu_seqlens, max_seqlen, skip) for mode in self.modes]
+        # The mean is taken in float32 whatever the dtype; the others start from a copy, made only where it is used.
+        exact = hidden if isinstance(hidden, np.ndarray) else hidden.astype(mx.float32)
+        pooled = [
+            POOLING[mode](hidden if mode == "mean" else exact, cu_seqlens, max_seqlen, skip) for mode in self.modes
+        ]
         return pooled[0] if len(pooled) == 1 else namespace(hidden).concatenate(pooled, axis=-1)
 
 
