@@ -12,7 +12,7 @@ Int32 = npt.NDArray[np.int32]
 # Padded attention lays a batch out as a block as wide as its longest text. A text that would leave the block emptier
 # than this goes to the next batch, unless the block is still too small to be worth a forward pass of its own.
 MAX_PADDING = 2
-MIN_BLOCK = 2048
+MIN_BLOCK = 4096
 
 # Token counts of bucketed batches: these, so that a query grows by a quarter at most; two to each doubling after them.
 SMALL_SIZES = (6, 8, 10, 12, 16, 20, 24, 32)

@@ -326,7 +326,8 @@ class EmbeddingModel:
                         warn_truncated(tokens.counts, self.max_seq_length)
                     result.counts.append(tokens.counts)
                     result.chunks.append(tokens.chunks)
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=self._pads)
+                    padded = not self.native or self.checkpoint.pooling.padded
+                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded)
                     work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
                     if len(pending) > 1:
