@@ -164,7 +164,7 @@ class CrossEncoder:
             logits[batch.texts] = np.asarray(out)[: len(batch.texts)]
             advance(len(batch.texts))
 
-        batches = pack(ids, budget, bucketed=self.model.compiled)
+        batches = pack(ids, budget, bucketed=self.model.compiled, padded=not self.model.native)
         try:
             self.model.start(partial(self.model.run, batches, forward, read, stop))()
         except BaseException:

@@ -343,7 +343,8 @@ class EmbeddingModel:
                         warn_truncated(tokens.counts, self.max_seq_length)
                     result.counts.append(tokens.counts)
                     result.chunks.append(tokens.chunks)
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled, max_texts=batch_size)
+                    padded = not self.native or self.checkpoint.pooling.padded
+                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
                     work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
                     if len(pending) > 1:

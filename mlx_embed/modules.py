@@ -13,7 +13,7 @@ from typing import TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mlx_embed.pooling import POOLING, Array, namespace, normalize
+from mlx_embed.pooling import PADDED, POOLING, Array, namespace, normalize
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Parameters: TypeAlias = Mapping[str, Array]
@@ -30,6 +30,11 @@ class Pooling:
 
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
+
+    @property
+    def padded(self) -> bool:
+        """Whether a batch of very different lengths costs memory for all its texts at the longest one's."""
+        return not PADDED.isdisjoint(self.modes)
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
         """[T, hidden] -> [n, len(modes) * hidden]; `skip` is the number of the prompt's tokens to leave out."""

@@ -67,6 +67,8 @@ POOLING: dict[str, Callable[[Array, Array, int, int], Array]] = {
     "weightedmean": weighted_mean,
     "lasttoken": last,
 }
+# These lay the texts out as a block, as wide as the longest of a batch.
+PADDED = frozenset({"max", "mean_sqrt_len_tokens", "weightedmean"})
 
 
 def normalize(vectors: Array) -> Array:
