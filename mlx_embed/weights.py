@@ -67,7 +67,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     # Architectures know several layouts' names: what is missing is named in this checkpoint's.
     spoken = [pair for pair in module.RENAMES if any(pair[0] in tensor.name for tensor in tensors)]
     _check(checkpoint.transformer, sources, expected, [] if is_mlx else spoken)
-    loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors}
+    loaded = {path: _load(path) for path in {tensor.file for tensor in tensors}}
     parameters = []
     for name, parts in sources.items():
         arrays = [loaded[part.file][part.name] for part in parts]
@@ -109,7 +109,7 @@ def _read_parameters(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[i
                 f"{tensors[name]} is {tensors[name].dtype} {tensors[name].shape}, where its config.json means "
                 f"floats {shape}."
             )
-    loaded: dict[Path, Any] = {tensor.file: mx.load(str(tensor.file)) for tensor in tensors.values()}
+    loaded = {path: _load(path) for path in {tensor.file for tensor in tensors.values()}}
     parameters = {name: loaded[tensor.file][tensor.name].astype(mx.float32) for name, tensor in tensors.items()}
     mx.eval(parameters)
     return parameters
@@ -196,7 +196,16 @@ def files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder} has no {FILE}.{hint}")
 
 
-def _read_header(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
+def _load(path: Path) -> dict[str, mx.array]:
+    """The tensors of a file whose header is checked, lazily."""
+    try:
+        loaded: Any = mx.load(str(path))
+    except (RuntimeError, ValueError) as error:  # MLX parses the header again, and by rules of its own
+        raise CheckpointError(f"{path} is not a safetensors file that MLX reads: {error}") from error
+    return dict(loaded)
+
+
+def _read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
     """Parse and check one safetensors header: an 8-byte length, JSON, then data that the offsets must tile."""
     broken = f"{path} is not a sound safetensors file"
     size = path.stat().st_size
@@ -210,9 +219,11 @@ def _read_header(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
             raise CheckpointError(f"{broken}: its header is no JSON ({error}); download it again.") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")
-    metadata = header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{broken}: its metadata is not text; download it again.")
     data_bytes = size - 8 - length
-    tensors = []
+    tensors, spans = [], []
     for name, entry in header.items():
         try:
             dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
@@ -232,7 +243,11 @@ def _read_header(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
         if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
             raise CheckpointError(f"{broken}: tensor {name!r} of shape {shape} {dtype} has {end - begin} bytes.")
         tensors.append(Tensor(path, name, dtype, shape))
-    return tensors, metadata if isinstance(metadata, dict) else {}
+        spans.append((begin, end))
+    spans.sort()
+    if any(begin != before for (begin, _), (_, before) in zip(spans, [(0, 0), *spans], strict=False)):
+        raise CheckpointError(f"{broken}: its tensors overlap or leave gaps; download it again.")
+    return tensors, metadata
 
 
 def _stripped(name: str, module: ModuleType) -> str:
@@ -257,14 +272,14 @@ def _rename(tensors: Iterable[Tensor], module: ModuleType) -> dict[str, Tensor]:
 
 
 def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-    """Join the layers of each group in _FUSED, where all of one shape are there."""
+    """Join the layers of each group in _FUSED, where all of them are there."""
     fused: dict[str, list[Tensor]] = {}
     taken: set[str] = set()
     for name in tensors:
         for whole, (first, *_) in _FUSED.items():
             prefix, found, kind = name.rpartition(f".{first}.")
             parts = [f"{prefix}.{part}.{kind}" for part in _FUSED[whole]]
-            if found and all(part in tensors and tensors[part].shape == tensors[name].shape for part in parts):
+            if found and all(part in tensors for part in parts):
                 fused[f"{prefix}.{whole}.{kind}"] = [tensors[part] for part in parts]
                 taken.update(parts)
     return fused | {name: [tensor] for name, tensor in tensors.items() if name not in taken}
@@ -272,7 +287,7 @@ def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
 
 def _quantization(value: Any) -> tuple[int, int]:
     bits, group_size = (value.get("bits"), value.get("group_size")) if isinstance(value, dict) else (None, None)
-    if bits not in (4, 8) or group_size not in (32, 64, 128):
+    if type(bits) is not int or bits not in (4, 8) or type(group_size) is not int or group_size not in (32, 64, 128):
         raise CheckpointError(
             f'config.json has "quantization": {value!r}; mlx_embed reads 4 or 8 bits in groups of 32, 64 or 128.'
         )
@@ -293,7 +308,12 @@ def _check(
     expected: Mapping[str, mx.array],
     renames: Sequence[tuple[str, str]],
 ) -> None:
-    missing = [_original(name, renames) for name in sorted(expected.keys() - sources.keys())]
+    missing = [
+        _original(part, renames)
+        for name in sorted(expected.keys() - sources.keys())
+        for part in _parts(name, renames)
+        if part not in sources
+    ]
     if missing:
         names = ", ".join(path.name for path in files(folder))
         raise CheckpointError(f"{folder} lacks {_some(missing)} in {names}, which the architecture needs.")
@@ -304,26 +324,26 @@ def _check(
             "have; is config.json that of these weights?"
         )
     for name, parts in sources.items():
-        shape = expected[name].shape
-        found = (sum(part.shape[0] for part in parts), *parts[0].shape[1:]) if parts[0].shape else ()
-        if found != shape:
-            raise CheckpointError(
-                f"{parts[0]} has shape {parts[0].shape}, where config.json means {_part_shape(shape, len(parts))}."
-            )
+        whole = expected[name].shape
+        shape = (whole[0] // len(parts), *whole[1:])
         floating = expected[name].dtype != mx.uint32
-        if floating and any(part.dtype not in _FLOATS for part in parts):
-            raise CheckpointError(f"{parts[0]} has dtype {parts[0].dtype}, where a weight is F32, F16 or BF16.")
+        for part in parts:
+            if part.shape != shape:
+                raise CheckpointError(f"{part} has shape {part.shape}, where config.json means {shape}.")
+            if floating and part.dtype not in _FLOATS:
+                raise CheckpointError(f"{part} has dtype {part.dtype}, where a weight is F32, F16 or BF16.")
 
 
-def _part_shape(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
-    return (shape[0] // parts, *shape[1:])
+def _parts(name: str, renames: Sequence[tuple[str, str]]) -> list[str]:
+    """A name of the encoder's, or those that it is fused from where the checkpoint has them apart."""
+    for whole, parts in _FUSED.items():
+        if renames and f".{whole}." in name and not any(new.endswith(f"{whole}.") for _, new in renames):
+            return [name.replace(f".{whole}.", f".{part}.") for part in parts]
+    return [name]
 
 
 def _original(name: str, renames: Sequence[tuple[str, str]]) -> str:
-    """The checkpoint's name for one of the encoder's; of a fused one, its parts' names."""
-    for whole, parts in _FUSED.items():
-        if renames and f".{whole}." in name and not any(new.endswith(f"{whole}.") for _, new in renames):
-            return ", ".join(_original(name.replace(f".{whole}.", f".{part}."), renames) for part in parts)
+    """The checkpoint's name for one of the encoder's."""
     for old, new in reversed(renames):
         if not old.startswith("LayerNorm."):  # gamma and beta: old spellings
             name = name.replace(new, old)
