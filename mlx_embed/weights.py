@@ -219,7 +219,9 @@ def _read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
             raise CheckpointError(f"{broken}: its header is no JSON ({error}); download it again.") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    if metadata is None:  # absent, or the null that MLX writes where there is none
+        metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{broken}: its metadata is not text; download it again.")
     data_bytes = size - 8 - length
