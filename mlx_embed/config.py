@@ -96,12 +96,14 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     hidden_size = architecture(config).Config.from_dict(config).hidden_size
     pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
     normalize = bool(modules) and isinstance(modules[-1], Normalize)
-    bert = next((found for name in _TRANSFORMER_FILES if (found := _optional_json(transformer / name))), {})
+    settings = [transformer / file for file in _TRANSFORMER_FILES]
+    settings_path = next((path for path in settings if path.is_file()), settings[0])
+    bert = _optional_json(settings_path)
     tokenizer = _optional_json(transformer / "tokenizer_config.json")
     sentence = _optional_json(folder / "config_sentence_transformers.json")
-    prompts = _prompts(sentence, name or str(folder.resolve()))
+    prompts = _prompts(sentence, [name, str(folder.resolve())])
     default = sentence.get("default_prompt_name")
-    if default is not None and (not isinstance(default, str) or default not in prompts):
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise CheckpointError(
             f"{folder / 'config_sentence_transformers.json'} names the default prompt {default!r}, "
             f"but has the prompts {sorted(prompts)}."
@@ -119,7 +121,7 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         normalize=normalize,
         truncate_dim=_truncate_dim(sentence, dimension),
         max_seq_length=_max_seq_length(bert, tokenizer),
-        do_lower_case=bool(bert.get("do_lower_case", False)),
+        do_lower_case=_flag(settings_path, bert, "do_lower_case", False),
         token_types=_token_types(tokenizer),
         truncation_side="left" if tokenizer.get("truncation_side") == "left" else "right",
         prompts=prompts,
@@ -215,7 +217,7 @@ def _pooling(path: Path, hidden_size: int) -> Pooling:
         modes = named if isinstance(named, list) else [named]
     if not modes or not all(isinstance(mode, str) and mode in POOLING for mode in modes) or len(modes) > len(POOLING):
         raise UnsupportedModelError(f"{path} asks for pooling by {modes}; mlx_embed has {', '.join(POOLING)}.")
-    return Pooling(tuple(modes), bool(config.get("include_prompt", True)))
+    return Pooling(tuple(modes), _flag(path, config, "include_prompt", True))
 
 
 def _dense(folder: Path, dimension: int) -> Dense:
@@ -237,8 +239,8 @@ def _dense(folder: Path, dimension: int) -> Dense:
         dimension,
         out_features,
         activation,
-        bias=bool(config.get("bias", True)),
-        residual=bool(config.get("use_residual", False)),
+        bias=_flag(path, config, "bias", True),
+        residual=_flag(path, config, "use_residual", False),
     )
 
 
@@ -254,6 +256,15 @@ def _expect(path: Path, key: str, found: Any, needed: int) -> None:
         raise CheckpointError(f'{path} has "{key}": {found!r}, but the module before it gives {needed} dimensions.')
 
 
+def _flag(path: Path, config: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise CheckpointError(f'{path} has "{key}": {value!r}, where true or false is needed.')
+    return value
+
+
 def _truncate_dim(sentence: Mapping[str, Any], dimension: int) -> int | None:
     value = sentence.get("truncate_dim")
     if value is None:
@@ -265,12 +276,12 @@ def _truncate_dim(sentence: Mapping[str, Any], dimension: int) -> int | None:
     return min(value, dimension)
 
 
-def _prompts(sentence: Mapping[str, Any], name: str) -> dict[str, str]:
+def _prompts(sentence: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     given = sentence.get("prompts") or {}
     if not isinstance(given, dict) or not all(isinstance(text, str | None) for text in given.values()):
         raise CheckpointError(f'config_sentence_transformers.json has "prompts": {given!r}, not names with texts.')
     given = {key: text or "" for key, text in given.items()}
-    if not any(given.values()) and _E5_NAME.search(name.replace("--", "/")):
+    if not any(given.values()) and any(_E5_NAME.search(name.replace("--", "/")) for name in names):
         return dict(E5_PROMPTS)
     return given
 
@@ -287,7 +298,7 @@ def _max_seq_length(bert: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> in
         value = config.get(key)
         if value is None or (isinstance(value, (int, float)) and value > _NO_LIMIT):
             continue
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise CheckpointError(f'the checkpoint has "{key}": {value!r}, where a number of tokens is needed.')
         return value
     return None

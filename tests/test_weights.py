@@ -235,6 +235,13 @@ def test_metadata_that_is_no_text(metadata: object, checkpoint: Path) -> None:
         encode(checkpoint)
 
 
+def test_the_null_that_mlx_writes_for_metadata(checkpoint: Path) -> None:
+    expected = encode(checkpoint)
+    tensors = read(checkpoint)
+    write(checkpoint / "model.safetensors", tensors, {"__metadata__": None} | header_of(tensors))
+    assert np.array_equal(encode(checkpoint), expected)
+
+
 def test_what_only_mlx_refuses(checkpoint: Path) -> None:
     """Python reads NaN where JSON has none."""
     tensors = read(checkpoint)
