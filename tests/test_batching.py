@@ -1,5 +1,7 @@
 """Packing: every text once, under the budget, in few shapes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -66,7 +68,7 @@ def test_without_padding_batches_are_as_full_as_their_order_allows() -> None:
     batches = list(pack(rows(lengths), 4096, bucketed=False, padded=False))
     laid = [int(n) for batch in batches for n in np.diff(batch.cu_seqlens)]
     assert laid == sorted(lengths, reverse=True)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert len(batch.input_ids) + following.cu_seqlens[1] > 4096
 
 
