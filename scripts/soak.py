@@ -47,11 +47,10 @@ def main() -> None:
         parser.error(f"--texts needs at least {3 * STEP}, to have a last third to look at.")
 
     model = EmbeddingModel.from_pretrained(options.model, device=options.device, compile=options.compile or None)
-    graphs = count_graphs(model)
     stated = len(shapes(model.budget(options.batch_tokens), model.max_seq_length)) if model.compiled else 0
-    print(
-        f"{model}, {'native kernels' if model.native else f'at most {stated} graphs' if stated else 'not compiled'}\n"
-    )
+    how = f"at most {stated} graphs" if model.compiled else "native kernels" if model.native else "not compiled"
+    print(f"{model}, {how}\n")
+    graphs = count_graphs(model)
     print(f"{'texts':>8} {'seconds':>8} {'process MiB':>12} {'MLX peak MiB':>13} {'MLX cache MiB':>14} {'graphs':>7}")
     reports: list[tuple[float, float, int]] = []
     start = time.perf_counter()
@@ -70,7 +69,7 @@ def main() -> None:
                 shown = str(len(graphs)) if model.compiled else "-"
                 print(f"{done:8} {seconds:8.1f} {process:12.1f} {peak:13.1f} {cache:14.1f} {shown:>7}", flush=True)
 
-    vectors = model.encode(texts())
+    vectors = model.encode(texts(), batch_tokens=options.batch_tokens)
     print(f"\n{vectors.shape} vectors in {time.perf_counter() - start:.1f} s, {len(graphs) or 'no'} graphs at the end")
     sys.exit("\n".join(failures(reports, len(graphs), stated)) or 0)
 
