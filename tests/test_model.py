@@ -89,6 +89,32 @@ def test_generators_are_read_in_windows(tiny_bert: EmbeddingModel, monkeypatch: 
     assert info.token_counts.tolist() == tiny_bert.token_counts(RAGGED).tolist()
 
 
+@pytest.mark.parametrize(("compile", "windows"), [(None, 1), (True, 2)])
+def test_a_long_generator_streams(monkeypatch: pytest.MonkeyPatch, compile: bool | None, windows: int) -> None:
+    """Of 60,000 texts, the native path reads one window beyond those done; MLX's, another while that one runs."""
+    streamed = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", compile=compile)
+    read = done = 0
+    ahead = []
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for number in range(60_000):
+            read += 1
+            ahead.append(read - done)
+            yield f"text {number % 97}"
+
+    forward = streamed.forward
+
+    def counted(batch: Batch, *options: Any) -> Any:
+        nonlocal done
+        done += len(batch.texts)
+        return forward(batch, *options)
+
+    monkeypatch.setattr(streamed, "forward", counted)
+    assert len(streamed.encode(texts())) == 60_000 == read == done
+    assert model.WINDOW <= max(ahead) <= windows * model.WINDOW
+
+
 def test_a_window_ends_at_many_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "WINDOW_CHARACTERS", 10)
     assert [len(window) for window in model._windows(["x" * 4] * 7)] == [3, 3, 1]
