@@ -8,7 +8,8 @@ costs more than its speed.
 import os
 import threading
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -43,6 +44,17 @@ def use_kernels(wanted: bool | None) -> None:
 def kernels_wanted() -> bool:
     """Whether custom kernels may run, by `use_kernels` or the environment."""
     return os.environ.get("MLX_EMBED_KERNELS") != "reference" if _wanted is None else _wanted
+
+
+@contextmanager
+def kernels_switched(wanted: bool | None) -> Iterator[None]:
+    """Within the block, as after `use_kernels(wanted)`; None changes nothing."""
+    before = _wanted
+    use_kernels(before if wanted is None else wanted)
+    try:
+        yield
+    finally:
+        use_kernels(before)
 
 
 def default_backend() -> str | None:

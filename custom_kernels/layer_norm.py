@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
-from custom_kernels.backends import KERNEL_BACKENDS, pick
+from custom_kernels.backends import KERNEL_BACKENDS, default_backend, pick
 
 MAX_KERNEL_WIDTH = 8192
+# On an H100 a plain LayerNorm of fewer elements waits for its launch, and MLX's own launches sooner.
+CUDA_PLAIN_SIZE = 3 << 20
 BACKENDS = ("fast", "reference", *KERNEL_BACKENDS)
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
 
@@ -40,8 +42,9 @@ def layer_norm(
         eps: added to the variance.
         residual: an array of x's shape and dtype, added to x before normalising.
         backend: "metal" or "cuda" for the custom kernel, "reference" for the composed ops, "fast" for MLX's
-            built-in `mx.fast.layer_norm`. None takes the custom kernel where the default device has one and the
-            row is at most 8192 wide, otherwise the built-in.
+            built-in `mx.fast.layer_norm`. None takes what measured fastest: the custom kernel where the default
+            device has one and the row is at most 8192 wide (on CUDA not for few rows without a residual), otherwise
+            the built-in.
 
     Returns:
         [..., width] of x's dtype.
@@ -56,8 +59,11 @@ def layer_norm(
     _check(x, weight, bias, residual, backend)
     if backend == "reference":
         return reference_layer_norm(x, weight, bias, eps, residual)
+    if x.size == 0:
+        return x
     kernel = None
-    if x.size and x.shape[-1] <= MAX_KERNEL_WIDTH and backend != "fast":
+    builtin = backend is None and residual is None and x.size < CUDA_PLAIN_SIZE and default_backend() == "cuda"
+    if x.shape[-1] <= MAX_KERNEL_WIDTH and backend != "fast" and not builtin:
         kinds: list[mx.Dtype | None] = [None if a is None else a.dtype for a in (x, weight, bias, residual)]
         variant = (x.shape[-1], eps, *kinds)
         kernel = pick("layer_norm", backend, variant, reference_layer_norm, lambda: _sample(x.shape[-1], eps, kinds))

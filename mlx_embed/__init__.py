@@ -2,6 +2,7 @@
 
 import custom_kernels  # noqa: F401  (before mlx.core: see there)
 from mlx_embed.convert import convert
+from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.errors import CheckpointError, MLXEmbedError, ModelNotFoundError, UnsupportedModelError
 from mlx_embed.hub import EmbeddingModelType
 from mlx_embed.model import EmbeddingModel, EncodeInfo
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "CrossEncoder",
     "EmbeddingModel",
     "EmbeddingModelType",
     "EncodeInfo",

@@ -1,5 +1,6 @@
 """Token ids to packed batches under a token budget, longest texts first, and back to the texts' order."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,16 @@ import numpy.typing as npt
 
 Int32 = npt.NDArray[np.int32]
 
-# Attention pads a batch to its longest text. A text that would leave the block emptier than this goes to the next
-# batch, unless this one is still too small to be worth a forward pass of its own.
-MAX_PADDING = 2.0
-MIN_TOKENS = 1024
+# Padded attention lays a batch out as a block as wide as its longest text. A text that would leave the block emptier
+# than this goes to the next batch, unless the block is still too small to be worth a forward pass of its own.
+MAX_PADDING = 2
+MIN_BLOCK = 4096
+
+# Token counts of bucketed batches: these, so that a query grows by a quarter at most; two to each doubling after them.
+SMALL_SIZES = (6, 8, 10, 12, 16, 20, 24, 32)
+SHORTEST = 4
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -30,52 +37,91 @@ class Batch:
     cu_seqlens: Int32
     max_seqlen: int
 
+    @property
+    def shape(self) -> Shape:
+        """(T, sequences, max_seqlen): what a graph is compiled for."""
+        return len(self.input_ids), len(self.cu_seqlens) - 1, self.max_seqlen
 
-def pack(ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool) -> Iterator[Batch]:
-    """Cut texts into batches of at most `batch_tokens` tokens; a longer text is a batch of its own.
 
-    With `bucketed`, shapes are rounded up to few sizes by filler sequences, so that few graphs are compiled.
+def pack(
+    ids: Sequence[Sequence[int]],
+    batch_tokens: int,
+    *,
+    bucketed: bool,
+    padded: bool = True,
+    max_texts: int | None = None,
+) -> Iterator[Batch]:
+    """Cut texts, longest first, into batches of at most `batch_tokens` tokens and `max_texts` texts.
+
+    A text of more tokens is a batch of its own.
+
+    With `bucketed`, batches have one of the `shapes`, by filler sequences, so that few graphs are compiled. Unless
+    `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
     """
     lengths = np.fromiter((len(row) for row in ids), dtype=np.int32, count=len(ids))
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     start = 0
     while start < len(order):
-        end = _cut(lengths[order[start:]], batch_tokens) + start
+        end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded) + start
         texts = order[start:end]
-        yield _batch([ids[i] for i in texts], texts, bucketed)
+        yield _batch([ids[i] for i in texts], texts, batch_tokens if bucketed else None)
         start = end
 
 
-def bucket(n: int, smallest: int = 16) -> int:
-    """`n` rounded up to one of the sizes in use: four to each doubling, at least `smallest`."""
-    if n <= smallest:
-        return smallest
-    step = max(1 << max((n - 1).bit_length() - 3, 0), 1)
-    return -(-n // step) * step
+def shapes(batch_tokens: int, longest: int) -> set[Shape]:
+    """Every shape that bucketed batches of texts up to `longest` tokens can have, whatever the texts."""
+    totals = {_size(n, batch_tokens) for n in range(max(batch_tokens, longest) + 1)}
+    widths = {_width(n) for n in range(longest + 1)}
+    fit = ((size, width) for size in totals for width in widths if width <= max(2 * size - 1, SHORTEST))
+    return {(size, n, width) for size, width in fit for n in _rows(size, width)}
 
 
-def _cut(lengths: Int32, batch_tokens: int) -> int:
+def _size(total: int, batch_tokens: int) -> int:
+    """The size of a bucketed batch: at most `batch_tokens`, so that full batches are of one size."""
+    if total <= SMALL_SIZES[-1]:
+        size = SMALL_SIZES[bisect_left(SMALL_SIZES, total)]
+    else:
+        half = 1 << ((total - 1).bit_length() - 2)
+        size = -(-total // half) * half
+    return min(size, batch_tokens) if total <= batch_tokens else size
+
+
+def _width(longest: int) -> int:
+    """`max_seqlen` of a bucketed batch: a power of two."""
+    return max(SHORTEST, 1 << max(longest - 1, 0).bit_length())
+
+
+def _rows(size: int, width: int) -> tuple[int, int]:
+    """The two numbers of sequences that a bucketed batch can have: what `_cut` lets through, fillers included."""
+    full = -(-size // width)
+    if size >= MIN_BLOCK:
+        return full, MAX_PADDING * full
+    return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
+
+
+def _cut(lengths: Int32, batch_tokens: int, padded: bool) -> int:
     """How many texts of descending `lengths` make the next batch."""
     total = np.cumsum(lengths, dtype=np.int64)
-    block = lengths[0] * np.arange(1, len(lengths) + 1, dtype=np.int64)
-    too_many = total > batch_tokens
-    too_sparse = (block > MAX_PADDING * total) & (total > MIN_TOKENS)
-    stop = np.flatnonzero(too_many | too_sparse)
-    return max(int(stop[0]), 1) if len(stop) else len(lengths)
+    stop = total > batch_tokens
+    if padded:
+        block = _width(int(lengths[0])) * np.arange(1, len(lengths) + 1, dtype=np.int64)
+        stop |= (block > MAX_PADDING * total) & (block > MIN_BLOCK)
+    return max(int(stop.argmax()), 1) if stop.any() else len(lengths)
 
 
-def _batch(rows: list[Sequence[int]], texts: Int32, bucketed: bool) -> Batch:
+def _batch(rows: list[Sequence[int]], texts: Int32, bucket: int | None) -> Batch:
+    """Lay rows end to end; with `bucket`, the batches' token budget, in one of the `shapes`."""
     lengths = [len(row) for row in rows]
     total, longest = sum(lengths), max(lengths)
-    if bucketed:
-        longest = bucket(longest)
-        size = bucket(total)
-        # Filler sequences take up the tokens that the bucket adds; empty ones round up their number.
-        full, rest = divmod(size - total, longest)
-        lengths += [longest] * full + [rest] * (rest > 0)
-        lengths += [0] * (bucket(len(lengths), smallest=1) - len(lengths))
-    else:
-        size = total
+    size = total
+    if bucket is not None:
+        longest, size = _width(longest), _size(total, bucket)
+        # Filler sequences take up the tokens that the size adds, none of them longer than the longest text, whose
+        # positions the model is sure to have; empty ones round up their number.
+        full, rest = divmod(size - total, longest // 2)
+        lengths += [longest // 2] * full + [rest] * (rest > 0)
+        count = next(count for count in _rows(size, longest) if count >= len(lengths))
+        lengths += [0] * (count - len(lengths))
     input_ids = np.zeros(size, dtype=np.int32)
     input_ids[:total] = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
     cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)

@@ -56,6 +56,7 @@ class Checkpoint:
         truncate_dim: the dimensions that `encode` keeps where it is told nothing else; None keeps all.
         max_seq_length: the longest text in tokens that the checkpoint names; None where it names none.
         do_lower_case: whether texts are lowercased before the tokenizer's own normalisation.
+        token_types: whether the tokenizer tells which of a pair's texts a token is of, as transformers 5 has it.
         truncation_side: the end at which long texts are cut, "right" or "left".
         prompts: prompt name to text.
         default_prompt_name: the prompt that `encode` applies when it is given none.
@@ -72,6 +73,7 @@ class Checkpoint:
     truncate_dim: int | None = None
     max_seq_length: int | None = None
     do_lower_case: bool = False
+    token_types: bool = False
     truncation_side: str = "right"
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -120,6 +122,7 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         truncate_dim=_truncate_dim(sentence, dimension),
         max_seq_length=_max_seq_length(bert, tokenizer),
         do_lower_case=_flag(settings_path, bert, "do_lower_case", False),
+        token_types=_token_types(tokenizer),
         truncation_side="left" if tokenizer.get("truncation_side") == "left" else "right",
         prompts=prompts,
         default_prompt_name=default,
@@ -281,6 +284,13 @@ def _prompts(sentence: Mapping[str, Any], names: Sequence[str]) -> dict[str, str
     if not any(given.values()) and any(_E5_NAME.search(name.replace("--", "/")) for name in names):
         return dict(E5_PROMPTS)
     return given
+
+
+def _token_types(tokenizer: Mapping[str, Any]) -> bool:
+    names = tokenizer.get("model_input_names")
+    if isinstance(names, list):
+        return "token_type_ids" in names
+    return str(tokenizer.get("tokenizer_class") or "Bert").startswith("Bert")
 
 
 def _max_seq_length(bert: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int | None:

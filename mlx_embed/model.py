@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
-from custom_kernels.backends import kernels_wanted
+from custom_kernels.backends import kernels_switched, kernels_wanted
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
@@ -82,6 +82,7 @@ class EmbeddingModel:
     Attributes:
         native: whether the native CPU kernels run it, at once and in the caller's thread; otherwise MLX does.
         compiled: whether MLX runs it as compiled graphs.
+        kernels: False where it uses MLX's own ops alone; None follows `custom_kernels.use_kernels`.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class EmbeddingModel:
         device: mx.Device,
         compiled: bool,
         native: bool = False,
+        kernels: bool | None = None,
         name: str = "",
     ) -> None:
         """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
@@ -104,6 +106,7 @@ class EmbeddingModel:
         self.device = device
         self.compiled = compiled
         self.native = native
+        self.kernels = kernels
         self.name = name or str(checkpoint.folder)
         self._forward: Forward = mx.compile(self._embed) if compiled else self._embed
 
@@ -134,8 +137,8 @@ class EmbeddingModel:
             max_seq_length: tokens at which texts are cut, instead of the checkpoint's number.
             kernels: False runs MLX's own ops alone. None uses this package's kernels, unless the environment has
                 MLX_EMBED_KERNELS=reference.
-            layer_norm: of MLX's graphs: "fast" (MLX's built-in; the default), "custom" (this package's kernel) or
-                "reference" (composed ops).
+            layer_norm: of MLX's graphs: "fast" (MLX's built-in), "custom" (this package's kernel where it is the
+                faster one) or "reference" (composed ops). None is "custom" on an accelerator and "fast" on the CPU.
             compile: run the encoder through `mx.compile`. None does so on an accelerator. On the CPU, a value given
                 here or for layer_norm takes MLX's ops instead of the native kernels.
 
@@ -172,7 +175,8 @@ class EmbeddingModel:
 
         def load() -> tuple[nn.Module, list[dict[str, Any]]]:
             with mx.stream(chosen):
-                encoder = weights.load_encoder(checkpoint, computed, layer_norm or "fast")
+                fastest: LayerNormKind = "custom" if wanted and not is_cpu(chosen) else "fast"
+                encoder = weights.load_encoder(checkpoint, computed, layer_norm or fastest)
                 parameters = weights.load_modules(checkpoint)
                 if not native:
                     return encoder, parameters
@@ -188,6 +192,7 @@ class EmbeddingModel:
             device=chosen,
             compiled=not is_cpu(chosen) if compile is None else compile,
             native=native,
+            kernels=kernels,
             name=hub.repository_id(name_or_path),
         )
 
@@ -230,6 +235,9 @@ class EmbeddingModel:
         long_text: LongText = "truncate",
         chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         show_progress_bar: bool | None = None,
         return_info: Literal[False] = False,
     ) -> npt.NDArray[Any]: ...
@@ -249,6 +257,9 @@ class EmbeddingModel:
         long_text: LongText = "truncate",
         chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         show_progress_bar: bool | None = None,
         return_info: Literal[True],
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
@@ -267,6 +278,9 @@ class EmbeddingModel:
         long_text: LongText = "truncate",
         chunk_overlap: int | None = None,
         batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         show_progress_bar: bool | None = None,
         return_info: bool = False,
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
@@ -287,6 +301,10 @@ class EmbeddingModel:
                 vectors are; "error" raises ValueError.
             chunk_overlap: the tokens that a chunk shares with the one before. None is an eighth of what fits into one.
             batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes vectors.
+            batch_size: no more texts than this in a batch either; there is no need to set it.
+            convert_to_numpy: True; there is nothing else, and the argument is there for code written for
+                sentence-transformers.
+            convert_to_tensor: False, likewise.
             show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
             return_info: also return an `EncodeInfo`.
 
@@ -298,6 +316,10 @@ class EmbeddingModel:
             ValueError: an unknown prompt name, an option out of range, int8 or uint8 without calibration, or a text
                 that is too long where long_text is "error"; its index is named.
         """
+        if convert_to_tensor or not convert_to_numpy:
+            raise ValueError("encode returns numpy arrays: leave convert_to_numpy True and convert_to_tensor False.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is not a positive number of texts.")
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else _checked(texts)
         prefix = self._prompt(prompt_name, prompt)
@@ -321,7 +343,8 @@ class EmbeddingModel:
                         warn_truncated(tokens.counts, self.max_seq_length)
                     result.counts.append(tokens.counts)
                     result.chunks.append(tokens.chunks)
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled)
+                    padded = not self.native or self.checkpoint.pooling.padded
+                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
                     work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
                     if len(pending) > 1:
@@ -428,13 +451,12 @@ class EmbeddingModel:
         arrays: tuple[Any, Any] = (batch.input_ids, batch.cu_seqlens)
         if not self.native:
             arrays = (mx.array(batch.input_ids), mx.array(batch.cu_seqlens))
-        return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
+        with kernels_switched(self.kernels):
+            return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
 
     def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
         """Ids to vectors: encoder, pooling, modules, Matryoshka truncation, normalisation; float32 at the end."""
         hidden = self.encoder(input_ids, cu_seqlens, max_seqlen)
-        if not self.native:
-            hidden = hidden.astype(mx.float32)
         vectors = self.checkpoint.pooling(hidden, cu_seqlens, max_seqlen, skip)
         for module, parameters in zip(self.checkpoint.modules, self.parameters, strict=True):
             vectors = module(vectors, parameters)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mlx_embed.pooling import POOLING, Array, namespace, normalize
+from mlx_embed.pooling import PADDED, POOLING, Array, namespace, normalize
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Parameters: TypeAlias = Mapping[str, Array]
@@ -31,9 +31,18 @@ class Pooling:
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
 
+    @property
+    def padded(self) -> bool:
+        """Whether a batch of very different lengths costs memory for all its texts at the longest one's."""
+        return not PADDED.isdisjoint(self.modes)
+
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
         """[T, hidden] -> [n, len(modes) * hidden]; `skip` is the number of the prompt's tokens to leave out."""
-        pooled = [POOLING[mode](hidden, cu_seqlens, max_seqlen, skip) for mode in self.modes]
+        # The mean is taken in float32 whatever the dtype; the others start from a copy, made only where it is used.
+        exact = hidden if isinstance(hidden, np.ndarray) else hidden.astype(mx.float32)
+        pooled = [
+            POOLING[mode](hidden if mode == "mean" else exact, cu_seqlens, max_seqlen, skip) for mode in self.modes
+        ]
         return pooled[0] if len(pooled) == 1 else namespace(hidden).concatenate(pooled, axis=-1)
 
 

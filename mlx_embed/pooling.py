@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from custom_kernels import cpu
+from custom_kernels import mean_pool
 from custom_kernels.packed import counting, lengths, pad
 
 # mlx.core.array or numpy.ndarray; all of one call's are of one kind.
@@ -19,11 +19,8 @@ Array: TypeAlias = Any
 
 
 def mean(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
-    """The average of each text's tokens: [T, hidden] -> [n, hidden]."""
-    if isinstance(hidden, np.ndarray):
-        return cpu.mean_pool(hidden, cu_seqlens, skip)
-    total, count = _sum(hidden, cu_seqlens, max_seqlen, skip)
-    return total / count
+    """The average of each text's tokens, in float32: [T, hidden] -> [n, hidden]."""
+    return mean_pool(hidden, cu_seqlens, skip)
 
 
 def mean_sqrt_len(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
@@ -70,6 +67,8 @@ POOLING: dict[str, Callable[[Array, Array, int, int], Array]] = {
     "weightedmean": weighted_mean,
     "lasttoken": last,
 }
+# These lay the texts out as a block, as wide as the longest of a batch.
+PADDED = frozenset({"max", "mean_sqrt_len_tokens", "weightedmean"})
 
 
 def normalize(vectors: Array) -> Array:

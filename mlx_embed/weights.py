@@ -115,7 +115,7 @@ def _read_parameters(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[i
     return parameters
 
 
-def load_head(checkpoint: Checkpoint, hidden_size: int) -> list[tuple[Module, dict[str, mx.array]]]:
+def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]]:
     """The layers of a sequence classifier's head and their weights, float32, evaluated; the last gives the labels.
 
     Raises:
@@ -125,7 +125,12 @@ def load_head(checkpoint: Checkpoint, hidden_size: int) -> list[tuple[Module, di
     folder = checkpoint.transformer
     tensors = {_stripped(tensor.name, module): tensor for tensor in read_headers(folder)[0]}
     head: list[tuple[Module, dict[str, mx.array]]] = []
-    dimension = hidden_size
+    dimension = module.Config.from_dict(checkpoint.config).hidden_size
+    if checkpoint.config.get("classifier_activation", "gelu") != "gelu":
+        raise UnsupportedModelError(
+            f'config.json has "classifier_activation": {checkpoint.config["classifier_activation"]!r}; '
+            'mlx_embed has "gelu".'
+        )
     for layer, activation in module.HEAD:
         weight, bias = (tensors.get(f"{layer}.{part}") for part in ("weight", "bias"))
         if weight is None:
@@ -215,7 +220,7 @@ def _read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
     if not isinstance(header, dict):
         raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")
     metadata = header.pop("__metadata__", None)
-    if metadata is None:  # absent, or the null that MLX writes where it is given none
+    if metadata is None:  # absent, or the null that MLX writes where there is none
         metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{broken}: its metadata is not text; download it again.")

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -129,69 +130,48 @@ def report(work: str, figures: dict[str, float], **more: float) -> dict[str, Any
 # ---------------------------------------------------------------- uniform batches
 
 
-class Encoder:
-    """BERT or MPNet over the native ops, from a Hugging Face model's parameters."""
+def native_model(model: Any, folder: Path) -> Any:
+    """The model as an `EmbeddingModel` on the native kernels, by way of a checkpoint folder."""
+    from mlx_embed import EmbeddingModel
 
-    def __init__(self, model: Any) -> None:
-        import numpy as np
+    model.save_pretrained(folder)
+    shutil.copy(minilm() / "tokenizer.json", folder)
+    return EmbeddingModel.from_pretrained(folder, device="cpu")
 
-        from custom_kernels import cpu
 
-        weights = {name: np.ascontiguousarray(p.detach().numpy()) for name, p in model.named_parameters()}
-        config = model.config
-        self.heads, self.eps = config.num_attention_heads, config.layer_norm_eps
-        self.scale = (config.hidden_size // self.heads) ** -0.5
-        self.mpnet = config.model_type == "mpnet"
-        self.model = model
-        tables = ["word", "position"] if self.mpnet else ["word", "position", "token_type"]
-        self.tables = [weights[f"embeddings.{name}_embeddings.weight"] for name in tables]
-        self.norm = weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"]
-        attention = "attention.attn." if self.mpnet else "attention.self."
-        parts = [attention + name for name in ("qkv" if self.mpnet else ("query", "key", "value"))]
-        out, out_norm = (
-            ("attention.attn.o", "attention.LayerNorm")
-            if self.mpnet
-            else (
-                "attention.output.dense",
-                "attention.output.LayerNorm",
-            )
-        )
-        self.layers = []
-        for i in range(config.num_hidden_layers):
-            at = f"encoder.layer.{i}."
+def uniform_batch(ids: Any) -> Any:
+    """Token ids [batch, length] as one packed batch."""
+    import numpy as np
 
-            def dense(name: str, at: str = at) -> cpu.Linear:
-                return cpu.Linear(weights[f"{at}{name}.weight"], weights[f"{at}{name}.bias"])
+    from mlx_embed.batching import Batch
 
-            qkv = cpu.Linear(
-                np.concatenate([weights[f"{at}{part}.weight"] for part in parts]),
-                np.concatenate([weights[f"{at}{part}.bias"] for part in parts]),
-            )
-            norms = [
-                weights[f"{at}{name}.{kind}"] for name in (out_norm, "output.LayerNorm") for kind in ("weight", "bias")
-            ]
-            self.layers.append((qkv, dense(out), dense("intermediate.dense"), dense("output.dense"), *norms))
+    batch, length = ids.shape
+    edges = np.arange(0, ids.size + 1, length, dtype=np.int32)
+    return Batch(np.arange(batch, dtype=np.int32), ids.reshape(-1).astype(np.int32), edges, length)
 
-    def __call__(self, ids: Any) -> Any:
-        import numpy as np
-        import torch
 
-        from custom_kernels import cpu
+# Run in a process of its own that imports MLX first, so that MLX has the BLAS of its own wheel.
+MLX_ALONE = """
+import sys, time
+import mlx.core as mx, numpy as np
+from scripts.bench_cpu import minilm, uniform_batch
+from mlx_embed import EmbeddingModel
+from mlx_embed.device import worker
+model = EmbeddingModel.from_pretrained(minilm(), device="cpu", kernels=False)
+batch = uniform_batch(np.random.default_rng(0).integers(1000, 30000, (32, 128)))
+def run():
+    start = time.perf_counter()
+    with mx.stream(mx.cpu):
+        mx.eval(model.forward(batch))
+    return time.perf_counter() - start
+print(1e3 * sorted(worker.run(run) for _ in range(3))[1])
+"""
 
-        batch, length = ids.shape
-        places = np.arange(length, dtype=np.int32) + (2 if self.mpnet else 0)
-        lookups = [ids.reshape(-1).astype(np.int32), np.tile(places, batch), np.zeros(ids.size, np.int32)]
-        cu_seqlens = np.arange(0, ids.size + 1, length, dtype=np.int32)
-        bias = None
-        if self.mpnet:  # the bias of a distance: queries all at the middle of 2 L - 1 places
-            shape = torch.zeros(1, 2 * length - 1, 1)
-            bias = self.model.encoder.compute_position_bias(shape)[0, :, length - 1].contiguous().numpy()
-        x = cpu.embedding_norm(list(zip(self.tables, lookups, strict=False)), *self.norm, self.eps)
-        for qkv, out, up, down, weight, offset, last_weight, last_offset in self.layers:
-            context = cpu.attention(cpu.linear(x, qkv), cu_seqlens, self.heads, self.scale, bias)
-            x = cpu.output_norm(context, out, x, weight, offset, self.eps)
-            x = cpu.feed_forward(x, up, down, "gelu", last_weight, last_offset, self.eps)
-        return cpu.mean_pool(x, cu_seqlens, normalize=True)
+
+def mlx_alone() -> float:
+    """MiniLM 32x128 on MLX's own CPU ops and its wheel's BLAS: the median of 3, in ms."""
+    run = subprocess.run([sys.executable, "-c", MLX_ALONE], check=True, capture_output=True, text=True, cwd=ROOT)
+    return float(run.stdout)
 
 
 def models() -> dict[str, Any]:
@@ -270,14 +250,15 @@ def uniform(work: Path, rounds: int) -> list[dict[str, Any]]:
 
     rows = []
     for name, model in models().items():
-        native, module = Encoder(model), pooled(model)
+        native, module = native_model(model, work / name), pooled(model)
         exact, small = onnx_sessions(model, work)
         for batch, length in SHAPES[name]:
             ids = np.random.default_rng(0).integers(1000, 30000, (batch, length))
             mask = np.ones_like(ids)
+            packed = uniform_batch(ids)
             feed, tensors = {"ids": ids, "mask": mask}, (torch.from_numpy(ids), torch.from_numpy(mask))
             runs: dict[str, Run] = {
-                "native": lambda native=native, ids=ids: native(ids),
+                "native": lambda native=native, packed=packed: native.forward(packed),
                 "PyTorch": lambda module=module, tensors=tensors: module(*tensors).numpy(),
                 "ORT fp32": lambda exact=exact, feed=feed: exact.run(None, feed)[0],
                 "ORT int8": lambda small=small, feed=feed: small.run(None, feed)[0],
@@ -285,6 +266,9 @@ def uniform(work: Path, rounds: int) -> list[dict[str, Any]]:
             wanted = runs["PyTorch"]()
             errors = {f"{key} error": float(abs(run() - wanted).max()) for key, run in runs.items() if key != "PyTorch"}
             rows.append(report(f"{name} {batch}x{length}", interleaved(runs, rounds), **errors))
+            if (name, batch, length) == ("MiniLM-L6", 32, 128):
+                ours = rows[-1]["ms"]["native"]
+                rows.append(report("MiniLM-L6 32x128, MLX's ops", {"native": ours, "MLX": mlx_alone()}))
     return rows
 
 

@@ -1,9 +1,14 @@
 """Packing: every text once, under the budget, in few shapes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from mlx_embed.batching import MAX_PADDING, MIN_TOKENS, bucket, pack
+from mlx_embed.batching import MAX_PADDING, MIN_BLOCK, pack, shapes
+
+BUDGETS = (1, 7, 64, 1000, 4096, 65536)
+LONGEST = 512
 
 
 def rows(lengths: list[int]) -> list[list[int]]:
@@ -14,12 +19,23 @@ def ragged(n: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(1, 256, size=n).tolist()
 
 
-@pytest.mark.parametrize("bucketed", [False, True])
-@pytest.mark.parametrize("lengths", [[1], [3, 1, 2], [5] * 7, ragged(500), [2000, 1, 1, 2000]])
-def test_every_text_is_in_one_batch(lengths: list[int], bucketed: bool) -> None:
+def streams() -> list[list[int]]:
+    """Lists of lengths up to LONGEST: random ones, those at the sizes' edges, and one long text among short ones."""
+    rng = np.random.default_rng(0)
+    found = [[n] for n in range(LONGEST + 1)]
+    for low, high in [(0, 0), (0, 2), (1, 1), (2, 3), (3, 8), (5, 40), (15, 17), (2, 300), (1, 512), (511, 512)]:
+        for n in (2, 3, 7, 30, 129, 700):
+            lengths = rng.integers(low, high, size=n, endpoint=True).tolist()
+            found += [lengths, [*lengths, LONGEST], [*lengths, *(2**k for k in range(10))]]
+    return found
+
+
+@pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
+@pytest.mark.parametrize("lengths", [[1], [0], [3, 1, 2], [5] * 7, ragged(500), [2000, 1, 1, 0, 2000]])
+def test_every_text_is_in_one_batch(lengths: list[int], options: dict[str, bool]) -> None:
     ids = rows(lengths)
     seen = []
-    for batch in pack(ids, 1024, bucketed=bucketed):
+    for batch in pack(ids, 1024, **options):
         assert batch.cu_seqlens[0] == 0
         assert batch.cu_seqlens[-1] == len(batch.input_ids)
         sizes = np.diff(batch.cu_seqlens)
@@ -32,34 +48,69 @@ def test_every_text_is_in_one_batch(lengths: list[int], bucketed: bool) -> None:
     assert sorted(seen) == list(range(len(lengths)))
 
 
-def test_budget() -> None:
-    for batch in pack(rows([*ragged(500), 5000]), 1024, bucketed=False):
-        assert len(batch.input_ids) <= 1024 or len(batch.texts) == 1
+@pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
+def test_budget(options: dict[str, bool]) -> None:
+    for batch in pack(rows([*ragged(500), 5000]), 1000, **options):
+        assert len(batch.input_ids) <= 1000 or len(batch.texts) == 1
 
 
-def test_padding_of_attention_is_bounded() -> None:
+@pytest.mark.parametrize("bucketed", [False, True])
+def test_padding_of_attention_is_bounded(bucketed: bool) -> None:
     """A long text among short ones does not make a block of mostly nothing."""
-    for batch in pack(rows([512, *([4] * 2000)]), 65536, bucketed=False):
-        block, tokens = len(batch.texts) * batch.max_seqlen, len(batch.input_ids)
-        assert block <= MAX_PADDING * tokens or tokens <= MIN_TOKENS
+    for lengths in ([512, *([4] * 2000)], ragged(2000), [2**k for k in range(10)] * 30):
+        for batch in pack(rows(lengths), 65536, bucketed=bucketed):
+            block, tokens = len(batch.texts) * batch.max_seqlen, len(batch.input_ids)
+            assert block <= max(MAX_PADDING * tokens, MIN_BLOCK)
 
 
-def test_shapes_are_few() -> None:
-    """Whatever the mix of lengths, the batches of a large stream come in a bounded number of shapes."""
-    shapes = set()
-    for seed in range(40):
-        for batch in pack(rows(ragged(2500, seed)), 16384, bucketed=True):
-            shapes.add((len(batch.input_ids), len(batch.cu_seqlens), batch.max_seqlen))
-    first = len(shapes)
-    for seed in range(40, 80):
-        for batch in pack(rows(ragged(2500, seed)), 16384, bucketed=True):
-            shapes.add((len(batch.input_ids), len(batch.cu_seqlens), batch.max_seqlen))
-    assert len(shapes) <= 1.25 * first <= 125
+def test_without_padding_batches_are_as_full_as_their_order_allows() -> None:
+    lengths = [512, 300, *ragged(3000), *([2] * 900)]
+    batches = list(pack(rows(lengths), 4096, bucketed=False, padded=False))
+    laid = [int(n) for batch in batches for n in np.diff(batch.cu_seqlens)]
+    assert laid == sorted(lengths, reverse=True)
+    for batch, following in pairwise(batches):
+        assert len(batch.input_ids) + following.cu_seqlens[1] > 4096
 
 
-def test_buckets() -> None:
-    sizes = sorted({bucket(n) for n in range(1, 1025)})
-    assert sizes[:9] == [16, 20, 24, 28, 32, 40, 48, 56, 64]
-    assert all(bucket(n) >= n for n in range(1, 5000))
-    assert all(bucket(n) <= max(16, 1.25 * n) for n in range(1, 5000))
-    assert [bucket(n, smallest=1) for n in range(1, 10)] == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_shapes_are_those_stated(budget: int) -> None:
+    """Whatever the lengths: random, at the sizes' edges, or one long text among many short ones."""
+    stated = shapes(budget, LONGEST)
+    for lengths in streams():
+        for batch in pack(rows(lengths), budget, bucketed=True):
+            assert batch.shape in stated, lengths
+
+
+@pytest.mark.parametrize(("budget", "longest", "most"), [(65536, 256, 346), (65536, 512, 378), (4096, 512, 250)])
+def test_shapes_are_few(budget: int, longest: int, most: int) -> None:
+    stated = shapes(budget, longest)
+    assert len(stated) == most
+    assert len({tokens for tokens, _, _ in stated}) <= 30
+    assert {tokens for tokens, _, _ in stated if tokens >= budget} == {budget}
+
+
+def test_a_long_stream_has_few_shapes() -> None:
+    """100,000 texts of 1 to 256 tokens in 40 windows, whose last batches are of any size."""
+    found = {batch.shape for seed in range(40) for batch in pack(rows(ragged(2500, seed)), 16384, bucketed=True)}
+    assert len(found) <= 32
+
+
+def test_full_batches_have_the_budget() -> None:
+    batches = list(pack(rows(ragged(3000)), 16384, bucketed=True))
+    assert [len(batch.input_ids) for batch in batches[:-3]] == [16384] * (len(batches) - 3)
+    assert sum(len(batch.input_ids) for batch in batches) <= 1.03 * sum(ragged(3000))
+
+
+@pytest.mark.parametrize("tokens", range(5, 21))
+def test_queries_are_hardly_padded(tokens: int) -> None:
+    (batch,) = pack(rows([tokens]), 65536, bucketed=True)
+    assert len(batch.input_ids) <= 1.25 * tokens
+    assert len(batch.cu_seqlens) <= 3
+
+
+def test_fillers_are_no_longer_than_the_texts() -> None:
+    """A model is sure to have positions for these, and not for more."""
+    for lengths in streams():
+        for batch in pack(rows(lengths), 4096, bucketed=True):
+            longest = max(lengths[i] for i in batch.texts)
+            assert np.diff(batch.cu_seqlens).max() <= max(longest, 2)

@@ -19,6 +19,7 @@ ORDER = [
     "environment",
     "__init__",
     "convert",
+    "cross_encoder",
     "model",
     "quantization",
     "tokenizer",
@@ -70,6 +71,7 @@ def test_exported_members() -> None:
     assert sorted(mlx_embed.__all__) == mlx_embed.__all__
     assert set(mlx_embed.__all__) == {
         "CheckpointError",
+        "CrossEncoder",
         "EmbeddingModel",
         "EmbeddingModelType",
         "EncodeInfo",

@@ -385,7 +385,7 @@ def use_often(compiled: bool) -> None:
     x, ones = random(6, 32), mx.ones((32,))
 
     def norm(x: mx.array) -> mx.array:
-        return layer_norm(x, ones, None, 1e-5)
+        return layer_norm(x, ones, None, 1e-5, mx.zeros_like(x))
 
     used = mx.compile(norm) if compiled else norm
     for _ in range(3):
@@ -435,7 +435,7 @@ def test_a_kernel_that_was_not_promised_is_left_out_in_silence(monkeypatch: pyte
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):
-            assert error(layer_norm(x, ones, None, 1e-5), exact(normal(x))) <= 1e-5
+            assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
     assert len(calls) == 1
 
 
@@ -444,14 +444,14 @@ def test_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = play(monkeypatch, lambda x: x)
     x, ones = random(6, 32), mx.ones((32,))
     monkeypatch.setenv("MLX_EMBED_KERNELS", "reference")
-    assert error(layer_norm(x, ones, None, 1e-5), exact(normal(x))) <= 1e-5
+    assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
     monkeypatch.delenv("MLX_EMBED_KERNELS")
     use_kernels(False)
-    assert error(layer_norm(x, ones, None, 1e-5), exact(normal(x))) <= 1e-5
+    assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
     assert not calls
     use_kernels(None)
     with pytest.warns(RuntimeWarning, match="switched off"):
-        layer_norm(x, ones, None, 1e-5)
+        layer_norm(x, ones, None, 1e-5, x)
     assert calls
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import EmbeddingModel, model
+from mlx_embed.batching import Batch
 from tests.conftest import DATA
 
 # What a vector may move by when the rest of its batch changes, in float32.
@@ -85,6 +87,32 @@ def test_generators_are_read_in_windows(tiny_bert: EmbeddingModel, monkeypatch: 
     assert read == len(RAGGED)
     assert np.abs(found - tiny_bert.encode(RAGGED)).max() <= TOLERANCE
     assert info.token_counts.tolist() == tiny_bert.token_counts(RAGGED).tolist()
+
+
+@pytest.mark.parametrize(("compile", "windows"), [(None, 1), (True, 2)])
+def test_a_long_generator_streams(monkeypatch: pytest.MonkeyPatch, compile: bool | None, windows: int) -> None:
+    """Of 60,000 texts, the native path reads one window beyond those done; MLX's, another while that one runs."""
+    streamed = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", compile=compile)
+    read = done = 0
+    ahead = []
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for number in range(60_000):
+            read += 1
+            ahead.append(read - done)
+            yield f"text {number % 97}"
+
+    forward = streamed.forward
+
+    def counted(batch: Batch, *options: Any) -> Any:
+        nonlocal done
+        done += len(batch.texts)
+        return forward(batch, *options)
+
+    monkeypatch.setattr(streamed, "forward", counted)
+    assert len(streamed.encode(texts())) == 60_000 == read == done
+    assert model.WINDOW <= max(ahead) <= windows * model.WINDOW
 
 
 def test_a_window_ends_at_many_characters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,3 +340,32 @@ def test_the_process_ends_cleanly() -> None:
 
 def test_repr(tiny_bert: EmbeddingModel) -> None:
     assert "dimension=32, max_seq_length=64, dtype=float32, device='cpu: " in repr(tiny_bert)
+
+
+def test_arguments_of_sentence_transformers(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tiny_bert.encode(RAGGED)
+    sizes = []
+    forward = tiny_bert.forward
+
+    def counted(batch: Batch, *options: Any) -> Any:
+        sizes.append(len(batch.texts))
+        return forward(batch, *options)
+
+    monkeypatch.setattr(tiny_bert, "forward", counted)
+    found = tiny_bert.encode(
+        RAGGED,
+        batch_size=3,
+        convert_to_numpy=True,
+        convert_to_tensor=False,
+        show_progress_bar=False,
+        normalize_embeddings=True,
+        prompt_name=None,
+    )
+    assert np.abs(found - expected).max() <= TOLERANCE
+    assert sum(sizes) == len(RAGGED)
+    assert max(sizes) == 3
+    for options in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        with pytest.raises(ValueError, match="encode returns numpy arrays"):
+            tiny_bert.encode(RAGGED, **options)
+    with pytest.raises(ValueError, match="batch_size 0"):
+        tiny_bert.encode(RAGGED, batch_size=0)

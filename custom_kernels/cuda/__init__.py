@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import mlx.core as mx
+import numpy as np
 
 from custom_kernels.backends import kernel_source
 from custom_kernels.cuda.nvrtc import compile_cubin
@@ -53,7 +54,7 @@ def attention(
     types = {"T": qkv.dtype, "B": qkv.dtype if bias is None else bias.dtype}
     constants = {"D": head_dim, "HAS_BIAS": bias is not None, "HAS_WINDOW": window is not None}
     if qkv.dtype != mx.float32 and head_dim % 16 == 0 and head_dim <= 128:
-        warps, tiles, keys = _tiles(head_dim, max_seqlen)
+        warps, tiles, keys = _tiles(head_dim, max_seqlen, bias is not None)
         queries, name = warps * tiles * 16, "attention"
         constants |= {"BFLOAT": qkv.dtype == mx.bfloat16, "WARPS": warps, "TILES": tiles, "KEYS": keys}
     elif head_dim <= MAX_HEAD_DIM:
@@ -66,7 +67,7 @@ def attention(
         _compiled(name, tuple(types.items()), tuple(constants.items())),
         # Without a bias the kernel still has the parameter, and never reads it.
         [qkv, cu_seqlens, qkv if bias is None else bias],
-        [total, n, num_heads, 0 if bias is None else bias.shape[1], float(scale), window or 0],
+        [total, n, num_heads, 0 if bias is None else bias.shape[1], scale, window or 0],
         blocks,
         warps * 32,
         (total, width // 3),
@@ -125,7 +126,7 @@ def _normalise(
     return _launch(
         _compiled("layer_norm", tuple(types.items()), tuple(constants.items())),
         [*inputs, *[first] * (3 - count), *ids_or_any, weight_or_any, bias_or_any],
-        [total, float(eps)],
+        [total, eps],
         -(-total // rows),
         rows * lanes,
         (total, width),
@@ -134,7 +135,7 @@ def _normalise(
     )
 
 
-def _tiles(head_dim: int, max_seqlen: int) -> tuple[int, int, int]:
+def _tiles(head_dim: int, max_seqlen: int, has_bias: bool) -> tuple[int, int, int]:
     """(warps a block, tiles of 16 queries a warp, keys at a time): what measured fastest on an H100."""
     if max_seqlen <= 16:
         return 1, 1, 16
@@ -142,7 +143,9 @@ def _tiles(head_dim: int, max_seqlen: int) -> tuple[int, int, int]:
         return 2, 1, 32
     if head_dim > 64:
         return 4, 1, 32
-    return (2 if max_seqlen <= 64 else 4), 2, 32
+    if max_seqlen <= 64:
+        return 2, 2, 32
+    return 4, 2, 64 if head_dim > 32 and not has_bias else 32  # with a bias 64 would spill registers
 
 
 def _vector(x: mx.array, lanes: int) -> int:
@@ -171,7 +174,8 @@ def _launch(
         inputs=inputs,
         output_shapes=[shape],
         output_dtypes=[dtype],
-        scalars=scalars,
+        # MLX refuses a float that float32 cannot hold exactly.
+        scalars=[float(np.float32(x)) if isinstance(x, float) else x for x in scalars],
         grid=(blocks * threads, 1, 1),
         threadgroup=(threads, 1, 1),
         ensure_row_contiguous=True,

@@ -9,6 +9,8 @@ from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 # Far above any real model's; keeps an absurd config.json from overflowing a shape.
 LARGEST_SIZE = 10**7
+# All other counts are at least 1.
+MAY_BE_ZERO = ("pad_token_id", "type_vocab_size")
 
 Config = TypeVar("Config")
 
@@ -47,7 +49,8 @@ def read_config(
             raise CheckpointError(f'config.json has no "{name}", which model_type {config.get("model_type")!r} needs.')
         kind = field.type if isinstance(field.type, type) else type(value)
         sound = isinstance(value, (int, float) if kind is float else kind) and (kind is bool) == isinstance(value, bool)
-        if not sound or (kind is int and not 0 <= value <= LARGEST_SIZE) or (kind is float and not value > 0):
+        least = 0 if field.name in MAY_BE_ZERO else 1
+        if not sound or (kind is int and not least <= value <= LARGEST_SIZE) or (kind is float and not value > 0):
             raise CheckpointError(f'config.json has "{name}": {value!r}, where a {kind.__name__} is needed.')
         values[field.name] = value
     result = cls(**values)

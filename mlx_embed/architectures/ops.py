@@ -89,6 +89,9 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) 
         return cpu.embedding_norm(
             [(table.packed, ids) for table, ids in lookups], norm.packed.weight, norm.packed.bias, norm.eps
         )
+    if norm.backend is None and not any("scales" in table for table, _ in lookups):
+        tables = [(table.weight, ids) for table, ids in lookups]
+        return custom_kernels.embedding_norm(tables, norm.weight, norm.get("bias"), norm.eps)
     total = lookups[0][0](lookups[0][1])
     for table, ids in lookups[1:]:
         total = total + table(ids)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer, quantize_embeddings
+from sentence_transformers import CrossEncoder, SentenceTransformer, quantize_embeddings
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -36,6 +36,8 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.test_cross_encoder import CASES, PAIRS
+from tests.test_cross_encoder import make as make_reranker
 from tests.test_encoders import complete, oracle
 from tests.test_modules import PROMPT, STACKS, TEXTS, write
 from tests.test_quantization import vectors
@@ -162,6 +164,16 @@ def make_encoders() -> None:
     np.savez_compressed(HERE / "encoders.npz", texts=np.array(texts()), **golden)
 
 
+def make_cross_encoders() -> None:
+    """Golden scores of rerankers; tests/test_cross_encoder.py puts heads on the encoders."""
+    golden = {}
+    for name, labels in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            model = CrossEncoder(str(make_reranker(name, labels, Path(folder))), device="cpu")
+            golden[f"{name} {labels}"] = model.predict(PAIRS)
+    np.savez_compressed(HERE / "cross_encoders.npz", **golden)
+
+
 def make_modules() -> None:
     """Golden vectors of what may follow the encoder, on tiny-bert; tests/test_modules.py names and writes them."""
     golden = {}
@@ -192,6 +204,7 @@ def main() -> None:
     buckets = model.encoder.relative_position_bucket(distances, num_buckets=32).numpy().astype(np.int32)
     make("tiny-mpnet", model, ["<s>", "</s>", "<pad>", "[UNK]", "<mask>"], buckets=buckets)
     make_encoders()
+    make_cross_encoders()
     make_modules()
     make_quantization()
     if len(sys.argv) > 1:

@@ -1,0 +1,373 @@
+#!/usr/bin/env python3
+"""Time the CUDA kernels, forward passes and encode beside MLX's own ops and PyTorch, all in one run on one GPU.
+
+    python scripts/bench_gpu.py [--documents 50000] [--no-compile] [--json FILE]
+
+Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout. Models have
+random weights in float16 and texts have random words, so nothing is downloaded. Each side runs in a process of its
+own, one after the other. Every figure is the median of several runs after two that do not count; kernels are timed
+over many in one evaluation, forward passes from token ids on the host to vectors on the host.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+VOCABULARY = 30522
+# layers, hidden, heads, intermediate
+MODELS = {"MiniLM-L6": (6, 384, 12, 1536), "e5-small": (12, 384, 12, 1536), "BERT-base": (12, 768, 12, 3072)}
+FORWARDS = [
+    ("MiniLM-L6", 1, 16),
+    ("MiniLM-L6", 32, 128),
+    ("MiniLM-L6", 256, 128),
+    ("MiniLM-L6", 1024, 128),
+    ("e5-small", 64, 512),
+    ("BERT-base", 1024, 128),
+]
+NORMS = [(3, 384), (64, 384), (1024, 384), (16384, 384), (131072, 384), (131072, 768)]
+HEADS = 12
+LENGTHS = {
+    "4096 x 16": [16] * 4096,
+    "1024 x 128": [128] * 1024,
+    "128 x 512": [512] * 128,
+    "512 ragged, 8 to 256": [int(n) for n in np.random.default_rng(0).integers(8, 257, size=512)],
+}
+Figures = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=50000)
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print("\n" + json.dumps(SIDES[options.side](options.work, options)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        make_models(work)
+        figures = {}
+        for side in SIDES:
+            if side != "torch.compile" or not options.no_compile:
+                figures[side] = run_side(side, work, sys.argv[1:])
+                show(side, figures[side])
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
+    """One side in a fresh process; what it prints last is its figures."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "MLX_EMBED_KERNELS": "reference" if "reference" in side else "",
+    }
+    if side.startswith("launches"):
+        environment["MLX_SAVE_CUDA_GRAPHS_DOT_FILE"] = str(work / side.replace(" ", "-"))
+    command = [sys.executable, __file__, *arguments, "--side", side, "--work", str(work)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return {f"failed with status {done.returncode}": float("nan")}
+    figures: Figures = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
+
+
+def show(side: str, figures: Figures) -> None:
+    print(f"\n{side}")
+    for name, value in figures.items():
+        print(f"  {name:58} {value:12.3f}", flush=True)
+
+
+def median(run: Callable[[], Any], rounds: int = 7) -> float:
+    """Seconds of one run, the median of `rounds` after two."""
+    seconds = []
+    for _ in range(rounds + 2):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
+
+
+def make_models(work: Path) -> None:
+    """Checkpoints of the shapes, random weights; words w0, w1, ... are one token each."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [f"w{i}" for i in range(VOCABULARY - len(words))]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    for name, (layers, hidden, heads, intermediate) in MODELS.items():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=VOCABULARY,
+            num_hidden_layers=layers,
+            hidden_size=hidden,
+            num_attention_heads=heads,
+            intermediate_size=intermediate,
+        )
+        BertModel(config, add_pooling_layer=False).half().save_pretrained(work / name)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special).save_pretrained(
+            work / name
+        )
+        modules = [
+            ("0", "", "models.Transformer"),
+            ("1", "1_Pooling", "models.Pooling"),
+            ("2", "2_Normalize", "models.Normalize"),
+        ]
+        (work / name / "modules.json").write_text(
+            json.dumps(
+                [{"idx": int(i), "name": i, "path": p, "type": f"sentence_transformers.{t}"} for i, p, t in modules]
+            )
+        )
+        (work / name / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 256}))
+        (work / name / "1_Pooling").mkdir()
+        pooling = {
+            "word_embedding_dimension": hidden,
+            "pooling_mode_mean_tokens": True,
+            "pooling_mode_cls_token": False,
+        }
+        (work / name / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+
+
+def documents(count: int) -> list[str]:
+    """Ragged: 65 words on average, most of them shorter."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(3.9, 0.75, size=count), 3, 250).astype(int)
+    return [" ".join(f"w{i}" for i in rng.integers(0, VOCABULARY - 5, size=n)) for n in lengths]
+
+
+def tokens(count: int, length: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(5, VOCABULARY, size=(count, length)).astype(np.int32)
+
+
+def flops(name: str, count: int, length: int) -> float:
+    """Of the matrix products alone."""
+    layers, hidden, _, intermediate = MODELS[name]
+    return layers * count * length * (8 * hidden * hidden + 4 * hidden * intermediate + 4 * length * hidden)
+
+
+def copy_side(work: Path, options: argparse.Namespace) -> Figures:
+    import torch
+
+    source = torch.randn(2**28, device="cuda", dtype=torch.float16)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        for _ in range(10):
+            target.copy_(source)
+        torch.cuda.synchronize()
+
+    return {"device copy, GB/s read and written": source.nbytes * 20 / median(copy) / 1e9}
+
+
+def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
+    import mlx.core as mx
+
+    from custom_kernels import attention, gelu, layer_norm
+
+    def random(*shape: int) -> mx.array:
+        return mx.random.normal(shape).astype(mx.float16)
+
+    def each(build: Callable[[], Any], number: int) -> float:
+        """Microseconds of one of `number` ops: the graph is built before the clock starts."""
+        seconds = []
+        for _ in range(9):
+            graph = build()
+            mx.synchronize()
+            start = time.perf_counter()
+            mx.eval(graph)
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[2:]) / number * 1e6
+
+    def chain(x: mx.array, op: Callable[[mx.array], mx.array], number: int = 50) -> float:
+        def build() -> mx.array:
+            y = x
+            for _ in range(number):
+                y = op(y)
+            return y
+
+        return each(build, number)
+
+    figures: Figures = {}
+    for rows, width in NORMS:
+        x, residual, weight, bias = random(rows, width), random(rows, width), random(width), random(width)
+        mx.eval(x, residual, weight, bias)
+        for name, backend in (("built-in", "fast"), ("kernel", "cuda"), ("as chosen", None)):
+            options = {"weight": weight, "bias": bias, "eps": 1e-12, "backend": backend}
+            plain = chain(x, partial(layer_norm, **options))
+            added = chain(x, partial(layer_norm, residual=residual, **options))
+            figures[f"LayerNorm [{rows}, {width}] {name}, us"] = plain
+            figures[f"LayerNorm [{rows}, {width}] {name}, residual, us"] = added
+            if rows >= 131072:
+                figures[f"LayerNorm [{rows}, {width}] {name}, GB/s"] = x.nbytes * 2 / plain / 1e3
+                figures[f"LayerNorm [{rows}, {width}] {name}, residual, GB/s"] = x.nbytes * 3 / added / 1e3
+    for head_dim in (32, 64):
+        for name, lengths in LENGTHS.items():
+            cu_seqlens = mx.array(np.cumsum([0, *lengths]).astype(np.int32))
+            n, longest, total, scale = len(lengths), max(lengths), sum(lengths), head_dim**-0.5
+            qkv = random(total, 3 * HEADS * head_dim)
+            block = random(n, longest, 3, HEADS, head_dim)
+            valid = mx.arange(longest) < (cu_seqlens[1:] - cu_seqlens[:-1])[:, None]
+            mask = mx.where(valid, 0.0, -3e4).astype(mx.float16)[:, None, None, :]
+            mx.eval(qkv, block, mask)
+            mask = None if total == n * longest else mask
+
+            def builtin(block: Any = block, mask: Any = mask, scale: float = scale) -> list[mx.array]:
+                q, k, v = block.transpose(2, 0, 3, 1, 4)
+                return [mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask) for _ in range(20)]
+
+            def packed(
+                backend: str | None, a: Any = (qkv, cu_seqlens, HEADS, scale), m: int = longest
+            ) -> list[mx.array]:
+                return [attention(*a, max_seqlen=m, backend=backend) for _ in range(20)]
+
+            label = f"attention {head_dim}, {name}"
+            figures[f"{label}: mx.fast{'' if mask is None else ' with mask'}, us"] = each(builtin, 20)
+            figures[f"{label}: kernel, us"] = each(lambda p=packed: p("cuda"), 20)
+            figures[f"{label}: as chosen, us"] = each(lambda p=packed: p(None), 20)
+    x = random(131072, 1536)
+    mx.eval(x)
+    fused = mx.compile(gelu)
+    figures["GELU [131072, 1536] compiled by MLX, GB/s"] = x.nbytes * 2 / chain(x, fused, 10) / 1e3
+    return figures
+
+
+def forward_side(work: Path, options: argparse.Namespace) -> Figures:
+    from mlx_embed import EmbeddingModel
+    from mlx_embed.batching import Batch
+
+    kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
+    figures: Figures = {}
+    for name, count, length in FORWARDS:
+        model = EmbeddingModel.from_pretrained(work / name, layer_norm=kind)
+        ids = tokens(count, length)
+        starts = (np.arange(count + 1) * length).astype(np.int32)
+        batch = Batch(np.arange(count, dtype=np.int32), ids.reshape(-1), starts, length)
+
+        def run(model: Any = model, batch: Batch = batch) -> Any:
+            return model.start(lambda: np.array(model.forward(batch)))()
+
+        seconds = median(run, 15)
+        figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
+        figures[f"{name} {count} x {length}, TFLOP/s"] = flops(name, count, length) / seconds / 1e12
+    return figures
+
+
+def launches_side(work: Path, options: argparse.Namespace) -> Figures:
+    """Nodes of the CUDA graphs of one forward pass, the warm-up's taken off."""
+    from mlx_embed import EmbeddingModel
+    from mlx_embed.batching import Batch
+
+    kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
+    prefix = os.environ["MLX_SAVE_CUDA_GRAPHS_DOT_FILE"]
+    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6", layer_norm=kind)
+    batch = Batch(
+        np.arange(32, dtype=np.int32), tokens(32, 128).reshape(-1), (np.arange(33) * 128).astype(np.int32), 128
+    )
+
+    def nodes() -> int:
+        files = Path(prefix).parent.glob(Path(prefix).name + "_*.dot")
+        return sum(len(re.findall(r'^\s*"graph_\d+_node_\d+"\s*\[', f.read_text(), re.MULTILINE)) for f in files)
+
+    for _ in range(3):
+        before = nodes()
+        model.start(lambda: np.array(model.forward(batch)))()
+    return {"MiniLM-L6 32 x 128, launches": nodes() - before, "of these a layer, about": (nodes() - before) / 6}
+
+
+def texts_side(work: Path, options: argparse.Namespace) -> Figures:
+    from mlx_embed import EmbeddingModel
+
+    kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
+    corpus = documents(options.documents)
+    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6", layer_norm=kind)
+    start = time.perf_counter()
+    model.encode(corpus)
+    first = time.perf_counter() - start
+    warm = median(lambda: model.encode(corpus), 3)
+    return {"docs/s, first pass of the process": len(corpus) / first, "docs/s": len(corpus) / warm}
+
+
+def tokenizer_side(work: Path, options: argparse.Namespace) -> Figures:
+    from tokenizers import Tokenizer
+
+    corpus = documents(options.documents)
+    tokenizer = Tokenizer.from_file(str(work / "MiniLM-L6" / "tokenizer.json"))
+    return {"docs/s, tokenizers alone": len(corpus) / median(lambda: tokenizer.encode_batch_fast(corpus), 3)}
+
+
+def torch_side(work: Path, options: argparse.Namespace) -> Figures:
+    import torch
+    from transformers import AutoModel
+
+    compiled = options.side == "torch.compile"
+    figures: Figures = {}
+    for name, count, length in FORWARDS:
+        encoder = AutoModel.from_pretrained(work / name, dtype=torch.float16, attn_implementation="sdpa").cuda().eval()
+        model: Any = torch.compile(encoder) if compiled else encoder
+        ids = torch.from_numpy(tokens(count, length).astype(np.int64))
+
+        @torch.inference_mode()
+        def run(model: Any = model, ids: Any = ids) -> Any:
+            hidden = model(input_ids=ids.cuda()).last_hidden_state
+            return torch.nn.functional.normalize(hidden.float().mean(dim=1)).cpu()
+
+        seconds = median(run, 15)
+        figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
+        figures[f"{name} {count} x {length}, TFLOP/s"] = flops(name, count, length) / seconds / 1e12
+    return figures
+
+
+def sentence_transformers_side(work: Path, options: argparse.Namespace) -> Figures:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    corpus = documents(min(options.documents, 10000))
+    model = SentenceTransformer(str(work / "MiniLM-L6"), device="cuda", model_kwargs={"dtype": torch.float16})
+    model.encode(corpus[:2000], batch_size=512)
+    figures: Figures = {}
+    for size in (128, 512):
+        start = time.perf_counter()
+        model.encode(corpus, batch_size=size)
+        figures[f"docs/s, {len(corpus)} documents, batch {size}"] = len(corpus) / (time.perf_counter() - start)
+    return figures
+
+
+SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
+    "copy": copy_side,
+    "kernels": kernels_side,
+    "forward": forward_side,
+    "forward reference": forward_side,
+    "launches": launches_side,
+    "launches reference": launches_side,
+    "texts": texts_side,
+    "texts reference": texts_side,
+    "tokenizer": tokenizer_side,
+    "torch eager": torch_side,
+    "sentence-transformers": sentence_transformers_side,
+    "torch.compile": torch_side,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""CrossEncoder against sentence-transformers' own: golden scores, live, and bad input."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_embed import CheckpointError, CrossEncoder, UnsupportedModelError
+from tests.conftest import DATA
+from tests.test_encoders import complete, edit, read
+from tests.test_modules import damage
+
+TOLERANCE = 1e-5
+PAIRS = [
+    ("the wing", "heat of the boundary layer"),
+    ("a query of code", ""),
+    ("", ""),
+    ("note", "the wing flow " * 40),
+    ("index text vector " * 20, "the wing flow " * 40),
+    ("speed " * 70, "code"),
+    ("naïve 日本", "model !"),
+    ("heat", "heat"),
+]
+# Each model's base prefix, the class of its head, and the head's layers.
+MODELS = {
+    "bert": ("bert.", "Bert", ("bert.pooler.dense", "classifier")),
+    "roberta": ("roberta.", "Roberta", ("classifier.dense", "classifier.out_proj")),
+    "xlm-roberta": ("roberta.", "XLMRoberta", ("classifier.dense", "classifier.out_proj")),
+    "distilbert": ("distilbert.", "DistilBert", ("pre_classifier", "classifier")),
+    "modernbert": ("model.", "ModernBert", ("head.dense", "classifier")),
+    "nomic_bert": ("nomic_bert.", "NomicBert", ("nomic_bert.pooler.dense", "classifier")),
+    "gte": ("gte.", "Gte", ("gte.pooler.dense", "classifier")),
+}
+CASES = [*((name, 1) for name in MODELS), ("bert", 3), ("modernbert", 2)]
+
+
+def make(name: str, labels: int, folder: Path, **config: Any) -> Path:
+    """A tiny encoder of tests/data with a random head."""
+    prefix, kind, (first, last) = MODELS[name]
+    if name == "bert":
+        for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(DATA / "tiny-bert" / file, folder)
+    else:
+        complete("roberta" if name == "xlm-roberta" else name, folder)
+    if name in ("bert", "nomic_bert"):
+        damage(folder, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    rng = np.random.default_rng(3)
+    head = {f"{first}.weight": (32, 32), f"{last}.weight": (labels, 32), f"{last}.bias": (labels,)}
+    head |= {"head.norm.weight": (32,)} if name == "modernbert" else {f"{first}.bias": (32,)}
+    tensors = {prefix + key: value.astype(mx.float32) for key, value in read(folder).items()}
+    tensors |= {key: mx.array(rng.normal(size=shape).astype(np.float32)) for key, shape in head.items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
+    names = {"id2label": {str(i): f"L{i}" for i in range(labels)}, "label2id": {f"L{i}": i for i in range(labels)}}
+    return edit(
+        folder, model_type=name, architectures=[f"{kind}ForSequenceClassification"], dtype="float32", **names, **config
+    )
+
+
+def load(folder: Path, **options: Any) -> CrossEncoder:
+    return CrossEncoder.from_pretrained(folder, device="cpu", **options)
+
+
+def oracle(folder: Path) -> Any:
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    return sentence_transformers.CrossEncoder(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("options", [{}, {"compile": False}, {"compile": True}], ids=["native", "plain", "compiled"])
+@pytest.mark.parametrize(("name", "labels"), CASES)
+def test_golden_scores(name: str, labels: int, options: dict[str, Any], tmp_path: Path) -> None:
+    with np.load(DATA / "cross_encoders.npz") as file:
+        expected = file[f"{name} {labels}"]
+    found = load(make(name, labels, tmp_path), **options).predict(PAIRS)
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 5 * TOLERANCE * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("name", "labels"), CASES)
+def test_live(name: str, labels: int, tmp_path: Path) -> None:
+    make(name, labels, tmp_path)
+    words = ["the", "wing", "flow", "of", "heat", "code", "qux", "42", "!"]
+    rng = np.random.default_rng()
+    pairs = [tuple(" ".join(rng.choice(words, size=n)) for n in rng.integers(0, 50, size=2)) for _ in range(30)]
+    model, reference = load(tmp_path), oracle(tmp_path)
+    expected = reference.predict(pairs)
+    assert np.abs(model.predict(pairs) - expected).max() <= 5 * TOLERANCE * max(1, np.abs(expected).max())
+    if labels > 1:
+        expected = reference.predict(pairs, apply_softmax=True)
+        assert np.abs(model.predict(pairs, apply_softmax=True) - expected).max() <= 5 * TOLERANCE
+
+
+def test_live_saved_by_sentence_transformers(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    reference = oracle(make("bert", 1, tmp_path / "a"))
+    reference.save(str(tmp_path / "b"), create_model_card=False)
+    assert np.abs(load(tmp_path / "b").predict(PAIRS) - reference.predict(PAIRS)).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
+        {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}},
+        {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+    ],
+)
+def test_live_activation(config: dict[str, Any], tmp_path: Path) -> None:
+    make("bert", 1, tmp_path, **config)
+    expected = oracle(tmp_path).predict(PAIRS)
+    model = load(tmp_path)
+    assert np.abs(model.predict(PAIRS) - expected).max() <= 5 * TOLERANCE * np.abs(expected).max()
+    logits = model.predict(PAIRS, activation="Identity")
+    assert np.allclose(model.predict(PAIRS, activation="Sigmoid"), 1 / (1 + np.exp(-logits)), atol=1e-6)
+
+
+def test_live_rank(tmp_path: Path) -> None:
+    make("bert", 1, tmp_path)
+    documents = [document for _, document in PAIRS]
+    model, reference = load(tmp_path), oracle(tmp_path)
+    for options in ({}, {"top_k": 3}, {"return_documents": True, "top_k": 100}):
+        found = model.rank("the wing", documents, **options)
+        expected = reference.rank("the wing", documents, **options)
+        assert [x["corpus_id"] for x in found] == [x["corpus_id"] for x in expected]
+        assert [x.get("text") for x in found] == [x.get("text") for x in expected]
+        assert np.allclose([x["score"] for x in found], [x["score"] for x in expected], atol=TOLERANCE)
+    assert model.rank("the wing", []) == []
+
+
+def test_modernbert_by_the_mean(tmp_path: Path) -> None:
+    make("modernbert", 1, tmp_path, classifier_pooling="mean")
+    expected = oracle(tmp_path).predict(PAIRS)
+    assert np.abs(load(tmp_path).predict(PAIRS) - expected).max() <= TOLERANCE
+
+
+def test_token_types_count(tmp_path: Path) -> None:
+    """The second text's tokens are of type 1: with one type for all the scores would be others."""
+    make("bert", 1, tmp_path)
+    expected = load(tmp_path).predict(PAIRS)
+    tensors = read(tmp_path)
+    table = tensors["bert.embeddings.token_type_embeddings.weight"]
+    tensors["bert.embeddings.token_type_embeddings.weight"] = mx.stack([table[0], table[0]])
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), tensors)
+    assert np.abs(load(tmp_path).predict(PAIRS) - expected).max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        {"tokenizer_class": "BertTokenizerFast"},
+        {"tokenizer_class": "PreTrainedTokenizerFast"},
+        {"tokenizer_class": None},
+        {"model_input_names": ["input_ids", "attention_mask"]},
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        },
+    ],
+)
+def test_live_token_types_by_tokenizer(tokenizer: dict[str, Any], tmp_path: Path) -> None:
+    make("bert", 1, tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | tokenizer
+    config.pop("backend", None)
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    assert np.abs(load(tmp_path).predict(PAIRS) - oracle(tmp_path).predict(PAIRS)).max() <= 5 * TOLERANCE
+
+
+def test_single_pairs_order_and_batches(tmp_path: Path) -> None:
+    model = load(make("bert", 1, tmp_path))
+    expected = model.predict(PAIRS)
+    assert np.allclose([model.predict(pair) for pair in PAIRS], expected, atol=TOLERANCE)
+    assert model.predict(list(PAIRS[0])).shape == ()
+    assert np.allclose(model.predict(iter(PAIRS), batch_tokens=1), expected, atol=TOLERANCE)
+    assert model.predict([]).shape == (0,)
+    assert np.isfinite(model.predict([("\ud800", "\0"), ("a" * 10_000, "\U0001f600")])).all()
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), ("a", 1), None, 3])
+def test_something_that_is_no_pair(pair: Any, tmp_path: Path) -> None:
+    model = load(make("bert", 1, tmp_path))
+    with pytest.raises(TypeError, match=r"pairs\[1\] is"):
+        model.predict([("a", "b"), pair, ("a", "b")])
+
+
+def test_bad_options(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    model = load(make("bert", 1, tmp_path / "a"))
+    with pytest.raises(ValueError, match="activation 'Softmax' is not one of GELU"):
+        model.predict(PAIRS, activation="Softmax")
+    with pytest.raises(ValueError, match="top_k 0"):
+        model.rank("a", ["b"], top_k=0)
+    with pytest.raises(ValueError, match="batch_tokens 0"):
+        model.predict(PAIRS, batch_tokens=0)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ValueError, match="rank needs a model of one label, this has 3"):
+        load(make("bert", 3, tmp_path / "b")).rank("a", ["b"])
+
+
+def test_checkpoints_that_are_no_rerankers(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no tensor classifier.weight"):
+        load(DATA / "tiny-bert")
+    make("bert", 2, tmp_path)
+    edit(tmp_path, id2label={"0": "a"})
+    with pytest.raises(CheckpointError, match="names 1 labels, but the classifier has 2"):
+        load(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text()) | {"id2label": None, "sentence_transformers": {"activation_fn": "os.abort"}}
+    path.write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match=r"activation 'os\.abort'"):
+        load(tmp_path)

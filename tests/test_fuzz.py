@@ -1,0 +1,146 @@
+"""Damaged checkpoints and arbitrary Unicode: one clear error or a sound result, never a crash."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel
+from tests.conftest import DATA
+from tests.test_cross_encoder import make
+from tests.test_encoders import ENCODERS, complete
+from tests.test_modules import STACKS, load, write
+
+WRONG: list[Any] = [None, True, -1, 0, 1.5, 10**9, 10**30, "x", [], {}, [{}], {"a": 1}]
+JSON_FILES = [
+    "config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+    "1_Pooling/config.json",
+    "2_Dense/config.json",
+]
+
+
+def loads_or_says_why(folder: Path) -> bool:
+    """Whether it loads; anything but a CheckpointError fails the test, and so does a vector that is not finite."""
+    try:
+        model = load(folder)
+    except CheckpointError:
+        return False
+    assert model.encode("the wing").shape == (model.dimension,)
+    return True
+
+
+@pytest.mark.parametrize("file", JSON_FILES)
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", "null", '"x"', "3", "\0", "[" * 100_000, '{"a": 1e999}', "\ufeff{}"]
+)
+def test_a_config_file_of_the_wrong_kind(file: str, content: str, tmp_path: Path) -> None:
+    write(tmp_path, STACKS["dense"])
+    (tmp_path / file).write_text(content)
+    loads_or_says_why(tmp_path)
+
+
+@pytest.mark.parametrize("file", JSON_FILES)
+def test_every_value_of_the_wrong_kind(file: str, tmp_path: Path) -> None:
+    write(tmp_path, STACKS["dense"])
+    path = tmp_path / file
+    whole = json.loads(path.read_text())
+    entries = whole if isinstance(whole, list) else [whole]
+    refused = 0
+    for entry in entries:
+        for key in list(entry):
+            good = entry[key]
+            for value in WRONG:
+                entry[key] = value
+                path.write_text(json.dumps(whole))
+                refused += not loads_or_says_why(tmp_path)
+            entry[key] = good
+    assert refused or file in ("sentence_bert_config.json", "modules.json")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_value_of_an_encoders_config(name: str, tmp_path: Path) -> None:
+    path = complete(name, tmp_path) / "config.json"
+    whole = json.loads(path.read_text())
+    rng = np.random.default_rng()
+    for key in whole:
+        for value in (0, 10**9, WRONG[rng.integers(len(WRONG))]):
+            path.write_text(json.dumps(whole | {key: value}))
+            loads_or_says_why(tmp_path)
+
+
+def test_damaged_weights(tmp_path: Path) -> None:
+    write(tmp_path, STACKS["dense"])
+    rng = np.random.default_rng()
+    for path in (tmp_path / "model.safetensors", tmp_path / "2_Dense" / "model.safetensors"):
+        whole = path.read_bytes()
+        header = 8 + int.from_bytes(whole[:8], "little")
+        for cut in [0, 1, 7, 8, 9, header - 1, header, len(whole) - 1, *rng.integers(len(whole), size=10)]:
+            path.write_bytes(whole[:cut])
+            assert not loads_or_says_why(tmp_path), cut
+        for place in rng.integers(header, size=60):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << rng.integers(8)
+            path.write_bytes(bytes(flipped))
+            loads_or_says_why(tmp_path)
+        path.write_bytes((10**18).to_bytes(8, "little") + whole[8:])
+        assert not loads_or_says_why(tmp_path)
+        path.write_bytes(whole)
+    assert loads_or_says_why(tmp_path)
+
+
+@pytest.mark.parametrize("shard", ["absent.safetensors", "../model.safetensors", "/etc/passwd", "", 3, None, ["a"]])
+def test_an_index_that_names_no_shard(shard: Any, tmp_path: Path) -> None:
+    write(tmp_path, STACKS["dense"])
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    assert not loads_or_says_why(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../elsewhere", "/etc", "1_Pooling/../..", "absent"])
+def test_a_module_outside_the_folder(path: str, tmp_path: Path) -> None:
+    write(tmp_path, STACKS["dense"])
+    listed = json.loads((tmp_path / "modules.json").read_text())
+    listed[1]["path"] = path
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    assert not loads_or_says_why(tmp_path)
+
+
+def test_any_unicode() -> None:
+    hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
+    from hypothesis import strategies
+
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu")
+
+    @hypothesis.settings(max_examples=150, deadline=None, database=None)
+    @hypothesis.given(strategies.lists(strategies.text(strategies.characters(codec=None), max_size=120), max_size=6))
+    def check(texts: list[str]) -> None:
+        vectors = model.encode(texts, long_text="mean_of_chunks")
+        assert vectors.shape == (len(texts), 32)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        single = np.array([model.encode(text, long_text="mean_of_chunks") for text in texts]).reshape(vectors.shape)
+        assert np.abs(vectors - single).max(initial=0) <= 1e-5
+
+    check()
+
+
+def test_any_unicode_in_pairs(tmp_path: Path) -> None:
+    hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
+    from hypothesis import strategies
+
+    model = CrossEncoder.from_pretrained(make("bert", 1, tmp_path), device="cpu")
+    text = strategies.text(strategies.characters(codec=None), max_size=90)
+
+    @hypothesis.settings(max_examples=60, deadline=None, database=None)
+    @hypothesis.given(strategies.lists(strategies.tuples(text, text), max_size=4))
+    def check(pairs: list[tuple[str, str]]) -> None:
+        scores = model.predict(pairs)
+        assert scores.shape == (len(pairs),)
+        assert np.isfinite(scores).all()
+
+    check()
