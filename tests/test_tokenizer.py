@@ -65,6 +65,7 @@ def test_pairs_are_cut_as_the_library_does(side: str) -> None:
         PairTokenizer(read(), 3)
 
 
+@pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
 def test_truncation_side_of_the_checkpoint_reaches_the_vectors(checkpoint: Path) -> None:
     path = checkpoint / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "left"}))

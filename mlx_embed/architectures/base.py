@@ -54,9 +54,6 @@ def read_config(
             raise CheckpointError(f'config.json has "{name}": {value!r}, where a {kind.__name__} is needed.')
         values[field.name] = value
     result = cls(**values)
-    for name in ("hidden_size", "intermediate_size"):
-        if values.get(name, 1) < 1:
-            raise CheckpointError(f'config.json has "{names.get(name, name)}": 0, where a size is needed.')
     heads = values.get("num_attention_heads", 1)
     if heads < 1 or values["hidden_size"] % heads:
         raise CheckpointError(f"config.json has hidden_size {values['hidden_size']} for {heads} attention heads.")
