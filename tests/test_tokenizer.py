@@ -102,6 +102,7 @@ def test_prompts(prompt: str) -> None:
     ],
 )
 def test_surrogates(text: str, same: str) -> None:
+    assert tokenizer._well_formed(text) == same
     found = Tokenizer(read(), 64)
     assert found([text]).ids == found([same]).ids
     assert found(["the", text, "wing"]).ids == [*found(["the"]).ids, *found([same]).ids, *found(["wing"]).ids]
@@ -171,8 +172,8 @@ def test_truncation_is_said_once(monkeypatch: pytest.MonkeyPatch, recwarn: pytes
     model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", max_seq_length=4)
     model.encode(["the wing"])
     assert not recwarn.list
-    for _ in range(2):
-        model.encode(["a", "the wing flow", "the wing flow heat"])
+    for more in range(2):
+        model.encode(["a", "the wing flow", "the wing flow heat", *["heat flow index"] * more])
     (said,) = recwarn.list
     assert said.category is TruncationWarning
     assert re.match(r"2 of 3 texts are longer than the model's 4 tokens \(the longest has 6\)", str(said.message))
