@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -324,6 +326,29 @@ def test_a_forked_child_gets_a_clear_error_from_mlx() -> None:
 def test_a_forked_child_may_use_a_native_model(tiny_bert: EmbeddingModel) -> None:
     expected = tiny_bert.encode(RAGGED)
     assert np.array_equal(in_a_forked_child(lambda: tiny_bert.encode(RAGGED)), expected)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+def test_ctrl_c_stops_within_a_batch() -> None:
+    script = (
+        "import sys\n"
+        "from mlx_embed import EmbeddingModel\n"
+        f"model = EmbeddingModel.from_pretrained({str(DATA / 'tiny-bert')!r}, device='cpu')\n"
+        "print('ready', flush=True)\n"
+        "try:\n"
+        "    model.encode('the wing flow' for _ in iter(int, 1))\n"
+        "except KeyboardInterrupt:\n"
+        "    print(len(model.encode(['still', 'usable'])))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == "2\n"
+        assert process.returncode == 0
 
 
 def test_the_process_ends_cleanly() -> None:
