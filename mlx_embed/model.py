@@ -47,7 +47,7 @@ GPU_BATCH_TOKENS = 65536
 # starts early. While one window runs, the next is tokenized.
 FIRST_WINDOW = 2048
 WINDOW = 16384
-WINDOW_CHARACTERS = 2**25
+WINDOW_CHARACTERS = 2**23
 
 
 @dataclass(frozen=True)
