@@ -335,12 +335,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_script(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/convert_weights.py", str(DATA / "tiny-bert"), str(tmp_path / "a")]
-    run = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, check=False, env={"PYTHONPATH": str(ROOT), "PATH": ""}
-    )
+    options: dict[str, Any] = {"capture_output": True, "text": True, "cwd": ROOT, "check": False}
+    options["env"] = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, **options)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"wrote {tmp_path / 'a'}\n")
     assert np.array_equal(encode(tmp_path / "a"), encode(DATA / "tiny-bert"))
-    run = subprocess.run([*command, "--quantize", "5"], capture_output=True, text=True, cwd=ROOT, check=False)
+    run = subprocess.run([*command, "--quantize", "5"], **options)
     assert run.returncode == 2
     assert "invalid choice: 5" in run.stderr
