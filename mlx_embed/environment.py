@@ -7,6 +7,7 @@ from importlib.metadata import version
 from custom_kernels import cpu
 from custom_kernels.backends import default_backend, kernels_wanted
 from custom_kernels.cpu import blas
+from mlx_embed import __version__
 from mlx_embed.device import accelerator, describe, resolve_device
 
 OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool")
@@ -16,7 +17,7 @@ def environment() -> dict[str, str]:
     """Names to sentences, in the order in which to show them."""
     native, switched_on = cpu.available(), kernels_wanted()
     rows = {
-        "mlx-embed": version("mlx-embed"),
+        "mlx-embed": __version__,
         "mlx": f"{version('mlx')}, with {accelerator() or 'no accelerator'}",
         "python": f"{platform.python_version()} on {platform.platform()}",
         "cpu": describe(resolve_device("cpu")),
