@@ -2,12 +2,11 @@
 
 import platform
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from custom_kernels import cpu
 from custom_kernels.backends import default_backend, kernels_wanted
 from custom_kernels.cpu import blas
-from mlx_embed import __version__
 from mlx_embed.device import accelerator, describe, resolve_device
 
 OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool")
@@ -17,7 +16,7 @@ def environment() -> dict[str, str]:
     """Names to sentences, in the order in which to show them."""
     native, switched_on = cpu.available(), kernels_wanted()
     rows = {
-        "mlx-embed": __version__,
+        "mlx-embed": _own_version(),
         "mlx": f"{version('mlx')}, with {accelerator() or 'no accelerator'}",
         "python": f"{platform.python_version()} on {platform.platform()}",
         "cpu": describe(resolve_device("cpu")),
@@ -34,6 +33,13 @@ def environment() -> dict[str, str]:
         if default_backend() is not None:
             rows[f"{op} on {default_backend()}"] = _on_accelerator(op, switched_on)
     return rows
+
+
+def _own_version() -> str:
+    try:
+        return version("mlx-embed")
+    except PackageNotFoundError:
+        return "from a checkout that is not installed"
 
 
 def _on_accelerator(op: str, switched_on: bool) -> str:
