@@ -107,22 +107,15 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Attention, then a two-layer feed-forward; each is added to its input and normalised."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_heads: int,
-        intermediate_size: int,
-        hidden_act: str,
-        layer_norm_eps: float,
-        layer_norm: LayerNormKind,
-    ) -> None:
+    def __init__(self, config: Any, layer_norm: LayerNormKind) -> None:
         super().__init__()
-        self.attention = Attention(hidden_size, num_heads)
-        self.attention_norm = LayerNorm(hidden_size, layer_norm_eps, layer_norm)
-        self.up = nn.Linear(hidden_size, intermediate_size)
-        self.down = nn.Linear(intermediate_size, hidden_size)
-        self.output_norm = LayerNorm(hidden_size, layer_norm_eps, layer_norm)
-        self.activation = ops.activation(hidden_act)
+        hidden, eps = config.hidden_size, config.layer_norm_eps
+        self.attention = Attention(hidden, config.num_attention_heads)
+        self.attention_norm = LayerNorm(hidden, eps, layer_norm)
+        self.up = nn.Linear(hidden, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, hidden)
+        self.output_norm = LayerNorm(hidden, eps, layer_norm)
+        self.activation = ops.activation(config.hidden_act)
 
     def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None) -> Any:
         """[T, hidden] -> [T, hidden]."""
@@ -137,17 +130,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
         super().__init__()
         self.embeddings = Embeddings(config, layer_norm)
-        self.layers = [
-            Layer(
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                config.hidden_act,
-                config.layer_norm_eps,
-                layer_norm,
-            )
-            for _ in range(config.num_hidden_layers)
-        ]
+        self.layers = [Layer(config, layer_norm) for _ in range(config.num_hidden_layers)]
 
     def __call__(
         self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None

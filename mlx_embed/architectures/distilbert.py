@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.nn as nn
 
@@ -29,7 +29,6 @@ RENAMES = (
 )
 UNUSED = ("vocab_", "pre_classifier.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 HEAD = (("pre_classifier", "ReLU"), ("classifier", "Identity"))
-LAYER_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Config:
     intermediate_size: int
     max_position_embeddings: int
     hidden_act: str = "gelu"
+    layer_norm_eps: ClassVar[float] = 1e-12  # never in config.json
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -71,7 +71,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, LAYER_NORM_EPS, layer_norm)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
 
     def __call__(self, input_ids: Array, cu_seqlens: Array) -> Any:
         """[T] -> [T, hidden]."""
@@ -85,17 +85,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
         super().__init__()
         self.embeddings = Embeddings(config, layer_norm)
-        self.layers = [
-            Layer(
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                config.hidden_act,
-                LAYER_NORM_EPS,
-                layer_norm,
-            )
-            for _ in range(config.num_hidden_layers)
-        ]
+        self.layers = [Layer(config, layer_norm) for _ in range(config.num_hidden_layers)]
 
     def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""

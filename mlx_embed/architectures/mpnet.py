@@ -88,17 +88,7 @@ class Model(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(config, layer_norm)
         self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
-        self.layers = [
-            Layer(
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                config.hidden_act,
-                config.layer_norm_eps,
-                layer_norm,
-            )
-            for _ in range(config.num_hidden_layers)
-        ]
+        self.layers = [Layer(config, layer_norm) for _ in range(config.num_hidden_layers)]
 
     def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""

@@ -120,8 +120,6 @@ def attention(
     `bias` is shared by all sequences: [heads, L, L] on MLX arrays, [heads, 2 * L - 1] by distance on numpy's. With a
     `window`, only tokens at most so far apart see each other.
     """
-    if isinstance(qkv, np.ndarray):
-        return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, window=window)
     return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
 
 
