@@ -145,7 +145,11 @@ void transpose_rows(const float* x, int64_t stride, int64_t rows, int64_t column
     for (; c + VL <= columns; c += VL) {
       Vec v[VL];
       UNROLL
-      for (int64_t r = 0; r < VL; r++) v[r] = load(from + smaller(r, there - 1) * stride + c) * scale;
+      for (int64_t r = 0; r < VL; r++) {
+        const float* p = from + smaller(r, there - 1) * stride + c;
+        __builtin_prefetch(p + there * stride);
+        v[r] = load(p) * scale;
+      }
       transpose(v);
       UNROLL
       for (int64_t r = 0; r < VL; r++) store(out + (c + r) * width + r0, v[r]);
@@ -276,22 +280,22 @@ __attribute__((noinline)) void gemm_tile(const float* a, const float* b, int64_t
     __builtin_prefetch(ahead.from, 0, 2);
     ahead.from += ahead.step;
   });
-  if (n == NR) {
+  float edge[M * NR];  // a tile that is cut short goes by way of this, so that acc is never indexed at run time
+  float* to = n == NR ? c : edge;
+  const int64_t stride = n == NR ? ldc : NR;
+  const bool add = n == NR && !first;
+  UNROLL
+  for (int64_t i = 0; i < M; i++, to += stride) {
     UNROLL
-    for (int64_t i = 0; i < M; i++) {
-      UNROLL
-      for (int64_t j = 0; j < NV; j++) {
-        float* p = c + i * ldc + j * VL;
-        store(p, first ? acc[i][j] : acc[i][j] + load(p));
-      }
-    }
-    return;
+    for (int64_t j = 0; j < NV; j++) store(to + j * VL, add ? acc[i][j] + load(to + j * VL) : acc[i][j]);
   }
+  if (n == NR) return;
   for (int64_t i = 0; i < M; i++)
-    for (int64_t j = 0; j * VL < n; j++) {
-      float* p = c + i * ldc + j * VL;
-      int64_t valid = smaller(VL, n - j * VL);
-      store_n(p, first ? acc[i][j] : acc[i][j] + load_n(p, valid), valid);
+    for (int64_t j = 0; j < n; j += VL) {
+      const int64_t valid = smaller(VL, n - j);
+      float* p = c + i * ldc + j;
+      const Vec v = load(edge + i * NR + j);
+      store_n(p, first ? v : v + load_n(p, valid), valid);
     }
 }
 typedef void (*GemmTile)(const float*, const float*, int64_t, float*, int64_t, int64_t, bool, Ahead);
@@ -374,6 +378,9 @@ void gemm(const Gemm& g, float* scratch) {
     for (int64_t t = 0, row = 0; t < tiles; t++) {
       const int64_t rows = (g.m - row) / (tiles - t);
       float* c = g.c + row * g.ldc + column;
+      // By the time the tile is stored, its place is in the cache.
+      for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < NR; j += 16) __builtin_prefetch(c + i * g.ldc + j, 1);
       GEMM_TILES[rows](a + row * depth, b, depth, c, g.ldc, n, block == 0,
                        {next_b + depth * NR * t / tiles, NR / tiles});
       if (last && (g.bias || g.activation || g.residual))
