@@ -577,20 +577,15 @@ def _array(op: str, name: str, array: Any, shape: tuple[int | None, ...], dtype:
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{op} takes {name} as a numpy array of {dtype.__name__}, got {found}.")
-    if array.shape != shape and not _fits(array.shape, shape):
+    # A list, for a generator costs a microsecond.
+    if array.shape != shape and (
+        array.ndim != len(shape)
+        or [*array.shape] != [have if want is None else want for have, want in zip(array.shape, shape, strict=True)]
+    ):
         wanted = ", ".join("any" if extent is None else str(extent) for extent in shape)
         raise ValueError(f"{op} needs {name} of shape ({wanted}), got {array.shape}.")
     if not array.flags.c_contiguous:
         raise ValueError(f"{op} needs {name} to be C-contiguous; use numpy.ascontiguousarray.")
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    if len(shape) != len(wanted):
-        return False
-    for have, want in zip(shape, wanted, strict=True):  # a loop, for a generator costs a microsecond
-        if want is not None and want != have:
-            return False
-    return True
 
 
 def _rows(op: str, name: str, x: Any, width: int) -> int:
