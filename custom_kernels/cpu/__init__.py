@@ -481,6 +481,7 @@ class _Block:
 
 
 _NO_MEMORY, _BAD_SEQUENCES, _BAD_IDS = 1, 2, 3
+_FLOAT32 = np.dtype(np.float32)
 
 
 @cache
@@ -564,6 +565,9 @@ def _at(array: npt.NDArray[Any] | None) -> int | None:
 
 
 def _floats(op: str, name: str, array: Any, shape: tuple[int | None, ...]) -> None:
+    # The usual case costs little more than the call: a forward pass of a short text makes a hundred such checks.
+    if type(array) is np.ndarray and array.dtype is _FLOAT32 and array.shape == shape and array.flags.c_contiguous:
+        return
     _array(op, name, array, shape, np.float32)
 
 
@@ -577,10 +581,8 @@ def _array(op: str, name: str, array: Any, shape: tuple[int | None, ...], dtype:
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{op} takes {name} as a numpy array of {dtype.__name__}, got {found}.")
-    # A list, for a generator costs a microsecond.
     if array.shape != shape and (
-        array.ndim != len(shape)
-        or [*array.shape] != [have if want is None else want for have, want in zip(array.shape, shape, strict=True)]
+        array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True))
     ):
         wanted = ", ".join("any" if extent is None else str(extent) for extent in shape)
         raise ValueError(f"{op} needs {name} of shape ({wanted}), got {array.shape}.")
@@ -589,7 +591,8 @@ def _array(op: str, name: str, array: Any, shape: tuple[int | None, ...], dtype:
 
 
 def _rows(op: str, name: str, x: Any, width: int) -> int:
-    _floats(op, name, x, (None, width))
+    rows = x.shape[0] if isinstance(x, np.ndarray) and x.ndim == 2 else None
+    _floats(op, name, x, (rows, width))
     return int(x.shape[0])
 
 

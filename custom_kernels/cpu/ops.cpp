@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include <algorithm>
-#include <atomic>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -275,17 +275,16 @@ EXPORT int mlx_embed_feed_forward(const float* x, int64_t rows, const void* pack
     const int64_t gate = gated == 2 ? inner : 0, value = gated == 2 ? 0 : inner;
     const int act_up = gated ? IDENTITY : activation;
     if (few(rows)) {
-      std::vector<float> wide((size_t)(rows * up.n)), narrow((size_t)(gated ? rows * inner : 0));
-      linear(x, rows, up, act_up, nullptr, wide.data());
-      const float* h = wide.data();
-      if (gated) {
+      const size_t floats = (size_t)(rows * (up.n + (gated ? inner : 0)));
+      const std::unique_ptr<float, void (*)(float*)> both(allocate(floats), release);
+      float *wide = both.get(), *narrow = gated ? wide + rows * up.n : wide;
+      linear(x, rows, up, act_up, nullptr, wide);
+      if (gated)
         parallel_for(rows, [&](int64_t i) {
-          const float* from = wide.data() + i * up.n;
-          kernels->gated(from + gate, from + value, 1, inner, up.n, activation, narrow.data() + i * inner);
+          const float* from = wide + i * up.n;
+          kernels->gated(from + gate, from + value, 1, inner, up.n, activation, narrow + i * inner);
         });
-        h = narrow.data();
-      }
-      linear(h, rows, down, IDENTITY, residual, y);
+      linear(narrow, rows, down, IDENTITY, residual, y);
       if (weight) layer_norm(y, nullptr, {weight, bias, eps}, rows, width, y);
       return OK;
     }
