@@ -15,11 +15,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
+from mlx.utils import tree_flatten
 
 from custom_kernels import cpu
 from custom_kernels.backends import kernels_switched, kernels_wanted
 from mlx_embed import hub, weights
-from mlx_embed.architectures import architecture
+from mlx_embed.architectures import ENCODERS, architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
 from mlx_embed.architectures.ops import pack as pack_weights
 from mlx_embed.batching import Batch, pack
@@ -153,19 +154,20 @@ class EmbeddingModel:
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
         wanted = kernels_wanted() if kernels is None else kernels
+        if not is_cpu(chosen):
+            prepare_accelerator()
+        folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        checkpoint = read_checkpoint(folder, hub.repository_id(name_or_path))
+        config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
         native = (
             is_cpu(chosen)
             and wanted
             and computed == mx.float32
             and compile is None
             and layer_norm is None
+            and checkpoint.config["model_type"] in ENCODERS
             and _native_kernels()
         )
-        if not is_cpu(chosen):
-            prepare_accelerator()
-        folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        checkpoint = read_checkpoint(folder, hub.repository_id(name_or_path))
-        config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
         tokenizer = Tokenizer(checkpoint, _max_seq_length(max_seq_length, checkpoint, config.max_tokens))
         if tokenizer.max_id() >= config.vocab_size:
             raise CheckpointError(
@@ -211,8 +213,8 @@ class EmbeddingModel:
         """The dtype that the encoder computes in."""
         if self.native:
             return mx.float32
-        norm: mx.array = self.encoder["embeddings"].norm.weight
-        return norm.dtype
+        dtypes = [array.dtype for array in dict(tree_flatten(self.encoder.parameters())).values()]
+        return next(dtype for dtype in dtypes if mx.issubdtype(dtype, mx.floating))
 
     def __repr__(self) -> str:
         return (

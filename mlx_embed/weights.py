@@ -56,7 +56,9 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     module = architecture(checkpoint.config)
     config = module.Config.from_dict(checkpoint.config)
     tensors, is_mlx = read_headers(checkpoint.transformer)
-    sources = {tensor.name: [tensor] for tensor in tensors} if is_mlx else _fuse(_rename(tensors, module))
+    # Where nothing is renamed, an MLX checkpoint may be mlx-lm's too, with its prefix and a head.
+    own_names = is_mlx and module.RENAMES
+    sources = {tensor.name: [tensor] for tensor in tensors} if own_names else _fuse(_rename(tensors, module))
     # Before the encoder is built: a config.json with absurd sizes must fail here, on the shapes.
     _check_sizes(config, sources)
     encoder: nn.Module = module.Model(config, layer_norm)
@@ -151,7 +153,7 @@ def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
     """Quantize the encoder's linear layers and word embeddings in place, wherever group_size divides their rows."""
 
     def wanted(path: str, module: nn.Module) -> bool:
-        if path.endswith("word_embeddings") or isinstance(module, nn.Linear):
+        if path.endswith(("word_embeddings", "embed_tokens")) or isinstance(module, nn.Linear):
             return bool(module.weight.shape[-1] % group_size == 0)
         return False
 
