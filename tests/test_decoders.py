@@ -208,7 +208,7 @@ def test_conversion_keeps_the_vectors(name: str, tmp_path: Path) -> None:
     quantized = load(tmp_path / "c")
     assert "scales" in quantized.encoder.embed_tokens
     assert "scales" in quantized.encoder.layers[0].self_attn.q_proj
-    assert (quantized.encode(texts) * expected["encode"]).sum(axis=1).min() >= 0.999
+    assert (quantized.encode(texts) * expected["encode"]).sum(axis=1).min() >= 0.995
 
 
 @pytest.mark.parametrize("metadata", [{"format": "pt"}, {"format": "mlx"}], ids=["transformers", "mlx-lm"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -122,9 +123,14 @@ def _code(file: str) -> Any:
         ) from error
 
 
-def read(cls: type[AnyConfig], config: Mapping[str, Any], derived: Mapping[str, Any]) -> AnyConfig:
-    """Build the dataclass `cls` from config.json's values and those derived from them."""
-    result = read_config(cls, {**config, **derived})
+def read(
+    cls: type[AnyConfig],
+    config: Mapping[str, Any],
+    derived: Mapping[str, Any],
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> AnyConfig:
+    """Build the dataclass `cls` from config.json's values and those derived from them; `names` as in `read_config`."""
+    result = read_config(cls, {**config, **derived}, names)
     if result.num_attention_heads % result.num_key_value_heads or result.head_dim % 2:
         raise CheckpointError(
             f"config.json has {result.num_attention_heads} heads of {result.head_dim} dimensions for "

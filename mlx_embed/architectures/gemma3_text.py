@@ -46,11 +46,11 @@ class Config(decoder.Config):
             "rope_scaling": scaling,
             "rope_local_base_freq": local,
             "sliding_window_pattern": _pattern(config),
-            "bidirectional": both,
+            "use_bidirectional_attention": both,
             # The window of config.json is as wide as both sides together.
             "sliding_window": window // 2 + 1 if both is True and isinstance(window, int) else window,
         }
-        return read(cls, config, derived)
+        return read(cls, config, derived, {"bidirectional": "use_bidirectional_attention"})
 
 
 def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802

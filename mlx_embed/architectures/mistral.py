@@ -16,9 +16,9 @@ __all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
 
 @dataclass(frozen=True)
 class Config(decoder.Config):
-    """The part of config.json that shapes the decoder; with a `window`, a token sees only those less far away."""
+    """The part of config.json that shapes the decoder; a token sees only those less than `sliding_window` away."""
 
-    window: int | None = None
+    sliding_window: int = 4096
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -26,7 +26,9 @@ class Config(decoder.Config):
         expect(config, hidden_act="silu", attention_bias=False, mlp_bias=False, layer_types=None)
         theta, scaling = rope(config, 10_000.0)
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-        derived = {"rope_theta": theta, "rope_scaling": scaling, "window": config.get("sliding_window")}
+        derived = {"rope_theta": theta, "rope_scaling": scaling}
+        if config.get("sliding_window", 0) is None:
+            derived["sliding_window"] = config.get("max_position_embeddings")
         if config.get("num_key_value_heads") is None:
             derived["num_key_value_heads"] = heads
         if config.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
@@ -38,9 +40,9 @@ def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # n
     """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
 
     def options(model: Any, input_ids: mx.array, valid: mx.array | None) -> dict[str, Any]:
-        if config.window is None or input_ids.shape[1] <= config.window:
+        if input_ids.shape[1] <= config.sliding_window:
             return {}
-        sight = Visibility(model.norm.weight.dtype, causal=True, window=config.window)
+        sight = Visibility(model.norm.weight.dtype, causal=True, window=config.sliding_window)
         return {"cache": [sight] * config.num_hidden_layers}
 
     # mlx-lm has Llama's code for it.
