@@ -20,10 +20,10 @@ from mlx.utils import tree_flatten
 from custom_kernels import cpu
 from custom_kernels.backends import kernels_switched, kernels_wanted
 from mlx_embed import hub, weights
-from mlx_embed.architectures import ENCODERS, architecture
+from mlx_embed.architectures import DECODERS, architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
 from mlx_embed.architectures.ops import pack as pack_weights
-from mlx_embed.batching import Batch, pack
+from mlx_embed.batching import Batch, pack, pack_blocks
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
 from mlx_embed.errors import CheckpointError
@@ -43,6 +43,7 @@ logger = logging.getLogger("mlx_embed")
 # Tokens a batch: enough to fill the device, few enough for padded attention's scores to fit.
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
+GPU_DECODER_BATCH_TOKENS = 16384
 
 # Texts are read, tokenized and sorted by length so many at a time; the first window is small, so that the device
 # starts early. While one window runs, the next is tokenized.
@@ -81,6 +82,7 @@ class EmbeddingModel:
     Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
 
     Attributes:
+        decodes: whether it is a decoder, of MLX's ops alone, on padded blocks.
         native: whether the native CPU kernels run it, at once and in the caller's thread; otherwise MLX does.
         compiled: whether MLX runs it as compiled graphs.
         kernels: False where it uses MLX's own ops alone; None follows `custom_kernels.use_kernels`.
@@ -105,6 +107,7 @@ class EmbeddingModel:
         self.parameters = parameters
         self.tokenizer = tokenizer
         self.device = device
+        self.decodes = checkpoint.config["model_type"] in DECODERS
         self.compiled = compiled
         self.native = native
         self.kernels = kernels
@@ -165,7 +168,7 @@ class EmbeddingModel:
             and computed == mx.float32
             and compile is None
             and layer_norm is None
-            and checkpoint.config["model_type"] in ENCODERS
+            and checkpoint.config["model_type"] not in DECODERS
             and _native_kernels()
         )
         tokenizer = Tokenizer(checkpoint, _max_seq_length(max_seq_length, checkpoint, config.max_tokens))
@@ -345,8 +348,7 @@ class EmbeddingModel:
                         warn_truncated(tokens.counts, self.max_seq_length)
                     result.counts.append(tokens.counts)
                     result.chunks.append(tokens.chunks)
-                    padded = not self.native or self.checkpoint.pooling.padded
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
+                    batches = self._pack(tokens.ids, budget, batch_size)
                     work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
                     if len(pending) > 1:
@@ -396,6 +398,12 @@ class EmbeddingModel:
         result = work()
         return lambda: result
 
+    def _pack(self, ids: Sequence[Sequence[int]], budget: int, max_texts: int | None) -> Iterator[Batch]:
+        if self.decodes:
+            return pack_blocks(ids, budget, bucketed=self.compiled, max_texts=max_texts)
+        padded = not self.native or self.checkpoint.pooling.padded
+        return pack(ids, budget, bucketed=self.compiled, padded=padded, max_texts=max_texts)
+
     def _run(
         self,
         batches: Iterable[Batch],
@@ -411,7 +419,7 @@ class EmbeddingModel:
         split = len(tokens.ids) > len(tokens.counts)
 
         def read(batch: Batch, out: Any) -> None:
-            vectors[batch.texts] = np.asarray(out)[: len(batch.texts)]
+            vectors[batch.texts] = np.asarray(out)[:: batch.stride][: len(batch.texts)]
             if not split:
                 advance(len(batch.texts))
 
@@ -516,7 +524,9 @@ class EmbeddingModel:
     def budget(self, batch_tokens: int | None) -> int:
         """The tokens of a batch: those asked for, or what suits the device."""
         if batch_tokens is None:
-            return CPU_BATCH_TOKENS if is_cpu(self.device) else GPU_BATCH_TOKENS
+            if is_cpu(self.device):
+                return CPU_BATCH_TOKENS
+            return GPU_DECODER_BATCH_TOKENS if self.decodes else GPU_BATCH_TOKENS
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
         return batch_tokens

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError, convert
-from mlx_embed.batching import shapes
+from mlx_embed.batching import block_shapes
 from tests.conftest import DATA
 from tests.test_encoders import edit, read, rename
 from tests.test_modules import NORMALIZE, dense, pooling, weights
@@ -254,7 +254,7 @@ def test_compiled_graphs_are_those_stated(tmp_path: Path) -> None:
     for _ in range(5):
         model.encode(["wing " * int(n) for n in rng.integers(1, 60, size=100)], batch_tokens=256)
     assert 0 < len(seen) <= 20
-    assert seen <= shapes(256, 64)
+    assert seen <= block_shapes(256, 64)
 
 
 def test_mlx_lm_itself_is_not_imported(tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
-"""Decoders that embed: mlx-lm's own model code on a packed batch, which is laid out as a block padded on the right."""
+"""Decoders that embed: mlx-lm's own model code, on packed batches in which every text is followed by its padding.
+
+That makes them blocks, padded on the right: see `batching.pack_blocks`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from custom_kernels.attention import MASKED
-from custom_kernels.packed import counting, pad, unpad
+from custom_kernels.packed import counting, lengths
 from mlx_embed.architectures.base import LARGEST_SIZE, read_config, rope_theta
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
@@ -57,18 +59,18 @@ class Visibility:
     """Stands where mlx-lm's models take a KV cache: it keeps nothing, and says which tokens see which.
 
     Either all of a text, or with a `window` those less than so many tokens away; before a token only, if `causal`.
-    `valid`, bool [n, L], tells tokens from padding; None where there is none, or where it is out of sight.
+    `lengths`, int32 [n], tells tokens from padding; None where that is out of sight.
     """
 
     offset = 0
 
     def __init__(
-        self, dtype: mx.Dtype, *, causal: bool, window: int | None = None, valid: mx.array | None = None
+        self, dtype: mx.Dtype, *, causal: bool, window: int | None = None, lengths: mx.array | None = None
     ) -> None:
         self.dtype = dtype
         self.causal = causal
         self.window = window
-        self.valid = valid
+        self.lengths = lengths
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """The keys and values of this batch, which are all there are."""
@@ -85,19 +87,22 @@ class Visibility:
         if window is not None and window < length:
             near = mx.abs(ahead) < window
             seen = near if seen is None else seen & near
-        if self.valid is not None:
-            seen = self.valid[:, None, None, :] if seen is None else seen & self.valid[:, None, None, :]
+        if self.lengths is not None:
+            real = place < self.lengths[:, None, None, None]
+            seen = real if seen is None else seen & real
         # Additive, since MLX's CUDA back end would make it so in every layer.
         return None if seen is None else mx.where(seen, 0.0, MASKED).astype(self.dtype)
 
 
-Options = Callable[[Any, mx.array, mx.array | None], dict[str, Any]]
+Options = Callable[[Any, mx.array, mx.array], dict[str, Any]]
 
 
 def decoder(config: Config, file: str, kind: str, options: Options | None = None) -> nn.Module:
     """The class `kind` of mlx-lm's `file`, called as encoders are: packed ids [T] to hidden states [T, hidden].
 
-    `options(model, input_ids [n, L], valid)` makes its arguments beside the ids; None leaves it causal, where padding
+    Of the sequences, every second one is the padding of the one before, up to `max_seqlen`.
+
+    `options(model, block [n, L], lengths [n])` makes its arguments beside the ids; None leaves it causal, where padding
     on the right changes nothing.
     """
     code = _code(file)
@@ -105,9 +110,9 @@ def decoder(config: Config, file: str, kind: str, options: Options | None = None
 
     class Model(base):
         def __call__(self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
-            block, valid = pad(input_ids, cu_seqlens, max_seqlen)
-            more = {} if options is None else options(self, block, valid)
-            return unpad(super().__call__(block, **more), cu_seqlens, input_ids.shape[0])
+            block = input_ids.reshape(-1, max_seqlen)
+            more = {} if options is None else options(self, block, lengths(cu_seqlens)[::2])
+            return super().__call__(block, **more).reshape(input_ids.shape[0], -1)
 
     arguments = {"model_type": file, "tie_word_embeddings": True, **asdict(config)}
     model: nn.Module = Model(code.ModelArgs.from_dict(arguments))
@@ -127,10 +132,9 @@ def read(
     cls: type[AnyConfig],
     config: Mapping[str, Any],
     derived: Mapping[str, Any],
-    names: Mapping[str, str] = MappingProxyType({}),
 ) -> AnyConfig:
-    """Build the dataclass `cls` from config.json's values and those derived from them; `names` as in `read_config`."""
-    result = read_config(cls, {**config, **derived}, names)
+    """Build the dataclass `cls` from config.json's values and those derived from them."""
+    result = read_config(cls, {**config, **derived})
     if result.num_attention_heads % result.num_key_value_heads or result.head_dim % 2:
         raise CheckpointError(
             f"config.json has {result.num_attention_heads} heads of {result.head_dim} dimensions for "

@@ -22,14 +22,14 @@ class Config(decoder.Config):
     """The part of config.json that shapes the decoder.
 
     Of each `sliding_window_pattern` layers the last sees the whole text. The others see what is less than
-    `sliding_window` tokens away; before a token only, unless `bidirectional`.
+    `sliding_window` tokens away; before a token only, unless `use_bidirectional_attention`.
     """
 
     query_pre_attn_scalar: float = 256.0
     rope_local_base_freq: float = 10_000.0
     sliding_window: int = 4096
     sliding_window_pattern: int = 6
-    bidirectional: bool = False
+    use_bidirectional_attention: bool = False
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -50,21 +50,21 @@ class Config(decoder.Config):
             # The window of config.json is as wide as both sides together.
             "sliding_window": window // 2 + 1 if both is True and isinstance(window, int) else window,
         }
-        return read(cls, config, derived, {"bidirectional": "use_bidirectional_attention"})
+        return read(cls, config, derived)
 
 
 def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
 
-    def options(model: Any, input_ids: mx.array, valid: mx.array | None) -> dict[str, Any]:
+    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
         dtype = model.norm.weight.dtype
         # mlx-lm's code scales by the root of hidden_size in bfloat16, transformers in the model's dtype.
         root = mx.array(config.hidden_size**0.5)
         scale = root.astype(dtype).astype(mx.float32) / root.astype(mx.bfloat16).astype(mx.float32)
-        embedded = (model.embed_tokens(input_ids).astype(mx.float32) * scale).astype(dtype)
-        if not config.bidirectional:
+        embedded = (model.embed_tokens(block).astype(mx.float32) * scale).astype(dtype)
+        if not config.use_bidirectional_attention:
             return {"input_embeddings": embedded}
-        sight = Visibility(dtype, causal=False, valid=valid)
+        sight = Visibility(dtype, causal=False, lengths=lengths)
         return {
             "input_embeddings": embedded,
             "cache": [sight] * max(config.num_hidden_layers, config.sliding_window_pattern),

@@ -39,8 +39,8 @@ class Config(decoder.Config):
 def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
 
-    def options(model: Any, input_ids: mx.array, valid: mx.array | None) -> dict[str, Any]:
-        if input_ids.shape[1] <= config.sliding_window:
+    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
+        if block.shape[1] <= config.sliding_window:
             return {}
         sight = Visibility(model.norm.weight.dtype, causal=True, window=config.sliding_window)
         return {"cache": [sight] * config.num_hidden_layers}
