@@ -122,8 +122,11 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
 
     Raises:
         CheckpointError: a layer that is missing, or whose shape does not fit the one before.
+        UnsupportedModelError: an architecture or activation that has no head here.
     """
     module = architecture(checkpoint.config)
+    if not hasattr(module, "HEAD"):
+        raise UnsupportedModelError(f"Rerankers of model_type {checkpoint.config['model_type']!r} are not supported.")
     folder = checkpoint.transformer
     tensors = {_stripped(tensor.name, module): tensor for tensor in read_headers(folder)[0]}
     head: list[tuple[Module, dict[str, mx.array]]] = []

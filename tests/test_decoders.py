@@ -12,8 +12,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError, convert
+from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
 from mlx_embed.batching import block_shapes
+from mlx_embed.device import accelerator
 from tests.conftest import DATA
 from tests.test_encoders import edit, read, rename
 from tests.test_modules import NORMALIZE, dense, pooling, weights
@@ -164,6 +165,20 @@ def test_golden_vectors(name: str, compile: bool | None, tmp_path: Path) -> None
     assert np.abs(short - expected["short"]).max() <= TOLERANCE
 
 
+@pytest.mark.skipif(accelerator() is None, reason="MLX finds no Metal or CUDA device here")
+@pytest.mark.parametrize("compile", [None, False], ids=["compiled", "plain"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_golden_vectors_on_the_accelerator(name: str, dtype: str, compile: bool | None, tmp_path: Path) -> None:
+    texts, expected = golden(name)
+    found = EmbeddingModel.from_pretrained(tiny(name, tmp_path), device="gpu", dtype=dtype, compile=compile).encode(
+        texts
+    )
+    if dtype == "float32":
+        assert np.abs(found - expected["encode"]).max() <= TOLERANCE
+    assert (found * expected["encode"]).sum(axis=1).min() >= 0.9999
+
+
 @pytest.mark.parametrize(("dtype", "least"), [("float16", 0.9999), ("bfloat16", 0.995)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_half_precision(name: str, dtype: str, least: float, tmp_path: Path) -> None:
@@ -279,6 +294,11 @@ def test_without_mlx_lm_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnsupportedModelError, match=r'mlx-lm.*pip install "mlx-embed\[decoders\]"'):
         load(tiny("qwen3", tmp_path))
+
+
+def test_no_rerankers_yet(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="Rerankers of model_type 'qwen3'"):
+        CrossEncoder.from_pretrained(tiny("qwen3", tmp_path), device="cpu")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
