@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests import test_decoders as decoders
 from tests.test_cross_encoder import CASES, PAIRS
 from tests.test_cross_encoder import make as make_reranker
-from tests.test_encoders import complete, oracle
+from tests.test_encoders import complete, edit, oracle
 from tests.test_modules import PROMPT, STACKS, TEXTS, write
 from tests.test_quantization import vectors
 
@@ -170,13 +170,15 @@ def make_decoders() -> None:
     golden = {}
     for name in decoders.FAMILIES:
         decoders.make(name, HERE / "decoders" / name)
+    for variant, (name, changes) in decoders.VARIANTS.items():
         with tempfile.TemporaryDirectory() as folder:
-            model = decoders.oracle(decoders.tiny(name, Path(folder)))
-            golden[f"{name} encode"] = model.encode(texts(), batch_size=4)
-            golden[f"{name} query"] = model.encode_query(texts(), batch_size=4)
-            golden[f"{name} short"] = model.encode_document(
-                texts(), batch_size=4, truncate_dim=12, normalize_embeddings=True
-            )
+            model = decoders.oracle(edit(decoders.tiny(name, Path(folder)), **changes))
+            golden[variant] = model.encode(texts(), batch_size=4)
+            if variant == name:
+                golden[f"{name}: query"] = model.encode_query(texts(), batch_size=4)
+                golden[f"{name}: short"] = model.encode_document(
+                    texts(), batch_size=4, truncate_dim=12, normalize_embeddings=True
+                )
     np.savez_compressed(HERE / "decoders.npz", texts=np.array(texts()), **golden)
 
 
