@@ -27,6 +27,7 @@ def environment() -> dict[str, str]:
     if native:
         rows["threads"] = str(cpu.num_threads())
     rows["blas of mlx's cpu ops"] = "OpenBLAS" if blas.active() else f"MLX's own. {blas.why_inactive()}"
+    rows["decoder models"] = _decoders()
     rows["custom kernels"] = "on" if switched_on else "off, by MLX_EMBED_KERNELS"
     for op in OPS:
         rows[f"{op} on the cpu"] = "native kernel" if native and switched_on else "MLX's ops"
@@ -40,6 +41,13 @@ def _own_version() -> str:
         return version("mlx-embed")
     except PackageNotFoundError:
         return "from a checkout that is not installed"
+
+
+def _decoders() -> str:
+    try:
+        return f"on MLX's ops, in the code of mlx-lm {version('mlx-lm')}"
+    except PackageNotFoundError:
+        return 'not without mlx-lm: pip install "mlx-embed[decoders]"'
 
 
 def _on_accelerator(op: str, switched_on: bool) -> str:
