@@ -1,9 +1,9 @@
 """Texts to token ids, over the `tokenizers` library: prompts, truncation with counts, any Unicode at all."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class Tokenizer:
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
-        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if checkpoint.do_lower_case:
@@ -85,7 +85,8 @@ class Tokenizer:
 
     def max_id(self) -> int:
         """The largest id that can come out."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        return max(*self._prefix, *self._suffix, *vocabulary, 0)
 
     def _cut(self, content: list[int], room: int) -> list[int]:
         if len(content) <= room:
@@ -122,7 +123,7 @@ class PairTokenizer:
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
-        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
@@ -169,11 +170,19 @@ def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
 
 
-def _read(path: Path) -> tokenizers.Tokenizer:
+def _read(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
+    path = checkpoint.transformer / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; mlx_embed needs the checkpoint's fast tokenizer.")
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        size = checkpoint.config["vocab_size"]
+        if max(tokenizer.get_added_tokens_decoder(), default=0) < size:
+            return tokenizer
+        # Tokens for other uses, such as Gemma's of images, which have no embeddings: no text may come to contain them.
+        state = json.loads(tokenizer.to_str())
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < size]
+        return tokenizers.Tokenizer.from_str(json.dumps(state))
     except Exception as error:  # the library raises plain Exception
         raise CheckpointError(f"{path} is no tokenizer that this version of tokenizers reads: {error}") from error
 

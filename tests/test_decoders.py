@@ -71,6 +71,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3_text, odd window": ("gemma3_text", {"sliding_window": 7}),
     "gemma3_text, causal": ("gemma3_text", {"use_bidirectional_attention": False}),
     "gemma3_text, no full layer": ("gemma3_text", {"layer_types": ["sliding_attention"] * 3}),
+    "gemma3_text, causal, no full layer": (
+        "gemma3_text",
+        {"layer_types": ["sliding_attention"] * 3, "use_bidirectional_attention": False},
+    ),
     "gemma3_text, no sliding layer": ("gemma3_text", {"layer_types": ["full_attention"] * 3}),
     "gemma3_text, of old": (
         "gemma3_text",
@@ -345,6 +349,8 @@ def test_a_missing_or_unknown_tensor_is_named(name: str, tmp_path: Path) -> None
         ("qwen3", {"hidden_act": "gelu"}, UnsupportedModelError, "'gelu'; mlx_embed has 'silu'"),
         ("qwen3", {"attention_bias": True}, UnsupportedModelError, "attention_bias"),
         ("qwen3", {"use_sliding_window": True}, UnsupportedModelError, "use_sliding_window"),
+        ("qwen3", {"layer_types": ["sliding_attention"] * 3}, UnsupportedModelError, "layer_types"),
+        ("qwen3", {"layer_types": 1}, UnsupportedModelError, "layer_types"),
         ("qwen3", {"rope_parameters": {"rope_type": "dynamic"}}, UnsupportedModelError, "dynamic"),
         ("qwen3", {"rope_parameters": {"rope_type": ["x"]}}, UnsupportedModelError, "RoPE"),
         ("qwen3", {"rope_parameters": [1]}, UnsupportedModelError, "RoPE"),
@@ -359,7 +365,6 @@ def test_a_missing_or_unknown_tensor_is_named(name: str, tmp_path: Path) -> None
         ("mistral", {"num_key_value_heads": None}, CheckpointError, "layers.0.self_attn.k_proj.weight.* has shape"),
         ("mistral", {"sliding_window": "x"}, CheckpointError, "\"sliding_window\": 'x'"),
         ("mistral", {"sliding_window": 0}, CheckpointError, '"sliding_window": 0'),
-        ("mistral", {"layer_types": ["full_attention"]}, UnsupportedModelError, "layer_types"),
         ("mistral", {"num_attention_heads": "x"}, CheckpointError, "num_attention_heads"),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, UnsupportedModelError, "attn_logit_softcapping"),
         ("gemma3_text", {"use_bidirectional_attention": "x"}, CheckpointError, "use_bidirectional_attention"),

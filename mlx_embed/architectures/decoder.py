@@ -58,19 +58,16 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 class Visibility:
     """Stands where mlx-lm's models take a KV cache: it keeps nothing, and says which tokens see which.
 
-    Either all of a text, or with a `window` those less than so many tokens away; before a token only, if `causal`.
-    `lengths`, int32 [n], tells tokens from padding; None where that is out of sight.
+    Those of a text, not its padding; before a token only, if `causal`; with a `window`, less than so many tokens away.
     """
 
     offset = 0
 
-    def __init__(
-        self, dtype: mx.Dtype, *, causal: bool, window: int | None = None, lengths: mx.array | None = None
-    ) -> None:
+    def __init__(self, lengths: mx.array, dtype: mx.Dtype, *, causal: bool, window: int | None = None) -> None:
+        self.lengths = lengths
         self.dtype = dtype
         self.causal = causal
         self.window = window
-        self.lengths = lengths
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """The keys and values of this batch, which are all there are."""
@@ -81,17 +78,13 @@ class Visibility:
         window = self.window if window_size is None else window_size
         place = counting(length)
         ahead = place - place[:, None]
-        seen = None
+        seen = place < self.lengths[:, None, None, None]
         if self.causal:
-            seen = ahead <= 0
+            seen = seen & (ahead <= 0)
         if window is not None and window < length:
-            near = mx.abs(ahead) < window
-            seen = near if seen is None else seen & near
-        if self.lengths is not None:
-            real = place < self.lengths[:, None, None, None]
-            seen = real if seen is None else seen & real
+            seen = seen & (mx.abs(ahead) < window)
         # Additive, since MLX's CUDA back end would make it so in every layer.
-        return None if seen is None else mx.where(seen, 0.0, MASKED).astype(self.dtype)
+        return mx.where(seen, 0.0, MASKED).astype(self.dtype)
 
 
 Options = Callable[[Any, mx.array, mx.array], dict[str, Any]]
@@ -128,11 +121,7 @@ def _code(file: str) -> Any:
         ) from error
 
 
-def read(
-    cls: type[AnyConfig],
-    config: Mapping[str, Any],
-    derived: Mapping[str, Any],
-) -> AnyConfig:
+def read(cls: type[AnyConfig], config: Mapping[str, Any], derived: Mapping[str, Any]) -> AnyConfig:
     """Build the dataclass `cls` from config.json's values and those derived from them."""
     result = read_config(cls, {**config, **derived})
     if result.num_attention_heads % result.num_key_value_heads or result.head_dim % 2:

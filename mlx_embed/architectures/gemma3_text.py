@@ -62,13 +62,10 @@ def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # n
         root = mx.array(config.hidden_size**0.5)
         scale = root.astype(dtype).astype(mx.float32) / root.astype(mx.bfloat16).astype(mx.float32)
         embedded = (model.embed_tokens(block).astype(mx.float32) * scale).astype(dtype)
-        if not config.use_bidirectional_attention:
-            return {"input_embeddings": embedded}
-        sight = Visibility(dtype, causal=False, lengths=lengths)
-        return {
-            "input_embeddings": embedded,
-            "cache": [sight] * max(config.num_hidden_layers, config.sliding_window_pattern),
-        }
+        sight = Visibility(lengths, dtype, causal=not config.use_bidirectional_attention)
+        # mlx-lm looks at the first full layer's, be there one or not.
+        caches = max(config.num_hidden_layers, config.sliding_window_pattern)
+        return {"input_embeddings": embedded, "cache": [sight] * caches}
 
     return decoder.decoder(config, "gemma3_text", "Gemma3Model", options)
 

@@ -23,7 +23,7 @@ class Config(decoder.Config):
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
-        expect(config, hidden_act="silu", attention_bias=False, mlp_bias=False, layer_types=None)
+        expect(config, hidden_act="silu")
         theta, scaling = rope(config, 10_000.0)
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
         derived = {"rope_theta": theta, "rope_scaling": scaling}
@@ -42,7 +42,7 @@ def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # n
     def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
         if block.shape[1] <= config.sliding_window:
             return {}
-        sight = Visibility(model.norm.weight.dtype, causal=True, window=config.sliding_window)
+        sight = Visibility(lengths, model.norm.weight.dtype, causal=True, window=config.sliding_window)
         return {"cache": [sight] * config.num_hidden_layers}
 
     # mlx-lm has Llama's code for it.

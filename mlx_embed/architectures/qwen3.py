@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx_embed.architectures import decoder
 from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, expect, read, rope
 from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.errors import UnsupportedModelError
 
 __all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
 
@@ -21,6 +22,9 @@ class Config(decoder.Config):
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         expect(config, hidden_act="silu", attention_bias=False, use_sliding_window=False)
+        types = config.get("layer_types")
+        if types is not None and not (isinstance(types, list) and all(kind == "full_attention" for kind in types)):
+            raise UnsupportedModelError(f'config.json has "layer_types": {types!r}; mlx_embed has "full_attention".')
         theta, scaling = rope(config, 10_000.0)
         return read(cls, config, {"rope_theta": theta, "rope_scaling": scaling})
 
