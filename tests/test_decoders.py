@@ -275,6 +275,17 @@ def test_a_prefix_and_a_head_are_left_out(metadata: dict[str, str], tmp_path: Pa
     assert np.abs(load(tmp_path).encode(texts) - expected["qwen3"]).max() <= TOLERANCE
 
 
+def test_a_checkpoint_that_mlx_lm_quantized(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    convert(tiny("qwen3", tmp_path / "a"), tmp_path / "b", quantize=4, group_size=32)
+    expected = load(tmp_path / "b").encode(["the wing", "heat"])
+    tensors = {f"model.{name}": tensor for name, tensor in read(tmp_path / "b").items()}
+    head = {"lm_head.weight": mx.zeros((120, 4), dtype=mx.uint32), "lm_head.scales": mx.zeros((120, 1))}
+    mx.save_safetensors(str(tmp_path / "b/model.safetensors"), tensors | head, {"format": "mlx"})
+    edit(tmp_path / "b", quantization={"group_size": 32, "bits": 4, "mode": "affine"})
+    assert (load(tmp_path / "b").encode(["the wing", "heat"]) == expected).all()
+
+
 def test_compiled_graphs_are_those_stated(tmp_path: Path) -> None:
     model = load(tiny("gemma3_text", tmp_path), compile=True)
     seen = set()
