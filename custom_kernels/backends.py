@@ -29,7 +29,7 @@ Sample = Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
 _wanted: bool | None = None
 _trusted: dict[Hashable, bool] = {}
 _switched_off: set[tuple[str, str]] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def use_kernels(wanted: bool | None) -> None:
