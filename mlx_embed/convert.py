@@ -17,7 +17,9 @@ from mlx_embed.architectures import architecture
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import DTYPES, worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
+from mlx_embed.model import EmbeddingModel
 from mlx_embed.modules import Normalize
+from mlx_embed.retrieval import QualityReport, quality, read_collection
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -47,12 +49,14 @@ class ConversionReport:
         source_bytes: size of the source's safetensors files.
         destination_bytes: size of the written one.
         min_cosine: the lowest cosine of a sample text's vector to the original's, both computed in float32.
+        quality: retrieval before and after on the folder that `evaluate` named; None without it.
     """
 
     destination: Path
     source_bytes: int
     destination_bytes: int
     min_cosine: float
+    quality: QualityReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -67,6 +71,7 @@ def convert(
     quantize: int | None = None,
     group_size: int = 64,
     overwrite: bool = False,
+    evaluate: str | Path | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -83,13 +88,15 @@ def convert(
         quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them.
         group_size: 32, 64 or 128 weights share one quantization scale.
         overwrite: replace a checkpoint that is at `destination`.
+        evaluate: a folder of documents, queries and relevance judgements (see `retrieval.read_collection`); the report
+            then says what the conversion does to retrieval, both models run as `from_pretrained` loads them here.
         revision: see `EmbeddingModel.from_pretrained`.
         cache_dir: likewise.
         local_files_only: likewise.
 
     Raises:
-        ValueError: an option that is not one of those above, quantize given with a quantized source, or a source and
-            a destination of which one is inside the other.
+        ValueError: an option that is not one of those above, quantize given with a quantized source, a source and a
+            destination of which one is inside the other, or a malformed folder to evaluate on.
         FileExistsError: something is at `destination`, and `overwrite` was not given or it is no checkpoint.
         MLXEmbedError: the source cannot be loaded, or the result does not give the source's vectors.
     """
@@ -97,6 +104,7 @@ def convert(
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):
         raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
+    collection = None if evaluate is None else read_collection(evaluate)
     target = Path(os.path.abspath(Path(destination).expanduser()))
     _check_destination(target, overwrite)
     folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -123,7 +131,15 @@ def convert(
             raise MLXEmbedError(
                 f"The converted model's vectors differ from the source's (cosine {cosine:.6f}); nothing was written."
             )
-        report = ConversionReport(target, _weight_bytes(checkpoint), _weight_bytes_under(written), cosine)
+        report = ConversionReport(
+            target,
+            _weight_bytes(checkpoint),
+            _weight_bytes_under(written),
+            cosine,
+            None
+            if collection is None
+            else quality(EmbeddingModel.from_pretrained(folder), EmbeddingModel.from_pretrained(written), collection),
+        )
         _put(written, target)
     return report
 
@@ -180,9 +196,6 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _min_cosine(source: Path, converted: Path) -> float:
     """The lowest cosine between the two folders' vectors of the sample texts; NaN where a vector is not finite."""
-    # Here, not above: model.py is the stage that uses this package's others.
-    from mlx_embed.model import EmbeddingModel
-
     before, after = (
         EmbeddingModel.from_pretrained(path, device="cpu").encode(
             SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks"

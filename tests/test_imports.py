@@ -19,6 +19,7 @@ ORDER = [
     "environment",
     "__init__",
     "convert",
+    "retrieval",
     "cross_encoder",
     "model",
     "quantization",
