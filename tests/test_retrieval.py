@@ -89,7 +89,9 @@ def test_top_10_is_by_the_models_similarity(tiny_bert: EmbeddingModel, monkeypat
 
 def test_live_evaluator(tmp_path: Path) -> None:
     """sentence-transformers' evaluator, which knows relevant and irrelevant only, on its own vectors."""
-    evaluation = pytest.importorskip("sentence_transformers.evaluation", reason="PyTorch oracles are not installed")
+    evaluation = pytest.importorskip(
+        "sentence_transformers.sentence_transformer.evaluation", reason="PyTorch oracles are not installed"
+    )
     from sentence_transformers import SentenceTransformer
 
     collection = read_collection(beir(tmp_path / "data", documents=60, queries=20))
