@@ -24,6 +24,7 @@ ORDER = [
     "model",
     "quantization",
     "tokenizer",
+    "vocabulary",
     "batching",
     "weights",
     "config",
