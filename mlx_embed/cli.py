@@ -82,6 +82,8 @@ def _convert(options: argparse.Namespace) -> int:
     print(f"wrote {report.destination}")
     print(f"weights: {before:.1f} MiB -> {after:.1f} MiB ({after / before:.0%})")
     print(f"lowest cosine to the original, over sample texts: {report.min_cosine:.6f}")
+    if report.logit_difference is not None:
+        print(f"largest difference of a logit from the original's, over sample pairs: {report.logit_difference:.6f}")
     if (quality := report.quality) is not None:
         print(f"retrieval of {quality.documents} documents by {quality.queries} queries:")
         if quality.ndcg_drop is not None:
