@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from custom_kernels import cpu
 from custom_kernels.backends import kernels_switched, kernels_wanted
+from custom_kernels.transfer import to_device, to_host
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
@@ -32,6 +33,7 @@ from mlx_embed.similarity import SIMILARITY
 from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 Result = TypeVar("Result")
 LongText = Literal["truncate", "mean_of_chunks", "error"]
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
@@ -45,8 +47,8 @@ GPU_BATCH_TOKENS = 65536
 
 # Texts are read, tokenized and sorted by length so many at a time; the first window is small, so that the device
 # starts early. While one window runs, the next is tokenized.
-FIRST_WINDOW = 2048
-WINDOW = 16384
+FIRST_WINDOW = 1024
+WINDOW = 4096
 WINDOW_CHARACTERS = 2**23
 
 
@@ -72,6 +74,11 @@ class _Result:
     vectors: list[Float32] = field(default_factory=list)
     counts: list[npt.NDArray[np.int32]] = field(default_factory=list)
     chunks: list[npt.NDArray[np.int32]] = field(default_factory=list)
+
+    def add(self, window: "tuple[Float32, Int32]") -> None:
+        """Take the vectors and numbers of chunks of the next window."""
+        self.vectors.append(window[0])
+        self.chunks.append(window[1])
 
 
 class EmbeddingModel:
@@ -332,24 +339,25 @@ class EmbeddingModel:
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         result = _Result()
         with progress(show_progress_bar, total) as advance:
-            pending: list[Callable[[], Float32]] = []
+            pending: list[Callable[[], tuple[Float32, Int32]]] = []
             stop = threading.Event()
             try:
                 for window in _windows(texts):
-                    tokens = self.tokenizer(window, prefix, overlap)
+                    encodings = self.tokenizer.encode(window, prefix)
+                    counts = self.tokenizer.counts(encodings)
                     if long_text == "error":
-                        self._check_lengths(tokens.counts, sum(map(len, result.counts)))
+                        self._check_lengths(counts, sum(map(len, result.counts)))
                     elif long_text == "truncate":
-                        warn_truncated(tokens.counts, self.max_seq_length)
-                    result.counts.append(tokens.counts)
-                    result.chunks.append(tokens.chunks)
-                    padded = not self.native or self.checkpoint.pooling.padded
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
-                    work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
+                        warn_truncated(counts, self.max_seq_length)
+                    # What takes Python's lock is the worker's, so that all cores can tokenize the next window.
+                    tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
+                    work = partial(self._run, tokens, budget, batch_size, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
+                    result.counts.append(counts)
                     if len(pending) > 1:
-                        result.vectors.append(pending.pop(0)())
-                result.vectors += [finish() for finish in pending]
+                        result.add(pending.pop(0)())
+                for finish in pending:
+                    result.add(finish())
             except BaseException:
                 stop.set()
                 raise
@@ -384,7 +392,7 @@ class EmbeddingModel:
     def token_counts(self, texts: str | Iterable[str]) -> npt.NDArray[np.int32]:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
         texts = [texts] if isinstance(texts, str) else _checked(texts)
-        counts = [self.tokenizer(window).counts for window in _windows(texts)]
+        counts = [self.tokenizer.counts(self.tokenizer.encode(window)) for window in _windows(texts)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
     def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
@@ -396,33 +404,37 @@ class EmbeddingModel:
 
     def _run(
         self,
-        batches: Iterable[Batch],
-        tokens: Tokens,
+        tokens_of: Callable[[], Tokens],
+        budget: int,
+        batch_size: int | None,
         skip: int,
         dim: int,
         unit: bool,
         stop: threading.Event,
         advance: Callable[[int], Any],
-    ) -> Float32:
-        """The vectors of one window."""
+    ) -> tuple[Float32, Int32]:
+        """The vectors of one window's texts, and into how many chunks each was split."""
+        tokens = tokens_of()
+        padded = not self.native or self.checkpoint.pooling.padded
+        batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
         vectors = np.empty((len(tokens.ids), dim), dtype=np.float32)
         split = len(tokens.ids) > len(tokens.counts)
 
         def read(batch: Batch, out: Any) -> None:
-            vectors[batch.texts] = np.asarray(out)[: len(batch.texts)]
+            vectors[batch.texts] = out[: len(batch.texts)]
             if not split:
                 advance(len(batch.texts))
 
         self.run(batches, lambda batch: self.forward(batch, skip, dim, unit), read, stop)
         if split:
             advance(len(tokens.counts))
-        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit)
+        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit), tokens.chunks
 
     def run(
         self,
         batches: Iterable[Batch],
         forward: Callable[[Batch], Any],
-        read: Callable[[Batch, Any], None],
+        read: Callable[[Batch, Float32], None],
         stop: threading.Event,
     ) -> None:
         """Compute each batch and read it. On the worker, one is read back while the next one runs."""
@@ -430,29 +442,28 @@ class EmbeddingModel:
             for batch in batches:
                 read(batch, forward(batch))
             return
-        running: tuple[Batch, mx.array] | None = None
+        running: tuple[Batch, Callable[[], Float32]] | None = None
         with mx.stream(self.device):
             for batch in batches:
                 if stop.is_set():
                     break
-                out = forward(batch)
-                mx.async_eval(out)  # type: ignore[no-untyped-call]
+                wait = to_host(forward(batch))
                 if running is not None:
-                    read(*running)
-                running = (batch, out)
+                    read(running[0], running[1]())
+                running = (batch, wait)
             if running is not None:
-                read(*running)
+                read(running[0], running[1]())
 
     def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> Any:
         """The vectors [n, dim] of one batch, fillers included.
 
         A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
         """
-        arrays: tuple[Any, Any] = (batch.input_ids, batch.cu_seqlens)
+        arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens)
         if not self.native:
-            arrays = (mx.array(batch.input_ids), mx.array(batch.cu_seqlens))
+            arrays = to_device(batch.input_ids, batch.cu_seqlens)
         with kernels_switched(self.kernels):
-            return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
+            return self._forward(arrays[0], arrays[1], batch.max_seqlen, skip, dim or self.dimension, unit)
 
     def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
         """Ids to vectors: encoder, pooling, modules, Matryoshka truncation, normalisation; float32 at the end."""
