@@ -1,4 +1,4 @@
-"""A post-norm encoder layer (BERT's) on a short batch, such as one query, in a single launch."""
+"""All post-norm layers of an encoder (BERT's) on a short batch, such as one query, in a single launch."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -45,20 +45,22 @@ class LayerWeights(NamedTuple):
 
 
 def short_encoder(
-    total: int, weights: LayerWeights, num_heads: int, eps: float, act: str, bias: mx.array | None
+    total: int, layers: Sequence[LayerWeights], num_heads: int, eps: float, act: str, bias: mx.array | None
 ) -> Callable[..., mx.array] | None:
-    """What runs such layers on `total` tokens in one launch each, if this machine has a kernel for them.
+    """What runs the layers on `total` tokens in one launch, if this machine has a kernel for them.
 
     It takes x [T, H], cu_seqlens int32 [n + 1], a sequence of `LayerWeights`, num_heads, scale, eps, act (a key of
     ACTIVATIONS) and the attention's bias, None or [num_heads, L, L] with L at least the longest sequence; it gives
     [T, H].
     """
-    dtype, (inner, hidden) = weights.up_weight.dtype, weights.up_weight.shape
-    if not 1 <= total <= MAX_SHORT or dtype == mx.float32 or any(x.dtype != dtype for x in weights):
+    if not 1 <= total <= MAX_SHORT or not layers:
+        return None
+    dtype, (inner, hidden) = layers[0].up_weight.dtype, layers[0].up_weight.shape
+    if dtype == mx.float32 or any(x.dtype != dtype for weights in layers for x in weights):
         return None
     biased = None if bias is None else bias.dtype
-    variant = (dtype, hidden, inner, num_heads, eps, act, biased, short_tiles(total))
-    sample = partial(_sample, dtype, hidden, inner, num_heads, eps, act, biased, total)
+    variant = (dtype, hidden, inner, len(layers), num_heads, eps, act, biased, short_tiles(total))
+    sample = partial(_sample, dtype, hidden, inner, len(layers), num_heads, eps, act, biased, total)
     return pick("short_encoder", None, variant, reference_short_encoder, sample)
 
 
@@ -77,31 +79,37 @@ def reference_short_encoder(
     act: str,
     bias: mx.array | None = None,
 ) -> mx.array:
-    """The same from composed MLX ops."""
+    """The same, for checks: from composed MLX ops, and numpy's matrix product, since MLX's on a CPU may be slow."""
     longest = x.shape[0] if bias is None else min(x.shape[0], bias.shape[1])
     for w in layers:
-        qkv = x @ w.qkv_weight.T + w.qkv_bias
+        qkv = _product(x, w.qkv_weight) + w.qkv_bias
         attended = reference_attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=longest)
-        x = x + attended @ w.out_weight.T + w.out_bias
+        x = x + _product(attended, w.out_weight) + w.out_bias
         x = reference_layer_norm(x, w.attention_norm_weight, w.attention_norm_bias, eps)
-        inner = ACTIVATIONS[act](x @ w.up_weight.T + w.up_bias)
+        inner = ACTIVATIONS[act](_product(x, w.up_weight) + w.up_bias)
         x = reference_layer_norm(
-            x + inner @ w.down_weight.T + w.down_bias, w.output_norm_weight, w.output_norm_bias, eps
+            x + _product(inner, w.down_weight) + w.down_bias, w.output_norm_weight, w.output_norm_bias, eps
         )
     return x
+
+
+def _product(x: mx.array, weight: mx.array) -> mx.array:
+    left, right = (np.array(array.astype(mx.float32)) for array in (x, weight))
+    return mx.array(left @ right.T).astype(x.dtype)
 
 
 def _sample(
     dtype: mx.Dtype,
     hidden: int,
     inner: int,
+    count: int,
     num_heads: int,
     eps: float,
     act: str,
     biased: mx.Dtype | None,
     total: int,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Two layers with the same weights, and two sequences."""
+    """Layers that share their weights, and two sequences."""
     rng = np.random.default_rng(0)
 
     def random(*shape: int, scale: float = 1.0, dtype: mx.Dtype = dtype) -> mx.array:
@@ -109,9 +117,9 @@ def _sample(
 
     shapes = [(3 * hidden, hidden), (hidden, hidden), (hidden,), (inner, hidden), (hidden, inner), (hidden,)]
     weights = LayerWeights(
-        *(a for s in shapes for a in (random(*s, scale=0.5 * s[-1] ** -0.5 if len(s) > 1 else 1.0), random(s[0])))
+        *(a for s in shapes for a in (random(*s, scale=0.3 * s[-1] ** -0.5 if len(s) > 1 else 1.0), random(s[0])))
     )
     cu_seqlens = mx.array(np.array([0, total // 3, total], dtype=np.int32))
     bias = None if biased is None else random(num_heads, total, total, dtype=biased)
     scale = (hidden // num_heads) ** -0.5
-    return (random(total, hidden), cu_seqlens, [weights] * 2, num_heads, scale, eps, act, bias), {}
+    return (random(total, hidden), cu_seqlens, [weights] * count, num_heads, scale, eps, act, bias), {}

@@ -427,7 +427,7 @@ def test_short_encoder(
     bound = 12 * TOLERANCE[dtype]
     assert error(reference_short_encoder(x, starts(lengths), *arguments), expected) <= bound
     if mx.cuda.is_available():
-        kernel = short_encoder(len(x), layers[0], heads, 1e-5, act, bias)
+        kernel = short_encoder(len(x), layers, heads, 1e-5, act, bias)
         assert kernel is custom_kernels.cuda.short_encoder
         for _ in range(3):
             found = kernel(x, starts(lengths), *arguments)
@@ -437,8 +437,8 @@ def test_short_encoder(
 
 def test_long_batches_and_float32_have_no_short_encoder() -> None:
     half, full = random_layer(32, 64, "float16"), random_layer(32, 64, "float32")
-    assert short_encoder(129, half, 4, 1e-5, "gelu", None) is None
-    assert short_encoder(16, full, 4, 1e-5, "gelu", None) is None
+    assert short_encoder(129, [half], 4, 1e-5, "gelu", None) is None
+    assert short_encoder(16, [full], 4, 1e-5, "gelu", None) is None
 
 
 @pytest.mark.parametrize("sizes", [[1], [7, 0, 3], [70000, 300]])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 import custom_kernels
 from custom_kernels import cpu
-from custom_kernels.encoder import ACTIVATIONS, LayerWeights, short_encoder
+from custom_kernels.encoder import ACTIVATIONS, MAX_SHORT, LayerWeights, short_encoder
 from custom_kernels.packed import position_ids, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.errors import UnsupportedModelError
@@ -198,26 +198,23 @@ def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: Layer
 def encoder_layers(
     layers: Sequence[nn.Module], x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None
 ) -> Any:
-    """x [T, hidden] through post-norm layers (BERT's), which are one launch each where a kernel takes a short batch."""
+    """x [T, hidden] through post-norm layers (BERT's): in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    weights = None if isinstance(x, np.ndarray) or first.attention_norm.backend else _layer_weights(first)
-    if weights is not None:
-        heads, eps = first.attention.num_heads, first.attention_norm.eps
-        kernel = short_encoder(x.shape[0], weights, heads, eps, first.activation, bias)
-        if kernel:
-            every = [_layer_weights(layer) for layer in layers]
-            return kernel(x, cu_seqlens, every, heads, first.attention.scale, eps, first.activation, bias)
+    if not isinstance(x, np.ndarray) and first.attention_norm.backend is None and x.shape[0] <= MAX_SHORT:
+        parts = [
+            (layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm)
+            for layer in layers
+        ]
+        if not any("scales" in part for layer in parts for part in layer):
+            weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in parts]
+            heads, scale = first.attention.num_heads, first.attention.scale
+            eps, act = first.attention_norm.eps, first.activation
+            kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
+            if kernel:
+                return kernel(x, cu_seqlens, weights, heads, scale, eps, act, bias)
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
-
-
-def _layer_weights(layer: nn.Module) -> LayerWeights | None:
-    """The parameters of one layer; None if they are quantized."""
-    parts = [layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm]
-    if any("scales" in part for part in parts):
-        return None
-    return LayerWeights(*(array for part in parts for array in (part.weight, part.bias)))
 
 
 def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) -> Any:
