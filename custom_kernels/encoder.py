@@ -5,23 +5,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
+from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.attention import reference_attention
 from custom_kernels.backends import pick
-from custom_kernels.gelu import gelu, gelu_tanh
 from custom_kernels.layer_norm import reference_layer_norm
 
 # Tokens of a short batch. Beyond, separate launches of larger kernels are no slower.
 MAX_SHORT = 128
-
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
 
 
 class LayerWeights(NamedTuple):

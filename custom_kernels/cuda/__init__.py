@@ -11,6 +11,7 @@ from typing import TypeVar
 import mlx.core as mx
 import numpy as np
 
+from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.backends import kernel_source
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.nvrtc import cubin
@@ -103,7 +104,7 @@ def short_encoder(
         "HEADS": num_heads,
         "INNER": inner,
         "TILES": short_tiles(total),
-        "ACTIVATION": ("gelu", "gelu_tanh", "relu", "silu").index(act),
+        "ACTIVATION": tuple(ACTIVATIONS).index(act),
         "HAS_BIAS": bias is not None,
         "BFLOAT": x.dtype == mx.bfloat16,
         "LAYERS": len(layers),
@@ -140,6 +141,20 @@ def short_encoder(
         macros,
     )
     return out
+
+
+def activate(x: mx.array, act: str, gate: str | None = None) -> mx.array:
+    """One launch of `activate.cu`."""
+    rows, width = x.shape[0], x.shape[1] // (2 if gate else 1)
+    vector = next(v for v in (16 // x.dtype.size, 4, 2, 1) if width % v == 0)
+    constants = {
+        "WIDTH": width,
+        "VEC": vector,
+        "GATE": (None, "first", "second").index(gate),
+        "ACTIVATION": tuple(ACTIVATIONS).index(act),
+    }
+    grid = (-(-rows * width // (vector * 256)), 256)
+    return launch("activate", [x], [rows], grid, (rows, width), x.dtype, {"T": x.dtype}, constants)
 
 
 def position_ids(cu_seqlens: mx.array, total: int) -> mx.array:

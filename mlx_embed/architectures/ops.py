@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 import custom_kernels
 from custom_kernels import cpu
-from custom_kernels.encoder import ACTIVATIONS, MAX_SHORT, LayerWeights, short_encoder
+from custom_kernels.activation import ACTIVATIONS, Gate
+from custom_kernels.encoder import MAX_SHORT, LayerWeights, short_encoder
 from custom_kernels.packed import position_ids, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.errors import UnsupportedModelError
@@ -100,7 +101,7 @@ def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
     if isinstance(x, np.ndarray):
         return cpu.linear(x, layer.packed, act)
     y = layer(x)
-    return y if act is None else ACTIVATIONS[act](y)
+    return y if act is None else custom_kernels.activate(y, act)
 
 
 def attention(
@@ -156,7 +157,7 @@ def add_linear(x: Array, layer: nn.Module, residual: Array) -> Any:
     return layer(x) + residual
 
 
-def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: str, norm: LayerNorm) -> Any:
+def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> Any:
     """norm(down(act(a) * b) + x): [T, hidden] -> [T, hidden].
 
     up(x) is [T, 2 F]; `gate`, "first" or "second", says which half of it is a.
@@ -168,7 +169,7 @@ def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate:
     return norm(_gated(x, up, down, act, gate), residual=x)
 
 
-def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: str) -> Any:
+def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> Any:
     """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
         normed = layer_norm(x, norm)
@@ -176,9 +177,8 @@ def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Modul
     return _gated(norm(x), up, down, act, gate) + x
 
 
-def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: str) -> mx.array:
-    first, second = mx.split(up(x), 2, axis=-1)
-    return down(ACTIVATIONS[act](first) * second if gate == "first" else first * ACTIVATIONS[act](second))
+def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+    return down(custom_kernels.activate(up(x), act, gate))
 
 
 def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Any:
