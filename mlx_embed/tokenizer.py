@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import normalizers
 
+from mlx_embed import vocabulary
 from mlx_embed.config import Checkpoint
 from mlx_embed.errors import CheckpointError
 
@@ -36,7 +37,7 @@ class Tokenizer:
     """A checkpoint's tokenizer with truncation, and without padding."""
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
+        """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
         self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -130,7 +131,7 @@ class PairTokenizer:
     """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit."""
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
+        """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
         self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
@@ -181,7 +182,7 @@ def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
 def _read(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
     path = checkpoint.transformer / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; mlx_embed needs the checkpoint's fast tokenizer.")
+        return vocabulary.build(checkpoint)
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
         size = checkpoint.config["vocab_size"]
