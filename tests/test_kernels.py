@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -357,6 +358,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No verdict yet, and a machine that seems to have a GPU."""
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
+    monkeypatch.setattr(backends, "_chosen", {})
     monkeypatch.setattr(backends, "default_backend", lambda: "cuda")
     monkeypatch.delenv("MLX_EMBED_KERNELS", raising=False)
     yield
@@ -396,11 +398,12 @@ def use_often(compiled: bool) -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.usefixtures("unchecked")
 def test_a_right_kernel_is_checked_once_a_variant(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
-    def sample(width: int, eps: float, kinds: list[mx.Dtype]) -> Any:
-        return (random(5, width).astype(kinds[0]), mx.ones((width,)), None, eps, None), {}
+    def sample(variant: Any, load: None) -> Any:
+        return (random(5, variant.width).astype(variant.x), mx.ones((variant.width,)), None, variant.eps, None), {}
 
     # A kernel that ignores the weights is right where they are 1.
-    monkeypatch.setattr(import_module("custom_kernels.layer_norm"), "_sample", sample)
+    module = import_module("custom_kernels.layer_norm")
+    monkeypatch.setattr(module, "LAYER_NORM", replace(module.LAYER_NORM, sample=sample))
     calls = play(monkeypatch, normal)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -473,6 +476,7 @@ def test_a_broken_source_is_switched_off(monkeypatch: pytest.MonkeyPatch, source
 def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
+    monkeypatch.setattr(backends, "_chosen", {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x, w = random(6, 384, dtype=dtype), random(384, dtype=dtype)
