@@ -98,7 +98,10 @@ def measure(
     budget: float = 0.1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """What `best` measures: the least seconds of each candidate, infinite where it does not run. Candidates take turns, back and forth."""
+    """What `best` measures: the least seconds of each candidate, infinite where it does not run.
+
+    Candidates take turns, back and forth.
+    """
     seconds = dict.fromkeys(candidates, math.inf)
     running = []
     for name, run in candidates.items():

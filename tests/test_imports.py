@@ -17,6 +17,7 @@ ORDER = [
     "cli",
     "compare",
     "environment",
+    "tuning",
     "__init__",
     "convert",
     "cross_encoder",
