@@ -19,6 +19,7 @@ ORDER = [
     "environment",
     "tuning",
     "__init__",
+    "launches",
     "convert",
     "cross_encoder",
     "model",
