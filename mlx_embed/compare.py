@@ -175,7 +175,9 @@ def compare(
     for op, variant in OPS:
         for load in LOADS:
             progress(f"measuring {op.name}, {load}")
-            report.kernels += worker.run(partial(_kernel_rows, op, variant, load))
+            report.kernels += worker.run(
+                partial(_kernel_rows, op, variant, load if op is ATTENTION else Load(load.many))
+            )
     _check_ops(report)
     progress("counting graph primitives")
     few = list(islice(cycle(texts), 3))
@@ -228,7 +230,7 @@ def format_report(report: Report) -> str:
         "LayerNorm, float32 (GB/s counts one read and one write)",
         _table(report.layer_norm),
         "",
-        "Fused ops, float32",
+        f"Fused ops, float32 (few tokens are {Load(False).tokens}, many are {Load(True).tokens})",
         _table(report.kernels),
         "",
         "Primitives in the graph of one forward pass (a fused group counts as one; views count, and are no launches)",
