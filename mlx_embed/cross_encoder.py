@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels.backends import kernels_switched
+from custom_kernels.transfer import to_device
 from mlx_embed import weights
 from mlx_embed.architectures import architecture
 from mlx_embed.batching import Batch, pack
@@ -154,14 +155,14 @@ class CrossEncoder:
             if self._typed:
                 given = np.concatenate([np.asarray(types[i], dtype=np.int32) for i in batch.texts])
                 token_types[: len(given)] = given
-            arrays = (batch.input_ids, batch.cu_seqlens, token_types)
+            arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens, token_types)
             if not self.model.native:
-                arrays = tuple(map(mx.array, arrays))  # type: ignore[assignment]
+                arrays = to_device(*arrays)
             with kernels_switched(self.model.kernels):
-                return self._forward(*arrays, batch.max_seqlen)
+                return self._forward(arrays[0], arrays[1], arrays[2], batch.max_seqlen)
 
         def read(batch: Batch, out: Any) -> None:
-            logits[batch.texts] = np.asarray(out)[: len(batch.texts)]
+            logits[batch.texts] = out[: len(batch.texts)]
             advance(len(batch.texts))
 
         batches = pack(ids, budget, bucketed=self.model.compiled, padded=not self.model.native)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from custom_kernels import cpu
 from custom_kernels.backends import kernels_switched, kernels_wanted
+from custom_kernels.transfer import to_device, to_host
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
@@ -409,7 +410,7 @@ class EmbeddingModel:
         split = len(tokens.ids) > len(tokens.counts)
 
         def read(batch: Batch, out: Any) -> None:
-            vectors[batch.texts] = np.asarray(out)[: len(batch.texts)]
+            vectors[batch.texts] = out[: len(batch.texts)]
             if not split:
                 advance(len(batch.texts))
 
@@ -422,7 +423,7 @@ class EmbeddingModel:
         self,
         batches: Iterable[Batch],
         forward: Callable[[Batch], Any],
-        read: Callable[[Batch, Any], None],
+        read: Callable[[Batch, Float32], None],
         stop: threading.Event,
     ) -> None:
         """Compute each batch and read it. On the worker, one is read back while the next one runs."""
@@ -430,29 +431,28 @@ class EmbeddingModel:
             for batch in batches:
                 read(batch, forward(batch))
             return
-        running: tuple[Batch, mx.array] | None = None
+        running: tuple[Batch, Callable[[], Float32]] | None = None
         with mx.stream(self.device):
             for batch in batches:
                 if stop.is_set():
                     break
-                out = forward(batch)
-                mx.async_eval(out)  # type: ignore[no-untyped-call]
+                wait = to_host(forward(batch))
                 if running is not None:
-                    read(*running)
-                running = (batch, out)
+                    read(running[0], running[1]())
+                running = (batch, wait)
             if running is not None:
-                read(*running)
+                read(running[0], running[1]())
 
     def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> Any:
         """The vectors [n, dim] of one batch, fillers included.
 
         A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
         """
-        arrays: tuple[Any, Any] = (batch.input_ids, batch.cu_seqlens)
+        arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens)
         if not self.native:
-            arrays = (mx.array(batch.input_ids), mx.array(batch.cu_seqlens))
+            arrays = to_device(batch.input_ids, batch.cu_seqlens)
         with kernels_switched(self.kernels):
-            return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
+            return self._forward(arrays[0], arrays[1], batch.max_seqlen, skip, dim or self.dimension, unit)
 
     def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
         """Ids to vectors: encoder, pooling, modules, Matryoshka truncation, normalisation; float32 at the end."""

@@ -16,6 +16,7 @@ from custom_kernels.embedding import EMBEDDING_NORM
 from custom_kernels.embedding import Variant as Embedding
 from custom_kernels.layer_norm import LAYER_NORM
 from custom_kernels.layer_norm import Variant as Norm
+from custom_kernels.packed import POSITION_IDS
 from custom_kernels.pool import MEAN_POOL
 from custom_kernels.pool import Variant as Pool
 from mlx_embed.device import prepare_accelerator
@@ -52,6 +53,8 @@ class Row:
 
 def classes() -> Iterator[tuple[Op, Any, Load]]:
     """Each op with the variants and loads of common encoders."""
+    for many in (False, True):
+        yield POSITION_IDS, "int32", Load(many)
     for (width, head_dim), dtype, many in product(ENCODERS, DTYPES, (False, True)):
         load = Load(many)
         for residual in (None, dtype):

@@ -253,6 +253,7 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
 
 
 def forward_side(work: Path, options: argparse.Namespace) -> Figures:
+    from custom_kernels.transfer import to_host
     from mlx_embed import EmbeddingModel
     from mlx_embed.batching import Batch
 
@@ -265,7 +266,7 @@ def forward_side(work: Path, options: argparse.Namespace) -> Figures:
         batch = Batch(np.arange(count, dtype=np.int32), ids.reshape(-1), starts, length)
 
         def run(model: Any = model, batch: Batch = batch) -> Any:
-            return model.start(lambda: np.array(model.forward(batch)))()
+            return model.start(lambda: to_host(model.forward(batch))())()
 
         seconds = median(run, 15)
         figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
@@ -275,6 +276,7 @@ def forward_side(work: Path, options: argparse.Namespace) -> Figures:
 
 def launches_side(work: Path, options: argparse.Namespace) -> Figures:
     """Nodes of the CUDA graphs of one forward pass, the warm-up's taken off."""
+    from custom_kernels.transfer import to_host
     from mlx_embed import EmbeddingModel
     from mlx_embed.batching import Batch
 
@@ -291,7 +293,7 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
 
     for _ in range(3):
         before = nodes()
-        model.start(lambda: np.array(model.forward(batch)))()
+        model.start(lambda: to_host(model.forward(batch))())()
     return {"MiniLM-L6 32 x 128, launches": nodes() - before, "of these a layer, about": (nodes() - before) / 6}
 
 

@@ -181,11 +181,20 @@ def test_mean_pool(lengths: list[int], width: int, dtype: mx.Dtype, skip: int, n
 
 
 def test_sources_are_ascii() -> None:
-    for name in ("attention", "embedding_norm", "layer_norm", "mean_pool"):
+    for name in ("attention", "embedding_norm", "layer_norm", "mean_pool", "position_ids"):
         assert kernel_source("metal", name).isascii()
 
 
 @pytest.mark.skipif(CLANG is None, reason="needs clang++")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("lengths", [[1], [0, 0, 3], LENGTHS, [1] * 300])
+def test_position_ids(lengths: list[int], seed: int) -> None:
+    with emulated_metal(seed):
+        found = metal.position_ids(cumulative(lengths), sum(lengths))
+    assert found.dtype == mx.int32
+    assert found.tolist() == [p for n in lengths for p in range(n)]
+
+
 @pytest.mark.parametrize("lengths", [[5, 0, 28], [1] * 9])
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_clang_takes_the_sources_as_they_are(dtype: mx.Dtype, lengths: list[int]) -> None:
@@ -198,8 +207,9 @@ def test_clang_takes_the_sources_as_they_are(dtype: mx.Dtype, lengths: list[int]
         metal.embedding_norm([(table, ids)] * 2, ones, ones, 1e-5)
         metal.layer_norm(x, ones, None, 1e-5, x)
         metal.mean_pool(x, cu_seqlens, 0, True)
-    assert len(sources) == 4
-    assert [refused(source) for source in sources] == [""] * 4
+        metal.position_ids(cu_seqlens, sum(lengths))
+    assert len(sources) == 5
+    assert [refused(source) for source in sources] == [""] * 5
 
 
 @pytest.mark.skipif(CLANG is None, reason="needs clang++")

@@ -4,7 +4,7 @@ An encoder given `mlx.core` arrays builds a lazy graph of MLX's ops and this pac
 it computes at once, by the native CPU kernels, from weights that `pack` has laid out for them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 import custom_kernels
-from custom_kernels import cpu, gelu, gelu_tanh
-from custom_kernels.packed import position_ids, sequence_ids
+from custom_kernels import cpu
+from custom_kernels.encoder import ACTIVATIONS, LayerWeights, short_encoder
+from custom_kernels.packed import position_ids, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.errors import UnsupportedModelError
 
@@ -30,6 +31,7 @@ __all__ = [
     "add_linear",
     "attention",
     "embedding_norm",
+    "encoder_layers",
     "feed_forward",
     "gated_feed_forward",
     "layer_norm",
@@ -39,16 +41,11 @@ __all__ = [
     "output_norm",
     "pack",
     "position_ids",
+    "zeros_like",
 ]
 
 # config.json's hidden_act to our name and its function on MLX arrays; the CPU kernels know the same names.
 _NAMES = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-_ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ class _Norm:
 def activation(hidden_act: str) -> str:
     """The ops' name of what config.json calls `hidden_act`."""
     name = _NAMES.get(hidden_act, hidden_act)
-    if name not in _ACTIVATIONS:
-        known = sorted({*_ACTIVATIONS, *_NAMES})
+    if name not in ACTIVATIONS:
+        known = sorted({*ACTIVATIONS, *_NAMES})
         raise UnsupportedModelError(f'config.json has "hidden_act": {hidden_act!r}; mlx_embed has {", ".join(known)}.')
     return name
 
@@ -103,7 +100,7 @@ def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
     if isinstance(x, np.ndarray):
         return cpu.linear(x, layer.packed, act)
     y = layer(x)
-    return y if act is None else _ACTIVATIONS[act](y)
+    return y if act is None else ACTIVATIONS[act](y)
 
 
 def attention(
@@ -181,7 +178,7 @@ def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Modul
 
 def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: str) -> mx.array:
     first, second = mx.split(up(x), 2, axis=-1)
-    return down(_ACTIVATIONS[act](first) * second if gate == "first" else first * _ACTIVATIONS[act](second))
+    return down(ACTIVATIONS[act](first) * second if gate == "first" else first * ACTIVATIONS[act](second))
 
 
 def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Any:
@@ -198,6 +195,31 @@ def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: Layer
     return norm(down(linear(x, up, act)), residual=x)
 
 
+def encoder_layers(
+    layers: Sequence[nn.Module], x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None
+) -> Any:
+    """x [T, hidden] through post-norm layers (BERT's), which are one launch each where a kernel takes a short batch."""
+    first = layers[0]
+    weights = None if isinstance(x, np.ndarray) or first.attention_norm.backend else _layer_weights(first)
+    if weights is not None:
+        heads, eps = first.attention.num_heads, first.attention_norm.eps
+        kernel = short_encoder(x.shape[0], weights, heads, eps, first.activation, bias)
+        if kernel:
+            every = [_layer_weights(layer) for layer in layers]
+            return kernel(x, cu_seqlens, every, heads, first.attention.scale, eps, first.activation, bias)
+    for layer in layers:
+        x = layer(x, cu_seqlens, max_seqlen, bias)
+    return x
+
+
+def _layer_weights(layer: nn.Module) -> LayerWeights | None:
+    """The parameters of one layer; None if they are quantized."""
+    parts = [layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm]
+    if any("scales" in part for part in parts):
+        return None
+    return LayerWeights(*(array for part in parts for array in (part.weight, part.bias)))
+
+
 def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) -> Any:
     """RoBERTa's positions: real tokens count on from pad_token_id + 1, a literal pad token stays at pad_token_id."""
     xp: Any = np if isinstance(input_ids, np.ndarray) else mx
@@ -205,6 +227,11 @@ def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) 
     seen = xp.cumsum(real).astype(xp.int32)
     before = xp.concatenate([xp.zeros((1,), dtype=xp.int32), seen])[cu_seqlens]
     return (seen - before[sequence_ids(cu_seqlens, input_ids.shape[0])]) * real + pad_token_id
+
+
+def zeros_like(input_ids: Array) -> Any:
+    """A zero for each token: [T]."""
+    return np.zeros_like(input_ids) if isinstance(input_ids, np.ndarray) else zeros(input_ids.shape[0])
 
 
 def _table(module: nn.Module) -> npt.NDArray[np.float32]:
