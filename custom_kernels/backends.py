@@ -42,7 +42,7 @@ _trusted: dict[tuple[Any, ...], bool] = {}
 _switched_off: set[tuple[str, str, str]] = set()
 # (back end, op, variant, load) to what computes it.
 _chosen: dict[tuple[Any, ...], Kernel] = {}
-# A reference may itself be made of ops that choose.
+# Re-entrant: a way to compute an op may itself be made of ops that choose.
 _lock = threading.RLock()
 
 

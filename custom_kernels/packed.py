@@ -75,7 +75,7 @@ def unpad(block: mx.array, cu_seqlens: mx.array, total: int) -> mx.array:
     rows = block.reshape(n * max_seqlen, *block.shape[2:])
     if n * max_seqlen == total:
         return rows
-    return rows[sequence_ids(cu_seqlens, total) * max_seqlen + position_ids(cu_seqlens, total)]
+    return rows[sequence_ids(cu_seqlens, total) * max_seqlen + reference_position_ids(cu_seqlens, total)]
 
 
 def _sample(variant: str, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from custom_kernels import cpu
 from custom_kernels.backends import Load, Op, random, spelled
 from custom_kernels.layer_norm import FLOATS, MAX_KERNEL_WIDTH
-from custom_kernels.packed import lengths, position_ids, sequence_ids
+from custom_kernels.packed import lengths, reference_position_ids, sequence_ids
 
 Array = TypeVar("Array", mx.array, npt.NDArray[Any])
 
@@ -70,7 +70,7 @@ def reference_mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, n
     if total == 0 or n == 0:
         return mx.zeros((n, width))
     owner, count = sequence_ids(cu_seqlens, total), lengths(cu_seqlens)
-    keep = (position_ids(cu_seqlens, total) >= skip) | (count <= skip)[owner]
+    keep = (reference_position_ids(cu_seqlens, total) >= skip) | (count <= skip)[owner]
     kept = mx.where(keep[:, None], hidden.astype(mx.float32), 0.0)
     pooled = mx.zeros((n, width)).at[owner].add(kept)
     pooled = pooled / mx.maximum(mx.where(count > skip, count - skip, count), 1)[:, None]
