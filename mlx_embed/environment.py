@@ -8,7 +8,7 @@ from custom_kernels.backends import default_backend, kernels_wanted, shipped_ker
 from custom_kernels.cpu import blas
 from mlx_embed.device import accelerator, describe, resolve_device
 
-OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool")
+OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool", "rope")
 
 
 def environment() -> dict[str, str]:

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
+from custom_kernels.transfer import to_host
 from mlx_embed.batching import pack
 from mlx_embed.device import worker
 from mlx_embed.model import EmbeddingModel
@@ -99,7 +99,7 @@ def _main() -> None:
 
     def forward() -> None:
         with mx.stream(model.device):
-            np.array(model.forward(batch))
+            to_host(model.forward(batch))()
 
     def dumps() -> set[Path]:
         return set(prefix.parent.glob(f"{prefix.name}_*.dot"))

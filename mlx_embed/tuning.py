@@ -19,6 +19,8 @@ from custom_kernels.layer_norm import Variant as Norm
 from custom_kernels.packed import POSITION_IDS
 from custom_kernels.pool import MEAN_POOL
 from custom_kernels.pool import Variant as Pool
+from custom_kernels.rope import ROPE
+from custom_kernels.rope import Variant as Rope
 from mlx_embed.device import prepare_accelerator
 
 DTYPES = (mx.float16, mx.float32)
@@ -62,6 +64,7 @@ def classes() -> Iterator[tuple[Op, Any, Load]]:
         for tables in (2, 3):
             yield EMBEDDING_NORM, Embedding(width, tables, 1e-12, dtype, dtype, dtype), load
         yield MEAN_POOL, Pool(width, dtype, 0, False), load
+        yield ROPE, Rope(dtype, width // head_dim, head_dim // 2), load
         for longest in LENGTHS:
             size = longest if longest in SIZES else None
             plain = Attention(dtype, head_dim, head_dim**-0.5, None, size, None)

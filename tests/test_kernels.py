@@ -12,7 +12,7 @@ import pytest
 
 import custom_kernels.cuda
 import custom_kernels.metal
-from custom_kernels import attention, backends, embedding_norm, layer_norm, mean_pool, transfer, use_kernels
+from custom_kernels import attention, backends, embedding_norm, layer_norm, mean_pool, rope, transfer, use_kernels
 from custom_kernels.encoder import ACTIVATIONS, LayerWeights, reference_short_encoder, short_encoder
 from custom_kernels.packed import position_ids
 
@@ -583,4 +583,5 @@ def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, 
         mean_pool(x, starts([6]), 0, True)
         attention(x, starts([6]), 4, 0.2, max_seqlen=6)
         position_ids(starts([6]), 6)
+        rope(x, mx.zeros((6,), dtype=mx.int32), mx.ones((3, 16)), mx.ones((3, 16)), 4)
         np.testing.assert_array_equal(transfer.to_host(mx.ones((3,)))(), np.ones(3))
