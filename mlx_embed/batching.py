@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -58,13 +59,15 @@ def pack(
     With `bucketed`, batches have one of the `shapes`, by filler sequences, so that few graphs are compiled. Unless
     `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
     """
-    lengths = np.fromiter((len(row) for row in ids), dtype=np.int32, count=len(ids))
+    lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
+    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     start = 0
     while start < len(order):
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded) + start
         texts = order[start:end]
-        yield _batch([ids[i] for i in texts], texts, batch_tokens if bucketed else None)
+        yield _batch(flat, starts[texts], lengths[texts], texts, batch_tokens if bucketed else None)
         start = end
 
 
@@ -109,21 +112,22 @@ def _cut(lengths: Int32, batch_tokens: int, padded: bool) -> int:
     return max(int(stop.argmax()), 1) if stop.any() else len(lengths)
 
 
-def _batch(rows: list[Sequence[int]], texts: Int32, bucket: int | None) -> Batch:
-    """Lay rows end to end; with `bucket`, the batches' token budget, in one of the `shapes`."""
-    lengths = [len(row) for row in rows]
-    total, longest = sum(lengths), max(lengths)
-    size = total
+def _batch(flat: Int32, starts: npt.NDArray[np.int64], lengths: Int32, texts: Int32, bucket: int | None) -> Batch:
+    """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `shapes`."""
+    total, longest = int(lengths.sum()), int(lengths.max())
+    size, count = total, len(lengths)
+    fillers: list[int] = []
     if bucket is not None:
         longest, size = _width(longest), _size(total, bucket)
         # Filler sequences take up the tokens that the size adds, none of them longer than the longest text, whose
         # positions the model is sure to have; empty ones round up their number.
         full, rest = divmod(size - total, longest // 2)
-        lengths += [longest // 2] * full + [rest] * (rest > 0)
-        count = next(count for count in _rows(size, longest) if count >= len(lengths))
-        lengths += [0] * (count - len(lengths))
+        fillers = [longest // 2] * full + [rest] * (rest > 0)
+        count = next(n for n in _rows(size, longest) if n >= count + len(fillers))
+    cu_seqlens = np.full(count + 1, size, dtype=np.int32)
+    cu_seqlens[0] = 0
+    np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
     input_ids = np.zeros(size, dtype=np.int32)
-    input_ids[:total] = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
-    cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=cu_seqlens[1:])
+    places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
+    input_ids[:total] = flat[places]
     return Batch(texts, input_ids, cu_seqlens, longest)

@@ -33,6 +33,7 @@ from mlx_embed.similarity import SIMILARITY
 from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 Result = TypeVar("Result")
 LongText = Literal["truncate", "mean_of_chunks", "error"]
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
@@ -46,8 +47,8 @@ GPU_BATCH_TOKENS = 65536
 
 # Texts are read, tokenized and sorted by length so many at a time; the first window is small, so that the device
 # starts early. While one window runs, the next is tokenized.
-FIRST_WINDOW = 2048
-WINDOW = 16384
+FIRST_WINDOW = 1024
+WINDOW = 4096
 WINDOW_CHARACTERS = 2**23
 
 
@@ -73,6 +74,11 @@ class _Result:
     vectors: list[Float32] = field(default_factory=list)
     counts: list[npt.NDArray[np.int32]] = field(default_factory=list)
     chunks: list[npt.NDArray[np.int32]] = field(default_factory=list)
+
+    def add(self, window: "tuple[Float32, Int32]") -> None:
+        """Take the vectors and numbers of chunks of the next window."""
+        self.vectors.append(window[0])
+        self.chunks.append(window[1])
 
 
 class EmbeddingModel:
@@ -333,24 +339,25 @@ class EmbeddingModel:
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         result = _Result()
         with progress(show_progress_bar, total) as advance:
-            pending: list[Callable[[], Float32]] = []
+            pending: list[Callable[[], tuple[Float32, Int32]]] = []
             stop = threading.Event()
             try:
                 for window in _windows(texts):
-                    tokens = self.tokenizer(window, prefix, overlap)
+                    encodings = self.tokenizer.encode(window, prefix)
+                    counts = self.tokenizer.counts(encodings)
                     if long_text == "error":
-                        self._check_lengths(tokens.counts, sum(map(len, result.counts)))
+                        self._check_lengths(counts, sum(map(len, result.counts)))
                     elif long_text == "truncate":
-                        warn_truncated(tokens.counts, self.max_seq_length)
-                    result.counts.append(tokens.counts)
-                    result.chunks.append(tokens.chunks)
-                    padded = not self.native or self.checkpoint.pooling.padded
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
-                    work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
+                        warn_truncated(counts, self.max_seq_length)
+                    # What takes Python's lock is the worker's, so that all cores can tokenize the next window.
+                    tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
+                    work = partial(self._run, tokens, budget, batch_size, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
+                    result.counts.append(counts)
                     if len(pending) > 1:
-                        result.vectors.append(pending.pop(0)())
-                result.vectors += [finish() for finish in pending]
+                        result.add(pending.pop(0)())
+                for finish in pending:
+                    result.add(finish())
             except BaseException:
                 stop.set()
                 raise
@@ -385,7 +392,7 @@ class EmbeddingModel:
     def token_counts(self, texts: str | Iterable[str]) -> npt.NDArray[np.int32]:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
         texts = [texts] if isinstance(texts, str) else _checked(texts)
-        counts = [self.tokenizer(window).counts for window in _windows(texts)]
+        counts = [self.tokenizer.counts(self.tokenizer.encode(window)) for window in _windows(texts)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
     def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
@@ -397,15 +404,19 @@ class EmbeddingModel:
 
     def _run(
         self,
-        batches: Iterable[Batch],
-        tokens: Tokens,
+        tokens_of: Callable[[], Tokens],
+        budget: int,
+        batch_size: int | None,
         skip: int,
         dim: int,
         unit: bool,
         stop: threading.Event,
         advance: Callable[[int], Any],
-    ) -> Float32:
-        """The vectors of one window."""
+    ) -> tuple[Float32, Int32]:
+        """The vectors of one window's texts, and into how many chunks each was split."""
+        tokens = tokens_of()
+        padded = not self.native or self.checkpoint.pooling.padded
+        batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
         vectors = np.empty((len(tokens.ids), dim), dtype=np.float32)
         split = len(tokens.ids) > len(tokens.counts)
 
@@ -417,7 +428,7 @@ class EmbeddingModel:
         self.run(batches, lambda batch: self.forward(batch, skip, dim, unit), read, stop)
         if split:
             advance(len(tokens.counts))
-        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit)
+        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit), tokens.chunks
 
     def run(
         self,

@@ -52,16 +52,31 @@ class Tokenizer:
             )
 
     def __call__(self, texts: Sequence[str], prompt: str = "", overlap: int | None = None) -> Tokens:
-        """Token ids of each `prompt + text`, in parallel, cut to max_length.
+        """Token ids of each `prompt + text`, cut to max_length.
 
         With `overlap`, a longer text is split instead, into chunks that share so many tokens with the one before, each
         with the prompt in front.
         """
-        contents = self._encode([prompt + text for text in texts] if prompt else texts)
+        return self.tokens(self.encode(texts, prompt), prompt, overlap)
+
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[tokenizers.Encoding]:
+        """What the library makes of each `prompt + text`, on all cores and without Python's lock."""
+        contents = [prompt + text for text in texts] if prompt else list(texts)
+        try:
+            return self._tokenizer.encode_batch_fast(contents, add_special_tokens=False)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
+            return self._tokenizer.encode_batch_fast([_well_formed(t) for t in contents], add_special_tokens=False)
+
+    def counts(self, encodings: list[tokenizers.Encoding]) -> npt.NDArray[np.int32]:
+        """Each text's tokens, special ones included, before truncation or splitting: int32 [n]."""
         special = len(self._prefix) + len(self._suffix)
-        counts = np.fromiter((len(content) + special for content in contents), dtype=np.int32, count=len(contents))
+        return np.fromiter((len(encoding) + special for encoding in encodings), dtype=np.int32, count=len(encodings))
+
+    def tokens(self, encodings: list[tokenizers.Encoding], prompt: str = "", overlap: int | None = None) -> Tokens:
+        """The token ids of encoded texts, cut or split as by `__call__`."""
+        contents = [encoding.ids for encoding in encodings]
         if overlap is None:
-            room = self.max_length - special
+            room = self.max_length - len(self._prefix) - len(self._suffix)
             rows = [[self._cut(content, room)] for content in contents]
             head = 0
         else:
@@ -70,7 +85,7 @@ class Tokenizer:
         ids = [self._prefix + part + self._suffix for row in rows for part in row]
         return Tokens(
             [row or [0] for row in ids],
-            counts,
+            self.counts(encodings),
             np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows)),
             np.array([len(part) - head for row in rows for part in row], dtype=np.float32),
         )
@@ -81,7 +96,7 @@ class Tokenizer:
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
-        return len(self._prefix) + len(self._encode([prompt])[0]) if prompt else 0
+        return len(self._prefix) + len(self.encode([prompt])[0]) if prompt else 0
 
     def max_id(self) -> int:
         """The largest id that can come out."""
@@ -98,13 +113,6 @@ class Tokenizer:
         last = max(len(content) - head - room, 0)
         starts = range(head, head + last + room - overlap, room - overlap)
         return [content[:head] + content[start : start + room] for start in starts]
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
-            encodings = self._tokenizer.encode_batch_fast([_well_formed(t) for t in texts], add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the post-processor puts before and after a text."""

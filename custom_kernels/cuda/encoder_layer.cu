@@ -97,6 +97,7 @@ __device__ void product(const T* a, const T* w, int total, Store store) {
     __syncthreads();
     for (int i = threadIdx.x; i < total * 8; i += THREADS) {
       float whole = 0.0f;
+#pragma unroll 2
       for (int other = 0; other < WARPS; ++other) whole += partial[other][i / 8][i % 8];
       store(i / 8, tile * 8 + i % 8, whole);
     }
@@ -159,7 +160,7 @@ __device__ void attend(
     float mixed[DIMS] = {};
 #pragma unroll
     for (int j = 0; j < KEYS; ++j) {
-#pragma unroll 8
+#pragma unroll 4
       for (int k = 0; k < 32; ++k) {
         const float weight = __shfl_sync(0xffffffff, score[j], k);
         if (j * 32 + k < length) {
