@@ -1,26 +1,18 @@
-"""A post-norm encoder layer (BERT's) on a short batch, such as one query, in a single launch."""
+"""All post-norm layers of an encoder (BERT's) on a short batch, such as one query, in a single launch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
+from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.attention import reference_attention
-from custom_kernels.backends import Load, Op
-from custom_kernels.gelu import gelu, gelu_tanh
+from custom_kernels.backends import Load, Op, random
 from custom_kernels.layer_norm import reference_layer_norm
 
 # Tokens of a short batch. Beyond, separate launches of larger kernels are no slower.
 MAX_SHORT = 128
-
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
 
 
 class LayerWeights(NamedTuple):
@@ -44,21 +36,37 @@ class LayerWeights(NamedTuple):
 
 
 def short_encoder(
-    total: int, weights: LayerWeights, num_heads: int, eps: float, act: str, bias: mx.array | None
+    total: int, layers: Sequence[LayerWeights], num_heads: int, eps: float, act: str, bias: mx.array | None
 ) -> Callable[..., mx.array] | None:
-    """What runs such layers on `total` tokens in one launch each, if this machine has a kernel for them.
+    """What runs the layers on `total` tokens in one launch, if this machine has a kernel for them.
 
     It takes x [T, H], cu_seqlens int32 [n + 1], a sequence of `LayerWeights`, num_heads, scale, eps, act (a key of
     ACTIVATIONS) and the attention's bias, None or [num_heads, L, L] with L at least the longest sequence; it gives
     [T, H].
     """
-    dtype, (inner, hidden) = weights.up_weight.dtype, weights.up_weight.shape
-    if not 1 <= total <= MAX_SHORT or dtype == mx.float32 or any(x.dtype != dtype for x in weights):
+    if not 1 <= total <= MAX_SHORT or not layers:
+        return None
+    dtype, (inner, hidden) = layers[0].up_weight.dtype, layers[0].up_weight.shape
+    if dtype == mx.float32 or any(x.dtype != dtype for weights in layers for x in weights):
         return None
     biased = None if bias is None else bias.dtype
-    variant = (dtype, hidden, inner, num_heads, eps, act, biased, short_tiles(total))
+    variant = Variant(dtype, hidden, inner, len(layers), num_heads, eps, act, biased, short_tiles(total))
     kernel = SHORT_ENCODER.pick(None, variant, Load.of(total))
     return None if kernel is reference_short_encoder else kernel
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for, and may be wrong for."""
+
+    dtype: mx.Dtype
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    eps: float
+    act: str
+    bias: mx.Dtype | None
+    tiles: int
 
 
 def short_tiles(total: int) -> int:
@@ -76,40 +84,46 @@ def reference_short_encoder(
     act: str,
     bias: mx.array | None = None,
 ) -> mx.array:
-    """The same from composed MLX ops."""
+    """The same, for checks: from composed MLX ops, and numpy's matrix product, since MLX's on a CPU may be slow."""
     longest = x.shape[0] if bias is None else min(x.shape[0], bias.shape[1])
     for w in layers:
-        qkv = x @ w.qkv_weight.T + w.qkv_bias
+        qkv = _product(x, w.qkv_weight) + w.qkv_bias
         attended = reference_attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=longest)
-        x = x + attended @ w.out_weight.T + w.out_bias
+        x = x + _product(attended, w.out_weight) + w.out_bias
         x = reference_layer_norm(x, w.attention_norm_weight, w.attention_norm_bias, eps)
-        inner = ACTIVATIONS[act](x @ w.up_weight.T + w.up_bias)
+        inner = ACTIVATIONS[act](_product(x, w.up_weight) + w.up_bias)
         x = reference_layer_norm(
-            x + inner @ w.down_weight.T + w.down_bias, w.output_norm_weight, w.output_norm_bias, eps
+            x + _product(inner, w.down_weight) + w.down_bias, w.output_norm_weight, w.output_norm_bias, eps
         )
     return x
 
 
-def _sample(variant: tuple[Any, ...], load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Two layers with the same weights, and two sequences, which leave the last tile of tokens partly empty."""
-    dtype, hidden, inner, num_heads, eps, act, biased, tiles = variant
+def _product(x: mx.array, weight: mx.array) -> mx.array:
+    left, right = (np.array(array.astype(mx.float32)) for array in (x, weight))
+    return mx.array(left @ right.T).astype(x.dtype)
+
+
+def _sample(variant: Variant, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Layers that share their weights, and two sequences, which leave the last tile of tokens partly empty."""
+    dtype, hidden, inner, layers, heads, eps, act, biased, tiles = variant
     total = 16 * tiles - 3
-    rng = np.random.default_rng(0)
-
-    def random(*shape: int, scale: float = 1.0, dtype: mx.Dtype = dtype) -> mx.array:
-        return mx.array(rng.standard_normal(shape, dtype=np.float32) * scale).astype(dtype)
-
     shapes = [(3 * hidden, hidden), (hidden, hidden), (hidden,), (inner, hidden), (hidden, inner), (hidden,)]
-    weights = LayerWeights(
-        *(a for s in shapes for a in (random(*s, scale=0.5 * s[-1] ** -0.5 if len(s) > 1 else 1.0), random(s[0])))
-    )
+    pairs = [
+        (
+            random(*shape, dtype=dtype, scale=0.3 * shape[-1] ** -0.5 if len(shape) > 1 else 1.0, seed=seed),
+            random(shape[0], dtype=dtype, seed=seed + 100),
+        )
+        for seed, shape in enumerate(shapes)
+    ]
+    weights = LayerWeights(*(array for pair in pairs for array in pair))
     cu_seqlens = mx.array(np.array([0, total // 3, total], dtype=np.int32))
-    bias = None if biased is None else random(num_heads, total, total, dtype=biased)
-    scale = (hidden // num_heads) ** -0.5
-    return (random(total, hidden), cu_seqlens, [weights] * 2, num_heads, scale, eps, act, bias), {}
+    bias = None if biased is None else random(heads, total, total, dtype=biased)
+    scale = (hidden // heads) ** -0.5
+    x = random(total, hidden, dtype=dtype, seed=200)
+    return (x, cu_seqlens, [weights] * layers, heads, scale, eps, act, bias), {}
 
 
-# The built-in way is that of the ops that it would replace, one by one: there is nothing to time.
+# What runs instead is no one way: the layer's other ops, each by a kernel of its own.
 SHORT_ENCODER = Op(
     "short_encoder", reference_short_encoder, lambda variant: {"reference": reference_short_encoder}, _sample
 )

@@ -9,6 +9,8 @@ from typing import Any
 import mlx.core as mx
 
 from custom_kernels import tune
+from custom_kernels.activation import ACTIVATE
+from custom_kernels.activation import Variant as Activation
 from custom_kernels.attention import ATTENTION, LENGTHS, SIZES
 from custom_kernels.attention import Variant as Attention
 from custom_kernels.backends import Load, Op, default_backend
@@ -64,6 +66,7 @@ def classes() -> Iterator[tuple[Op, Any, Load]]:
         for tables in (2, 3):
             yield EMBEDDING_NORM, Embedding(width, tables, 1e-12, dtype, dtype, dtype), load
         yield MEAN_POOL, Pool(width, dtype, 0, False), load
+        yield ACTIVATE, Activation(4 * width, dtype, "gelu", None), load
         yield ROPE, Rope(dtype, width // head_dim, head_dim // 2), load
         for longest in LENGTHS:
             size = longest if longest in SIZES else None

@@ -87,6 +87,7 @@ def test_exported_members() -> None:
     assert set(custom_kernels.__all__) == {
         "attention",
         "embedding_norm",
+        "activate",
         "gelu",
         "gelu_tanh",
         "layer_norm",

@@ -1,5 +1,6 @@
 """Packed attention, the embedding layer and mean pooling against float64, on every back end that this machine has."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +13,19 @@ import pytest
 
 import custom_kernels.cuda
 import custom_kernels.metal
-from custom_kernels import attention, backends, embedding_norm, layer_norm, mean_pool, rope, transfer, use_kernels
-from custom_kernels.encoder import ACTIVATIONS, LayerWeights, reference_short_encoder, short_encoder
+from custom_kernels import (
+    activate,
+    attention,
+    backends,
+    embedding_norm,
+    layer_norm,
+    mean_pool,
+    rope,
+    transfer,
+    use_kernels,
+)
+from custom_kernels.activation import ACTIVATIONS
+from custom_kernels.encoder import LayerWeights, reference_short_encoder, short_encoder
 from custom_kernels.packed import position_ids
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -363,6 +375,43 @@ def test_position_ids(backend: str, batch: str) -> None:
     assert found.tolist() == [p for n in BATCHES[batch] for p in range(n)]
 
 
+@pytest.mark.parametrize("gate", [None, "first", "second"])
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [(1, 2), (37, 1536), (1000, 70), (5, 4100)])
+@pytest.mark.parametrize("backend", present("activate"))
+def test_activate(backend: str, rows: int, width: int, dtype: str, act: str, gate: str | None) -> None:
+    x = random(rows, width, dtype=dtype, scale=4)
+    values = exact(x)
+    first, second = np.split(values, 2, axis=1) if gate else (values, values)
+    active, other = (second, first) if gate == "second" else (first, second if gate else 1.0)
+    if act == "gelu":
+        expected = active * 0.5 * np.vectorize(math.erfc)(-active / math.sqrt(2))
+    elif act == "gelu_tanh":
+        expected = active * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (active + 0.044715 * active**3)))
+    else:
+        expected = np.maximum(active, 0) if act == "relu" else active / (1 + np.exp(-active))
+    found = activate(x, act, gate, backend=backend)
+    assert found.dtype == DTYPES[dtype]
+    # MLX's ops round each step.
+    assert error(found, expected * other) <= TOLERANCE[dtype] * (1 if backend == "cuda" else 8)
+
+
+@pytest.mark.parametrize("backend", present("activate"))
+def test_activate_of_a_slice(backend: str) -> None:
+    x = random(7 * 48 + 1, dtype="float16")[1:].reshape(7, 48)
+    assert error(activate(x, "relu", backend=backend), np.maximum(exact(x), 0)) == 0
+
+
+def test_activate_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="swish"):
+        activate(mx.zeros((2, 4)), "swish")
+    with pytest.raises(ValueError, match="even N"):
+        activate(mx.zeros((2, 5)), "silu", "first")
+    with pytest.raises(TypeError, match="int32"):
+        activate(mx.zeros((2, 4), dtype=mx.int32), "silu")
+
+
 def exact_layers(
     x: mx.array,
     lengths: list[int],
@@ -428,7 +477,7 @@ def test_short_encoder(
     bound = 12 * TOLERANCE[dtype]
     assert error(reference_short_encoder(x, starts(lengths), *arguments), expected) <= bound
     if mx.cuda.is_available():
-        kernel = short_encoder(len(x), layers[0], heads, 1e-5, act, bias)
+        kernel = short_encoder(len(x), layers, heads, 1e-5, act, bias)
         assert kernel is custom_kernels.cuda.short_encoder
         for _ in range(3):
             found = kernel(x, starts(lengths), *arguments)
@@ -438,8 +487,8 @@ def test_short_encoder(
 
 def test_long_batches_and_float32_have_no_short_encoder() -> None:
     half, full = random_layer(32, 64, "float16"), random_layer(32, 64, "float32")
-    assert short_encoder(129, half, 4, 1e-5, "gelu", None) is None
-    assert short_encoder(16, full, 4, 1e-5, "gelu", None) is None
+    assert short_encoder(129, [half], 4, 1e-5, "gelu", None) is None
+    assert short_encoder(16, [full], 4, 1e-5, "gelu", None) is None
 
 
 @pytest.mark.parametrize("sizes", [[1], [7, 0, 3], [70000, 300]])
@@ -582,6 +631,7 @@ def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, 
         embedding_norm([(x, mx.array([1, 2]))], w, w, 1e-12)
         mean_pool(x, starts([6]), 0, True)
         attention(x, starts([6]), 4, 0.2, max_seqlen=6)
+        activate(x, "gelu")
         position_ids(starts([6]), 6)
         rope(x, mx.zeros((6,), dtype=mx.int32), mx.ones((3, 16)), mx.ones((3, 16)), 4)
         np.testing.assert_array_equal(transfer.to_host(mx.ones((3,)))(), np.ones(3))

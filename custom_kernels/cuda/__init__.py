@@ -6,13 +6,15 @@ compiled in; what changes from batch to batch is an argument.
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
+from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.backends import kernel_source
 from custom_kernels.cuda.driver import multiprocessors
-from custom_kernels.cuda.nvrtc import compile_cubin
+from custom_kernels.cuda.nvrtc import cubin
 from custom_kernels.encoder import LayerWeights, short_tiles
 
 MAX_WIDTH = 8192
@@ -23,6 +25,8 @@ ROWS = 4
 
 Lookup = tuple[mx.array, mx.array]
 Scalar = int | float
+Value = TypeVar("Value")
+Pairs = tuple[tuple[str, Value], ...]
 
 
 def layer_norm(
@@ -88,7 +92,7 @@ def short_encoder(
     act: str,
     bias: mx.array | None = None,
 ) -> mx.array:
-    """One launch of `encoder_layer.cu` a layer."""
+    """One launch of `short_encoder.cu`."""
     total, hidden = x.shape
     inner = layers[0].up_weight.shape[0]
     head_dim = hidden // num_heads
@@ -100,32 +104,57 @@ def short_encoder(
         "HEADS": num_heads,
         "INNER": inner,
         "TILES": short_tiles(total),
-        "ACTIVATION": ("gelu", "gelu_tanh", "relu", "silu").index(act),
+        "ACTIVATION": tuple(ACTIVATIONS).index(act),
         "HAS_BIAS": bias is not None,
         "BFLOAT": x.dtype == mx.bfloat16,
+        "LAYERS": len(layers),
     }
-    # The barriers' state is an array of this chain's own: two chains of one graph may run side by side.
-    state = mx.zeros((64,), dtype=mx.int32, stream=mx.gpu)
-    for weights in layers:
-        x, *_ = _launch(
-            "encoder_layer",
+    places = range(len(LayerWeights._fields) * len(layers))
+    macros = {
+        "WEIGHTS": ", ".join(f"const T* w{i}" for i in places),
+        "FILL": " ".join(f"table[{i}] = w{i};" for i in places),
+    }
+    out, *_ = _launch(
+        "short_encoder",
+        [
+            x,
+            cu_seqlens,
+            # The barriers' state, of this launch's own: two may run side by side.
+            mx.zeros((64,), dtype=mx.int32, stream=mx.gpu),
             # Without a bias the kernel still has the parameter, and never reads it.
-            [x, cu_seqlens, state, x if bias is None else bias, *weights],
-            [total, cu_seqlens.shape[0] - 1, 0 if bias is None else bias.shape[1], scale, eps],
-            (min(multiprocessors(), 128), 256),
-            [
-                ((total, hidden), x.dtype),
-                # What its steps hand on.
-                ((total, 3 * hidden), x.dtype),
-                ((total, hidden), x.dtype),
-                ((total, hidden), mx.float32),
-                ((total, hidden), x.dtype),
-                ((total, inner), x.dtype),
-            ],
-            types,
-            constants,
-        )
-    return x
+            x if bias is None else bias,
+            *(array for weights in layers for array in weights),
+        ],
+        [total, cu_seqlens.shape[0] - 1, 0 if bias is None else bias.shape[1], scale, eps],
+        (min(multiprocessors(), 128), 256),
+        [
+            ((total, hidden), x.dtype),
+            # What its steps hand on.
+            ((total, 3 * hidden), x.dtype),
+            ((total, hidden), x.dtype),
+            ((total, hidden), mx.float32),
+            ((total, hidden), x.dtype),
+            ((total, inner), x.dtype),
+        ],
+        types,
+        constants,
+        macros,
+    )
+    return out
+
+
+def activate(x: mx.array, act: str, gate: str | None = None) -> mx.array:
+    """One launch of `activate.cu`."""
+    rows, width = x.shape[0], x.shape[1] // (2 if gate else 1)
+    vector = next(v for v in (16 // x.dtype.size, 4, 2, 1) if width % v == 0)
+    constants = {
+        "WIDTH": width,
+        "VEC": vector,
+        "GATE": (None, "first", "second").index(gate),
+        "ACTIVATION": tuple(ACTIVATIONS).index(act),
+    }
+    grid = (-(-rows * width // (vector * 256)), 256)
+    return launch("activate", [x], [rows], grid, (rows, width), x.dtype, {"T": x.dtype}, constants)
 
 
 def position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
@@ -240,7 +269,7 @@ def launch(
     constants: Mapping[str, int] | None = None,
 ) -> mx.array:
     """One launch of kernel `name` with (blocks, threads a block), lazy like every op: its output."""
-    return _launch(name, inputs, scalars, grid, [(shape, dtype)], types or {}, constants or {})[0]
+    return _launch(name, inputs, scalars, grid, [(shape, dtype)], types or {}, constants or {}, {})[0]
 
 
 def _launch(
@@ -251,13 +280,14 @@ def _launch(
     outputs: list[tuple[tuple[int, ...], mx.Dtype]],
     types: Mapping[str, mx.Dtype],
     constants: Mapping[str, int],
+    macros: Mapping[str, str],
 ) -> list[mx.array]:
     blocks, threads = grid
     if blocks * threads > MAX_THREADS:
         raise NotImplementedError(f"This batch is more than one launch of the CUDA kernel of {name} takes.")
     out: list[mx.array] = mx.fast.precompiled_cuda_kernel(
         name=name,
-        compiled_source=_compiled(name, tuple(types.items()), tuple(constants.items())),
+        compiled_source=_compiled(name, tuple(types.items()), tuple(constants.items()), tuple(macros.items())),
         inputs=inputs,
         output_shapes=[shape for shape, _ in outputs],
         output_dtypes=[dtype for _, dtype in outputs],
@@ -272,14 +302,15 @@ def _launch(
 
 
 @cache
-def _compiled(name: str, types: tuple[tuple[str, mx.Dtype], ...], constants: tuple[tuple[str, int], ...]) -> bytes:
-    """Kernel `name` for these types and constants, as machine code for this GPU."""
-    return compile_cubin(source(name, types, constants), str(mx.device_info(mx.gpu)["architecture"]))
+def _compiled(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: Pairs[str] = ()) -> bytes:
+    """Kernel `name` for these types, constants and macros, as machine code for this GPU."""
+    return cubin(source(name, types, constants, macros), str(mx.device_info(mx.gpu)["architecture"]))
 
 
-def source(name: str, types: tuple[tuple[str, mx.Dtype], ...], constants: tuple[tuple[str, int], ...]) -> str:
+def source(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: Pairs[str] = ()) -> str:
     """The whole source of kernel `name`: the float types, what is compiled in, and `<name>.cu`."""
     spelled = {mx.float32: "float", mx.float16: "float16", mx.bfloat16: "bfloat16"}
     lines = [f"using {alias} = {spelled[dtype]};" for alias, dtype in types]
     lines += [f"constexpr {type(value).__name__} {alias} = {str(value).lower()};" for alias, value in constants]
+    lines += [f"#define {alias} {value}" for alias, value in macros]
     return "\n".join([kernel_source("cuda", "floats"), *lines, kernel_source("cuda", name)])

@@ -7,7 +7,6 @@ that both can reach, and MLX's arrays never leave the device.
 
 import ctypes
 import threading
-from collections import deque
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -21,7 +20,6 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 THREADS = 256
-IN_FLIGHT = 4
 
 
 class Block:
@@ -52,42 +50,46 @@ class Pool:
                 return block
         return Block(max(1024, 1 << (words - 1).bit_length()))
 
-    def give(self, block: Block) -> None:
-        """Take a block back."""
+    def give(self, *blocks: Block) -> None:
+        """Take blocks back."""
         with self._lock:
-            self._free.append(block)
+            self._free += blocks
 
 
 _pool = Pool()
-# What the GPU may still have to read, oldest first: an array, and the block that it is copied from.
-_sent: deque[tuple[mx.array, Block]] = deque()
+# Blocks that the GPU has still to read: those of the arrays that the next `to_host` is computed from.
+_sent: list[Block] = []
 
 
 def to_device(*arrays: Int32) -> list[mx.array]:
-    """The arrays, int32 [N] each, on the device: one launch of `from_host.cu`."""
+    """The arrays, int32 [N] each, on the device: one launch of `from_host.cu`.
+
+    They are for what the next `to_host` is given, and must have been used when it has answered.
+    """
     count = sum(map(len, arrays))
     block = _pool.take(count)
-    np.concatenate(arrays, out=block.words[:count])
+    _sent.append(block)
     fetched = launch("from_host", [], [*block.address, count], _grid(count), (count,), mx.int32)
-    _sent.append((fetched, block))
-    if len(_sent) > IN_FLIGHT:
-        oldest, free = _sent.popleft()
-        mx.eval(oldest)  # long done, as a rule
-        _pool.give(free)
-    ends = np.cumsum([len(array) for array in arrays])
-    return [fetched[end - len(array) : end] for array, end in zip(arrays, ends.tolist(), strict=True)]
+    out, start = [], 0
+    for array in arrays:
+        block.words[start : start + len(array)] = array
+        out.append(fetched[start : start + len(array)])
+        start += len(array)
+    return out
 
 
 def to_host(x: mx.array) -> Callable[[], Float32]:
     """Begin to compute x, float32, and copy it to the host; what comes back waits for the numpy array."""
     block = _pool.take(x.size)
     done = launch("to_host", [x], [*block.address, x.size], _grid(x.size), (1,), mx.int32)
+    used = _sent[:]
+    _sent.clear()
     mx.async_eval(done)  # type: ignore[no-untyped-call]
 
     def wait() -> Float32:
         mx.eval(done)
         found = block.words[: x.size].view(np.float32).reshape(x.shape).copy()
-        _pool.give(block)
+        _pool.give(block, *used)
         return found
 
     return wait

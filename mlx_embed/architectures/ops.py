@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 import custom_kernels
 from custom_kernels import cpu
-from custom_kernels.encoder import ACTIVATIONS, LayerWeights, short_encoder
+from custom_kernels.activation import ACTIVATIONS, Gate
+from custom_kernels.encoder import MAX_SHORT, LayerWeights, short_encoder
 from custom_kernels.packed import position_ids, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.errors import UnsupportedModelError
@@ -100,7 +101,7 @@ def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
     if isinstance(x, np.ndarray):
         return cpu.linear(x, layer.packed, act)
     y = layer(x)
-    return y if act is None else ACTIVATIONS[act](y)
+    return y if act is None else custom_kernels.activate(y, act)
 
 
 def attention(
@@ -156,7 +157,7 @@ def add_linear(x: Array, layer: nn.Module, residual: Array) -> Any:
     return layer(x) + residual
 
 
-def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: str, norm: LayerNorm) -> Any:
+def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> Any:
     """norm(down(act(a) * b) + x): [T, hidden] -> [T, hidden].
 
     up(x) is [T, 2 F]; `gate`, "first" or "second", says which half of it is a.
@@ -168,7 +169,7 @@ def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate:
     return norm(_gated(x, up, down, act, gate), residual=x)
 
 
-def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: str) -> Any:
+def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> Any:
     """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
         normed = layer_norm(x, norm)
@@ -176,9 +177,8 @@ def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Modul
     return _gated(norm(x), up, down, act, gate) + x
 
 
-def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: str) -> mx.array:
-    first, second = mx.split(up(x), 2, axis=-1)
-    return down(ACTIVATIONS[act](first) * second if gate == "first" else first * ACTIVATIONS[act](second))
+def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+    return down(custom_kernels.activate(up(x), act, gate))
 
 
 def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Any:
@@ -198,26 +198,23 @@ def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: Layer
 def encoder_layers(
     layers: Sequence[nn.Module], x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None
 ) -> Any:
-    """x [T, hidden] through post-norm layers (BERT's), which are one launch each where a kernel takes a short batch."""
+    """x [T, hidden] through post-norm layers (BERT's): in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    weights = None if isinstance(x, np.ndarray) or first.attention_norm.backend else _layer_weights(first)
-    if weights is not None:
-        heads, eps = first.attention.num_heads, first.attention_norm.eps
-        kernel = short_encoder(x.shape[0], weights, heads, eps, first.activation, bias)
-        if kernel:
-            every = [_layer_weights(layer) for layer in layers]
-            return kernel(x, cu_seqlens, every, heads, first.attention.scale, eps, first.activation, bias)
+    if not isinstance(x, np.ndarray) and first.attention_norm.backend is None and x.shape[0] <= MAX_SHORT:
+        parts = [
+            (layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm)
+            for layer in layers
+        ]
+        if not any("scales" in part for layer in parts for part in layer):
+            weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in parts]
+            heads, scale = first.attention.num_heads, first.attention.scale
+            eps, act = first.attention_norm.eps, first.activation
+            kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
+            if kernel:
+                return kernel(x, cu_seqlens, weights, heads, scale, eps, act, bias)
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
-
-
-def _layer_weights(layer: nn.Module) -> LayerWeights | None:
-    """The parameters of one layer; None if they are quantized."""
-    parts = [layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm]
-    if any("scales" in part for part in parts):
-        return None
-    return LayerWeights(*(array for part in parts for array in (part.weight, part.bias)))
 
 
 def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) -> Any:

@@ -119,9 +119,10 @@ def generated(kernel: Any, inputs: list[mx.array], call: dict[str, Any]) -> str:
 
 def in_cpp(source: str) -> str:
     """The generated source with checked pointers in place of address spaces, and a launch function after it."""
+    name = re.search(r"\[\[kernel\]\] void (\w+)\(", source).group(1)
     source, instantiation = re.fullmatch(
-        r"(.*\n)template \[\[host_name.*?decltype\((.*)\) .*;\n+", source, re.S
-    ).groups()
+        r"(.*?\n)(?:template \[\[host_name.*?decltype\((.*)\) .*;\n+)?", source, re.S
+    ).groups(name)
     source = re.sub(r"#include <metal_\w+>", "", source)
     spaces = {"device": "Device", "constant": "Constant", "threadgroup": "Threadgroup"}
     parameters = re.search(r"\[\[kernel\]\] void \w+\((.*?)\) \{", source, re.S).group(1)

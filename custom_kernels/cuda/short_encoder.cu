@@ -1,11 +1,12 @@
-// A whole post-norm encoder layer (BERT's) on a short batch in one launch: x [total, H] -> out [total, H]. With few
+// LAYERS post-norm encoder layers (BERT's) on a short batch in one launch: x [total, H] -> out [total, H]. With few
 // tokens a layer is bound by launches and by reading its weights, so the blocks of one grid do its seven steps one
 // after the other, with barriers between them. All blocks must be on the GPU at once: there are no more of them than
 // multiprocessors.
 // A step's work is shared out by columns, heads or rows. In a product, a block takes 8 columns and its WARPS warps
 // split the depth; what they read is 16 bytes a thread, straight from memory.
 // Compiled in: T, B (of the attention's bias), H (a multiple of 32), HEADS, INNER (a multiple of 32), TILES (of 16
-// tokens), ACTIVATION (0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS, BFLOAT.
+// tokens), ACTIVATION (0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS, BFLOAT, LAYERS; and, 12 pointers a layer,
+// the macros WEIGHTS (the parameters) and FILL (table[i] = parameter i, for all).
 constexpr int WARPS = 8;
 constexpr int THREADS = WARPS * 32;
 constexpr int D = H / HEADS;
@@ -181,7 +182,7 @@ __device__ void attend(
 }
 
 // LayerNorm of float32 rows: a warp takes one.
-__device__ void normalise(const float* x, const T* weight, const T* bias, T* out, int total, float eps) {
+__device__ __noinline__ void normalise(const float* x, const T* weight, const T* bias, T* out, int total, float eps) {
   const int lane = threadIdx.x % 32;
   for (int row = threadIdx.x / 32 * gridDim.x + blockIdx.x; row < total; row += gridDim.x * WARPS) {
     float value[H / 32];
@@ -208,32 +209,43 @@ __device__ void normalise(const float* x, const T* weight, const T* bias, T* out
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) encoder_layer(
-    const T* x, const int* cu_seqlens, unsigned* state, const B* bias, const T* qkv_weight, const T* qkv_bias,
-    const T* out_weight, const T* out_bias, const T* attention_norm_weight, const T* attention_norm_bias,
-    const T* up_weight, const T* up_bias, const T* down_weight, const T* down_bias, const T* output_norm_weight,
-    const T* output_norm_bias, T* out, T* qkv, T* attended, float* added, T* between, T* inner, int total, int n,
-    int bias_length, float scale, float eps) {
-  product<H, 3 * H>(x, qkv_weight, total, [&](int row, int column, float sum) {
-    qkv[row * 3 * H + column] = static_cast<T>(sum + static_cast<float>(qkv_bias[column]));
-  });
-  barrier(state);
-  attend(qkv, cu_seqlens, bias, attended, total, n, bias_length, scale);
-  barrier(state);
-  product<H, H>(attended, out_weight, total, [&](int row, int column, float sum) {
-    added[row * H + column] = sum + static_cast<float>(out_bias[column]) + static_cast<float>(x[row * H + column]);
-  });
-  barrier(state);
-  normalise(added, attention_norm_weight, attention_norm_bias, between, total, eps);
-  barrier(state);
-  product<H, INNER>(between, up_weight, total, [&](int row, int column, float sum) {
-    inner[row * INNER + column] = static_cast<T>(activate(sum + static_cast<float>(up_bias[column])));
-  });
-  barrier(state);
-  product<INNER, H>(inner, down_weight, total, [&](int row, int column, float sum) {
-    added[row * H + column] =
-        sum + static_cast<float>(down_bias[column]) + static_cast<float>(between[row * H + column]);
-  });
-  barrier(state);
-  normalise(added, output_norm_weight, output_norm_bias, out, total, eps);
+extern "C" __global__ void __launch_bounds__(THREADS) short_encoder(
+    const T* x, const int* cu_seqlens, unsigned* state, const B* bias, WEIGHTS, T* out, T* qkv, T* attended,
+    float* added, T* between, T* inner, int total, int n, int bias_length, float scale, float eps) {
+  __shared__ const T* table[12 * LAYERS];
+  if (threadIdx.x == 0) {
+    FILL
+  }
+  __syncthreads();
+  for (int layer = 0; layer < LAYERS; ++layer) {
+    const T* const* const weights = table + 12 * layer;
+    const T* const qkv_bias = weights[1];
+    const T* const out_bias = weights[3];
+    const T* const up_bias = weights[7];
+    const T* const down_bias = weights[9];
+    product<H, 3 * H>(x, weights[0], total, [&](int row, int column, float sum) {
+      qkv[row * 3 * H + column] = static_cast<T>(sum + static_cast<float>(qkv_bias[column]));
+    });
+    barrier(state);
+    attend(qkv, cu_seqlens, bias, attended, total, n, bias_length, scale);
+    barrier(state);
+    product<H, H>(attended, weights[2], total, [&](int row, int column, float sum) {
+      added[row * H + column] = sum + static_cast<float>(out_bias[column]) + static_cast<float>(x[row * H + column]);
+    });
+    barrier(state);
+    normalise(added, weights[4], weights[5], between, total, eps);
+    barrier(state);
+    product<H, INNER>(between, weights[6], total, [&](int row, int column, float sum) {
+      inner[row * INNER + column] = static_cast<T>(activate(sum + static_cast<float>(up_bias[column])));
+    });
+    barrier(state);
+    product<INNER, H>(inner, weights[8], total, [&](int row, int column, float sum) {
+      added[row * H + column] =
+          sum + static_cast<float>(down_bias[column]) + static_cast<float>(between[row * H + column]);
+    });
+    barrier(state);
+    normalise(added, weights[10], weights[11], out, total, eps);
+    barrier(state);
+    x = out;
+  }
 }
