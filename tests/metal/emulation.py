@@ -24,7 +24,8 @@ CLANG = shutil.which("clang++")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
-NAN = {mx.float32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
+# What an output holds where nothing is written; of an int32, an absurd number.
+NAN = {mx.float32: 0x7FC00000, mx.int32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
 
 
 class EmulationError(Exception):
