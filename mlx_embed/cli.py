@@ -49,6 +49,9 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quantize", type=int, choices=BITS, metavar="BITS", help="8 or 4")
     parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights a scale (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint at the destination")
+    parser.add_argument(
+        "--evaluate", type=Path, metavar="FOLDER", help="also measure retrieval, in BEIR's or Cranfield's layout"
+    )
     parser.set_defaults(run=_convert)
 
 
@@ -75,11 +78,19 @@ def _convert(options: argparse.Namespace) -> int:
         quantize=options.quantize,
         group_size=options.group_size,
         overwrite=options.overwrite,
+        evaluate=options.evaluate,
     )
     before, after = report.source_bytes / 2**20, report.destination_bytes / 2**20
     print(f"wrote {report.destination}")
     print(f"weights: {before:.1f} MiB -> {after:.1f} MiB ({after / before:.0%})")
     print(f"lowest cosine to the original, over sample texts: {report.min_cosine:.6f}")
+    if report.logit_difference is not None:
+        print(f"largest difference of a logit from the original's, over sample pairs: {report.logit_difference:.6f}")
+    if (quality := report.quality) is not None:
+        print(f"retrieval of {quality.documents} documents by {quality.queries} queries:")
+        if quality.ndcg_drop is not None:
+            print(f"  nDCG@10: {quality.ndcg_before:.4f} -> {quality.ndcg_after:.4f} (drop {quality.ndcg_drop:.4f})")
+        print(f"  top 10 in common: {quality.top_10_overlap:.1%}")
     return 0
 
 

@@ -47,8 +47,8 @@ GPU_BATCH_TOKENS = 65536
 
 # Texts are read, tokenized and sorted by length so many at a time; the first window is small, so that the device
 # starts early. While one window runs, the next is tokenized.
-FIRST_WINDOW = 1024
-WINDOW = 4096
+FIRST_WINDOW = 512
+WINDOW = 2048
 WINDOW_CHARACTERS = 2**23
 
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import normalizers
 
+from mlx_embed import vocabulary
 from mlx_embed.config import Checkpoint
 from mlx_embed.errors import CheckpointError
 
@@ -36,8 +36,8 @@ class Tokenizer:
     """A checkpoint's tokenizer with truncation, and without padding."""
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
-        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
+        self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if checkpoint.do_lower_case:
@@ -129,8 +129,8 @@ class PairTokenizer:
     """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit."""
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
-        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
+        self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
@@ -177,9 +177,10 @@ def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
 
 
-def _read(path: Path) -> tokenizers.Tokenizer:
+def _read(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
+    path = checkpoint.transformer / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; mlx_embed needs the checkpoint's fast tokenizer.")
+        return vocabulary.build(checkpoint)
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
