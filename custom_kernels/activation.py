@@ -6,12 +6,11 @@ fused one misses by a tenth, and needs no copy of a gate's halves.
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
-from custom_kernels.backends import pick
+from custom_kernels.backends import Load, Op, random, spelled
 from custom_kernels.layer_norm import FLOATS
 
 Gate = Literal["first", "second"]
@@ -68,11 +67,21 @@ def activate(x: mx.array, act: str, gate: Gate | None = None, *, backend: str | 
         raise ValueError(f"activate needs x [T, N], and an even N for a gate, got {x.shape}.")
     if x.dtype not in FLOATS:
         raise TypeError(f"activate takes float32, float16 or bfloat16, got {x.dtype}.")
-    kernel = None
-    if x.size:
-        variant = (x.shape[1], x.dtype, act, gate)
-        kernel = pick("activate", backend, variant, reference_activate, lambda: _sample(*variant))
-    return (kernel or reference_activate)(x, act, gate)
+    if not x.size:
+        return reference_activate(x, act, gate)
+    return ACTIVATE.pick(backend, Variant(x.shape[1], x.dtype, act, gate), Load.of(x.shape[0]))(x, act, gate)
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for."""
+
+    width: int
+    dtype: mx.Dtype
+    act: str
+    gate: Gate | None
+
+    def __str__(self) -> str:
+        return f"{spelled(self.dtype)}, {self.width} wide, {self.act}{'' if self.gate is None else ' as a gate'}"
 
 
 def reference_activate(x: mx.array, act: str, gate: Gate | None = None) -> mx.array:
@@ -83,6 +92,9 @@ def reference_activate(x: mx.array, act: str, gate: Gate | None = None) -> mx.ar
     return ACTIVATIONS[act](first) * second if gate == "first" else first * ACTIVATIONS[act](second)
 
 
-def _sample(width: int, dtype: mx.Dtype, act: str, gate: Gate | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    x = np.random.default_rng(0).normal(0, 3, size=(3, width)).astype(np.float32)
-    return (mx.array(x).astype(dtype), act, gate), {}
+def _sample(variant: Variant, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    width, dtype, act, gate = variant
+    return (random(3 if load is None else load.tokens, width, dtype=dtype, scale=3.0), act, gate), {}
+
+
+ACTIVATE = Op("activate", reference_activate, lambda variant: {"reference": reference_activate}, _sample)

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from custom_kernels.backends import pick
+from custom_kernels.backends import Load, Op
 
 
 @cache
@@ -40,10 +40,9 @@ def position_ids(cu_seqlens: Any, total: int, *, backend: str | None = None) -> 
     """
     if isinstance(cu_seqlens, np.ndarray):
         return np.arange(total, dtype=np.int32) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
-    kernel = None
-    if total and cu_seqlens.size > 1:
-        kernel = pick("position_ids", backend, None, reference_position_ids, _sample)
-    return (kernel or reference_position_ids)(cu_seqlens, total)
+    if not total or cu_seqlens.size == 1:
+        return reference_position_ids(cu_seqlens, total)
+    return POSITION_IDS.pick(backend, "int32", Load.of(total))(cu_seqlens, total)
 
 
 def reference_position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
@@ -79,5 +78,11 @@ def unpad(block: mx.array, cu_seqlens: mx.array, total: int) -> mx.array:
     return rows[sequence_ids(cu_seqlens, total) * max_seqlen + reference_position_ids(cu_seqlens, total)]
 
 
-def _sample() -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (mx.array(np.cumsum([0, 1, 0, 37, 300, 2]).astype(np.int32)), 340), {}
+def _sample(variant: str, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    texts = [1, 0, 37, 300, 2] if load is None else [32] * (load.tokens // 32)
+    return (mx.array(np.cumsum([0, *texts]).astype(np.int32)), sum(texts)), {}
+
+
+POSITION_IDS = Op(
+    "position_ids", reference_position_ids, lambda variant: {"reference": reference_position_ids}, _sample
+)

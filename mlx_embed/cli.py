@@ -1,8 +1,9 @@
-"""The `mlx-embed` command: `compare`, `convert` and `env`."""
+"""The `mlx-embed` command: `compare`, `convert`, `env` and `tune`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mlx_embed.convert import BITS, GROUP_SIZES, convert
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_compare(commands.add_parser("compare", help="compare MLX's accelerator with its CPU stream"))
     add_convert(commands.add_parser("convert", help="write a checkpoint as an MLX checkpoint"))
     commands.add_parser("env", help="print what this machine has").set_defaults(run=_env)
+    commands.add_parser("tune", help="time every way to compute each op on this machine's GPU").set_defaults(run=_tune)
     return run(parser.parse_args(arguments))
 
 
@@ -98,6 +100,23 @@ def _env(options: argparse.Namespace) -> int:
     rows = environment()
     width = max(map(len, rows))
     print("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items()))
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from custom_kernels.tune import cache_file
+    from mlx_embed.device import accelerator, worker
+    from mlx_embed.tuning import classes, measured
+
+    if accelerator() is None:
+        print("There is no GPU here, and so nothing to tune: the CPU's kernels are chosen by its instruction set.")
+        return 0
+    for shapes in classes():
+        print(worker.run(partial(measured, *shapes)), flush=True)
+    if accelerator() == "metal":
+        print(f"These times choose what runs; they are in {cache_file()}.")
+    else:
+        print("On CUDA these times choose nothing: what runs was measured on an H100.")
     return 0
 
 

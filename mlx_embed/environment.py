@@ -1,15 +1,14 @@
 """What this machine has, and which kernel each op will use: `mlx-embed env`."""
 
 import platform
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from custom_kernels import cpu
-from custom_kernels.backends import default_backend, kernels_wanted
+from custom_kernels.backends import default_backend, kernels_wanted, shipped_kernel
 from custom_kernels.cpu import blas
 from mlx_embed.device import accelerator, describe, resolve_device
 
-OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool")
+OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool", "rope")
 
 
 def environment() -> dict[str, str]:
@@ -52,6 +51,8 @@ def _decoders() -> str:
 
 def _on_accelerator(op: str, switched_on: bool) -> str:
     backend = default_backend()
-    if not switched_on or not hasattr(import_module(f"custom_kernels.{backend}"), op):
+    if backend is None or not switched_on or shipped_kernel(backend, op) is None:
         return "MLX's ops"
+    if backend == "metal":
+        return "metal kernel or MLX's ops, whichever proves the faster"
     return f"{backend} kernel, once it has agreed with MLX's ops"

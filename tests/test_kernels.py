@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +13,17 @@ import pytest
 
 import custom_kernels.cuda
 import custom_kernels.metal
-from custom_kernels import activate, attention, backends, embedding_norm, layer_norm, mean_pool, transfer, use_kernels
+from custom_kernels import (
+    activate,
+    attention,
+    backends,
+    embedding_norm,
+    layer_norm,
+    mean_pool,
+    rope,
+    transfer,
+    use_kernels,
+)
 from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.encoder import LayerWeights, reference_short_encoder, short_encoder
 from custom_kernels.packed import position_ids
@@ -494,6 +505,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No verdict yet, and a machine that seems to have a GPU."""
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
+    monkeypatch.setattr(backends, "_chosen", {})
     monkeypatch.setattr(backends, "default_backend", lambda: "cuda")
     monkeypatch.delenv("MLX_EMBED_KERNELS", raising=False)
     yield
@@ -533,11 +545,12 @@ def use_often(compiled: bool) -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.usefixtures("unchecked")
 def test_a_right_kernel_is_checked_once_a_variant(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
-    def sample(width: int, eps: float, kinds: list[mx.Dtype]) -> Any:
-        return (random(5, width).astype(kinds[0]), mx.ones((width,)), None, eps, None), {}
+    def sample(variant: Any, load: None) -> Any:
+        return (random(5, variant.width).astype(variant.x), mx.ones((variant.width,)), None, variant.eps, None), {}
 
     # A kernel that ignores the weights is right where they are 1.
-    monkeypatch.setattr(import_module("custom_kernels.layer_norm"), "_sample", sample)
+    module = import_module("custom_kernels.layer_norm")
+    monkeypatch.setattr(module, "LAYER_NORM", replace(module.LAYER_NORM, sample=sample))
     calls = play(monkeypatch, normal)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -610,6 +623,7 @@ def test_a_broken_source_is_switched_off(monkeypatch: pytest.MonkeyPatch, source
 def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
+    monkeypatch.setattr(backends, "_chosen", {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x, w = random(6, 384, dtype=dtype), random(384, dtype=dtype)
@@ -619,4 +633,5 @@ def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, 
         attention(x, starts([6]), 4, 0.2, max_seqlen=6)
         activate(x, "gelu")
         position_ids(starts([6]), 6)
+        rope(x, mx.zeros((6,), dtype=mx.int32), mx.ones((3, 16)), mx.ones((3, 16)), 4)
         np.testing.assert_array_equal(transfer.to_host(mx.ones((3,)))(), np.ones(3))

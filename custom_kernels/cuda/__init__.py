@@ -163,6 +163,21 @@ def position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
     return launch("position_ids", [cu_seqlens], [total, n], (-(-total // 256), 256), (total,), mx.int32)
 
 
+def rope(qkv: mx.array, positions: mx.array, cos: mx.array, sin: mx.array, num_heads: int) -> mx.array:
+    """One launch of `rope.cu`: a thread for each pair of elements."""
+    total, half = qkv.shape[0], cos.shape[1]
+    return launch(
+        "rope",
+        [qkv, positions, cos, sin],
+        [total],
+        (-(-total * 3 * num_heads * half // 256), 256),
+        qkv.shape,
+        qkv.dtype,
+        {"T": qkv.dtype},
+        {"HEADS": num_heads, "HALF": half},
+    )
+
+
 def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, normalize: bool = False) -> mx.array:
     """One launch of `mean_pool.cu`: a block a sequence."""
     width = hidden.shape[1]
