@@ -32,7 +32,6 @@ from custom_kernels.layer_norm import LAYER_NORM
 from custom_kernels.layer_norm import Variant as Norm
 from custom_kernels.pool import MEAN_POOL
 from custom_kernels.pool import Variant as Pool
-from mlx_embed.batching import pack
 from mlx_embed.device import accelerator, describe, resolve_device, worker
 from mlx_embed.launches import count_launches
 from mlx_embed.model import EmbeddingModel
@@ -195,7 +194,7 @@ def compare(
 def _sides(model: str | Path, dtype: str | None) -> dict[str, EmbeddingModel]:
     """What is compared: MLX's CPU stream, the native kernels, and the accelerator or else a compiled graph."""
     sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", kernels=False)}
-    if cpu.available():
+    if cpu.available() and not sides[BASE].decodes:
         sides["native cpu"] = EmbeddingModel.from_pretrained(model, device="cpu", kernels=True)
     if here := accelerator():
         sides[here] = EmbeddingModel.from_pretrained(model, device="gpu", dtype=dtype)
@@ -389,7 +388,7 @@ def _check_ops(report: Report) -> None:
 
 def primitives(model: EmbeddingModel, texts: list[str]) -> int:
     """The number of primitives in the graph of one forward pass over `texts`, as one batch."""
-    batch = next(iter(pack(model.tokenizer(texts).ids, 2**30, bucketed=model.compiled)))
+    batch = next(model.batches(model.tokenizer(texts).ids, 2**30))
 
     def count() -> int:
         with mx.stream(model.device), tempfile.TemporaryDirectory() as folder:

@@ -407,11 +407,12 @@ class EmbeddingModel:
         result = work()
         return lambda: result
 
-    def _pack(self, ids: Sequence[Sequence[int]], budget: int, max_texts: int | None) -> Iterator[Batch]:
+    def batches(self, ids: Sequence[Sequence[int]], batch_tokens: int, max_texts: int | None = None) -> Iterator[Batch]:
+        """Token ids as the batches that this model runs on, of at most so many tokens and texts."""
         if self.decodes:
-            return pack_blocks(ids, budget, bucketed=self.compiled, max_texts=max_texts)
+            return pack_blocks(ids, batch_tokens, bucketed=self.compiled, max_texts=max_texts)
         padded = not self.native or self.checkpoint.pooling.padded
-        return pack(ids, budget, bucketed=self.compiled, padded=padded, max_texts=max_texts)
+        return pack(ids, batch_tokens, bucketed=self.compiled, padded=padded, max_texts=max_texts)
 
     def _run(
         self,
@@ -426,7 +427,7 @@ class EmbeddingModel:
     ) -> tuple[Float32, Int32]:
         """The vectors of one window's texts, and into how many chunks each was split."""
         tokens = tokens_of()
-        batches = self._pack(tokens.ids, budget, batch_size)
+        batches = self.batches(tokens.ids, budget, batch_size)
         vectors = np.empty((len(tokens.ids), dim), dtype=np.float32)
         split = len(tokens.ids) > len(tokens.counts)
 
