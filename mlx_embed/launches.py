@@ -17,7 +17,6 @@ from pathlib import Path
 import mlx.core as mx
 
 from custom_kernels.transfer import to_host
-from mlx_embed.batching import pack
 from mlx_embed.device import worker
 from mlx_embed.model import EmbeddingModel
 
@@ -95,7 +94,7 @@ def _name(text: str) -> str:
 def _main() -> None:
     job, prefix = json.load(sys.stdin), Path(os.environ[PREFIX])
     model = EmbeddingModel.from_pretrained(job["folder"], device="cuda", dtype=job["dtype"])
-    batch = next(iter(pack(model.tokenizer(job["texts"]).ids, 2**30, bucketed=model.compiled)))
+    batch = next(model.batches(model.tokenizer(job["texts"]).ids, 2**30))
 
     def forward() -> None:
         with mx.stream(model.device):
