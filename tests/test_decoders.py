@@ -45,8 +45,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {
                 "rope_type": "yarn",
                 "factor": 4.0,
-                "original_max_position_embeddings": 16,
-                "rope_theta": 1e4,
+                "original_max_position_embeddings": 2048,
+                "rope_theta": 100.0,
             }
         },
     ),
