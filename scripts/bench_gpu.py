@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time the CUDA kernels, forward passes and encode beside MLX's own ops and PyTorch, all in one run on one GPU.
 
-    python scripts/bench_gpu.py [--documents 50000] [--no-compile] [--json FILE]
+    python scripts/bench_gpu.py [--documents 50000] [--sides forward "torch eager" ...] [--json FILE]
 
 Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout. Models have
 random weights in float16 and texts have random words, so nothing is downloaded. Each side runs in a process of its
@@ -12,7 +12,6 @@ over many in one evaluation, forward passes from token ids on the host to vector
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -51,7 +50,10 @@ Figures = dict[str, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=50000)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -63,10 +65,9 @@ def main() -> None:
         work = Path(folder)
         make_models(work)
         figures = {}
-        for side in SIDES:
-            if side != "torch.compile" or not options.no_compile:
-                figures[side] = run_side(side, work, sys.argv[1:])
-                show(side, figures[side])
+        for side in options.sides:
+            figures[side] = run_side(side, work, sys.argv[1:])
+            show(side, figures[side])
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
 
@@ -77,8 +78,6 @@ def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
         "PYTHONPATH": str(ROOT),
         "MLX_EMBED_KERNELS": "reference" if "reference" in side else "",
     }
-    if side.startswith("launches"):
-        environment["MLX_SAVE_CUDA_GRAPHS_DOT_FILE"] = str(work / side.replace(" ", "-"))
     command = [sys.executable, __file__, *arguments, "--side", side, "--work", str(work)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -158,6 +157,10 @@ def documents(count: int) -> list[str]:
 
 def tokens(count: int, length: int) -> np.ndarray:
     return np.random.default_rng(0).integers(5, VOCABULARY, size=(count, length)).astype(np.int32)
+
+
+def forwards(options: argparse.Namespace) -> list[tuple[str, int, int]]:
+    return [forward for forward in FORWARDS if forward[0] in options.models]
 
 
 def flops(name: str, count: int, length: int) -> float:
@@ -261,7 +264,7 @@ def forward_side(work: Path, options: argparse.Namespace) -> Figures:
 
     kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
     figures: Figures = {}
-    for name, count, length in FORWARDS:
+    for name, count, length in forwards(options):
         model = EmbeddingModel.from_pretrained(work / name, layer_norm=kind)
         ids = tokens(count, length)
         starts = (np.arange(count + 1) * length).astype(np.int32)
@@ -277,26 +280,19 @@ def forward_side(work: Path, options: argparse.Namespace) -> Figures:
 
 
 def launches_side(work: Path, options: argparse.Namespace) -> Figures:
-    """Nodes of the CUDA graphs of one forward pass, the warm-up's taken off."""
-    from custom_kernels.transfer import to_host
-    from mlx_embed import EmbeddingModel
-    from mlx_embed.batching import Batch
+    """Kernel launches of one forward pass, from the CUDA graphs that MLX writes out."""
+    import mlx.core as mx
 
-    kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
-    prefix = os.environ["MLX_SAVE_CUDA_GRAPHS_DOT_FILE"]
-    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6", layer_norm=kind)
-    batch = Batch(
-        np.arange(32, dtype=np.int32), tokens(32, 128).reshape(-1), (np.arange(33) * 128).astype(np.int32), 128
-    )
+    from mlx_embed.launches import count_launches
 
-    def nodes() -> int:
-        files = Path(prefix).parent.glob(Path(prefix).name + "_*.dot")
-        return sum(len(re.findall(r'^\s*"graph_\d+_node_\d+"\s*\[', f.read_text(), re.MULTILINE)) for f in files)
-
-    for _ in range(3):
-        before = nodes()
-        model.start(lambda: to_host(model.forward(batch))())()
-    return {"MiniLM-L6 32 x 128, launches": nodes() - before, "of these a layer, about": (nodes() - before) / 6}
+    figures: Figures = {}
+    for count, length in ((1, 16), (32, 128)):
+        texts = [" ".join(f"w{i}" for i in row[2:]) for row in tokens(count, length) % (VOCABULARY - 5)]
+        for name, kernels in (("", True), (", MLX's own ops", False)):
+            launches = count_launches(work / "MiniLM-L6", mx.float16, texts, kernels=kernels).total()
+            figures[f"MiniLM-L6 {count} x {length}{name}, launches"] = launches
+            figures[f"MiniLM-L6 {count} x {length}{name}, launches a layer, about"] = launches / 6
+    return figures
 
 
 def texts_side(work: Path, options: argparse.Namespace) -> Figures:
@@ -326,7 +322,7 @@ def torch_side(work: Path, options: argparse.Namespace) -> Figures:
 
     compiled = options.side == "torch.compile"
     figures: Figures = {}
-    for name, count, length in FORWARDS:
+    for name, count, length in forwards(options):
         encoder = AutoModel.from_pretrained(work / name, dtype=torch.float16, attn_implementation="sdpa").cuda().eval()
         model: Any = torch.compile(encoder) if compiled else encoder
         ids = torch.from_numpy(tokens(count, length).astype(np.int64))
@@ -363,7 +359,6 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "forward": forward_side,
     "forward reference": forward_side,
     "launches": launches_side,
-    "launches reference": launches_side,
     "texts": texts_side,
     "texts reference": texts_side,
     "tokenizer": tokenizer_side,

@@ -462,6 +462,9 @@ def random_layer(hidden: int, inner: int, dtype: str) -> LayerWeights:
         ([128], 384, 12, 1536, "relu", None, "float16"),
         ([127], 1024, 16, 4096, "gelu", None, "float16"),
         ([1] * 128, 32, 4, 64, "silu", None, "float16"),
+        ([200, 0, 1, 140], 384, 12, 1536, "gelu", None, "float16"),
+        ([150], 256, 4, 1024, "gelu", "float16", "bfloat16"),
+        ([500, 12], 256, 4, 1024, "gelu", None, "float16"),
         ([40, 7], 256, 2, 96, "gelu", "bfloat16", "bfloat16"),
     ],
 )
@@ -487,7 +490,7 @@ def test_short_encoder(
 
 def test_long_batches_and_float32_have_no_short_encoder() -> None:
     half, full = random_layer(32, 64, "float16"), random_layer(32, 64, "float32")
-    assert short_encoder(129, [half], 4, 1e-5, "gelu", None) is None
+    assert short_encoder(4097, [half], 4, 1e-5, "gelu", None) is None
     assert short_encoder(16, [full], 4, 1e-5, "gelu", None) is None
 
 

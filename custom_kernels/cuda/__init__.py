@@ -15,7 +15,7 @@ from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.backends import kernel_source
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.nvrtc import cubin
-from custom_kernels.encoder import LayerWeights, short_tiles
+from custom_kernels.encoder import LayerWeights, short_capacity
 
 MAX_WIDTH = 8192
 MAX_HEAD_DIM = 256
@@ -103,7 +103,7 @@ def short_encoder(
         "H": hidden,
         "HEADS": num_heads,
         "INNER": inner,
-        "TILES": short_tiles(total),
+        "TOKENS": short_capacity(total),
         "ACTIVATION": tuple(ACTIVATIONS).index(act),
         "HAS_BIAS": bias is not None,
         "BFLOAT": x.dtype == mx.bfloat16,

@@ -4,14 +4,15 @@
 // multiprocessors.
 // A step's work is shared out by columns, heads or rows. In a product, a block takes 8 columns and its WARPS warps
 // split the depth; what they read is 16 bytes a thread, straight from memory.
-// Compiled in: T, B (of the attention's bias), H (a multiple of 32), HEADS, INNER (a multiple of 32), TILES (of 16
-// tokens), ACTIVATION (0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS, BFLOAT, LAYERS; and, 12 pointers a layer,
+// Compiled in: T, B (of the attention's bias), H (a multiple of 32), HEADS, INNER (a multiple of 32), TOKENS (no batch
+// has more), ACTIVATION (0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS, BFLOAT, LAYERS; and, 12 pointers a layer,
 // the macros WEIGHTS (the parameters) and FILL (table[i] = parameter i, for all).
 constexpr int WARPS = 8;
 constexpr int THREADS = WARPS * 32;
 constexpr int D = H / HEADS;
-constexpr int ROWS = TILES * 16;
-constexpr int KEYS = (ROWS + 31) / 32;  // a lane
+constexpr int ROWS = TOKENS < 128 ? TOKENS : 128;  // that a block has at a time
+constexpr int TILES = ROWS / 16;
+constexpr int KEYS = (TOKENS + 31) / 32;  // a lane
 constexpr int DIMS = (D + 31) / 32;     // a lane
 
 struct alignas(16) Eight {
@@ -80,7 +81,11 @@ __shared__ float partial[WARPS][ROWS][8];
 template <int K, int N, typename Store>
 __device__ void product(const T* a, const T* w, int total, Store store) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4;
-  for (int tile = blockIdx.x; tile < N / 8; tile += gridDim.x) {
+  const int items = N / 8 * ((total + ROWS - 1) / ROWS);
+  for (int item = blockIdx.x; item < items; item += gridDim.x) {
+    const int tile = item % (N / 8), first = item / (N / 8) * ROWS;
+    const int rows = min(total - first, ROWS);
+    const T* const from = a + static_cast<long long>(first) * K;
     float sum[TILES][4] = {};
     // A thread's 8 neighbours in depth serve as the 2 x 4 places that two multiplications want of it: the order of the
     // depth does not matter as long as a and w agree.
@@ -93,8 +98,8 @@ __device__ void product(const T* a, const T* w, int total, Store store) {
         for (int m = 0; m < TILES; ++m) {
           const int row = m * 16 + group;
           Eight low = {}, high = {};
-          if (row < total) low = *reinterpret_cast<const Eight*>(a + static_cast<long long>(row) * K + k);
-          if (row + 8 < total) high = *reinterpret_cast<const Eight*>(a + static_cast<long long>(row + 8) * K + k);
+          if (row < rows) low = *reinterpret_cast<const Eight*>(from + row * K + k);
+          if (row + 8 < rows) high = *reinterpret_cast<const Eight*>(from + (row + 8) * K + k);
           multiply(sum[m], low.at[0], high.at[0], low.at[1], high.at[1], b.at[0], b.at[1]);
           multiply(sum[m], low.at[2], high.at[2], low.at[3], high.at[3], b.at[2], b.at[3]);
         }
@@ -105,11 +110,11 @@ __device__ void product(const T* a, const T* w, int total, Store store) {
       for (int i = 0; i < 4; ++i) partial[warp][m * 16 + group + i / 2 * 8][lane % 4 * 2 + i % 2] = sum[m][i];
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < total * 8; i += THREADS) {
+    for (int i = threadIdx.x; i < rows * 8; i += THREADS) {
       float whole = 0.0f;
 #pragma unroll 2
       for (int other = 0; other < WARPS; ++other) whole += partial[other][i / 8][i % 8];
-      store(i / 8, tile * 8 + i % 8, whole);
+      store(first + i / 8, tile * 8 + i % 8, whole);
     }
     __syncthreads();
   }
@@ -170,15 +175,14 @@ __device__ void attend(
     float mixed[DIMS] = {};
 #pragma unroll
     for (int j = 0; j < KEYS; ++j) {
+      const int there = min(length - j * 32, 32);  // the same in all lanes, as all of them must come to each shuffle
 #pragma unroll 4
-      for (int k = 0; k < 32; ++k) {
+      for (int k = 0; k < there; ++k) {
         const float weight = __shfl_sync(0xffffffff, score[j], k);
-        if (j * 32 + k < length) {
 #pragma unroll
-          for (int i = 0; i < DIMS; ++i) {
-            const int d = lane + i * 32;
-            if (d < D) mixed[i] += weight * static_cast<float>(keys[static_cast<long long>(j * 32 + k) * 3 * H + H + d]);
-          }
+        for (int i = 0; i < DIMS; ++i) {
+          const int d = lane + i * 32;
+          if (d < D) mixed[i] += weight * static_cast<float>(keys[static_cast<long long>(j * 32 + k) * 3 * H + H + d]);
         }
       }
     }

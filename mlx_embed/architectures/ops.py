@@ -200,7 +200,7 @@ def encoder_layers(
 ) -> Any:
     """x [T, hidden] through post-norm layers (BERT's): in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    if not isinstance(x, np.ndarray) and first.attention_norm.backend is None and x.shape[0] <= MAX_SHORT:
+    if not isinstance(x, np.ndarray) and first.attention_norm.backend is None and x.size <= MAX_SHORT:
         parts = [
             (layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm)
             for layer in layers
