@@ -5,8 +5,9 @@
 
 Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout. Models have
 random weights in float16 and texts have random words, so nothing is downloaded. Each side runs in a process of its
-own, one after the other. Every figure is the median of several runs after two that do not count; kernels are timed
-over many in one evaluation, forward passes from token ids on the host to vectors on the host.
+own, one after the other. Every figure is the median of several runs after two or more that do not count; kernels are
+timed over many in one evaluation, forward passes from token ids on the host to vectors on the host. All sides take
+some ten minutes, most of it the kernels', whose peers MLX compiles, and torch.compile's.
 """
 
 import argparse
@@ -93,13 +94,14 @@ def show(side: str, figures: Figures) -> None:
 
 
 def median(run: Callable[[], Any], rounds: int = 7) -> float:
-    """Seconds of one run, the median of `rounds` after two."""
+    """Seconds of one run, the median of `rounds` after a quarter as many, and at least two, that do not count."""
+    warm_up = max(2, rounds // 4)
     seconds = []
-    for _ in range(rounds + 2):
+    for _ in range(warm_up + rounds):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
+    return statistics.median(seconds[warm_up:])
 
 
 def make_models(work: Path) -> None:
@@ -273,7 +275,7 @@ def forward_side(work: Path, options: argparse.Namespace) -> Figures:
         def run(model: Any = model, batch: Batch = batch) -> Any:
             return model.start(lambda: to_host(model.forward(batch))())()
 
-        seconds = median(run, 15)
+        seconds = median(run, 30)
         figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
         figures[f"{name} {count} x {length}, TFLOP/s"] = flops(name, count, length) / seconds / 1e12
     return figures
@@ -332,7 +334,7 @@ def torch_side(work: Path, options: argparse.Namespace) -> Figures:
             hidden = model(input_ids=ids.cuda()).last_hidden_state
             return torch.nn.functional.normalize(hidden.float().mean(dim=1)).cpu()
 
-        seconds = median(run, 15)
+        seconds = median(run, 30)
         figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
         figures[f"{name} {count} x {length}, TFLOP/s"] = flops(name, count, length) / seconds / 1e12
     return figures
