@@ -558,7 +558,7 @@ def _at(array: npt.NDArray[Any] | None) -> int | None:
     if array is None:
         return None
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError):  # read-only or empty; this way takes three times as long
         return int(array.__array_interface__["data"][0])
 
@@ -577,8 +577,10 @@ def _array(op: str, name: str, array: Any, shape: tuple[int | None, ...], dtype:
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise TypeError(f"{op} takes {name} as a numpy array of {dtype.__name__}, got {found}.")
+    # A list, for a generator costs a microsecond.
     if array.shape != shape and (
-        array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True))
+        array.ndim != len(shape)
+        or [*array.shape] != [have if want is None else want for have, want in zip(array.shape, shape, strict=True)]
     ):
         wanted = ", ".join("any" if extent is None else str(extent) for extent in shape)
         raise ValueError(f"{op} needs {name} of shape ({wanted}), got {array.shape}.")

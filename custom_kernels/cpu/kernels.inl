@@ -145,7 +145,11 @@ void transpose_rows(const float* x, int64_t stride, int64_t rows, int64_t column
     for (; c + VL <= columns; c += VL) {
       Vec v[VL];
       UNROLL
-      for (int64_t r = 0; r < VL; r++) v[r] = load(from + smaller(r, there - 1) * stride + c) * scale;
+      for (int64_t r = 0; r < VL; r++) {
+        const float* p = from + smaller(r, there - 1) * stride + c;
+        __builtin_prefetch(p + there * stride);
+        v[r] = load(p) * scale;
+      }
       transpose(v);
       UNROLL
       for (int64_t r = 0; r < VL; r++) store(out + (c + r) * width + r0, v[r]);
@@ -276,22 +280,22 @@ __attribute__((noinline)) void gemm_tile(const float* a, const float* b, int64_t
     __builtin_prefetch(ahead.from, 0, 2);
     ahead.from += ahead.step;
   });
-  if (n == NR) {
+  float edge[M * NR];  // a tile that is cut short goes by way of this, so that acc is never indexed at run time
+  float* to = n == NR ? c : edge;
+  const int64_t stride = n == NR ? ldc : NR;
+  const bool add = n == NR && !first;
+  UNROLL
+  for (int64_t i = 0; i < M; i++, to += stride) {
     UNROLL
-    for (int64_t i = 0; i < M; i++) {
-      UNROLL
-      for (int64_t j = 0; j < NV; j++) {
-        float* p = c + i * ldc + j * VL;
-        store(p, first ? acc[i][j] : acc[i][j] + load(p));
-      }
-    }
-    return;
+    for (int64_t j = 0; j < NV; j++) store(to + j * VL, add ? acc[i][j] + load(to + j * VL) : acc[i][j]);
   }
+  if (n == NR) return;
   for (int64_t i = 0; i < M; i++)
-    for (int64_t j = 0; j * VL < n; j++) {
-      float* p = c + i * ldc + j * VL;
-      int64_t valid = smaller(VL, n - j * VL);
-      store_n(p, first ? acc[i][j] : acc[i][j] + load_n(p, valid), valid);
+    for (int64_t j = 0; j < n; j += VL) {
+      const int64_t valid = smaller(VL, n - j);
+      float* p = c + i * ldc + j;
+      const Vec v = load(edge + i * NR + j);
+      store_n(p, first ? v : v + load_n(p, valid), valid);
     }
 }
 typedef void (*GemmTile)(const float*, const float*, int64_t, float*, int64_t, int64_t, bool, Ahead);
@@ -374,6 +378,9 @@ void gemm(const Gemm& g, float* scratch) {
     for (int64_t t = 0, row = 0; t < tiles; t++) {
       const int64_t rows = (g.m - row) / (tiles - t);
       float* c = g.c + row * g.ldc + column;
+      // By the time the tile is stored, its place is in the cache.
+      for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < NR; j += 16) __builtin_prefetch(c + i * g.ldc + j, 1);
       GEMM_TILES[rows](a + row * depth, b, depth, c, g.ldc, n, block == 0,
                        {next_b + depth * NR * t / tiles, NR / tiles});
       if (last && (g.bias || g.activation || g.residual))
@@ -420,28 +427,35 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
   for (int64_t j = from; j < to; j += NR) {
     Vec acc[M][NV] = {};
     multiply<M, 1, M>(q, block.keys + j * d, d, acc, nothing);
-    const bool masked = a.window >= 0 || j + NR > to;
-    if (a.bias || masked) {
-      for (int64_t i = 0; i < M; i++) {
-        const int64_t query = row + i, key = block.begin + j;
-        const float* bias = !a.bias         ? nullptr
-                            : a.bias_stride ? a.bias + query * a.bias_stride + key
-                                            : a.bias + a.length - 1 - query + key;
-        const int64_t low = a.window >= 0 ? query - a.window - key : 0;
-        const int64_t high = smaller(to - j, a.window >= 0 ? query + a.window + 1 - key : NR);
-        for (int64_t v = 0; v < NV; v++) {
-          const int64_t there = to - j - v * VL;
-          if (bias && there > 0) acc[i][v] += LOG2_E * load_up_to(bias + v * VL, there);
-          if (masked) acc[i][v] = only(acc[i][v], low - v * VL, high - v * VL);
-        }
-      }
-    }
     UNROLL
     for (int64_t i = 0; i < M; i++) {
       UNROLL
+      for (int64_t v = 0; v < NV; v++) store(strip + i * STRIP + j + v * VL, acc[i][v]);
+    }
+    const bool masked = a.window >= 0 || j + NR > to;
+    if (!a.bias && !masked) {
+      UNROLL
+      for (int64_t i = 0; i < M; i++) {
+        UNROLL
+        for (int64_t v = 0; v < NV; v++) top[i] = vmax(acc[i][v], top[i]);
+      }
+      continue;
+    }
+    for (int64_t i = 0; i < M; i++) {
+      const int64_t query = row + i, key = block.begin + j;
+      const float* bias = !a.bias         ? nullptr
+                          : a.bias_stride ? a.bias + query * a.bias_stride + key
+                                          : a.bias + a.length - 1 - query + key;
+      const int64_t low = a.window >= 0 ? query - a.window - key : 0;
+      const int64_t high = smaller(to - j, a.window >= 0 ? query + a.window + 1 - key : NR);
       for (int64_t v = 0; v < NV; v++) {
-        store(strip + i * STRIP + j + v * VL, acc[i][v]);
-        top[i] = vmax(acc[i][v], top[i]);
+        const int64_t there = to - j - v * VL;
+        float* score = strip + i * STRIP + j + v * VL;
+        Vec x = load(score);
+        if (bias && there > 0) x += LOG2_E * load_up_to(bias + v * VL, there);
+        if (masked) x = only(x, low - v * VL, high - v * VL);
+        store(score, x);
+        top[i] = vmax(x, top[i]);
       }
     }
   }
@@ -488,11 +502,18 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
       }
       continue;
     }
+    float edge[M * NR];
+    UNROLL
+    for (int64_t i = 0; i < M; i++) {
+      UNROLL
+      for (int64_t v = 0; v < NV; v++) store(edge + i * NR + v * VL, acc[i][v]);
+    }
     for (int64_t i = 0; i < M; i++)
       for (int64_t v = 0; v < NV; v++) {
         const int64_t column = p + v * VL;
         float* mine = partial + i * width + column;
-        const Vec x = block.first ? acc[i][v] : load(mine) * rescale[i] + acc[i][v];
+        Vec x = load(edge + i * NR + v * VL);
+        if (!block.first) x += load(mine) * rescale[i];
         if (!block.last) store(mine, x);
         else if (column < d) store_up_to(a.out + (row + i) * a.out_stride + column, x * inverse[i], d - column);
       }
@@ -550,6 +571,8 @@ void attention(const Attention& a, float* scratch) {
     const int64_t tiles = ceil_div(rows, MR);
     for (int64_t t = 0, row = 0; t < tiles; t++) {
       const int64_t m = (rows - row) / (tiles - t);
+      for (int64_t i = 0; i < m; i++)
+        for (int64_t c = 0; c < d; c += 16) __builtin_prefetch(a.out + (a.row_begin + row + i) * a.out_stride + c, 1);
       ATTENTION_TILES[m](a, block, a.row_begin + row, q, strip, maxima + row, sums + row, partial + row * width);
       row += m;
     }

@@ -68,7 +68,7 @@ void linear(const float* x, int64_t rows, const Packed& w, int activation, const
   int64_t mb = block_rows(rows, MOST_ROWS), pb = panels;
   if (few(rows)) {
     mb = std::clamp<int64_t>(rows, 1, MOST_ROWS);
-    pb = std::max<int64_t>(1, ceil_div(panels, 2 * threads));
+    pb = ceil_div(panels, threads);
   }
   const int64_t nm = ceil_div(rows, mb), np = ceil_div(panels, pb);
   parallel_for(nm * np, [&](int64_t job) {
