@@ -1,13 +1,15 @@
 """Packed (varlen) self-attention: every sequence attends to itself, and nothing else."""
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
-from custom_kernels.backends import default_backend, pick
+from custom_kernels.backends import Kernel, Load, Op, default_backend, random, spelled
 from custom_kernels.layer_norm import FLOATS
 from custom_kernels.packed import counting, pad, unpad
 
@@ -15,6 +17,10 @@ from custom_kernels.packed import counting, pad, unpad
 MASKED = -3e4
 # Kernels may come in a size for texts up to each of these lengths, and one for longer texts.
 SIZES = (16, 32, 64)
+# Lengths that are timed; longer texts are taken to be like the last.
+LENGTHS = (*SIZES, 128, 512)
+# The smallest heads that MLX's fused attention on Metal takes.
+FUSED_HEAD_DIM = 64
 
 Array = TypeVar("Array", mx.array, npt.NDArray[Any])
 
@@ -57,18 +63,33 @@ def attention(
     if max_seqlen is None:
         max_seqlen = int(np.diff(np.array(cu_seqlens)).max(initial=0))
     _check(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen, window)
-    kernel = None
-    head_dim = qkv.shape[1] // 3 // num_heads
+    total, head_dim = qkv.shape[0], qkv.shape[1] // 3 // num_heads
+    equal = (cu_seqlens.shape[0] - 1) * max_seqlen == total
     # cuDNN's attention, on Hopper's own instructions, is the faster where it needs neither a mask nor padding.
-    full = (cu_seqlens.shape[0] - 1) * max_seqlen == qkv.shape[0] and bias is None and window is None
+    full = equal and bias is None and window is None
     builtin = backend is None and full and head_dim > 32 and max_seqlen > 64 and default_backend() == "cuda"
+    kernel: Kernel = reference_attention
     if qkv.size and max_seqlen > 0 and not builtin:
         size = next((s for s in SIZES if max_seqlen <= s), None)
-        variant = (qkv.dtype, head_dim, scale, None if bias is None else bias.dtype, size, window)
-        kernel = pick("attention", backend, variant, reference_attention, lambda: _sample(*variant))
-    if kernel is None:
-        kernel = reference_attention
+        variant = Variant(qkv.dtype, head_dim, scale, None if bias is None else bias.dtype, size, window)
+        longest = next((length for length in LENGTHS if max_seqlen <= length), LENGTHS[-1])
+        kernel = ATTENTION.pick(backend, variant, Load.of(total, longest, equal))
     return kernel(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for, and may be wrong for."""
+
+    dtype: mx.Dtype
+    head_dim: int
+    scale: float
+    bias: mx.Dtype | None
+    size: int | None
+    window: int | None
+
+    def __str__(self) -> str:
+        mask = ("" if self.bias is None else ", bias") + ("" if self.window is None else f", window {self.window}")
+        return f"{spelled(self.dtype)}, heads of {self.head_dim}{mask}"
 
 
 def reference_attention(
@@ -80,15 +101,19 @@ def reference_attention(
     *,
     max_seqlen: int,
     window: int | None = None,
+    least_head_dim: int = 0,
 ) -> mx.array:
-    """The same by padding to a block and MLX's own attention."""
+    """The same by padding to a block and MLX's own attention; zeros widen heads below `least_head_dim`."""
     total, width = qkv.shape
     if total == 0 or max_seqlen == 0:
         return qkv[:, : width // 3]
     head_dim = width // 3 // num_heads
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     n = block.shape[0]
-    q, k, v = block.reshape(n, max_seqlen, 3, num_heads, head_dim).transpose(2, 0, 3, 1, 4)
+    block = block.reshape(n, max_seqlen, 3, num_heads, head_dim)
+    if head_dim < least_head_dim:
+        block = mx.pad(block, [(0, 0)] * 4 + [(0, least_head_dim - head_dim)])
+    q, k, v = block.transpose(2, 0, 3, 1, 4)
     mask = None if bias is None else bias[None, :, :max_seqlen, :max_seqlen].astype(qkv.dtype)
     if window is not None:
         place = counting(max_seqlen)
@@ -98,7 +123,7 @@ def reference_attention(
     if valid is not None:
         padding = mx.where(valid, 0.0, MASKED).astype(qkv.dtype)[:, None, None, :]
         mask = padding if mask is None else mask + padding
-    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)[..., :head_dim]
     return unpad(out.transpose(0, 2, 1, 3).reshape(n, max_seqlen, width // 3), cu_seqlens, total)
 
 
@@ -129,14 +154,27 @@ def _check(
         raise TypeError(f"attention takes a float32, float16 or bfloat16 bias, got {bias.dtype}.")
 
 
-def _sample(
-    dtype: mx.Dtype, head_dim: int, scale: float, bias_dtype: mx.Dtype | None, size: int | None, window: int | None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    longest, heads = size or 150, 2
-    cu_seqlens = np.cumsum([0, 1, longest, 0, longest // 2]).astype(np.int32)
-    qkv = mx.array(rng.normal(size=(cu_seqlens[-1], 3 * heads * head_dim)).astype(np.float32)).astype(dtype)
-    bias = None
-    if bias_dtype is not None:
-        bias = mx.array(rng.normal(size=(heads, longest, longest)).astype(np.float32)).astype(bias_dtype)
-    return (qkv, mx.array(cu_seqlens), heads, scale, bias), {"max_seqlen": longest, "window": window}
+def _builtins(variant: Variant) -> Mapping[str, Kernel]:
+    ways: dict[str, Kernel] = {"built-in": reference_attention}
+    if variant.head_dim < FUSED_HEAD_DIM:
+        ways[f"built-in, heads padded to {FUSED_HEAD_DIM}"] = partial(
+            reference_attention, least_head_dim=FUSED_HEAD_DIM
+        )
+    return ways
+
+
+def _sample(variant: Variant, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    dtype, head_dim, scale, bias_dtype, size, window = variant
+    if load is None or load.longest is None:
+        heads, longest = 2, size or 150
+        texts = [1, longest, 0, longest // 2]
+    else:
+        heads, longest = 12, load.longest
+        texts = [longest, longest if load.equal else longest // 2] * max(load.tokens // (2 * longest), 1)
+    cu_seqlens = mx.array(np.cumsum([0, *texts]).astype(np.int32))
+    qkv = random(sum(texts), 3 * heads * head_dim, dtype=dtype)
+    bias = None if bias_dtype is None else random(heads, longest, longest, dtype=bias_dtype, seed=1)
+    return (qkv, cu_seqlens, heads, scale, bias), {"max_seqlen": longest, "window": window}
+
+
+ATTENTION = Op("attention", reference_attention, _builtins, _sample)

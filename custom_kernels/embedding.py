@@ -4,14 +4,14 @@ The sum, the statistics and the affine step are in float32, and rounded once, to
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
-from custom_kernels.backends import pick
+from custom_kernels.backends import Load, Op, random, spelled
 from custom_kernels.layer_norm import FLOATS, MAX_KERNEL_WIDTH, reference_layer_norm
 
 Array = TypeVar("Array", mx.array, npt.NDArray[Any])
@@ -49,19 +49,25 @@ def embedding_norm(
     if isinstance(table, np.ndarray):
         return cpu.embedding_norm(lookups, weight, bias, eps)
     _check(lookups, weight, bias)
-    width = table.shape[1]
-    kernel = None
-    if ids.size and width <= MAX_KERNEL_WIDTH:
-        kinds: list[mx.Dtype | None] = [None if a is None else a.dtype for a in (table, weight, bias)]
-        variant = (width, len(lookups), eps, *kinds)
-        kernel = pick(
-            "embedding_norm",
-            backend,
-            variant,
-            reference_embedding_norm,
-            lambda: _sample(width, len(lookups), eps, kinds),
-        )
-    return (kernel or reference_embedding_norm)(lookups, weight, bias, eps)
+    if not ids.size or table.shape[1] > MAX_KERNEL_WIDTH:
+        return reference_embedding_norm(lookups, weight, bias, eps)
+    kinds = (None if a is None else a.dtype for a in (weight, bias))
+    variant = Variant(table.shape[1], len(lookups), eps, table.dtype, *kinds)
+    return EMBEDDING_NORM.pick(backend, variant, Load.of(ids.size))(lookups, weight, bias, eps)
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for."""
+
+    width: int
+    tables: int
+    eps: float
+    dtype: mx.Dtype
+    weight: mx.Dtype | None
+    bias: mx.Dtype | None
+
+    def __str__(self) -> str:
+        return f"{spelled(self.dtype)}, {self.width} wide, {self.tables} tables"
 
 
 def reference_embedding_norm(
@@ -98,11 +104,19 @@ def _check(lookups: Sequence[tuple[mx.array, mx.array]], weight: mx.array | None
             )
 
 
-def _sample(width: int, count: int, eps: float, kinds: list[mx.Dtype | None]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    rng = np.random.default_rng(0)
+def _sample(variant: Variant, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    width, count, eps, *kinds = variant
+    rows, tokens = (7, 9) if load is None else (10_000, load.tokens)
+    shapes = ((rows, width), (width,), (width,))
     table, weight, bias = (
-        None if kind is None else mx.array(rng.normal(size=shape).astype(np.float32)).astype(kind)
-        for kind, shape in zip(kinds, ((7, width), (width,), (width,)), strict=True)
+        None if kind is None else random(*shape, dtype=kind, seed=seed)
+        for seed, (kind, shape) in enumerate(zip(kinds, shapes, strict=True))
     )
-    lookups = [(table, mx.array(rng.integers(0, 7, size=9).astype(np.int32))) for _ in range(count)]
+    rng = np.random.default_rng(0)
+    lookups = [(table, mx.array(rng.integers(0, rows, size=tokens).astype(np.int32))) for _ in range(count)]
     return (lookups, weight, bias, eps), {}
+
+
+EMBEDDING_NORM = Op(
+    "embedding_norm", reference_embedding_norm, lambda variant: {"reference": reference_embedding_norm}, _sample
+)

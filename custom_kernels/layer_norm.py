@@ -6,14 +6,14 @@ Every form keeps h, the statistics and the affine step in float32 and rounds onc
 that of the centred values (two passes, never E[h^2] - mean^2), so rows far from zero stay exact.
 """
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
-from custom_kernels.backends import KERNEL_BACKENDS, default_backend, pick
+from custom_kernels.backends import KERNEL_BACKENDS, Load, Op, default_backend, random, spelled
 
 MAX_KERNEL_WIDTH = 8192
 # On an H100 a plain LayerNorm of fewer elements waits for its launch, and MLX's own launches sooner.
@@ -42,9 +42,8 @@ def layer_norm(
         eps: added to the variance.
         residual: an array of x's shape and dtype, added to x before normalising.
         backend: "metal" or "cuda" for the custom kernel, "reference" for the composed ops, "fast" for MLX's
-            built-in `mx.fast.layer_norm`. None takes what measured fastest: the custom kernel where the default
-            device has one and the row is at most 8192 wide (on CUDA not for few rows without a residual), otherwise
-            the built-in.
+            built-in `mx.fast.layer_norm`. None takes what measured fastest, on our H100 or on the user's Mac:
+            the custom kernel or, always for rows more than 8192 wide and on a CPU, the built-in.
 
     Returns:
         [..., width] of x's dtype.
@@ -61,13 +60,26 @@ def layer_norm(
         return reference_layer_norm(x, weight, bias, eps, residual)
     if x.size == 0:
         return x
-    kernel = None
     builtin = backend is None and residual is None and x.size < CUDA_PLAIN_SIZE and default_backend() == "cuda"
-    if x.shape[-1] <= MAX_KERNEL_WIDTH and backend != "fast" and not builtin:
-        kinds: list[mx.Dtype | None] = [None if a is None else a.dtype for a in (x, weight, bias, residual)]
-        variant = (x.shape[-1], eps, *kinds)
-        kernel = pick("layer_norm", backend, variant, reference_layer_norm, lambda: _sample(x.shape[-1], eps, kinds))
-    return (kernel or fast_layer_norm)(x, weight, bias, eps, residual)
+    if backend == "fast" or builtin or x.shape[-1] > MAX_KERNEL_WIDTH:
+        return fast_layer_norm(x, weight, bias, eps, residual)
+    width = x.shape[-1]
+    variant = Variant(width, eps, x.dtype, weight.dtype, *(None if a is None else a.dtype for a in (bias, residual)))
+    return LAYER_NORM.pick(backend, variant, Load.of(x.size // width))(x, weight, bias, eps, residual)
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for."""
+
+    width: int
+    eps: float
+    x: mx.Dtype
+    weight: mx.Dtype
+    bias: mx.Dtype | None
+    residual: mx.Dtype | None
+
+    def __str__(self) -> str:
+        return f"{spelled(self.x)}, {self.width} wide{'' if self.residual is None else ', residual'}"
 
 
 def reference_layer_norm(
@@ -118,11 +130,15 @@ def _check(
         raise ValueError(f"The {backend} layer_norm kernel takes rows up to {MAX_KERNEL_WIDTH} wide, got {width}.")
 
 
-def _sample(width: int, eps: float, kinds: list[mx.Dtype | None]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    shapes = ((5, width), (width,), (width,), (5, width))
+def _sample(variant: Variant, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    width, eps, *kinds = variant
+    rows = 5 if load is None else load.tokens
+    shapes = ((rows, width), (width,), (width,), (rows, width))
     x, weight, bias, residual = (
-        None if kind is None else mx.array(rng.normal(size=shape).astype(np.float32)).astype(kind)
-        for kind, shape in zip(kinds, shapes, strict=True)
+        None if kind is None else random(*shape, dtype=kind, seed=seed)
+        for seed, (kind, shape) in enumerate(zip(kinds, shapes, strict=True))
     )
     return (x, weight, bias, eps, residual), {}
+
+
+LAYER_NORM = Op("layer_norm", reference_layer_norm, lambda variant: {"built-in": fast_layer_norm}, _sample)

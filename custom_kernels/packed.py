@@ -10,11 +10,19 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from custom_kernels.backends import Load, Op
+
 
 @cache
 def counting(n: int) -> mx.array:
     """0 .. n - 1: int32 [n]. One array for each n, so that `mx.compile` sees what the layers have in common."""
     return mx.array(np.arange(n, dtype=np.int32))
+
+
+@cache
+def zeros(n: int) -> mx.array:
+    """int32 [n]. One array for each n: a constant of compiled graphs, which costs them no launch."""
+    return mx.array(np.zeros(n, dtype=np.int32))
 
 
 def sequence_ids(cu_seqlens: Any, total: int) -> Any:
@@ -25,10 +33,20 @@ def sequence_ids(cu_seqlens: Any, total: int) -> Any:
     return mx.cumsum(starts)[:total]
 
 
-def position_ids(cu_seqlens: Any, total: int) -> Any:
-    """Each token's place in its own sequence, counted from 0: int32 [T], of cu_seqlens' kind, MLX or numpy."""
+def position_ids(cu_seqlens: Any, total: int, *, backend: str | None = None) -> Any:
+    """Each token's place in its own sequence, counted from 0: int32 [T], of cu_seqlens' kind, MLX or numpy.
+
+    `backend` is as in `layer_norm`, "fast" aside.
+    """
     if isinstance(cu_seqlens, np.ndarray):
         return np.arange(total, dtype=np.int32) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
+    if not total or cu_seqlens.size == 1:
+        return reference_position_ids(cu_seqlens, total)
+    return POSITION_IDS.pick(backend, "int32", Load.of(total))(cu_seqlens, total)
+
+
+def reference_position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
+    """The same from composed MLX ops."""
     return counting(total) - cu_seqlens[sequence_ids(cu_seqlens, total)]
 
 
@@ -57,4 +75,14 @@ def unpad(block: mx.array, cu_seqlens: mx.array, total: int) -> mx.array:
     rows = block.reshape(n * max_seqlen, *block.shape[2:])
     if n * max_seqlen == total:
         return rows
-    return rows[sequence_ids(cu_seqlens, total) * max_seqlen + position_ids(cu_seqlens, total)]
+    return rows[sequence_ids(cu_seqlens, total) * max_seqlen + reference_position_ids(cu_seqlens, total)]
+
+
+def _sample(variant: str, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    texts = [1, 0, 37, 300, 2] if load is None else [32] * (load.tokens // 32)
+    return (mx.array(np.cumsum([0, *texts]).astype(np.int32)), sum(texts)), {}
+
+
+POSITION_IDS = Op(
+    "position_ids", reference_position_ids, lambda variant: {"reference": reference_position_ids}, _sample
+)

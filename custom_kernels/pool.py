@@ -1,15 +1,15 @@
 """Mean pooling of a packed batch: from hidden states to one vector a text, in float32."""
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
-from custom_kernels.backends import pick
+from custom_kernels.backends import Load, Op, random, spelled
 from custom_kernels.layer_norm import FLOATS, MAX_KERNEL_WIDTH
-from custom_kernels.packed import lengths, position_ids, sequence_ids
+from custom_kernels.packed import lengths, reference_position_ids, sequence_ids
 
 Array = TypeVar("Array", mx.array, npt.NDArray[Any])
 
@@ -45,11 +45,22 @@ def mean_pool(
         raise TypeError(f"mean_pool takes float32, float16 or bfloat16, but hidden is {hidden.dtype}.")
     if skip < 0:
         raise ValueError(f"mean_pool needs a skip of at least 0, got {skip}.")
-    kernel = None
-    if hidden.size and cu_seqlens.size > 1 and hidden.shape[1] <= MAX_KERNEL_WIDTH:
-        variant = (hidden.shape[1], hidden.dtype, skip, normalize)
-        kernel = pick("mean_pool", backend, variant, reference_mean_pool, lambda: _sample(*variant))
-    return (kernel or reference_mean_pool)(hidden, cu_seqlens, skip, normalize)
+    if not hidden.size or cu_seqlens.size == 1 or hidden.shape[1] > MAX_KERNEL_WIDTH:
+        return reference_mean_pool(hidden, cu_seqlens, skip, normalize)
+    variant = Variant(hidden.shape[1], hidden.dtype, skip, normalize)
+    return MEAN_POOL.pick(backend, variant, Load.of(hidden.shape[0]))(hidden, cu_seqlens, skip, normalize)
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for, and may be wrong for."""
+
+    width: int
+    dtype: mx.Dtype
+    skip: int
+    normalize: bool
+
+    def __str__(self) -> str:
+        return f"{spelled(self.dtype)}, {self.width} wide"
 
 
 def reference_mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, normalize: bool = False) -> mx.array:
@@ -59,7 +70,7 @@ def reference_mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, n
     if total == 0 or n == 0:
         return mx.zeros((n, width))
     owner, count = sequence_ids(cu_seqlens, total), lengths(cu_seqlens)
-    keep = (position_ids(cu_seqlens, total) >= skip) | (count <= skip)[owner]
+    keep = (reference_position_ids(cu_seqlens, total) >= skip) | (count <= skip)[owner]
     kept = mx.where(keep[:, None], hidden.astype(mx.float32), 0.0)
     pooled = mx.zeros((n, width)).at[owner].add(kept)
     pooled = pooled / mx.maximum(mx.where(count > skip, count - skip, count), 1)[:, None]
@@ -68,8 +79,11 @@ def reference_mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, n
     return pooled
 
 
-def _sample(width: int, dtype: mx.Dtype, skip: int, normalize: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    cu_seqlens = np.cumsum([0, 1, skip, 0, skip + 3, 37]).astype(np.int32)
-    hidden = rng.normal(size=(cu_seqlens[-1], width)).astype(np.float32)
-    return (mx.array(hidden).astype(dtype), mx.array(cu_seqlens), skip, normalize), {}
+def _sample(variant: Variant, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    width, dtype, skip, normalize = variant
+    texts = [1, skip, 0, skip + 3, 37] if load is None else [32] * (load.tokens // 32)
+    cu_seqlens = mx.array(np.cumsum([0, *texts]).astype(np.int32))
+    return (random(sum(texts), width, dtype=dtype), cu_seqlens, skip, normalize), {}
+
+
+MEAN_POOL = Op("mean_pool", reference_mean_pool, lambda variant: {"reference": reference_mean_pool}, _sample)

@@ -56,18 +56,30 @@ def best(
     known = _read(file)
     seconds = _times(known, op, shape_class)
     if again or seconds.keys() != candidates.keys():
-        seconds = _measure(op, candidates, budget, clock)
-        # null, not infinity, which is no JSON: a candidate that does not run here.
-        times = {name: s if math.isfinite(s) else None for name, s in seconds.items()}
-        known.setdefault(_machine(), {}).setdefault(op, {})[shape_class] = times
-        _write(file, known)
-    winner = next(iter(candidates))
-    for name in candidates:
+        seconds = measure(op, candidates, budget=budget, clock=clock)
+        remember(op, shape_class, seconds, file)
+    return fastest(op, {name: seconds[name] for name in candidates})
+
+
+def fastest(op: str, seconds: Mapping[str, float]) -> str:
+    """The name with the least of the `seconds`, or the first where it is within 3 % of that; see `best`."""
+    winner = next(iter(seconds))
+    for name in seconds:
         if seconds[name] < seconds[winner] * (1 - MARGIN):
             winner = name
     if math.isinf(seconds[winner]):
-        raise RuntimeError(f"None of {', '.join(candidates)} computes {op} on this machine.")
+        raise RuntimeError(f"None of {', '.join(seconds)} computes {op} on this machine.")
     return winner
+
+
+def remember(op: str, shape_class: str, seconds: Mapping[str, float], file: Path | None = None) -> None:
+    """Let `best` know what `measure` found."""
+    file = file or cache_file()
+    known = _read(file)
+    # null, not infinity, which is no JSON: a candidate that does not run here.
+    times = {name: s if math.isfinite(s) else None for name, s in seconds.items()}
+    known.setdefault(_machine(), {}).setdefault(op, {})[shape_class] = times
+    _write(file, known)
 
 
 def cache_file() -> Path:
@@ -79,10 +91,17 @@ def _machine() -> str:
     return f"{mx.device_info()['device_name']}, MLX {version('mlx')}"
 
 
-def _measure(
-    op: str, candidates: Mapping[str, Callable[[], mx.array]], budget: float, clock: Callable[[], float]
+def measure(
+    op: str,
+    candidates: Mapping[str, Callable[[], mx.array]],
+    *,
+    budget: float = 0.1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """The least seconds of each candidate, infinite where it does not run. Candidates take turns, back and forth."""
+    """What `best` measures: the least seconds of each candidate, infinite where it does not run.
+
+    Candidates take turns, back and forth.
+    """
     seconds = dict.fromkeys(candidates, math.inf)
     running = []
     for name, run in candidates.items():
@@ -91,6 +110,7 @@ def _measure(
             running.append(name)
         except Exception as error:  # whatever a compiler or a driver may say
             warnings.warn(f"{name} does not compute {op} here: {str(error).strip()[:300]}", stacklevel=3)
+    mx.synchronize()  # what was under way when the measurement was asked for
     stop = clock() + budget
     while running:
         for name in running:
@@ -106,7 +126,7 @@ def _measure(
 def _read(file: Path) -> dict[str, Any]:
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     levels = isinstance(known, dict) and all(
         isinstance(ops, dict) and all(isinstance(classes, dict) for classes in ops.values()) for ops in known.values()
@@ -127,6 +147,9 @@ def _write(file: Path, known: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as new:
             json.dump(known, new, indent=1)
-        Path(new.name).replace(file)
+        try:
+            Path(new.name).replace(file)
+        finally:
+            Path(new.name).unlink(missing_ok=True)
     except OSError:
         return

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,12 @@ MIN_BLOCK = 4096
 SMALL_SIZES = (6, 8, 10, 12, 16, 20, 24, 32)
 SHORTEST = 4
 
+# A decoder's batch is a block altogether. A text shorter than this share of its width goes to the next block, unless
+# the block is still too small to be worth a forward pass of its own.
+LEAST_FILLED = 0.75
+MIN_DECODER_BLOCK = 512
+NARROWEST = 8
+
 Shape = tuple[int, int, int]
 
 
@@ -30,12 +37,14 @@ class Batch:
         input_ids: [T].
         cu_seqlens: [n + 1], the start of each text, and T. Filler sequences may follow the n texts.
         max_seqlen: no sequence is longer.
+        stride: of the sequences, each so many-th is a text.
     """
 
     texts: Int32
     input_ids: Int32
     cu_seqlens: Int32
     max_seqlen: int
+    stride: int = 1
 
     @property
     def shape(self) -> Shape:
@@ -58,14 +67,46 @@ def pack(
     With `bucketed`, batches have one of the `shapes`, by filler sequences, so that few graphs are compiled. Unless
     `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
     """
-    lengths = np.fromiter((len(row) for row in ids), dtype=np.int32, count=len(ids))
+    lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
+    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     start = 0
     while start < len(order):
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded) + start
         texts = order[start:end]
-        yield _batch([ids[i] for i in texts], texts, batch_tokens if bucketed else None)
+        yield _batch(flat, starts[texts], lengths[texts], texts, batch_tokens if bucketed else None)
         start = end
+
+
+def pack_blocks(
+    ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool, max_texts: int | None = None
+) -> Iterator[Batch]:
+    """Cut texts, longest first, into blocks [rows, width] of at most `batch_tokens` tokens, padding included.
+
+    They are laid out as packed batches of twice as many sequences: each text, then its padding up to `max_seqlen`, the
+    width. A text of more tokens is a block of its own. With `bucketed`, blocks have one of the `block_shapes`.
+    """
+    lengths = np.fromiter((len(row) for row in ids), dtype=np.int32, count=len(ids))
+    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    start = 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        width = _block_width(longest) if bucketed else max(longest, 1)
+        fit = max(batch_tokens // width, 1)
+        following = lengths[order[start : start + min(fit, max_texts or fit)]]
+        full = max(int((following >= LEAST_FILLED * longest).sum()), MIN_DECODER_BLOCK // width)
+        texts = order[start : start + min(full, len(following))]
+        rows = _block_rows(len(texts), fit) if bucketed else len(texts)
+        yield _block([ids[i] for i in texts], texts, rows, width)
+        start += len(texts)
+
+
+def block_shapes(batch_tokens: int, longest: int) -> set[Shape]:
+    """Every shape that bucketed blocks of texts up to `longest` tokens can have, whatever the texts."""
+    fits = {width: max(batch_tokens // width, 1) for width in {_block_width(n) for n in range(longest + 1)}}
+    rows = {width: {_block_rows(n, fit) for n in range(1, fit + 1)} for width, fit in fits.items()}
+    return {(n * width, 2 * n, width) for width in rows for n in rows[width]}
 
 
 def shapes(batch_tokens: int, longest: int) -> set[Shape]:
@@ -99,6 +140,22 @@ def _rows(size: int, width: int) -> tuple[int, int]:
     return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
 
 
+def _block_width(longest: int) -> int:
+    """The width of a bucketed block: four to each doubling."""
+    if longest <= NARROWEST:
+        return NARROWEST
+    quarter = max(1 << ((longest - 1).bit_length() - 3), NARROWEST // 2)
+    return -(-longest // quarter) * quarter
+
+
+def _block_rows(count: int, fit: int) -> int:
+    """The rows of a bucketed block: two to each doubling, or as many as fit."""
+    if count <= 2:
+        return count
+    half = 1 << ((count - 1).bit_length() - 2)
+    return min(-(-count // half) * half, fit)
+
+
 def _cut(lengths: Int32, batch_tokens: int, padded: bool) -> int:
     """How many texts of descending `lengths` make the next batch."""
     total = np.cumsum(lengths, dtype=np.int64)
@@ -109,21 +166,35 @@ def _cut(lengths: Int32, batch_tokens: int, padded: bool) -> int:
     return max(int(stop.argmax()), 1) if stop.any() else len(lengths)
 
 
-def _batch(rows: list[Sequence[int]], texts: Int32, bucket: int | None) -> Batch:
-    """Lay rows end to end; with `bucket`, the batches' token budget, in one of the `shapes`."""
-    lengths = [len(row) for row in rows]
-    total, longest = sum(lengths), max(lengths)
-    size = total
+def _batch(flat: Int32, starts: npt.NDArray[np.int64], lengths: Int32, texts: Int32, bucket: int | None) -> Batch:
+    """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `shapes`."""
+    total, longest = int(lengths.sum()), int(lengths.max())
+    size, count = total, len(lengths)
+    fillers: list[int] = []
     if bucket is not None:
         longest, size = _width(longest), _size(total, bucket)
         # Filler sequences take up the tokens that the size adds, none of them longer than the longest text, whose
         # positions the model is sure to have; empty ones round up their number.
         full, rest = divmod(size - total, longest // 2)
-        lengths += [longest // 2] * full + [rest] * (rest > 0)
-        count = next(count for count in _rows(size, longest) if count >= len(lengths))
-        lengths += [0] * (count - len(lengths))
+        fillers = [longest // 2] * full + [rest] * (rest > 0)
+        count = next(n for n in _rows(size, longest) if n >= count + len(fillers))
+    cu_seqlens = np.full(count + 1, size, dtype=np.int32)
+    cu_seqlens[0] = 0
+    np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
     input_ids = np.zeros(size, dtype=np.int32)
-    input_ids[:total] = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
-    cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=cu_seqlens[1:])
+    places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
+    input_ids[:total] = flat[places]
     return Batch(texts, input_ids, cu_seqlens, longest)
+
+
+def _block(ids: list[Sequence[int]], texts: Int32, rows: int, width: int) -> Batch:
+    """Lay texts out as the first rows of a block, each followed by its padding."""
+    block = np.zeros((rows, width), dtype=np.int32)
+    ends = np.zeros((rows, 2), dtype=np.int32)
+    for place, row in enumerate(ids):
+        block[place, : len(row)] = row
+        ends[place, 0] = len(row)
+    ends[:, 1] = width
+    ends += np.arange(0, rows * width, width, dtype=np.int32)[:, None]
+    cu_seqlens = np.concatenate([np.zeros(1, dtype=np.int32), ends.reshape(-1)])
+    return Batch(texts, block.reshape(-1), cu_seqlens, width, stride=2)

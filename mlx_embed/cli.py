@@ -1,8 +1,9 @@
-"""The `mlx-embed` command: `compare`, `convert` and `env`."""
+"""The `mlx-embed` command: `compare`, `convert`, `env` and `tune`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mlx_embed.convert import BITS, GROUP_SIZES, convert
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_compare(commands.add_parser("compare", help="compare MLX's accelerator with its CPU stream"))
     add_convert(commands.add_parser("convert", help="write a checkpoint as an MLX checkpoint"))
     commands.add_parser("env", help="print what this machine has").set_defaults(run=_env)
+    commands.add_parser("tune", help="time every way to compute each op on this machine's GPU").set_defaults(run=_tune)
     return run(parser.parse_args(arguments))
 
 
@@ -47,6 +49,9 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quantize", type=int, choices=BITS, metavar="BITS", help="8 or 4")
     parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights a scale (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint at the destination")
+    parser.add_argument(
+        "--evaluate", type=Path, metavar="FOLDER", help="also measure retrieval, in BEIR's or Cranfield's layout"
+    )
     parser.set_defaults(run=_convert)
 
 
@@ -73,11 +78,19 @@ def _convert(options: argparse.Namespace) -> int:
         quantize=options.quantize,
         group_size=options.group_size,
         overwrite=options.overwrite,
+        evaluate=options.evaluate,
     )
     before, after = report.source_bytes / 2**20, report.destination_bytes / 2**20
     print(f"wrote {report.destination}")
     print(f"weights: {before:.1f} MiB -> {after:.1f} MiB ({after / before:.0%})")
     print(f"lowest cosine to the original, over sample texts: {report.min_cosine:.6f}")
+    if report.logit_difference is not None:
+        print(f"largest difference of a logit from the original's, over sample pairs: {report.logit_difference:.6f}")
+    if (quality := report.quality) is not None:
+        print(f"retrieval of {quality.documents} documents by {quality.queries} queries:")
+        if quality.ndcg_drop is not None:
+            print(f"  nDCG@10: {quality.ndcg_before:.4f} -> {quality.ndcg_after:.4f} (drop {quality.ndcg_drop:.4f})")
+        print(f"  top 10 in common: {quality.top_10_overlap:.1%}")
     return 0
 
 
@@ -87,6 +100,23 @@ def _env(options: argparse.Namespace) -> int:
     rows = environment()
     width = max(map(len, rows))
     print("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items()))
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from custom_kernels.tune import cache_file
+    from mlx_embed.device import accelerator, worker
+    from mlx_embed.tuning import classes, measured
+
+    if accelerator() is None:
+        print("There is no GPU here, and so nothing to tune: the CPU's kernels are chosen by its instruction set.")
+        return 0
+    for shapes in classes():
+        print(worker.run(partial(measured, *shapes)), flush=True)
+    if accelerator() == "metal":
+        print(f"These times choose what runs; they are in {cache_file()}.")
+    else:
+        print("On CUDA these times choose nothing: what runs was measured on an H100.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The comparison run: accelerator and native kernels against MLX's CPU stream, batching, LayerNorm three ways.
+"""The comparison run: accelerator and native kernels against MLX's CPU stream, batching, each op, and launches.
 
 Every figure is measured by the run that shows it. Both sides of a row are timed in turn, round by round, after
 warm-up rounds that are not counted; medians are reported.
@@ -19,10 +19,21 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_map
 
+import custom_kernels
 from custom_kernels import cpu, layer_norm
-from mlx_embed.batching import pack
+from custom_kernels.attention import ATTENTION
+from custom_kernels.attention import Variant as Attention
+from custom_kernels.backends import Load, Op
+from custom_kernels.embedding import EMBEDDING_NORM
+from custom_kernels.embedding import Variant as Embedding
+from custom_kernels.layer_norm import LAYER_NORM
+from custom_kernels.layer_norm import Variant as Norm
+from custom_kernels.pool import MEAN_POOL
+from custom_kernels.pool import Variant as Pool
 from mlx_embed.device import accelerator, describe, resolve_device, worker
+from mlx_embed.launches import count_launches
 from mlx_embed.model import EmbeddingModel
 
 DEFAULT_TEXTS = (
@@ -49,6 +60,14 @@ DEFAULT_TEXTS = (
 )
 BATCH_SIZES = (1, 3, 10, 50, 100)
 NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
+# The kernels that replace several of MLX's ops, at the width of small encoders, and on how many tokens of what texts.
+OPS: tuple[tuple[Op, Any], ...] = (
+    (LAYER_NORM, Norm(384, 1e-12, mx.float32, mx.float32, mx.float32, mx.float32)),
+    (ATTENTION, Attention(mx.float32, 32, 32**-0.5, None, None, None)),
+    (EMBEDDING_NORM, Embedding(384, 3, 1e-12, mx.float32, mx.float32, mx.float32)),
+    (MEAN_POOL, Pool(384, mx.float32, 0, True)),
+)
+LOADS = (Load(False, 128), Load(True, 128))
 
 # Rows stop early once they have taken this long; MLX's Linux CPU build can take minutes for what others do at once.
 WARMUP, MAX_ROUNDS, SECONDS_A_ROW = 1, 30, 2.0
@@ -59,7 +78,7 @@ BASE = "mlx cpu"
 # What the vectors of a computation must reach against the CPU's in float32.
 LEAST_COSINE = {"float32": 0.999999, "float16": 0.9999, "bfloat16": 0.999}
 MAX_DIFFERENCE_FLOAT32 = 1e-5
-MAX_NORM_ERROR_FLOAT32 = 1e-4
+MAX_OP_ERROR_FLOAT32 = 1e-4
 
 
 @dataclass
@@ -72,7 +91,9 @@ class Report:
         latency: a row for each batch size and side: medians in milliseconds, and texts a second.
         batching: the same texts one by one and as one batch, a row for each side.
         layer_norm: a row for each shape and implementation.
-        graph: primitives of one forward pass.
+        kernels: a row for each fused op, load and implementation.
+        graph: primitives in the graph of one forward pass.
+        launches: on CUDA, kernel launches of one forward pass, with this package's kernels and without.
         failures: sentences; empty where all is correct.
     """
 
@@ -81,7 +102,9 @@ class Report:
     latency: list[dict[str, Any]] = field(default_factory=list)
     batching: list[dict[str, Any]] = field(default_factory=list)
     layer_norm: list[dict[str, Any]] = field(default_factory=list)
+    kernels: list[dict[str, Any]] = field(default_factory=list)
     graph: dict[str, Any] = field(default_factory=dict)
+    launches: list[dict[str, Any]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
@@ -148,19 +171,30 @@ def compare(
     progress("measuring LayerNorm")
     for shape in NORM_SHAPES:
         report.layer_norm += worker.run(partial(_norm_rows, shape))
-    _check_norms(report)
+    for op, variant in OPS:
+        for load in LOADS:
+            progress(f"measuring {op.name}, {load}")
+            report.kernels += worker.run(
+                partial(_kernel_rows, op, variant, load if op is ATTENTION else Load(load.many))
+            )
+    _check_ops(report)
     progress("counting graph primitives")
     few = list(islice(cycle(texts), 3))
     report.graph = {"texts": len(few)} | {
         name: primitives(side, few) for name, side in sides.items() if not side.native
     }
+    if accelerator() == "cuda":
+        progress("counting kernel launches")
+        for name, switched_on in (("this package's", True), ("MLX's own ops", False)):
+            found = count_launches(base.checkpoint.folder, sides["cuda"].dtype, few, kernels=switched_on)
+            report.launches.append({"kernels": name, "launches": found.total(), "of": dict(found.most_common())})
     return report
 
 
 def _sides(model: str | Path, dtype: str | None) -> dict[str, EmbeddingModel]:
     """What is compared: MLX's CPU stream, the native kernels, and the accelerator or else a compiled graph."""
     sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", kernels=False)}
-    if cpu.available():
+    if cpu.available() and not sides[BASE].decodes:
         sides["native cpu"] = EmbeddingModel.from_pretrained(model, device="cpu", kernels=True)
     if here := accelerator():
         sides[here] = EmbeddingModel.from_pretrained(model, device="gpu", dtype=dtype)
@@ -195,12 +229,23 @@ def format_report(report: Report) -> str:
         "LayerNorm, float32 (GB/s counts one read and one write)",
         _table(report.layer_norm),
         "",
+        f"Fused ops, float32 (few tokens are {Load(False).tokens}, many are {Load(True).tokens})",
+        _table(report.kernels),
+        "",
         "Primitives in the graph of one forward pass (a fused group counts as one; views count, and are no launches)",
         _table([report.graph]),
         "",
+        *_launch_lines(report),
         *(f"FAILED: {failure}" for failure in report.failures),
     ]
     return "\n".join(lines if report.failures else [*lines, "All vectors agree."])
+
+
+def _launch_lines(report: Report) -> list[str]:
+    if not report.launches:
+        return ["Kernel launches: not counted, which needs CUDA; a CPU's graph is not that of a GPU.", ""]
+    rows = [{name: row[name] for name in ("kernels", "launches")} for row in report.launches]
+    return [f"Kernel launches of one forward pass on CUDA, {report.graph['texts']} texts", _table(rows), ""]
 
 
 def to_json(report: Report) -> str:
@@ -287,17 +332,63 @@ def _norm_rows(shape: tuple[int, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_norms(report: Report) -> None:
+def _kernel_rows(op: Op, variant: Any, load: Load) -> list[dict[str, Any]]:
+    """One op by each implementation, on the worker thread."""
+    here, host, many = accelerator(), mx.Device(mx.cpu), 20
+    with mx.stream(host):
+        sample, options = op.sample(variant, load)
+        mx.eval(list(sample))
+        arrays = tree_map(lambda x: np.array(x) if isinstance(x, mx.array) else x, sample)
+
+    def on_mlx(way: Callable[..., mx.array], arguments: Any, device: mx.Device, times: int) -> Any:
+        with mx.stream(device):
+            outs = [way(*arguments, **options) for _ in range(times)]
+            mx.eval(outs)
+        return outs[0]
+
+    sides: dict[str, tuple[Callable[[], Any], int]] = {}
+    if here is not None:
+        gpu = mx.Device(mx.gpu)
+        with mx.stream(gpu):
+            moved = tree_map(lambda x: mx.array(x) if isinstance(x, np.ndarray) else x, arrays)
+            for name, way in op.candidates(here, variant).items():
+                compiled = mx.compile(partial(way, **options))
+                label = f"{'custom' if name == 'kernel' else name}, {here}"
+                sides[label] = partial(on_mlx, compiled, moved, gpu, many), many
+    sides["reference, CPU stream"] = partial(on_mlx, op.reference, sample, host, 1), 1
+    if cpu.available():
+        sides["native cpu"] = partial(getattr(custom_kernels, op.name), *arrays, **options), 1
+    seconds = _interleaved({name: run for name, (run, _) in sides.items()})
+    expected = np.array(sides["reference, CPU stream"][0]())
+    return [
+        {
+            "op": op.name,
+            "input": f"{variant}, {load}",
+            "implementation": name,
+            "us": 1e6 * seconds[name] / times,
+            "max difference": float(np.abs(np.array(run()) - expected).max()),
+        }
+        for name, (run, times) in sides.items()
+    ]
+
+
+def _check_ops(report: Report) -> None:
     for row in report.layer_norm:
-        if "max error" in row and not row["max error"] <= MAX_NORM_ERROR_FLOAT32:
+        if "max error" in row and not row["max error"] <= MAX_OP_ERROR_FLOAT32:
             report.failures.append(
                 f"LayerNorm {row['shape']} by {row['implementation']} is {row['max error']:.2e} off float64"
+            )
+    for row in report.kernels:
+        if not row["max difference"] <= MAX_OP_ERROR_FLOAT32:
+            report.failures.append(
+                f"{row['op']} of {row['input']} by {row['implementation']} is {row['max difference']:.2e} "
+                "off MLX's ops on the CPU"
             )
 
 
 def primitives(model: EmbeddingModel, texts: list[str]) -> int:
     """The number of primitives in the graph of one forward pass over `texts`, as one batch."""
-    batch = next(iter(pack(model.tokenizer(texts).ids, 2**30, bucketed=model.compiled)))
+    batch = next(model.batches(model.tokenizer(texts).ids, 2**30))
 
     def count() -> int:
         with mx.stream(model.device), tempfile.TemporaryDirectory() as folder:

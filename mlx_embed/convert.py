@@ -15,9 +15,12 @@ import numpy as np
 from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
 from mlx_embed.config import Checkpoint, read_checkpoint
+from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.device import DTYPES, worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
+from mlx_embed.model import EmbeddingModel
 from mlx_embed.modules import Normalize
+from mlx_embed.retrieval import QualityReport, quality, read_collection
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -34,8 +37,12 @@ SAMPLE = (
     "def add(a, b): return a + b",
     "Rain. " * 60,
 )
-# Below this cosine to the original an unquantized conversion is a mistake, not rounding.
+# A reranker's logits are compared for each of two of them with all.
+SAMPLE_PAIRS = [(query, document) for query in SAMPLE[:2] for document in SAMPLE]
+# Below this cosine to the original, or above this share of the largest logit, an unquantized conversion is a mistake,
+# not rounding.
 LEAST_COSINE = 0.999
+LARGEST_DIFFERENCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,17 @@ class ConversionReport:
         source_bytes: size of the source's safetensors files.
         destination_bytes: size of the written one.
         min_cosine: the lowest cosine of a sample text's vector to the original's, both computed in float32.
+        logit_difference: a reranker's largest difference of a logit from the original's, over pairs of sample texts;
+            None for other models.
+        quality: retrieval before and after on the folder that `evaluate` named; None without it.
     """
 
     destination: Path
     source_bytes: int
     destination_bytes: int
     min_cosine: float
+    logit_difference: float | None = None
+    quality: QualityReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -67,6 +79,7 @@ def convert(
     quantize: int | None = None,
     group_size: int = 64,
     overwrite: bool = False,
+    evaluate: str | Path | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -74,7 +87,8 @@ def convert(
     """Write `source` as an MLX checkpoint that `EmbeddingModel.from_pretrained(destination)` loads as it is.
 
     The folder is written beside `destination`, loaded, compared with the source and only then renamed: nothing
-    half-written is ever seen at `destination`.
+    half-written is ever seen at `destination`. A conversion that is killed leaves a hidden `.NAME.partial-...` beside
+    it, which may be deleted. A reranker keeps its head, and `CrossEncoder.from_pretrained(destination)` loads it.
 
     Args:
         source: a local folder, hub repository id or alias.
@@ -83,13 +97,16 @@ def convert(
         quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them.
         group_size: 32, 64 or 128 weights share one quantization scale.
         overwrite: replace a checkpoint that is at `destination`.
+        evaluate: for an embedding model, a folder of documents, queries and relevance judgements, laid out as
+            `retrieval.read_collection` says; the report then tells what the conversion does to retrieval, both models
+            run as `from_pretrained` loads them here.
         revision: see `EmbeddingModel.from_pretrained`.
         cache_dir: likewise.
         local_files_only: likewise.
 
     Raises:
-        ValueError: an option that is not one of those above, quantize given with a quantized source, or a source and
-            a destination of which one is inside the other.
+        ValueError: an option that is not one of those above, quantize given with a quantized source, a source and a
+            destination of which one is inside the other, a malformed folder to evaluate on, or a reranker to evaluate.
         FileExistsError: something is at `destination`, and `overwrite` was not given or it is no checkpoint.
         MLXEmbedError: the source cannot be loaded, or the result does not give the source's vectors.
     """
@@ -97,6 +114,7 @@ def convert(
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):
         raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
+    collection = None if evaluate is None else read_collection(evaluate)
     target = Path(os.path.abspath(Path(destination).expanduser()))
     _check_destination(target, overwrite)
     folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -114,6 +132,9 @@ def convert(
             f"group_size {group_size} does not divide the model's hidden_size {config.hidden_size}; "
             f"choose one of {[size for size in GROUP_SIZES if config.hidden_size % size == 0]}."
         )
+    reranker = weights.has_head(checkpoint)
+    if reranker and collection is not None:
+        raise ValueError(f"{folder} is a reranker; evaluate measures what embedding models find.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as work:
         written = Path(work) / "checkpoint"
@@ -123,7 +144,22 @@ def convert(
             raise MLXEmbedError(
                 f"The converted model's vectors differ from the source's (cosine {cosine:.6f}); nothing was written."
             )
-        report = ConversionReport(target, _weight_bytes(checkpoint), _weight_bytes_under(written), cosine)
+        difference, largest = _logit_difference(folder, written) if reranker else (0.0, 0.0)
+        if not difference <= (LARGEST_DIFFERENCE * largest if quantize is None else float("inf")):
+            raise MLXEmbedError(
+                f"The converted model's scores differ from the source's (logits by up to {difference:.6f}); "
+                "nothing was written."
+            )
+        report = ConversionReport(
+            target,
+            _weight_bytes(checkpoint),
+            _weight_bytes_under(written),
+            cosine,
+            difference if reranker else None,
+            None
+            if collection is None
+            else quality(EmbeddingModel.from_pretrained(folder), EmbeddingModel.from_pretrained(written), collection),
+        )
         _put(written, target)
     return report
 
@@ -164,7 +200,9 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             encoder = weights.load_encoder(checkpoint, DTYPES[dtype] if dtype else None)
             if bits is not None:
                 weights.quantize(encoder, bits, group_size)
-            weights.save_encoder(encoder, transformer)
+            weights.save_encoder(
+                encoder, transformer, weights.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
+            )
 
     worker.run(save)
 
@@ -180,9 +218,6 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _min_cosine(source: Path, converted: Path) -> float:
     """The lowest cosine between the two folders' vectors of the sample texts; NaN where a vector is not finite."""
-    # Here, not above: model.py is the stage that uses this package's others.
-    from mlx_embed.model import EmbeddingModel
-
     before, after = (
         EmbeddingModel.from_pretrained(path, device="cpu").encode(
             SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks"
@@ -190,6 +225,15 @@ def _min_cosine(source: Path, converted: Path) -> float:
         for path in (source, converted)
     )
     return float(np.sum(before * after, axis=1).min())
+
+
+def _logit_difference(source: Path, converted: Path) -> tuple[float, float]:
+    """The largest difference between the two folders' logits of the sample pairs, and the largest logit, at least 1."""
+    before, after = (
+        CrossEncoder.from_pretrained(path, device="cpu").predict(SAMPLE_PAIRS, activation="Identity")
+        for path in (source, converted)
+    )
+    return float(np.abs(before - after).max()), max(1.0, float(np.abs(before).max()))
 
 
 def _module_folders(checkpoint: Checkpoint) -> list[Path]:

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels.backends import kernels_switched
+from custom_kernels.transfer import to_device
 from mlx_embed import weights
 from mlx_embed.architectures import architecture
 from mlx_embed.batching import Batch, pack
+from mlx_embed.config import Checkpoint, read_json
 from mlx_embed.device import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.model import EmbeddingModel, progress
@@ -39,7 +41,7 @@ class CrossEncoder:
         encoder = architecture(config).Config.from_dict(config)
         self.model = model
         self.num_labels = num_labels
-        self.activation = _activation(config, num_labels)
+        self.activation = _activation(model.checkpoint, num_labels)
         self._head = head
         self._pool = POOLING[_pooling(config)]
         self._typed = model.checkpoint.token_types and getattr(encoder, "type_vocab_size", 0) > 1
@@ -154,14 +156,14 @@ class CrossEncoder:
             if self._typed:
                 given = np.concatenate([np.asarray(types[i], dtype=np.int32) for i in batch.texts])
                 token_types[: len(given)] = given
-            arrays = (batch.input_ids, batch.cu_seqlens, token_types)
+            arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens, token_types)
             if not self.model.native:
-                arrays = tuple(map(mx.array, arrays))  # type: ignore[assignment]
+                arrays = to_device(*arrays)
             with kernels_switched(self.model.kernels):
-                return self._forward(*arrays, batch.max_seqlen)
+                return self._forward(arrays[0], arrays[1], arrays[2], batch.max_seqlen)
 
         def read(batch: Batch, out: Any) -> None:
-            logits[batch.texts] = np.asarray(out)[: len(batch.texts)]
+            logits[batch.texts] = out[: len(batch.texts)]
             advance(len(batch.texts))
 
         batches = pack(ids, budget, bucketed=self.model.compiled, padded=not self.model.native)
@@ -197,16 +199,20 @@ def _pooling(config: Mapping[str, Any]) -> str:
     return str(mode)
 
 
-def _activation(config: Mapping[str, Any], num_labels: int) -> str:
-    """sentence-transformers' note of the activation, since its version 4 and before; else a sigmoid of one label."""
-    note = config.get("sentence_transformers")
-    named = note.get("activation_fn") if isinstance(note, dict) else None
-    named = named or config.get("sbert_ce_default_activation_function")
+def _activation(checkpoint: Checkpoint, num_labels: int) -> str:
+    """sentence-transformers' note of it, where its versions from 6, from 4 and before keep it; else by the labels."""
+    path = checkpoint.folder / "config_sentence_transformers.json"
+    note = checkpoint.config.get("sentence_transformers")
+    named = (
+        (read_json(path).get("activation_fn") if path.is_file() else None)
+        or (note.get("activation_fn") if isinstance(note, dict) else None)
+        or checkpoint.config.get("sbert_ce_default_activation_function")
+    )
     if named is None:
         return "Sigmoid" if num_labels == 1 else "Identity"
     package, _, name = str(named).rpartition(".")
     if package.split(".")[0] != "torch" or name not in ACTIVATIONS:
         raise UnsupportedModelError(
-            f"config.json has the activation {named!r}; mlx_embed has torch's {', '.join(ACTIVATIONS)}."
+            f"The checkpoint has the activation {named!r}; mlx_embed has torch's {', '.join(ACTIVATIONS)}."
         )
     return name

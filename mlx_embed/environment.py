@@ -1,15 +1,14 @@
 """What this machine has, and which kernel each op will use: `mlx-embed env`."""
 
 import platform
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from custom_kernels import cpu
-from custom_kernels.backends import default_backend, kernels_wanted
+from custom_kernels.backends import default_backend, kernels_wanted, shipped_kernel
 from custom_kernels.cpu import blas
 from mlx_embed.device import accelerator, describe, resolve_device
 
-OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool")
+OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool", "rope")
 
 
 def environment() -> dict[str, str]:
@@ -27,6 +26,7 @@ def environment() -> dict[str, str]:
     if native:
         rows["threads"] = str(cpu.num_threads())
     rows["blas of mlx's cpu ops"] = "OpenBLAS" if blas.active() else f"MLX's own. {blas.why_inactive()}"
+    rows["decoder models"] = _decoders()
     rows["custom kernels"] = "on" if switched_on else "off, by MLX_EMBED_KERNELS"
     for op in OPS:
         rows[f"{op} on the cpu"] = "native kernel" if native and switched_on else "MLX's ops"
@@ -42,8 +42,17 @@ def _own_version() -> str:
         return "from a checkout that is not installed"
 
 
+def _decoders() -> str:
+    try:
+        return f"on MLX's ops, in the code of mlx-lm {version('mlx-lm')}"
+    except PackageNotFoundError:
+        return 'not without mlx-lm: pip install "mlx-embed[decoders]"'
+
+
 def _on_accelerator(op: str, switched_on: bool) -> str:
     backend = default_backend()
-    if not switched_on or not hasattr(import_module(f"custom_kernels.{backend}"), op):
+    if backend is None or not switched_on or shipped_kernel(backend, op) is None:
         return "MLX's ops"
+    if backend == "metal":
+        return "metal kernel or MLX's ops, whichever proves the faster"
     return f"{backend} kernel, once it has agreed with MLX's ops"

@@ -15,14 +15,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
+from mlx.utils import tree_flatten
 
 from custom_kernels import cpu
 from custom_kernels.backends import kernels_switched, kernels_wanted
+from custom_kernels.transfer import to_device, to_host
 from mlx_embed import hub, weights
-from mlx_embed.architectures import architecture
+from mlx_embed.architectures import DECODERS, architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
 from mlx_embed.architectures.ops import pack as pack_weights
-from mlx_embed.batching import Batch, pack
+from mlx_embed.batching import Batch, pack, pack_blocks
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
 from mlx_embed.errors import CheckpointError
@@ -32,6 +34,7 @@ from mlx_embed.similarity import SIMILARITY
 from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 Result = TypeVar("Result")
 LongText = Literal["truncate", "mean_of_chunks", "error"]
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
@@ -42,11 +45,12 @@ logger = logging.getLogger("mlx_embed")
 # Tokens a batch: enough to fill the device, few enough for padded attention's scores to fit.
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
+GPU_DECODER_BATCH_TOKENS = 16384
 
 # Texts are read, tokenized and sorted by length so many at a time; the first window is small, so that the device
 # starts early. While one window runs, the next is tokenized.
-FIRST_WINDOW = 2048
-WINDOW = 16384
+FIRST_WINDOW = 512
+WINDOW = 2048
 WINDOW_CHARACTERS = 2**23
 
 
@@ -73,6 +77,11 @@ class _Result:
     counts: list[npt.NDArray[np.int32]] = field(default_factory=list)
     chunks: list[npt.NDArray[np.int32]] = field(default_factory=list)
 
+    def add(self, window: "tuple[Float32, Int32]") -> None:
+        """Take the vectors and numbers of chunks of the next window."""
+        self.vectors.append(window[0])
+        self.chunks.append(window[1])
+
 
 class EmbeddingModel:
     """A text embedding model: texts in, numpy vectors out.
@@ -80,6 +89,7 @@ class EmbeddingModel:
     Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
 
     Attributes:
+        decodes: whether it is a decoder, of MLX's ops alone, on padded blocks.
         native: whether the native CPU kernels run it, at once and in the caller's thread; otherwise MLX does.
         compiled: whether MLX runs it as compiled graphs.
         kernels: False where it uses MLX's own ops alone; None follows `custom_kernels.use_kernels`.
@@ -104,6 +114,7 @@ class EmbeddingModel:
         self.parameters = parameters
         self.tokenizer = tokenizer
         self.device = device
+        self.decodes = checkpoint.config["model_type"] in DECODERS
         self.compiled = compiled
         self.native = native
         self.kernels = kernels
@@ -153,19 +164,20 @@ class EmbeddingModel:
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
         wanted = kernels_wanted() if kernels is None else kernels
+        if not is_cpu(chosen):
+            prepare_accelerator()
+        folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        checkpoint = read_checkpoint(folder, hub.repository_id(name_or_path))
+        config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
         native = (
             is_cpu(chosen)
             and wanted
             and computed == mx.float32
             and compile is None
             and layer_norm is None
+            and checkpoint.config["model_type"] not in DECODERS
             and _native_kernels()
         )
-        if not is_cpu(chosen):
-            prepare_accelerator()
-        folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        checkpoint = read_checkpoint(folder, hub.repository_id(name_or_path))
-        config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
         tokenizer = Tokenizer(checkpoint, _max_seq_length(max_seq_length, checkpoint, config.max_tokens))
         if tokenizer.max_id() >= config.vocab_size:
             raise CheckpointError(
@@ -211,8 +223,8 @@ class EmbeddingModel:
         """The dtype that the encoder computes in."""
         if self.native:
             return mx.float32
-        norm: mx.array = self.encoder["embeddings"].norm.weight
-        return norm.dtype
+        dtypes = [array.dtype for array in dict(tree_flatten(self.encoder.parameters())).values()]
+        return next(dtype for dtype in dtypes if mx.issubdtype(dtype, mx.floating))
 
     def __repr__(self) -> str:
         return (
@@ -332,24 +344,25 @@ class EmbeddingModel:
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         result = _Result()
         with progress(show_progress_bar, total) as advance:
-            pending: list[Callable[[], Float32]] = []
+            pending: list[Callable[[], tuple[Float32, Int32]]] = []
             stop = threading.Event()
             try:
                 for window in _windows(texts):
-                    tokens = self.tokenizer(window, prefix, overlap)
+                    encodings = self.tokenizer.encode(window, prefix)
+                    counts = self.tokenizer.counts(encodings)
                     if long_text == "error":
-                        self._check_lengths(tokens.counts, sum(map(len, result.counts)))
+                        self._check_lengths(counts, sum(map(len, result.counts)))
                     elif long_text == "truncate":
-                        warn_truncated(tokens.counts, self.max_seq_length)
-                    result.counts.append(tokens.counts)
-                    result.chunks.append(tokens.chunks)
-                    padded = not self.native or self.checkpoint.pooling.padded
-                    batches = pack(tokens.ids, budget, bucketed=self.compiled, padded=padded, max_texts=batch_size)
-                    work = partial(self._run, batches, tokens, skip, dim, unit, stop, advance)
+                        warn_truncated(counts, self.max_seq_length)
+                    # What takes Python's lock is the worker's, so that all cores can tokenize the next window.
+                    tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
+                    work = partial(self._run, tokens, budget, batch_size, skip, dim, unit, stop, advance)
                     pending.append(self.start(work))
+                    result.counts.append(counts)
                     if len(pending) > 1:
-                        result.vectors.append(pending.pop(0)())
-                result.vectors += [finish() for finish in pending]
+                        result.add(pending.pop(0)())
+                for finish in pending:
+                    result.add(finish())
             except BaseException:
                 stop.set()
                 raise
@@ -384,7 +397,7 @@ class EmbeddingModel:
     def token_counts(self, texts: str | Iterable[str]) -> npt.NDArray[np.int32]:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
         texts = [texts] if isinstance(texts, str) else _checked(texts)
-        counts = [self.tokenizer(window).counts for window in _windows(texts)]
+        counts = [self.tokenizer.counts(self.tokenizer.encode(window)) for window in _windows(texts)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
     def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
@@ -394,35 +407,45 @@ class EmbeddingModel:
         result = work()
         return lambda: result
 
+    def batches(self, ids: Sequence[Sequence[int]], batch_tokens: int, max_texts: int | None = None) -> Iterator[Batch]:
+        """Token ids as the batches that this model runs on, of at most so many tokens and texts."""
+        if self.decodes:
+            return pack_blocks(ids, batch_tokens, bucketed=self.compiled, max_texts=max_texts)
+        padded = not self.native or self.checkpoint.pooling.padded
+        return pack(ids, batch_tokens, bucketed=self.compiled, padded=padded, max_texts=max_texts)
+
     def _run(
         self,
-        batches: Iterable[Batch],
-        tokens: Tokens,
+        tokens_of: Callable[[], Tokens],
+        budget: int,
+        batch_size: int | None,
         skip: int,
         dim: int,
         unit: bool,
         stop: threading.Event,
         advance: Callable[[int], Any],
-    ) -> Float32:
-        """The vectors of one window."""
+    ) -> tuple[Float32, Int32]:
+        """The vectors of one window's texts, and into how many chunks each was split."""
+        tokens = tokens_of()
+        batches = self.batches(tokens.ids, budget, batch_size)
         vectors = np.empty((len(tokens.ids), dim), dtype=np.float32)
         split = len(tokens.ids) > len(tokens.counts)
 
         def read(batch: Batch, out: Any) -> None:
-            vectors[batch.texts] = np.asarray(out)[: len(batch.texts)]
+            vectors[batch.texts] = out[:: batch.stride][: len(batch.texts)]
             if not split:
                 advance(len(batch.texts))
 
         self.run(batches, lambda batch: self.forward(batch, skip, dim, unit), read, stop)
         if split:
             advance(len(tokens.counts))
-        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit)
+        return mean_of_chunks(vectors, tokens.weights, tokens.chunks, unit), tokens.chunks
 
     def run(
         self,
         batches: Iterable[Batch],
         forward: Callable[[Batch], Any],
-        read: Callable[[Batch, Any], None],
+        read: Callable[[Batch, Float32], None],
         stop: threading.Event,
     ) -> None:
         """Compute each batch and read it. On the worker, one is read back while the next one runs."""
@@ -430,29 +453,28 @@ class EmbeddingModel:
             for batch in batches:
                 read(batch, forward(batch))
             return
-        running: tuple[Batch, mx.array] | None = None
+        running: tuple[Batch, Callable[[], Float32]] | None = None
         with mx.stream(self.device):
             for batch in batches:
                 if stop.is_set():
                     break
-                out = forward(batch)
-                mx.async_eval(out)  # type: ignore[no-untyped-call]
+                wait = to_host(forward(batch))
                 if running is not None:
-                    read(*running)
-                running = (batch, out)
+                    read(running[0], running[1]())
+                running = (batch, wait)
             if running is not None:
-                read(*running)
+                read(running[0], running[1]())
 
     def forward(self, batch: Batch, skip: int = 0, dim: int | None = None, unit: bool = True) -> Any:
         """The vectors [n, dim] of one batch, fillers included.
 
         A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
         """
-        arrays: tuple[Any, Any] = (batch.input_ids, batch.cu_seqlens)
+        arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens)
         if not self.native:
-            arrays = (mx.array(batch.input_ids), mx.array(batch.cu_seqlens))
+            arrays = to_device(batch.input_ids, batch.cu_seqlens)
         with kernels_switched(self.kernels):
-            return self._forward(*arrays, batch.max_seqlen, skip, dim or self.dimension, unit)
+            return self._forward(arrays[0], arrays[1], batch.max_seqlen, skip, dim or self.dimension, unit)
 
     def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
         """Ids to vectors: encoder, pooling, modules, Matryoshka truncation, normalisation; float32 at the end."""
@@ -514,7 +536,9 @@ class EmbeddingModel:
     def budget(self, batch_tokens: int | None) -> int:
         """The tokens of a batch: those asked for, or what suits the device."""
         if batch_tokens is None:
-            return CPU_BATCH_TOKENS if is_cpu(self.device) else GPU_BATCH_TOKENS
+            if is_cpu(self.device):
+                return CPU_BATCH_TOKENS
+            return GPU_DECODER_BATCH_TOKENS if self.decodes else GPU_BATCH_TOKENS
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
         return batch_tokens

@@ -5,6 +5,7 @@ prompt's, but a text that has no others keeps them.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias
 
 import mlx.core as mx
@@ -73,8 +74,11 @@ PADDED = frozenset({"max", "mean_sqrt_len_tokens", "weightedmean"})
 
 def normalize(vectors: Array) -> Array:
     """Scale each row of [n, dim] to length 1; a zero row stays zero."""
-    xp = namespace(vectors)
-    return vectors / xp.maximum(xp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    if isinstance(vectors, np.ndarray):
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    # x / sqrt(mean(x^2) + eps) is one fused op, where norm, maximum and quotient are three launches.
+    dim = vectors.shape[-1]
+    return mx.fast.rms_norm(vectors, _filled(dim, dim**-0.5, vectors.dtype), 1e-24 / dim)
 
 
 def mean_of_chunks(
@@ -95,6 +99,12 @@ def mean_of_chunks(
     total = np.add.reduceat(vectors * weights[:, None], first) / np.maximum(np.add.reduceat(weights, first), 1)[:, None]
     means[chunks > 1] = (normalize(total) if unit else total)[chunks > 1]
     return means
+
+
+@cache
+def _filled(n: int, value: float, dtype: mx.Dtype) -> mx.array:
+    """[n] of one value: a constant of compiled graphs, which costs them no launch."""
+    return mx.array(np.full(n, value, dtype=np.float32)).astype(dtype)
 
 
 def namespace(array: Array) -> Any:

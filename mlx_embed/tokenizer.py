@@ -1,9 +1,9 @@
 """Texts to token ids, over the `tokenizers` library: prompts, truncation with counts, any Unicode at all."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import normalizers
 
+from mlx_embed import vocabulary
 from mlx_embed.config import Checkpoint
 from mlx_embed.errors import CheckpointError
 
@@ -36,8 +37,8 @@ class Tokenizer:
     """A checkpoint's tokenizer with truncation, and without padding."""
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
-        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
+        self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if checkpoint.do_lower_case:
@@ -52,16 +53,31 @@ class Tokenizer:
             )
 
     def __call__(self, texts: Sequence[str], prompt: str = "", overlap: int | None = None) -> Tokens:
-        """Token ids of each `prompt + text`, in parallel, cut to max_length.
+        """Token ids of each `prompt + text`, cut to max_length.
 
         With `overlap`, a longer text is split instead, into chunks that share so many tokens with the one before, each
         with the prompt in front.
         """
-        contents = self._encode([prompt + text for text in texts] if prompt else texts)
+        return self.tokens(self.encode(texts, prompt), prompt, overlap)
+
+    def encode(self, texts: Sequence[str], prompt: str = "") -> list[tokenizers.Encoding]:
+        """What the library makes of each `prompt + text`, on all cores and without Python's lock."""
+        contents = [prompt + text for text in texts] if prompt else list(texts)
+        try:
+            return self._tokenizer.encode_batch_fast(contents, add_special_tokens=False)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
+            return self._tokenizer.encode_batch_fast([_well_formed(t) for t in contents], add_special_tokens=False)
+
+    def counts(self, encodings: list[tokenizers.Encoding]) -> npt.NDArray[np.int32]:
+        """Each text's tokens, special ones included, before truncation or splitting: int32 [n]."""
         special = len(self._prefix) + len(self._suffix)
-        counts = np.fromiter((len(content) + special for content in contents), dtype=np.int32, count=len(contents))
+        return np.fromiter((len(encoding) + special for encoding in encodings), dtype=np.int32, count=len(encodings))
+
+    def tokens(self, encodings: list[tokenizers.Encoding], prompt: str = "", overlap: int | None = None) -> Tokens:
+        """The token ids of encoded texts, cut or split as by `__call__`."""
+        contents = [encoding.ids for encoding in encodings]
         if overlap is None:
-            room = self.max_length - special
+            room = self.max_length - len(self._prefix) - len(self._suffix)
             rows = [[self._cut(content, room)] for content in contents]
             head = 0
         else:
@@ -70,7 +86,7 @@ class Tokenizer:
         ids = [self._prefix + part + self._suffix for row in rows for part in row]
         return Tokens(
             [row or [0] for row in ids],
-            counts,
+            self.counts(encodings),
             np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows)),
             np.array([len(part) - head for row in rows for part in row], dtype=np.float32),
         )
@@ -81,11 +97,12 @@ class Tokenizer:
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
-        return len(self._prefix) + len(self._encode([prompt])[0]) if prompt else 0
+        return len(self._prefix) + len(self.encode([prompt])[0]) if prompt else 0
 
     def max_id(self) -> int:
         """The largest id that can come out."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        return max(*self._prefix, *self._suffix, *vocabulary, 0)
 
     def _cut(self, content: list[int], room: int) -> list[int]:
         if len(content) <= room:
@@ -98,13 +115,6 @@ class Tokenizer:
         last = max(len(content) - head - room, 0)
         starts = range(head, head + last + room - overlap, room - overlap)
         return [content[:head] + content[start : start + room] for start in starts]
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
-            encodings = self._tokenizer.encode_batch_fast([_well_formed(t) for t in texts], add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the post-processor puts before and after a text."""
@@ -121,8 +131,8 @@ class PairTokenizer:
     """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit."""
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read tokenizer.json; CheckpointError where it is missing, broken, or leaves no room for text."""
-        self._tokenizer = _read(checkpoint.transformer / "tokenizer.json")
+        """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
+        self._tokenizer = _read(checkpoint)
         self._tokenizer.no_padding()
         if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
@@ -169,11 +179,19 @@ def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
 
 
-def _read(path: Path) -> tokenizers.Tokenizer:
+def _read(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
+    path = checkpoint.transformer / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; mlx_embed needs the checkpoint's fast tokenizer.")
+        return vocabulary.build(checkpoint)
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        size = checkpoint.config["vocab_size"]
+        if max(tokenizer.get_added_tokens_decoder(), default=0) < size:
+            return tokenizer
+        # Tokens for other uses, such as Gemma's of images, which have no embeddings: no text may come to contain them.
+        state = json.loads(tokenizer.to_str())
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < size]
+        return tokenizers.Tokenizer.from_str(json.dumps(state))
     except Exception as error:  # the library raises plain Exception
         raise CheckpointError(f"{path} is no tokenizer that this version of tokenizers reads: {error}") from error
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -21,7 +21,7 @@ from mlx_embed.modules import Dense, LayerNorm, Module, Normalize
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Marks a file whose tensors carry this package's names, in safetensors' own metadata.
+# What MLX's own tools write into the metadata of their files.
 MLX_FORMAT = {"format": "mlx"}
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
@@ -55,8 +55,9 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     """
     module = architecture(checkpoint.config)
     config = module.Config.from_dict(checkpoint.config)
-    tensors, is_mlx = read_headers(checkpoint.transformer)
-    sources = {tensor.name: [tensor] for tensor in tensors} if is_mlx else _fuse(_rename(tensors, module))
+    tensors = read_headers(checkpoint.transformer)
+    # This package's own names come through as they are.
+    sources = _fuse(_rename(tensors, module))
     # Before the encoder is built: a config.json with absurd sizes must fail here, on the shapes.
     _check_sizes(config, sources)
     encoder: nn.Module = module.Model(config, layer_norm)
@@ -66,7 +67,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, layer_norm: Lay
     expected = dict(tree_flatten(encoder.parameters()))
     # Architectures know several layouts' names: what is missing is named in this checkpoint's.
     spoken = [pair for pair in module.RENAMES if any(pair[0] in tensor.name for tensor in tensors)]
-    _check(checkpoint.transformer, sources, expected, [] if is_mlx else spoken)
+    _check(checkpoint.transformer, sources, expected, spoken)
     loaded = {path: _load(path) for path in {tensor.file for tensor in tensors}}
     parameters = []
     for name, parts in sources.items():
@@ -93,7 +94,7 @@ def load_modules(checkpoint: Checkpoint) -> list[dict[str, mx.array]]:
 def _load_module(module: Module) -> dict[str, mx.array]:
     if isinstance(module, Normalize):
         return {}
-    tensors = {tensor.name: tensor for tensor in read_headers(module.folder)[0]}
+    tensors = {tensor.name: tensor for tensor in read_headers(module.folder)}
     if tensors.keys() != module.shapes.keys():
         raise CheckpointError(
             f"{module.folder} has the tensors {', '.join(sorted(tensors)) or 'none'}, where its config.json means "
@@ -120,10 +121,13 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
 
     Raises:
         CheckpointError: a layer that is missing, or whose shape does not fit the one before.
+        UnsupportedModelError: an architecture or activation that has no head here.
     """
     module = architecture(checkpoint.config)
+    if not hasattr(module, "HEAD"):
+        raise UnsupportedModelError(f"Rerankers of model_type {checkpoint.config['model_type']!r} are not supported.")
     folder = checkpoint.transformer
-    tensors = {_stripped(tensor.name, module): tensor for tensor in read_headers(folder)[0]}
+    tensors = _head_tensors(checkpoint)
     head: list[tuple[Module, dict[str, mx.array]]] = []
     dimension = module.Config.from_dict(checkpoint.config).hidden_size
     if checkpoint.config.get("classifier_activation", "gelu") != "gelu":
@@ -147,35 +151,54 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
     return head
 
 
+def has_head(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is a sequence classifier, by its tensors."""
+    head, tensors = getattr(architecture(checkpoint.config), "HEAD", ()), _head_tensors(checkpoint)
+    return bool(head) and all(f"{layer}.weight" in tensors for layer, _ in head)
+
+
+def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.array]:
+    """The tensors of a sequence classifier's head, to be saved as `dtype`, or as they are; none where there is none."""
+    if not has_head(checkpoint):
+        return {}
+    tensors = _head_tensors(checkpoint)
+    loaded = {path: _load(path) for path in {tensor.file for tensor in tensors.values()}}
+    arrays = {name: loaded[tensor.file][tensor.name] for name, tensor in tensors.items()}
+    return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
+
+
+def _head_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    module = architecture(checkpoint.config)
+    layers = tuple(f"{layer}." for layer, _ in getattr(module, "HEAD", ()))
+    named = ((_stripped(tensor.name, module), tensor) for tensor in read_headers(checkpoint.transformer))
+    return {name: tensor for name, tensor in named if name.startswith(layers)}
+
+
 def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
     """Quantize the encoder's linear layers and word embeddings in place, wherever group_size divides their rows."""
 
     def wanted(path: str, module: nn.Module) -> bool:
-        if path.endswith("word_embeddings") or isinstance(module, nn.Linear):
+        if path.endswith(("word_embeddings", "embed_tokens")) or isinstance(module, nn.Linear):
             return bool(module.weight.shape[-1] % group_size == 0)
         return False
 
     nn.quantize(encoder, group_size=group_size, bits=bits, class_predicate=wanted)
 
 
-def save_encoder(encoder: nn.Module, folder: Path) -> None:
-    """Write the encoder's parameters, under this package's names, as `folder`/model.safetensors."""
-    mx.save_safetensors(str(folder / FILE), dict(tree_flatten(encoder.parameters())), metadata=MLX_FORMAT)
+def save_encoder(encoder: nn.Module, folder: Path, head: Mapping[str, mx.array] = MappingProxyType({})) -> None:
+    """Write the encoder's parameters, under this package's names, and a head's, as `folder`/model.safetensors."""
+    tensors = dict(tree_flatten(encoder.parameters())) | dict(head)
+    mx.save_safetensors(str(folder / FILE), tensors, metadata=MLX_FORMAT)
 
 
-def read_headers(folder: Path) -> tuple[list[Tensor], bool]:
-    """The tensors of a folder's safetensors files, checked against the files' sizes; and whether names are MLX's."""
-    tensors: list[Tensor] = []
-    mlx_flags = set()
-    for path in files(folder):
-        found, metadata = _read_header(path)
-        tensors += found
-        mlx_flags.add(metadata.get("format") == MLX_FORMAT["format"])
+def read_headers(folder: Path) -> list[Tensor]:
+    """The tensors of a folder's safetensors files, checked against the files' sizes."""
+    tensors = [tensor for path in files(folder) for tensor in _read_header(path)]
     names = [tensor.name for tensor in tensors]
     if len(set(names)) != len(names):
         twice = next(tensor for tensor in tensors if names.count(tensor.name) > 1)
         raise CheckpointError(f"{twice} is in another file of the checkpoint too.")
-    return tensors, mlx_flags == {True}
+    return tensors
 
 
 def files(folder: Path) -> list[Path]:
@@ -205,7 +228,7 @@ def _load(path: Path) -> dict[str, mx.array]:
     return dict(loaded)
 
 
-def _read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
+def _read_header(path: Path) -> list[Tensor]:
     """Parse and check one safetensors header: an 8-byte length, JSON, then data that the offsets must tile."""
     broken = f"{path} is not a sound safetensors file"
     size = path.stat().st_size
@@ -249,7 +272,7 @@ def _read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
     spans.sort()
     if any(begin != before for (begin, _), (_, before) in zip(spans, [(0, 0), *spans], strict=False)):
         raise CheckpointError(f"{broken}: its tensors overlap or leave gaps; download it again.")
-    return tensors, metadata
+    return tensors
 
 
 def _stripped(name: str, module: ModuleType) -> str:

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """Time the CUDA kernels, forward passes and encode beside MLX's own ops and PyTorch, all in one run on one GPU.
 
-    python scripts/bench_gpu.py [--documents 50000] [--no-compile] [--json FILE]
+    python scripts/bench_gpu.py [--documents 50000] [--sides forward "torch eager" ...] [--json FILE]
 
 Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout. Models have
 random weights in float16 and texts have random words, so nothing is downloaded. Each side runs in a process of its
-own, one after the other. Every figure is the median of several runs after two that do not count; kernels are timed
-over many in one evaluation, forward passes from token ids on the host to vectors on the host.
+own, one after the other. Every figure is the median of several runs after two or more that do not count; kernels are
+timed over many in one evaluation, forward passes from token ids on the host to vectors on the host. All sides take
+some ten minutes, most of it the kernels', whose peers MLX compiles, and torch.compile's.
 """
 
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -51,7 +51,10 @@ Figures = dict[str, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=50000)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes")
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -63,10 +66,9 @@ def main() -> None:
         work = Path(folder)
         make_models(work)
         figures = {}
-        for side in SIDES:
-            if side != "torch.compile" or not options.no_compile:
-                figures[side] = run_side(side, work, sys.argv[1:])
-                show(side, figures[side])
+        for side in options.sides:
+            figures[side] = run_side(side, work, sys.argv[1:])
+            show(side, figures[side])
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
 
@@ -77,8 +79,6 @@ def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
         "PYTHONPATH": str(ROOT),
         "MLX_EMBED_KERNELS": "reference" if "reference" in side else "",
     }
-    if side.startswith("launches"):
-        environment["MLX_SAVE_CUDA_GRAPHS_DOT_FILE"] = str(work / side.replace(" ", "-"))
     command = [sys.executable, __file__, *arguments, "--side", side, "--work", str(work)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -94,13 +94,14 @@ def show(side: str, figures: Figures) -> None:
 
 
 def median(run: Callable[[], Any], rounds: int = 7) -> float:
-    """Seconds of one run, the median of `rounds` after two."""
+    """Seconds of one run, the median of `rounds` after a quarter as many, and at least two, that do not count."""
+    warm_up = max(2, rounds // 4)
     seconds = []
-    for _ in range(rounds + 2):
+    for _ in range(warm_up + rounds):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
+    return statistics.median(seconds[warm_up:])
 
 
 def make_models(work: Path) -> None:
@@ -160,6 +161,10 @@ def tokens(count: int, length: int) -> np.ndarray:
     return np.random.default_rng(0).integers(5, VOCABULARY, size=(count, length)).astype(np.int32)
 
 
+def forwards(options: argparse.Namespace) -> list[tuple[str, int, int]]:
+    return [forward for forward in FORWARDS if forward[0] in options.models]
+
+
 def flops(name: str, count: int, length: int) -> float:
     """Of the matrix products alone."""
     layers, hidden, _, intermediate = MODELS[name]
@@ -183,7 +188,7 @@ def copy_side(work: Path, options: argparse.Namespace) -> Figures:
 def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
     import mlx.core as mx
 
-    from custom_kernels import attention, gelu, layer_norm
+    from custom_kernels import activate, attention, gelu, layer_norm
 
     def random(*shape: int) -> mx.array:
         return mx.random.normal(shape).astype(mx.float16)
@@ -249,50 +254,47 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
     mx.eval(x)
     fused = mx.compile(gelu)
     figures["GELU [131072, 1536] compiled by MLX, GB/s"] = x.nbytes * 2 / chain(x, fused, 10) / 1e3
+    kernel = partial(activate, act="gelu", backend="cuda")
+    figures["GELU [131072, 1536] kernel, GB/s"] = x.nbytes * 2 / chain(x, kernel, 10) / 1e3
     return figures
 
 
 def forward_side(work: Path, options: argparse.Namespace) -> Figures:
+    from custom_kernels.transfer import to_host
     from mlx_embed import EmbeddingModel
     from mlx_embed.batching import Batch
 
     kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
     figures: Figures = {}
-    for name, count, length in FORWARDS:
+    for name, count, length in forwards(options):
         model = EmbeddingModel.from_pretrained(work / name, layer_norm=kind)
         ids = tokens(count, length)
         starts = (np.arange(count + 1) * length).astype(np.int32)
         batch = Batch(np.arange(count, dtype=np.int32), ids.reshape(-1), starts, length)
 
         def run(model: Any = model, batch: Batch = batch) -> Any:
-            return model.start(lambda: np.array(model.forward(batch)))()
+            return model.start(lambda: to_host(model.forward(batch))())()
 
-        seconds = median(run, 15)
+        seconds = median(run, 30)
         figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
         figures[f"{name} {count} x {length}, TFLOP/s"] = flops(name, count, length) / seconds / 1e12
     return figures
 
 
 def launches_side(work: Path, options: argparse.Namespace) -> Figures:
-    """Nodes of the CUDA graphs of one forward pass, the warm-up's taken off."""
-    from mlx_embed import EmbeddingModel
-    from mlx_embed.batching import Batch
+    """Kernel launches of one forward pass, from the CUDA graphs that MLX writes out."""
+    import mlx.core as mx
 
-    kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
-    prefix = os.environ["MLX_SAVE_CUDA_GRAPHS_DOT_FILE"]
-    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6", layer_norm=kind)
-    batch = Batch(
-        np.arange(32, dtype=np.int32), tokens(32, 128).reshape(-1), (np.arange(33) * 128).astype(np.int32), 128
-    )
+    from mlx_embed.launches import count_launches
 
-    def nodes() -> int:
-        files = Path(prefix).parent.glob(Path(prefix).name + "_*.dot")
-        return sum(len(re.findall(r'^\s*"graph_\d+_node_\d+"\s*\[', f.read_text(), re.MULTILINE)) for f in files)
-
-    for _ in range(3):
-        before = nodes()
-        model.start(lambda: np.array(model.forward(batch)))()
-    return {"MiniLM-L6 32 x 128, launches": nodes() - before, "of these a layer, about": (nodes() - before) / 6}
+    figures: Figures = {}
+    for count, length in ((1, 16), (32, 128)):
+        texts = [" ".join(f"w{i}" for i in row[2:]) for row in tokens(count, length) % (VOCABULARY - 5)]
+        for name, kernels in (("", True), (", MLX's own ops", False)):
+            launches = count_launches(work / "MiniLM-L6", mx.float16, texts, kernels=kernels).total()
+            figures[f"MiniLM-L6 {count} x {length}{name}, launches"] = launches
+            figures[f"MiniLM-L6 {count} x {length}{name}, launches a layer, about"] = launches / 6
+    return figures
 
 
 def texts_side(work: Path, options: argparse.Namespace) -> Figures:
@@ -322,7 +324,7 @@ def torch_side(work: Path, options: argparse.Namespace) -> Figures:
 
     compiled = options.side == "torch.compile"
     figures: Figures = {}
-    for name, count, length in FORWARDS:
+    for name, count, length in forwards(options):
         encoder = AutoModel.from_pretrained(work / name, dtype=torch.float16, attn_implementation="sdpa").cuda().eval()
         model: Any = torch.compile(encoder) if compiled else encoder
         ids = torch.from_numpy(tokens(count, length).astype(np.int64))
@@ -332,7 +334,7 @@ def torch_side(work: Path, options: argparse.Namespace) -> Figures:
             hidden = model(input_ids=ids.cuda()).last_hidden_state
             return torch.nn.functional.normalize(hidden.float().mean(dim=1)).cpu()
 
-        seconds = median(run, 15)
+        seconds = median(run, 30)
         figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
         figures[f"{name} {count} x {length}, TFLOP/s"] = flops(name, count, length) / seconds / 1e12
     return figures
@@ -359,7 +361,6 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "forward": forward_side,
     "forward reference": forward_side,
     "launches": launches_side,
-    "launches reference": launches_side,
     "texts": texts_side,
     "texts reference": texts_side,
     "tokenizer": tokenizer_side,

@@ -7,7 +7,7 @@ One call of `encode` on a generator of random texts of 1 to 300 words, half of t
 10,000 texts read: the process's memory without the vectors that `encode` will return, MLX's peak and cached memory, and
 how many graphs were compiled. Exits with 1 where, over the last third of the texts, memory of the process or MLX's peak
 grows by more than 32 MiB, where more than 10 graphs are compiled in it, or where there are ever more graphs than
-`batching.shapes` states.
+`batching.shapes` (of decoders: `block_shapes`) states.
 """
 
 import argparse
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 import mlx.core as mx  # noqa: E402
 
 from mlx_embed import EmbeddingModel  # noqa: E402
-from mlx_embed.batching import shapes  # noqa: E402
+from mlx_embed.batching import block_shapes, shapes  # noqa: E402
 
 MIB = 2**20
 MARGIN = 32  # MiB
@@ -48,7 +48,8 @@ def main() -> None:
         parser.error(f"--texts needs at least {3 * STEP}, to have a last third to look at.")
 
     model = EmbeddingModel.from_pretrained(options.model, device=options.device, compile=options.compile or None)
-    stated = len(shapes(model.budget(options.batch_tokens), model.max_seq_length)) if model.compiled else 0
+    known = block_shapes if model.decodes else shapes
+    stated = len(known(model.budget(options.batch_tokens), model.max_seq_length)) if model.compiled else 0
     how = f"at most {stated} graphs" if model.compiled else "native kernels" if model.native else "not compiled"
     print(f"{model}, {how}\n")
     graphs = count_graphs(model)

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_embed import CheckpointError, CrossEncoder, UnsupportedModelError
+from mlx_embed import CheckpointError, CrossEncoder, MLXEmbedError, UnsupportedModelError, cli, convert, weights
 from tests.conftest import DATA
 from tests.test_encoders import complete, edit, read
 from tests.test_modules import damage
@@ -30,6 +30,8 @@ MODELS = {
     "bert": ("bert.", "Bert", ("bert.pooler.dense", "classifier")),
     "roberta": ("roberta.", "Roberta", ("classifier.dense", "classifier.out_proj")),
     "xlm-roberta": ("roberta.", "XLMRoberta", ("classifier.dense", "classifier.out_proj")),
+    "camembert": ("roberta.", "Camembert", ("classifier.dense", "classifier.out_proj")),
+    "mpnet": ("mpnet.", "MPNet", ("classifier.dense", "classifier.out_proj")),
     "distilbert": ("distilbert.", "DistilBert", ("pre_classifier", "classifier")),
     "modernbert": ("model.", "ModernBert", ("head.dense", "classifier")),
     "nomic_bert": ("nomic_bert.", "NomicBert", ("nomic_bert.pooler.dense", "classifier")),
@@ -41,11 +43,11 @@ CASES = [*((name, 1) for name in MODELS), ("bert", 3), ("modernbert", 2)]
 def make(name: str, labels: int, folder: Path, **config: Any) -> Path:
     """A tiny encoder of tests/data with a random head."""
     prefix, kind, (first, last) = MODELS[name]
-    if name == "bert":
+    if name in ("bert", "mpnet"):
         for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(DATA / "tiny-bert" / file, folder)
+            shutil.copy(DATA / f"tiny-{name}" / file, folder)
     else:
-        complete("roberta" if name == "xlm-roberta" else name, folder)
+        complete("roberta" if name in ("xlm-roberta", "camembert") else name, folder)
     if name in ("bert", "nomic_bert"):
         damage(folder, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
     rng = np.random.default_rng(3)
@@ -117,6 +119,99 @@ def test_live_activation(config: dict[str, Any], tmp_path: Path) -> None:
     assert np.abs(model.predict(PAIRS) - expected).max() <= 5 * TOLERANCE * np.abs(expected).max()
     logits = model.predict(PAIRS, activation="Identity")
     assert np.allclose(model.predict(PAIRS, activation="Sigmoid"), 1 / (1 + np.exp(-logits)), atol=1e-6)
+
+
+def test_live_activation_as_sentence_transformers_6_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    reference = oracle(make("bert", 1, tmp_path / "a"))
+    import torch
+
+    reference.activation_fn = torch.nn.Tanh()
+    reference.save(str(tmp_path / "b"), create_model_card=False)
+    model = load(tmp_path / "b")
+    assert model.activation == "Tanh"
+    assert np.abs(model.predict(PAIRS) - oracle(tmp_path / "b").predict(PAIRS)).max() <= TOLERANCE
+
+
+def test_activation_in_the_file_of_sentence_transformers(tmp_path: Path) -> None:
+    make("bert", 1, tmp_path, sbert_ce_default_activation_function="torch.nn.modules.activation.Tanh")
+    assert load(tmp_path).activation == "Tanh"
+    path = tmp_path / "config_sentence_transformers.json"
+    path.write_text('{"activation_fn": "torch.nn.modules.linear.Identity"}')
+    assert load(tmp_path).activation == "Identity"
+    path.write_text('{"prompts": {}}')
+    assert load(tmp_path).activation == "Tanh"
+
+
+@pytest.mark.parametrize(("name", "labels"), CASES)
+def test_conversion_keeps_the_scores(name: str, labels: int, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    source = make(name, labels, tmp_path / "a")
+    expected = load(source).predict(PAIRS)
+    report = convert(source, tmp_path / "b")
+    assert report.logit_difference == 0
+    assert np.array_equal(load(tmp_path / "b").predict(PAIRS), expected)
+    # Once more, from a file that has this package's names.
+    convert(tmp_path / "b", tmp_path / "c")
+    assert np.array_equal(load(tmp_path / "c").predict(PAIRS), expected)
+    assert (tmp_path / "b/model.safetensors").read_bytes() == (tmp_path / "c/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"dtype": "float16"}, 0.01),
+        ({"dtype": "bfloat16"}, 0.05),
+        ({"quantize": 8, "group_size": 32}, 0.1),
+        ({"quantize": 4, "group_size": 32, "dtype": "float16"}, 1.0),
+    ],
+)
+def test_conversion_to_fewer_bits(options: dict[str, Any], tolerance: float, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    source = make("mpnet", 1, tmp_path / "a")
+    expected = load(source).predict(PAIRS, activation="Identity")
+    report = convert(source, tmp_path / "b", **options)
+    assert report.logit_difference is not None
+    largest = np.abs(expected).max()
+    assert 0 < report.logit_difference <= tolerance * largest
+    found = load(tmp_path / "b").predict(PAIRS, activation="Identity")
+    assert 0 < np.abs(found - expected).max() <= tolerance * largest
+    stored = {str(x.dtype) for x in mx.load(str(tmp_path / "b/model.safetensors")).values()}
+    assert ("mlx.core.uint32" in stored) == ("quantize" in options)
+    assert (f"mlx.core.{options.get('dtype', 'float32')}") in stored
+
+
+def test_conversion_of_what_is_no_reranker(tmp_path: Path) -> None:
+    assert convert(DATA / "tiny-bert", tmp_path / "a").logit_difference is None
+
+
+def test_a_conversion_with_other_scores_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    source = make("bert", 1, tmp_path / "a")
+    arrays = weights.head_arrays
+    broken = lambda *given: {name: array * 2 for name, array in arrays(*given).items()}  # noqa: E731
+    monkeypatch.setattr(weights, "head_arrays", broken)
+    with pytest.raises(
+        MLXEmbedError, match=r"scores differ from the source's \(logits by up to .*; nothing was written"
+    ):
+        convert(source, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_reranker_is_not_evaluated_on_retrieval(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "data").mkdir()
+    for file in ("docs.jsonl", "queries.jsonl"):
+        (tmp_path / "data" / file).write_text('{"id": 1, "text": "the wing"}')
+    with pytest.raises(ValueError, match="is a reranker; evaluate measures what embedding models find"):
+        convert(make("bert", 1, tmp_path / "a"), tmp_path / "b", evaluate=tmp_path / "data")
+
+
+def test_the_command_on_a_reranker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    source = make("bert", 1, tmp_path / "a")
+    assert cli.main(["convert", str(source), str(tmp_path / "b"), "--dtype", "float16"]) == 0
+    assert "largest difference of a logit from the original's, over sample pairs: 0.0" in capsys.readouterr().out
 
 
 def test_live_rank(tmp_path: Path) -> None:

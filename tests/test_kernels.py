@@ -1,7 +1,9 @@
 """Packed attention, the embedding layer and mean pooling against float64, on every back end that this machine has."""
 
+import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +13,20 @@ import pytest
 
 import custom_kernels.cuda
 import custom_kernels.metal
-from custom_kernels import attention, backends, embedding_norm, layer_norm, mean_pool, use_kernels
+from custom_kernels import (
+    activate,
+    attention,
+    backends,
+    embedding_norm,
+    layer_norm,
+    mean_pool,
+    rope,
+    transfer,
+    use_kernels,
+)
+from custom_kernels.activation import ACTIVATIONS
+from custom_kernels.encoder import LayerWeights, reference_short_encoder, short_encoder
+from custom_kernels.packed import position_ids
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 # A few units in the last place of values around 1 to 4: weights and result are rounded once each.
@@ -352,11 +367,148 @@ def test_bad_pool_input(change: dict[str, Any], message: str) -> None:
 # so that this runs anywhere.
 
 
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("backend", present("position_ids"))
+def test_position_ids(backend: str, batch: str) -> None:
+    found = position_ids(starts(BATCHES[batch]), sum(BATCHES[batch]), backend=backend)
+    assert found.dtype == mx.int32
+    assert found.tolist() == [p for n in BATCHES[batch] for p in range(n)]
+
+
+@pytest.mark.parametrize("gate", [None, "first", "second"])
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [(1, 2), (37, 1536), (1000, 70), (5, 4100)])
+@pytest.mark.parametrize("backend", present("activate"))
+def test_activate(backend: str, rows: int, width: int, dtype: str, act: str, gate: str | None) -> None:
+    x = random(rows, width, dtype=dtype, scale=4)
+    values = exact(x)
+    first, second = np.split(values, 2, axis=1) if gate else (values, values)
+    active, other = (second, first) if gate == "second" else (first, second if gate else 1.0)
+    if act == "gelu":
+        expected = active * 0.5 * np.vectorize(math.erfc)(-active / math.sqrt(2))
+    elif act == "gelu_tanh":
+        expected = active * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (active + 0.044715 * active**3)))
+    else:
+        expected = np.maximum(active, 0) if act == "relu" else active / (1 + np.exp(-active))
+    found = activate(x, act, gate, backend=backend)
+    assert found.dtype == DTYPES[dtype]
+    # MLX's ops round each step.
+    assert error(found, expected * other) <= TOLERANCE[dtype] * (1 if backend == "cuda" else 8)
+
+
+@pytest.mark.parametrize("backend", present("activate"))
+def test_activate_of_a_slice(backend: str) -> None:
+    x = random(7 * 48 + 1, dtype="float16")[1:].reshape(7, 48)
+    assert error(activate(x, "relu", backend=backend), np.maximum(exact(x), 0)) == 0
+
+
+def test_activate_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="swish"):
+        activate(mx.zeros((2, 4)), "swish")
+    with pytest.raises(ValueError, match="even N"):
+        activate(mx.zeros((2, 5)), "silu", "first")
+    with pytest.raises(TypeError, match="int32"):
+        activate(mx.zeros((2, 4), dtype=mx.int32), "silu")
+
+
+def exact_layers(
+    x: mx.array,
+    lengths: list[int],
+    layers: list[LayerWeights],
+    heads: int,
+    scale: float,
+    eps: float,
+    act: str,
+    bias: mx.array | None,
+) -> np.ndarray:
+    def normed(y: np.ndarray, weight: mx.array, offset: mx.array) -> np.ndarray:
+        y = y - y.mean(axis=1, keepdims=True)
+        return y / np.sqrt((y**2).mean(axis=1, keepdims=True) + eps) * exact(weight) + exact(offset)
+
+    def rounded(y: np.ndarray) -> mx.array:
+        return mx.array(y.astype(np.float32))
+
+    y = exact(x)
+    for w in layers:
+        qkv = y @ exact(w.qkv_weight).T + exact(w.qkv_bias)
+        attended = exact_attention(rounded(qkv), lengths, heads, scale, bias)
+        y = normed(
+            y + attended @ exact(w.out_weight).T + exact(w.out_bias), w.attention_norm_weight, w.attention_norm_bias
+        )
+        inner = exact(ACTIVATIONS[act](rounded(y @ exact(w.up_weight).T + exact(w.up_bias))))
+        y = normed(y + inner @ exact(w.down_weight).T + exact(w.down_bias), w.output_norm_weight, w.output_norm_bias)
+    return y
+
+
+def random_layer(hidden: int, inner: int, dtype: str) -> LayerWeights:
+    shapes = [(3 * hidden, hidden), (hidden, hidden), (hidden,), (inner, hidden), (hidden, inner), (hidden,)]
+    scales = [0.5 * shape[-1] ** -0.5 if len(shape) > 1 else 1.0 for shape in shapes]
+    pairs = [
+        (random(*shape, dtype=dtype, scale=s), random(shape[0], dtype=dtype))
+        for shape, s in zip(shapes, scales, strict=True)
+    ]
+    return LayerWeights(*(array for pair in pairs for array in pair))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "hidden", "heads", "inner", "act", "biased", "dtype"),
+    [
+        ([16], 384, 12, 1536, "gelu", None, "float16"),
+        ([1], 384, 12, 1536, "gelu", None, "float16"),
+        ([5, 0, 9, 1], 384, 12, 1536, "gelu", None, "bfloat16"),
+        ([33], 768, 12, 3072, "gelu", "float16", "float16"),
+        ([64, 3], 768, 12, 3072, "gelu_tanh", "float32", "float16"),
+        ([128], 384, 12, 1536, "relu", None, "float16"),
+        ([127], 1024, 16, 4096, "gelu", None, "float16"),
+        ([1] * 128, 32, 4, 64, "silu", None, "float16"),
+        ([200, 0, 1, 140], 384, 12, 1536, "gelu", None, "float16"),
+        ([150], 256, 4, 1024, "gelu", "float16", "bfloat16"),
+        ([500, 12], 256, 4, 1024, "gelu", None, "float16"),
+        ([40, 7], 256, 2, 96, "gelu", "bfloat16", "bfloat16"),
+    ],
+)
+def test_short_encoder(
+    lengths: list[int], hidden: int, heads: int, inner: int, act: str, biased: str | None, dtype: str
+) -> None:
+    layers = [random_layer(hidden, inner, dtype) for _ in range(3)]
+    x = random(sum(lengths), hidden, dtype=dtype)
+    bias = None if biased is None else random(heads, max(lengths) + 2, max(lengths) + 2, dtype=biased)
+    arguments = (layers, heads, (hidden // heads) ** -0.5, 1e-5, act, bias)
+    expected = exact_layers(x, lengths, *arguments)
+    # What is rounded between the steps adds up over the layers.
+    bound = 12 * TOLERANCE[dtype]
+    assert error(reference_short_encoder(x, starts(lengths), *arguments), expected) <= bound
+    if mx.cuda.is_available():
+        kernel = short_encoder(len(x), layers, heads, 1e-5, act, bias)
+        assert kernel is custom_kernels.cuda.short_encoder
+        for _ in range(3):
+            found = kernel(x, starts(lengths), *arguments)
+            assert found.dtype == DTYPES[dtype]
+            assert error(found, expected) <= bound
+
+
+def test_long_batches_and_float32_have_no_short_encoder() -> None:
+    half, full = random_layer(32, 64, "float16"), random_layer(32, 64, "float32")
+    assert short_encoder(4097, [half], 4, 1e-5, "gelu", None) is None
+    assert short_encoder(16, [full], 4, 1e-5, "gelu", None) is None
+
+
+@pytest.mark.parametrize("sizes", [[1], [7, 0, 3], [70000, 300]])
+def test_transfers_give_back_what_was_sent(sizes: list[int]) -> None:
+    for _ in range(9):  # more than there are blocks in flight
+        sent = [np.random.default_rng().integers(-(2**24), 2**24, size=n).astype(np.int32) for n in sizes]
+        waits = [transfer.to_host(array.astype(mx.float32)) for array in transfer.to_device(*sent)]
+        for array, wait in zip(sent, waits, strict=True):
+            np.testing.assert_array_equal(wait(), array)
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No verdict yet, and a machine that seems to have a GPU."""
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
+    monkeypatch.setattr(backends, "_chosen", {})
     monkeypatch.setattr(backends, "default_backend", lambda: "cuda")
     monkeypatch.delenv("MLX_EMBED_KERNELS", raising=False)
     yield
@@ -396,11 +548,12 @@ def use_often(compiled: bool) -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.usefixtures("unchecked")
 def test_a_right_kernel_is_checked_once_a_variant(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
-    def sample(width: int, eps: float, kinds: list[mx.Dtype]) -> Any:
-        return (random(5, width).astype(kinds[0]), mx.ones((width,)), None, eps, None), {}
+    def sample(variant: Any, load: None) -> Any:
+        return (random(5, variant.width).astype(variant.x), mx.ones((variant.width,)), None, variant.eps, None), {}
 
     # A kernel that ignores the weights is right where they are 1.
-    monkeypatch.setattr(import_module("custom_kernels.layer_norm"), "_sample", sample)
+    module = import_module("custom_kernels.layer_norm")
+    monkeypatch.setattr(module, "LAYER_NORM", replace(module.LAYER_NORM, sample=sample))
     calls = play(monkeypatch, normal)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -473,6 +626,7 @@ def test_a_broken_source_is_switched_off(monkeypatch: pytest.MonkeyPatch, source
 def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
+    monkeypatch.setattr(backends, "_chosen", {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x, w = random(6, 384, dtype=dtype), random(384, dtype=dtype)
@@ -480,3 +634,7 @@ def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, 
         embedding_norm([(x, mx.array([1, 2]))], w, w, 1e-12)
         mean_pool(x, starts([6]), 0, True)
         attention(x, starts([6]), 4, 0.2, max_seqlen=6)
+        activate(x, "gelu")
+        position_ids(starts([6]), 6)
+        rope(x, mx.zeros((6,), dtype=mx.int32), mx.ones((3, 16)), mx.ones((3, 16)), 4)
+        np.testing.assert_array_equal(transfer.to_host(mx.ones((3,)))(), np.ones(3))

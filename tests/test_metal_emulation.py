@@ -180,9 +180,34 @@ def test_mean_pool(lengths: list[int], width: int, dtype: mx.Dtype, skip: int, n
     check(found, expected, mx.float32, slack=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize(("total", "heads", "half"), [(1, 1, 4), (5, 3, 16), (19, 2, 32), (9, 12, 32)])
+def test_rope(total: int, heads: int, half: int, dtype: mx.Dtype) -> None:
+    qkv = normal((total, 6 * heads * half), dtype)
+    positions = np.random.default_rng().integers(40, size=total).astype(np.int32)
+    angles = np.random.default_rng().uniform(0, 6, size=(40, half)).astype(np.float32)
+    cos, sin = np.cos(angles), np.sin(angles)
+    with emulated_metal(total):
+        found = metal.rope(qkv, mx.array(positions), mx.array(cos), mx.array(sin), heads)
+    expected = float64(qkv).reshape(total, 3, heads, 2, half)
+    turn = (cos + 1j * sin)[positions][:, None, None].astype(np.complex128)
+    turned = (expected[:, :2, :, 0] + 1j * expected[:, :2, :, 1]) * turn
+    expected[:, :2, :, 0], expected[:, :2, :, 1] = turned.real, turned.imag
+    check(found, expected.reshape(qkv.shape), dtype)
+
+
 def test_sources_are_ascii() -> None:
-    for name in ("attention", "embedding_norm", "layer_norm", "mean_pool"):
+    for name in ("attention", "embedding_norm", "layer_norm", "mean_pool", "position_ids", "rope"):
         assert kernel_source("metal", name).isascii()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("lengths", [[1], [0, 0, 3], LENGTHS, [1] * 300])
+def test_position_ids(lengths: list[int], seed: int) -> None:
+    with emulated_metal(seed):
+        found = metal.position_ids(cumulative(lengths), sum(lengths))
+    assert found.dtype == mx.int32
+    assert found.tolist() == [p for n in lengths for p in range(n)]
 
 
 @pytest.mark.skipif(CLANG is None, reason="needs clang++")
@@ -198,8 +223,10 @@ def test_clang_takes_the_sources_as_they_are(dtype: mx.Dtype, lengths: list[int]
         metal.embedding_norm([(table, ids)] * 2, ones, ones, 1e-5)
         metal.layer_norm(x, ones, None, 1e-5, x)
         metal.mean_pool(x, cu_seqlens, 0, True)
-    assert len(sources) == 4
-    assert [refused(source) for source in sources] == [""] * 4
+        metal.position_ids(cu_seqlens, sum(lengths))
+        metal.rope(x, mx.zeros((sum(lengths),), dtype=mx.int32), mx.zeros((40, 4)), mx.zeros((40, 4)), 4)
+    assert len(sources) == 6
+    assert [refused(source) for source in sources] == [""] * 6
 
 
 @pytest.mark.skipif(CLANG is None, reason="needs clang++")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu, rope
+from tests.test_kernels import TOLERANCE, error, exact, present
 
 HEADS, HEAD_DIM, POSITIONS = 3, 8, 50
 
@@ -45,6 +46,33 @@ def test_rope(total: int, array: Callable) -> None:
     found = rope(array(qkv), array(positions), *map(array, tables()), HEADS)
     assert isinstance(found, type(array(qkv)))
     assert np.abs(np.array(found) - expected(qkv, positions)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("total", [0, 1, 7, 300])
+@pytest.mark.parametrize("backend", present("rope"))
+def test_rope_by_back_end(backend: str, total: int, dtype: mx.Dtype) -> None:
+    rng = np.random.default_rng()
+    qkv = mx.array(rng.normal(size=(total, 3 * HEADS * HEAD_DIM)).astype(np.float32)).astype(dtype)
+    positions = rng.integers(POSITIONS, size=total).astype(np.int32)
+    found = rope(qkv, mx.array(positions), *map(mx.array, tables()), HEADS, backend=backend)
+    assert found.dtype == dtype
+    assert error(found, expected(exact(qkv), positions)) <= TOLERANCE[str(dtype).removeprefix("mlx.core.")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"qkv": mx.zeros((3, 72), dtype=mx.int32)}, "qkv of float32"),
+        ({"positions": mx.zeros((3,))}, "int32 positions"),
+        ({"cos": mx.zeros((50, 4), dtype=mx.float16)}, "float32 tables"),
+    ],
+)
+def test_dtypes_that_do_not_fit(change: dict[str, mx.array], message: str) -> None:
+    arguments = {"qkv": mx.zeros((3, 72)), "positions": mx.zeros((3,), dtype=mx.int32)}
+    tables = {"cos": mx.zeros((50, 4)), "sin": mx.zeros((50, 4))}
+    with pytest.raises(TypeError, match=message):
+        rope(**(arguments | tables | change), num_heads=HEADS)
 
 
 def test_half_precision_is_rounded_once() -> None:

@@ -131,6 +131,19 @@ def test_no_texts() -> None:
     assert (found.ids, found.counts.shape, found.chunks.shape, found.weights.shape) == ([], (0,), (0,), (0,))
 
 
+def test_added_tokens_without_embeddings_are_forgotten(checkpoint: Path) -> None:
+    """Gemma's tokenizer has one for images, behind the last of its embeddings."""
+    tokens = json.loads((checkpoint / "tokenizer.json").read_text())["added_tokens"]
+    more = [tokens[0] | {"id": 118 + i, "content": name} for i, name in enumerate(("<x>", "<y>", "<image>"))]
+    found = edit(checkpoint, added_tokens=[*tokens, *more])
+    assert Tokenizer(found, 64)(["<y>"]).ids == [[2, 119, 3]]
+    assert 120 in tokenizers.Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode("a <image>").ids
+    texts = ["a <image> of the wing", "[SEP]", "<image>"]
+    assert Tokenizer(found, 64)(texts).ids == Tokenizer(read(), 64)(texts).ids
+    pairs = [(text, text) for text in texts]
+    assert PairTokenizer(found, 64)(pairs) == PairTokenizer(read(), 64)(pairs)
+
+
 def test_max_id() -> None:
     assert Tokenizer(read(), 64).max_id() == max(library("tiny-bert").get_vocab().values())
 
@@ -153,8 +166,9 @@ def test_a_broken_tokenizer(content: bytes, checkpoint: Path) -> None:
 
 def test_a_missing_tokenizer(checkpoint: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
-    (checkpoint / "vocab.txt").write_text("[PAD]")
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing; mlx_embed needs the checkpoint's fast"):
+    path = checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "BertTokenizer"}))
+    with pytest.raises(CheckpointError, match=r"has neither tokenizer\.json nor vocab\.txt"):
         EmbeddingModel.from_pretrained(checkpoint, device="cpu")
 
 

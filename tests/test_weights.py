@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
+from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError, convert
 
 TEXTS = ["the wing", "heat flow of a boundary layer", ""]
 QUERY = "encoder.layer.1.attention.self.query.weight"
@@ -94,6 +94,20 @@ LAYOUTS = {
 def test_layouts_that_give_the_same_vectors(layout: str, checkpoint: Path) -> None:
     expected = encode(checkpoint)
     assert np.array_equal(encode(change(checkpoint, LAYOUTS[layout])), expected)
+
+
+@pytest.mark.parametrize("given", ["mlx", "pt", None])
+def test_names_count_and_not_the_format_that_metadata_states(
+    given: str | None, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Hugging Face's names in a file that calls itself MLX's, and this package's in one that does not."""
+    expected = encode(checkpoint)
+    convert(checkpoint, tmp_path / "converted")
+    for folder in (checkpoint, tmp_path / "converted"):
+        tensors = read(folder)
+        metadata = {} if given is None else {"__metadata__": {"format": given}}
+        write(folder / "model.safetensors", tensors, metadata | header_of(tensors))
+        assert np.array_equal(encode(folder), expected)
 
 
 def shard(folder: Path) -> dict[str, str]:

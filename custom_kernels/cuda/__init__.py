@@ -4,14 +4,18 @@ NotImplementedError says that there is no kernel for these shapes or dtypes. Wha
 compiled in; what changes from batch to batch is an argument.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
+from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.backends import kernel_source
-from custom_kernels.cuda.nvrtc import compile_cubin
+from custom_kernels.cuda.driver import multiprocessors
+from custom_kernels.cuda.nvrtc import cubin
+from custom_kernels.encoder import LayerWeights, short_capacity
 
 MAX_WIDTH = 8192
 MAX_HEAD_DIM = 256
@@ -21,6 +25,8 @@ ROWS = 4
 
 Lookup = tuple[mx.array, mx.array]
 Scalar = int | float
+Value = TypeVar("Value")
+Pairs = tuple[tuple[str, Value], ...]
 
 
 def layer_norm(
@@ -63,16 +69,112 @@ def attention(
         raise NotImplementedError(f"The CUDA attention kernels take heads up to {MAX_HEAD_DIM} wide, not {head_dim}.")
     # Blocks for the longest sequence in every place, or for the tokens there are: see attention.cu.
     blocks = min(n * -(-max_seqlen // queries), total // queries + n) * num_heads
-    return _launch(
-        _compiled(name, tuple(types.items()), tuple(constants.items())),
+    return launch(
+        name,
         # Without a bias the kernel still has the parameter, and never reads it.
         [qkv, cu_seqlens, qkv if bias is None else bias],
         [total, n, num_heads, 0 if bias is None else bias.shape[1], scale, window or 0],
-        blocks,
-        warps * 32,
+        (blocks, warps * 32),
         (total, width // 3),
         qkv.dtype,
-        name,
+        types,
+        constants,
+    )
+
+
+def short_encoder(
+    x: mx.array,
+    cu_seqlens: mx.array,
+    layers: Sequence[LayerWeights],
+    num_heads: int,
+    scale: float,
+    eps: float,
+    act: str,
+    bias: mx.array | None = None,
+) -> mx.array:
+    """One launch of `short_encoder.cu`."""
+    total, hidden = x.shape
+    inner = layers[0].up_weight.shape[0]
+    head_dim = hidden // num_heads
+    if hidden % 32 or inner % 32 or head_dim % 8 or head_dim > 128 or hidden > 2048:
+        raise NotImplementedError(f"There is no CUDA kernel for short batches of layers {hidden} and {inner} wide.")
+    types = {"T": x.dtype, "B": x.dtype if bias is None else bias.dtype}
+    constants = {
+        "H": hidden,
+        "HEADS": num_heads,
+        "INNER": inner,
+        "TOKENS": short_capacity(total),
+        "ACTIVATION": tuple(ACTIVATIONS).index(act),
+        "HAS_BIAS": bias is not None,
+        "BFLOAT": x.dtype == mx.bfloat16,
+        "LAYERS": len(layers),
+    }
+    places = range(len(LayerWeights._fields) * len(layers))
+    macros = {
+        "WEIGHTS": ", ".join(f"const T* w{i}" for i in places),
+        "FILL": " ".join(f"table[{i}] = w{i};" for i in places),
+    }
+    out, *_ = _launch(
+        "short_encoder",
+        [
+            x,
+            cu_seqlens,
+            # The barriers' state, of this launch's own: two may run side by side.
+            mx.zeros((64,), dtype=mx.int32, stream=mx.gpu),
+            # Without a bias the kernel still has the parameter, and never reads it.
+            x if bias is None else bias,
+            *(array for weights in layers for array in weights),
+        ],
+        [total, cu_seqlens.shape[0] - 1, 0 if bias is None else bias.shape[1], scale, eps],
+        (min(multiprocessors(), 128), 256),
+        [
+            ((total, hidden), x.dtype),
+            # What its steps hand on.
+            ((total, 3 * hidden), x.dtype),
+            ((total, hidden), x.dtype),
+            ((total, hidden), mx.float32),
+            ((total, hidden), x.dtype),
+            ((total, inner), x.dtype),
+        ],
+        types,
+        constants,
+        macros,
+    )
+    return out
+
+
+def activate(x: mx.array, act: str, gate: str | None = None) -> mx.array:
+    """One launch of `activate.cu`."""
+    rows, width = x.shape[0], x.shape[1] // (2 if gate else 1)
+    vector = next(v for v in (16 // x.dtype.size, 4, 2, 1) if width % v == 0)
+    constants = {
+        "WIDTH": width,
+        "VEC": vector,
+        "GATE": (None, "first", "second").index(gate),
+        "ACTIVATION": tuple(ACTIVATIONS).index(act),
+    }
+    grid = (-(-rows * width // (vector * 256)), 256)
+    return launch("activate", [x], [rows], grid, (rows, width), x.dtype, {"T": x.dtype}, constants)
+
+
+def position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
+    """One launch of `position_ids.cu`: a thread a token."""
+    n = cu_seqlens.shape[0] - 1
+    return launch("position_ids", [cu_seqlens], [total, n], (-(-total // 256), 256), (total,), mx.int32)
+
+
+def rope(qkv: mx.array, positions: mx.array, cos: mx.array, sin: mx.array, num_heads: int) -> mx.array:
+    """One launch of `rope.cu`: a thread for each pair of elements."""
+    total, half = qkv.shape[0], cos.shape[1]
+    return launch(
+        "rope",
+        [qkv, positions, cos, sin],
+        [total],
+        (-(-total * 3 * num_heads * half // 256), 256),
+        qkv.shape,
+        qkv.dtype,
+        {"T": qkv.dtype},
+        {"HEADS": num_heads, "HALF": half},
     )
 
 
@@ -86,15 +188,15 @@ def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, normalize: 
         raise NotImplementedError(f"The CUDA mean_pool kernel does not take rows {width} wide.")
     groups = max(16 // chunks, 1)
     constants = {"WIDTH": width, "VEC": vector, "GROUPS": groups, "NORMALIZE": normalize}
-    return _launch(
-        _compiled("mean_pool", (("T", hidden.dtype),), tuple(constants.items())),
+    return launch(
+        "mean_pool",
         [hidden, cu_seqlens],
         [skip],
-        n,
-        chunks * groups * 32,
+        (n, chunks * groups * 32),
         (n, width),
         mx.float32,
-        "mean_pool",
+        {"T": hidden.dtype},
+        constants,
     )
 
 
@@ -123,15 +225,15 @@ def _normalise(
         "NORM": weight is not None,
         "HAS_BIAS": bias is not None,
     }
-    return _launch(
-        _compiled("layer_norm", tuple(types.items()), tuple(constants.items())),
+    return launch(
+        "layer_norm",
         [*inputs, *[first] * (3 - count), *ids_or_any, weight_or_any, bias_or_any],
         [total, eps],
-        -(-total // rows),
-        rows * lanes,
+        (-(-total // rows), rows * lanes),
         (total, width),
         first.dtype,
-        "layer_norm",
+        types,
+        constants,
     )
 
 
@@ -156,24 +258,39 @@ def _vector(x: mx.array, lanes: int) -> int:
     return next((v for v in dividing if width % (v * lanes) == 0), dividing[0] if dividing else 1)
 
 
-def _launch(
-    compiled: bytes,
+def launch(
+    name: str,
     inputs: list[mx.array],
     scalars: list[Scalar],
-    blocks: int,
-    threads: int,
+    grid: tuple[int, int],
     shape: tuple[int, ...],
     dtype: mx.Dtype,
-    name: str,
+    types: Mapping[str, mx.Dtype] | None = None,
+    constants: Mapping[str, int] | None = None,
 ) -> mx.array:
+    """One launch of kernel `name` with (blocks, threads a block), lazy like every op: its output."""
+    return _launch(name, inputs, scalars, grid, [(shape, dtype)], types or {}, constants or {}, {})[0]
+
+
+def _launch(
+    name: str,
+    inputs: list[mx.array],
+    scalars: list[Scalar],
+    grid: tuple[int, int],
+    outputs: list[tuple[tuple[int, ...], mx.Dtype]],
+    types: Mapping[str, mx.Dtype],
+    constants: Mapping[str, int],
+    macros: Mapping[str, str],
+) -> list[mx.array]:
+    blocks, threads = grid
     if blocks * threads > MAX_THREADS:
         raise NotImplementedError(f"This batch is more than one launch of the CUDA kernel of {name} takes.")
     out: list[mx.array] = mx.fast.precompiled_cuda_kernel(
         name=name,
-        compiled_source=compiled,
+        compiled_source=_compiled(name, tuple(types.items()), tuple(constants.items()), tuple(macros.items())),
         inputs=inputs,
-        output_shapes=[shape],
-        output_dtypes=[dtype],
+        output_shapes=[shape for shape, _ in outputs],
+        output_dtypes=[dtype for _, dtype in outputs],
         # MLX refuses a float that float32 cannot hold exactly.
         scalars=[float(np.float32(x)) if isinstance(x, float) else x for x in scalars],
         grid=(blocks * threads, 1, 1),
@@ -181,18 +298,19 @@ def _launch(
         ensure_row_contiguous=True,
         stream=mx.gpu,
     )
-    return out[0]
+    return out
 
 
 @cache
-def _compiled(name: str, types: tuple[tuple[str, mx.Dtype], ...], constants: tuple[tuple[str, int], ...]) -> bytes:
-    """Kernel `name` for these types and constants, as machine code for this GPU."""
-    return compile_cubin(source(name, types, constants), str(mx.device_info(mx.gpu)["architecture"]))
+def _compiled(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: Pairs[str] = ()) -> bytes:
+    """Kernel `name` for these types, constants and macros, as machine code for this GPU."""
+    return cubin(source(name, types, constants, macros), str(mx.device_info(mx.gpu)["architecture"]))
 
 
-def source(name: str, types: tuple[tuple[str, mx.Dtype], ...], constants: tuple[tuple[str, int], ...]) -> str:
+def source(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: Pairs[str] = ()) -> str:
     """The whole source of kernel `name`: the float types, what is compiled in, and `<name>.cu`."""
     spelled = {mx.float32: "float", mx.float16: "float16", mx.bfloat16: "bfloat16"}
     lines = [f"using {alias} = {spelled[dtype]};" for alias, dtype in types]
     lines += [f"constexpr {type(value).__name__} {alias} = {str(value).lower()};" for alias, value in constants]
+    lines += [f"#define {alias} {value}" for alias, value in macros]
     return "\n".join([kernel_source("cuda", "floats"), *lines, kernel_source("cuda", name)])

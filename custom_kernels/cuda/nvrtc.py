@@ -1,16 +1,49 @@
 """CUDA C++ to machine code by NVRTC, which MLX's CUDA build has loaded already.
 
 MLX would compile a kernel's source itself (`mx.fast.cuda_kernel`), but puts headers before it that take NVRTC some
-two seconds, for every kernel in every process. Without them it takes a tenth of that.
+two seconds, for every kernel in every process. Without them it takes a tenth of that, and once a machine.
 """
 
+import contextlib
 import ctypes
+import hashlib
+import importlib.metadata
+import os
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 
+def cubin(source: str, architecture: str) -> bytes:
+    """The cubin of `source` for "sm_80" or the like, kept in MLX's folder for such things, MLX_PTX_CACHE_DIR, if set.
+
+    Raises:
+        RuntimeError: what NVRTC dislikes, or that there is none.
+    """
+    folder = os.environ.get("MLX_PTX_CACHE_DIR")
+    if not folder:
+        return compile_cubin(source, architecture)
+    version = importlib.metadata.version("mlx")
+    key = hashlib.sha256("\0".join([source, architecture, version]).encode()).hexdigest()
+    path = Path(folder) / f"mlx-embed-{key}.cubin"
+    try:
+        checksum, compiled = path.read_bytes()[:32], path.read_bytes()[32:]
+        if hashlib.sha256(compiled).digest() == checksum:
+            return compiled
+    except OSError:
+        pass
+    compiled = compile_cubin(source, architecture)
+    with contextlib.suppress(OSError):  # a folder that cannot be written only costs the time to compile again
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(hashlib.sha256(compiled).digest() + compiled)
+        os.replace(name, path)
+    return compiled
+
+
 def compile_cubin(source: str, architecture: str) -> bytes:
-    """The cubin of `source` for "sm_80" or the like. RuntimeError says what NVRTC dislikes, or that there is none."""
+    """As `cubin`, from NVRTC."""
     nvrtc = _library()
     program = ctypes.c_void_p()
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode("ascii"), b"kernel.cu", 0, None, None))

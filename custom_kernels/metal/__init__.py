@@ -124,6 +124,35 @@ def attention(
     return out
 
 
+def position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
+    """One launch of `position_ids.metal`: a thread a token."""
+    (out,) = _kernel("position_ids", "cu_seqlens", "n")(
+        inputs=[cu_seqlens, mx.array([cu_seqlens.size - 1], dtype=mx.int32)],
+        grid=(total, 1, 1),
+        threadgroup=(min(total, 256), 1, 1),
+        output_shapes=[(total,)],
+        output_dtypes=[mx.int32],
+        stream=mx.gpu,
+    )
+    return out
+
+
+def rope(qkv: mx.array, positions: mx.array, cos: mx.array, sin: mx.array, num_heads: int) -> mx.array:
+    """One launch of `rope.metal`: a thread for each pair of elements."""
+    half = cos.shape[1]
+    pairs = 3 * num_heads * half
+    (out,) = _kernel("rope", "qkv", "positions", "cosines", "sines")(
+        inputs=[qkv, positions, cos, sin],
+        template=[("T", qkv.dtype), ("HEADS", num_heads), ("HALF", half)],
+        grid=(pairs, qkv.shape[0], 1),
+        threadgroup=(min(pairs, 256), 1, 1),
+        output_shapes=[qkv.shape],
+        output_dtypes=[qkv.dtype],
+        stream=mx.gpu,
+    )
+    return out
+
+
 def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, normalize: bool = False) -> mx.array:
     """One launch of `mean_pool.metal`: a threadgroup of 512 threads a sequence."""
     n, width = cu_seqlens.size - 1, hidden.shape[1]

@@ -1,13 +1,24 @@
-"""The encoders, one file each, named by Hugging Face model_type."""
+"""The architectures, one file each, named by Hugging Face model_type."""
 
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from mlx_embed.architectures import bert, distilbert, gte, modernbert, mpnet, nomic_bert, roberta
+from mlx_embed.architectures import (
+    bert,
+    distilbert,
+    gemma3_text,
+    gte,
+    mistral,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    qwen3,
+    roberta,
+)
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-ARCHITECTURES: dict[str, ModuleType] = {
+ENCODERS: dict[str, ModuleType] = {
     "bert": bert,
     "camembert": roberta,
     "distilbert": distilbert,
@@ -19,6 +30,13 @@ ARCHITECTURES: dict[str, ModuleType] = {
     "roberta": roberta,
     "xlm-roberta": roberta,
 }
+# Of MLX's ops alone, in mlx-lm's code: no kernel of this package runs them.
+DECODERS: dict[str, ModuleType] = {
+    "gemma3_text": gemma3_text,
+    "mistral": mistral,
+    "qwen3": qwen3,
+}
+ARCHITECTURES = ENCODERS | DECODERS
 
 
 def architecture(config: Mapping[str, Any]) -> ModuleType:

@@ -80,7 +80,7 @@ class Embeddings(nn.Module):
         lookups = [
             (self.word_embeddings, input_ids),
             (self.position_embeddings, self.positions(input_ids, cu_seqlens)),
-            (self.token_type_embeddings, input_ids * 0 if token_type_ids is None else token_type_ids),
+            (self.token_type_embeddings, ops.zeros_like(input_ids) if token_type_ids is None else token_type_ids),
         ]
         return ops.embedding_norm(lookups, self.norm)
 
@@ -137,6 +137,4 @@ class Model(nn.Module):
     ) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
-        for layer in self.layers:
-            x = layer(x, cu_seqlens, max_seqlen)
-        return x
+        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen)

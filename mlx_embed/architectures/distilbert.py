@@ -90,6 +90,4 @@ class Model(nn.Module):
     def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens)
-        for layer in self.layers:
-            x = layer(x, cu_seqlens, max_seqlen)
-        return x
+        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen)

@@ -94,9 +94,7 @@ class Model(nn.Module):
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens)
         bias = self.position_bias(max_seqlen, by_distance=isinstance(input_ids, np.ndarray))
-        for layer in self.layers:
-            x = layer(x, cu_seqlens, max_seqlen, bias)
-        return x
+        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias)
 
     def position_bias(self, length: int, *, by_distance: bool) -> Any:
         """What is added to the score of query i and key j, by j - i alone.

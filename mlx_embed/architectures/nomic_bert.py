@@ -112,7 +112,8 @@ class Embeddings(nn.Module):
         """[T] -> [T, hidden]; every token is of type 0 unless said otherwise."""
         lookups = [(self.word_embeddings, input_ids)]
         if self.token_type_embeddings is not None:
-            lookups.append((self.token_type_embeddings, input_ids * 0 if token_type_ids is None else token_type_ids))
+            types = ops.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            lookups.append((self.token_type_embeddings, types))
         return ops.embedding_norm(lookups, self.norm)
 
 

@@ -4,7 +4,7 @@ An encoder given `mlx.core` arrays builds a lazy graph of MLX's ops and this pac
 it computes at once, by the native CPU kernels, from weights that `pack` has laid out for them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 import custom_kernels
-from custom_kernels import cpu, gelu, gelu_tanh
-from custom_kernels.packed import position_ids, sequence_ids
+from custom_kernels import cpu
+from custom_kernels.activation import ACTIVATIONS, Gate
+from custom_kernels.encoder import MAX_SHORT, LayerWeights, short_encoder
+from custom_kernels.packed import position_ids, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.errors import UnsupportedModelError
 
@@ -30,6 +32,7 @@ __all__ = [
     "add_linear",
     "attention",
     "embedding_norm",
+    "encoder_layers",
     "feed_forward",
     "gated_feed_forward",
     "layer_norm",
@@ -39,16 +42,11 @@ __all__ = [
     "output_norm",
     "pack",
     "position_ids",
+    "zeros_like",
 ]
 
 # config.json's hidden_act to our name and its function on MLX arrays; the CPU kernels know the same names.
 _NAMES = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-_ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,8 @@ class _Norm:
 def activation(hidden_act: str) -> str:
     """The ops' name of what config.json calls `hidden_act`."""
     name = _NAMES.get(hidden_act, hidden_act)
-    if name not in _ACTIVATIONS:
-        known = sorted({*_ACTIVATIONS, *_NAMES})
+    if name not in ACTIVATIONS:
+        known = sorted({*ACTIVATIONS, *_NAMES})
         raise UnsupportedModelError(f'config.json has "hidden_act": {hidden_act!r}; mlx_embed has {", ".join(known)}.')
     return name
 
@@ -103,7 +101,7 @@ def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
     if isinstance(x, np.ndarray):
         return cpu.linear(x, layer.packed, act)
     y = layer(x)
-    return y if act is None else _ACTIVATIONS[act](y)
+    return y if act is None else custom_kernels.activate(y, act)
 
 
 def attention(
@@ -159,7 +157,7 @@ def add_linear(x: Array, layer: nn.Module, residual: Array) -> Any:
     return layer(x) + residual
 
 
-def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: str, norm: LayerNorm) -> Any:
+def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> Any:
     """norm(down(act(a) * b) + x): [T, hidden] -> [T, hidden].
 
     up(x) is [T, 2 F]; `gate`, "first" or "second", says which half of it is a.
@@ -171,7 +169,7 @@ def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate:
     return norm(_gated(x, up, down, act, gate), residual=x)
 
 
-def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: str) -> Any:
+def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> Any:
     """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
         normed = layer_norm(x, norm)
@@ -179,9 +177,8 @@ def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Modul
     return _gated(norm(x), up, down, act, gate) + x
 
 
-def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: str) -> mx.array:
-    first, second = mx.split(up(x), 2, axis=-1)
-    return down(_ACTIVATIONS[act](first) * second if gate == "first" else first * _ACTIVATIONS[act](second))
+def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+    return down(custom_kernels.activate(up(x), act, gate))
 
 
 def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Any:
@@ -198,6 +195,28 @@ def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: Layer
     return norm(down(linear(x, up, act)), residual=x)
 
 
+def encoder_layers(
+    layers: Sequence[nn.Module], x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None
+) -> Any:
+    """x [T, hidden] through post-norm layers (BERT's): in one launch, where a kernel takes a short batch."""
+    first = layers[0]
+    if not isinstance(x, np.ndarray) and first.attention_norm.backend is None and x.size <= MAX_SHORT:
+        parts = [
+            (layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm)
+            for layer in layers
+        ]
+        if not any("scales" in part for layer in parts for part in layer):
+            weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in parts]
+            heads, scale = first.attention.num_heads, first.attention.scale
+            eps, act = first.attention_norm.eps, first.activation
+            kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
+            if kernel:
+                return kernel(x, cu_seqlens, weights, heads, scale, eps, act, bias)
+    for layer in layers:
+        x = layer(x, cu_seqlens, max_seqlen, bias)
+    return x
+
+
 def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) -> Any:
     """RoBERTa's positions: real tokens count on from pad_token_id + 1, a literal pad token stays at pad_token_id."""
     xp: Any = np if isinstance(input_ids, np.ndarray) else mx
@@ -205,6 +224,11 @@ def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) 
     seen = xp.cumsum(real).astype(xp.int32)
     before = xp.concatenate([xp.zeros((1,), dtype=xp.int32), seen])[cu_seqlens]
     return (seen - before[sequence_ids(cu_seqlens, input_ids.shape[0])]) * real + pad_token_id
+
+
+def zeros_like(input_ids: Array) -> Any:
+    """A zero for each token: [T]."""
+    return np.zeros_like(input_ids) if isinstance(input_ids, np.ndarray) else zeros(input_ids.shape[0])
 
 
 def _table(module: nn.Module) -> npt.NDArray[np.float32]:

@@ -36,9 +36,10 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests import test_decoders as decoders
 from tests.test_cross_encoder import CASES, PAIRS
 from tests.test_cross_encoder import make as make_reranker
-from tests.test_encoders import complete, oracle
+from tests.test_encoders import complete, edit, oracle
 from tests.test_modules import PROMPT, STACKS, TEXTS, write
 from tests.test_quantization import vectors
 
@@ -164,6 +165,23 @@ def make_encoders() -> None:
     np.savez_compressed(HERE / "encoders.npz", texts=np.array(texts()), **golden)
 
 
+def make_decoders() -> None:
+    """Tiny decoders in half precision, and golden vectors; tests/test_decoders.py makes and completes them."""
+    golden = {}
+    for name in decoders.FAMILIES:
+        decoders.make(name, HERE / "decoders" / name)
+    for variant, (name, changes) in decoders.VARIANTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            model = decoders.oracle(edit(decoders.tiny(name, Path(folder)), **changes))
+            golden[variant] = model.encode(texts(), batch_size=4)
+            if variant == name:
+                golden[f"{name}: query"] = model.encode_query(texts(), batch_size=4)
+                golden[f"{name}: short"] = model.encode_document(
+                    texts(), batch_size=4, truncate_dim=12, normalize_embeddings=True
+                )
+    np.savez_compressed(HERE / "decoders.npz", texts=np.array(texts()), **golden)
+
+
 def make_cross_encoders() -> None:
     """Golden scores of rerankers; tests/test_cross_encoder.py puts heads on the encoders."""
     golden = {}
@@ -204,6 +222,7 @@ def main() -> None:
     buckets = model.encoder.relative_position_bucket(distances, num_buckets=32).numpy().astype(np.int32)
     make("tiny-mpnet", model, ["<s>", "</s>", "<pad>", "[UNK]", "<mask>"], buckets=buckets)
     make_encoders()
+    make_decoders()
     make_cross_encoders()
     make_modules()
     make_quantization()

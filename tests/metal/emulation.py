@@ -24,7 +24,8 @@ CLANG = shutil.which("clang++")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
-NAN = {mx.float32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
+# What an output holds where nothing is written; of an int32, an absurd number.
+NAN = {mx.float32: 0x7FC00000, mx.int32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
 
 
 class EmulationError(Exception):
@@ -119,9 +120,10 @@ def generated(kernel: Any, inputs: list[mx.array], call: dict[str, Any]) -> str:
 
 def in_cpp(source: str) -> str:
     """The generated source with checked pointers in place of address spaces, and a launch function after it."""
+    name = re.search(r"\[\[kernel\]\] void (\w+)\(", source).group(1)
     source, instantiation = re.fullmatch(
-        r"(.*\n)template \[\[host_name.*?decltype\((.*)\) .*;\n+", source, re.S
-    ).groups()
+        r"(.*?\n)(?:template \[\[host_name.*?decltype\((.*)\) .*;\n+)?", source, re.S
+    ).groups(name)
     source = re.sub(r"#include <metal_\w+>", "", source)
     spaces = {"device": "Device", "constant": "Constant", "threadgroup": "Threadgroup"}
     parameters = re.search(r"\[\[kernel\]\] void \w+\((.*?)\) \{", source, re.S).group(1)

@@ -1,0 +1,35 @@
+"""What MLX does not tell of the GPU, or give of its memory: a few calls of the CUDA driver."""
+
+import ctypes
+from functools import cache
+from typing import Any
+
+PORTABLE_AND_MAPPED = 3
+MULTIPROCESSOR_COUNT = 16
+
+
+@cache
+def multiprocessors() -> int:
+    """Multiprocessors of this thread's GPU."""
+    device, count = ctypes.c_int(), ctypes.c_int()
+    _check("cuCtxGetDevice", ctypes.byref(device))
+    _check("cuDeviceGetAttribute", ctypes.byref(count), MULTIPROCESSOR_COUNT, device)
+    return count.value
+
+
+def allocate_pinned(size: int) -> int:
+    """The address of `size` bytes of host memory that the GPU reaches too. They are never freed."""
+    address = ctypes.c_void_p()
+    _check("cuMemHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), PORTABLE_AND_MAPPED)
+    return int(address.value or 0)
+
+
+def _check(name: str, *arguments: Any) -> None:
+    status = getattr(_library(), name)(*arguments)
+    if status:
+        raise RuntimeError(f"CUDA's {name} gives error {status}.")
+
+
+@cache
+def _library() -> Any:
+    return ctypes.CDLL("libcuda.so.1")

@@ -1,0 +1,99 @@
+"""Between numpy and the GPU through pinned host memory.
+
+MLX puts what the host writes or reads into managed memory, whose pages then wander between host and device a fault at
+a time: for a batch of 65,536 tokens that costs more than a layer of MiniLM. Here a kernel copies from and to memory
+that both can reach, and MLX's arrays never leave the device.
+"""
+
+import ctypes
+import threading
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from custom_kernels.cuda import launch
+from custom_kernels.cuda.driver import allocate_pinned
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+THREADS = 256
+
+
+class Block:
+    """Pinned host memory of `capacity` 4-byte words."""
+
+    def __init__(self, capacity: int) -> None:
+        address = allocate_pinned(4 * capacity)
+        self.capacity = capacity
+        self.words: Int32 = np.ctypeslib.as_array((ctypes.c_int32 * capacity).from_address(address))
+        # Two ints of C, which is what MLX takes.
+        self.address = [ctypes.c_int32(address & 0xFFFFFFFF).value, ctypes.c_int32(address >> 32).value]
+
+
+class Pool:
+    """Blocks to use again. They are never freed: a few of the largest batch's size are all there ever are."""
+
+    def __init__(self) -> None:
+        self._free: list[Block] = []
+        self._lock = threading.Lock()
+
+    def take(self, words: int) -> Block:
+        """The smallest block for at least so many words."""
+        with self._lock:
+            fitting = [block for block in self._free if block.capacity >= words]
+            if fitting:
+                block = min(fitting, key=lambda block: block.capacity)
+                self._free.remove(block)
+                return block
+        return Block(max(1024, 1 << (words - 1).bit_length()))
+
+    def give(self, *blocks: Block) -> None:
+        """Take blocks back."""
+        with self._lock:
+            self._free += blocks
+
+
+_pool = Pool()
+# Blocks that the GPU has still to read: those of the arrays that the next `to_host` is computed from.
+_sent: list[Block] = []
+
+
+def to_device(*arrays: Int32) -> list[mx.array]:
+    """The arrays, int32 [N] each, on the device: one launch of `from_host.cu`.
+
+    They are for what the next `to_host` is given, and must have been used when it has answered.
+    """
+    count = sum(map(len, arrays))
+    block = _pool.take(count)
+    _sent.append(block)
+    fetched = launch("from_host", [], [*block.address, count], _grid(count), (count,), mx.int32)
+    out, start = [], 0
+    for array in arrays:
+        block.words[start : start + len(array)] = array
+        out.append(fetched[start : start + len(array)])
+        start += len(array)
+    return out
+
+
+def to_host(x: mx.array) -> Callable[[], Float32]:
+    """Begin to compute x, float32, and copy it to the host; what comes back waits for the numpy array."""
+    block = _pool.take(x.size)
+    done = launch("to_host", [x], [*block.address, x.size], _grid(x.size), (1,), mx.int32)
+    used = _sent[:]
+    _sent.clear()
+    mx.async_eval(done)  # type: ignore[no-untyped-call]
+
+    def wait() -> Float32:
+        mx.eval(done)
+        found = block.words[: x.size].view(np.float32).reshape(x.shape).copy()
+        _pool.give(block, *used)
+        return found
+
+    return wait
+
+
+def _grid(count: int) -> tuple[int, int]:
+    return -(-count // THREADS), THREADS

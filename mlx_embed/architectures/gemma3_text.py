@@ -1,0 +1,83 @@
+"""Gemma 3 (Gemma Team, 2025) as an embedder: EmbeddingGemma, whose tokens see what comes after them too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_embed.architectures import decoder
+from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
+from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.errors import UnsupportedModelError
+
+__all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True)
+class Config(decoder.Config):
+    """The part of config.json that shapes the decoder.
+
+    Of each `sliding_window_pattern` layers the last sees the whole text. The others see what is less than
+    `sliding_window` tokens away; before a token only, unless `use_bidirectional_attention`.
+    """
+
+    query_pre_attn_scalar: float = 256.0
+    rope_local_base_freq: float = 10_000.0
+    sliding_window: int = 4096
+    sliding_window_pattern: int = 6
+    use_bidirectional_attention: bool = False
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "Config":
+        """Check and read config.json."""
+        expect(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False, attn_logit_softcapping=None)
+        theta, scaling = rope(config, 1_000_000.0, kind=FULL)
+        local, local_scaling = rope(config, cls.rope_local_base_freq, kind=SLIDING, name="rope_local_base_freq")
+        if local_scaling is not None:
+            raise UnsupportedModelError(f"config.json scales RoPE in {SLIDING} layers, which mlx-lm does not.")
+        window = config.get("sliding_window", cls.sliding_window)
+        both = config.get("use_bidirectional_attention") or False
+        derived = {
+            "rope_theta": theta,
+            "rope_scaling": scaling,
+            "rope_local_base_freq": local,
+            "sliding_window_pattern": _pattern(config),
+            "use_bidirectional_attention": both,
+            # The window of config.json is as wide as both sides together.
+            "sliding_window": window // 2 + 1 if both is True and isinstance(window, int) else window,
+        }
+        return read(cls, config, derived)
+
+
+def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
+    """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
+
+    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
+        dtype = model.norm.weight.dtype
+        # mlx-lm's code scales by the root of hidden_size in bfloat16, transformers in the model's dtype.
+        root = mx.array(config.hidden_size**0.5)
+        scale = root.astype(dtype).astype(mx.float32) / root.astype(mx.bfloat16).astype(mx.float32)
+        embedded = (model.embed_tokens(block).astype(mx.float32) * scale).astype(dtype)
+        sight = Visibility(lengths, dtype, causal=not config.use_bidirectional_attention)
+        # mlx-lm looks at the first full layer's, be there one or not.
+        caches = max(config.num_hidden_layers, config.sliding_window_pattern)
+        return {"input_embeddings": embedded, "cache": [sight] * caches}
+
+    return decoder.decoder(config, "gemma3_text", "Gemma3Model", options)
+
+
+def _pattern(config: Mapping[str, Any]) -> Any:
+    """Which layers, counted from 1, see the whole text: each that this divides."""
+    types = config.get("layer_types")
+    if types is None:
+        return config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    if not isinstance(types, list) or len(types) != config.get("num_hidden_layers"):
+        raise UnsupportedModelError(f'config.json has "layer_types": {types!r}, which is not one for each layer.')
+    every = types.index(FULL) + 1 if FULL in types else len(types) + 1
+    if types != [SLIDING if (i + 1) % every else FULL for i in range(len(types))]:
+        raise UnsupportedModelError(f'config.json has "layer_types": {types!r}; mlx-lm has a regular pattern of them.')
+    return every

@@ -1,0 +1,49 @@
+"""Mistral (Jiang et al., 2023) as an embedder: e5-mistral."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_embed.architectures import decoder
+from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
+from mlx_embed.architectures.norm import LayerNormKind
+
+__all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+
+
+@dataclass(frozen=True)
+class Config(decoder.Config):
+    """The part of config.json that shapes the decoder; a token sees only those less than `sliding_window` away."""
+
+    sliding_window: int = 4096
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "Config":
+        """Check and read config.json."""
+        expect(config, hidden_act="silu")
+        theta, scaling = rope(config, 10_000.0)
+        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+        derived = {"rope_theta": theta, "rope_scaling": scaling}
+        if config.get("sliding_window", 0) is None:
+            derived["sliding_window"] = config.get("max_position_embeddings")
+        if config.get("num_key_value_heads") is None:
+            derived["num_key_value_heads"] = heads
+        if config.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+            derived["head_dim"] = hidden // heads
+        return read(cls, config, derived)
+
+
+def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
+    """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
+
+    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
+        if block.shape[1] <= config.sliding_window:
+            return {}
+        sight = Visibility(lengths, model.norm.weight.dtype, causal=True, window=config.sliding_window)
+        return {"cache": [sight] * config.num_hidden_layers}
+
+    # mlx-lm has Llama's code for it.
+    return decoder.decoder(config, "llama", "LlamaModel", options)

@@ -1,0 +1,34 @@
+"""Qwen3 (Yang et al., 2025) as an embedder: Qwen3-Embedding."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.nn as nn
+
+from mlx_embed.architectures import decoder
+from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, expect, read, rope
+from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.errors import UnsupportedModelError
+
+__all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+
+
+@dataclass(frozen=True)
+class Config(decoder.Config):
+    """The part of config.json that shapes the decoder."""
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "Config":
+        """Check and read config.json."""
+        expect(config, hidden_act="silu", attention_bias=False, use_sliding_window=False)
+        types = config.get("layer_types")
+        if types is not None and not (isinstance(types, list) and all(kind == "full_attention" for kind in types)):
+            raise UnsupportedModelError(f'config.json has "layer_types": {types!r}; mlx_embed has "full_attention".')
+        theta, scaling = rope(config, 10_000.0)
+        return read(cls, config, {"rope_theta": theta, "rope_scaling": scaling})
+
+
+def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
+    """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
+    return decoder.decoder(config, "qwen3", "Qwen3Model")

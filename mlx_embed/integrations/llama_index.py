@@ -1,0 +1,64 @@
+"""LlamaIndex's `BaseEmbedding`, by an `EmbeddingModel`."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlx_embed.hub import DEFAULT_MODEL
+from mlx_embed.model import EmbeddingModel
+
+try:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import Field, PrivateAttr
+except ImportError as error:
+    raise ImportError('This needs llama-index-core: pip install "mlx-embed[llama-index]"') from error
+
+
+class MLXEmbedding(BaseEmbedding):
+    """Queries and texts, each with the model's own prompt; the async methods run in a thread.
+
+    It is serialised as its `model_name` and `encode_options`, and then loads with the machine's own dtype and device.
+    """
+
+    # LlamaIndex's default of 10 texts would leave nothing to sort by length; this is the most that it allows.
+    embed_batch_size: int = Field(default=2048, gt=0, le=2048)
+    encode_options: dict[str, Any] = Field(default_factory=dict)
+    _model: EmbeddingModel = PrivateAttr()
+
+    def __init__(
+        self,
+        model_name: EmbeddingModel | str | Path = DEFAULT_MODEL,
+        *,
+        encode_options: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Take a model, or the name of one to load; `encode_options` go to `encode`, `fields` to `BaseEmbedding`."""
+        model = model_name if isinstance(model_name, EmbeddingModel) else EmbeddingModel.from_pretrained(model_name)
+        super().__init__(model_name=model.name, encode_options=dict(encode_options or {}), **fields)
+        self._model = model
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name that LlamaIndex serialises."""
+        return "MLXEmbedding"
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        vector: list[float] = self._model.encode_query(query, **self.encode_options).tolist()
+        return vector
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._model.encode_document(texts, **self.encode_options).tolist()
+        return vectors
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)

@@ -1,0 +1,206 @@
+"""How well a model finds documents: nDCG@10 on a folder of documents, queries and relevance judgements."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, log2
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mlx_embed.model import EmbeddingModel
+
+# Query id to the ids of the documents found for it, best first.
+Rankings: TypeAlias = Mapping[str, Sequence[str]]
+
+# Queries are scored so many at a time that a block of similarities has at most this many values.
+_BLOCK = 2**24
+# Cranfield's codes of relevance run from 1, a complete answer, to 4, minimum interest.
+_CRANFIELD_GAINS = {"1": 4.0, "2": 3.0, "3": 2.0, "4": 1.0}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, queries and what is known of their relevance.
+
+    Attributes:
+        documents: document id to text.
+        queries: query id to text.
+        gains: query id to document id to gain, 0 or more; empty where nothing was judged.
+    """
+
+    documents: Mapping[str, str]
+    queries: Mapping[str, str]
+    gains: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """What a conversion did to the order of the documents found for a folder's queries.
+
+    Attributes:
+        documents: how many there are.
+        queries: likewise.
+        ndcg_before: nDCG@10 of the source; None where the folder has no judgements.
+        ndcg_after: nDCG@10 of the converted model, likewise.
+        top_10_overlap: the share of the source's ten nearest documents that the converted model has in its own ten,
+            averaged over queries.
+    """
+
+    documents: int
+    queries: int
+    ndcg_before: float | None
+    ndcg_after: float | None
+    top_10_overlap: float
+
+    @property
+    def ndcg_drop(self) -> float | None:
+        """How much nDCG@10 has fallen."""
+        if self.ndcg_before is None or self.ndcg_after is None:
+            return None
+        return self.ndcg_before - self.ndcg_after
+
+
+def read_collection(folder: str | Path) -> Collection:
+    """Read a folder in one of two layouts.
+
+    BEIR's: corpus.jsonl {"_id", "title", "text"}, of which title and text are embedded; queries.jsonl {"_id", "text"};
+    qrels/test.tsv with a line of column names, then query id, document id, gain. Cranfield's: docs.jsonl and
+    queries.jsonl {"id", "text"}; qrels.tsv of query id, document id and code, from 1 (gain 4) to 4 (gain 1). The
+    judgements may be absent.
+
+    Raises:
+        ValueError: a file that is missing or malformed, its line named; judgements of other queries.
+    """
+    folder = Path(folder).expanduser()
+    beir = (folder / "corpus.jsonl").is_file()
+    if not beir and not (folder / "docs.jsonl").is_file():
+        raise ValueError(f"{folder} has neither corpus.jsonl (BEIR's layout) nor docs.jsonl (Cranfield's).")
+    documents = _texts(folder / ("corpus.jsonl" if beir else "docs.jsonl"), "_id" if beir else "id", titled=beir)
+    queries = _texts(folder / "queries.jsonl", "_id" if beir else "id")
+    judgements = folder / ("qrels/test.tsv" if beir else "qrels.tsv")
+    gains = _gains(judgements, beir) if judgements.is_file() else {}
+    if judgements.is_file() and not any(max(gains.get(query, {}).values(), default=0) > 0 for query in queries):
+        raise ValueError(f"{judgements} names no relevant document for any of the queries.")
+    return Collection(documents, queries, gains)
+
+
+def top_10(model: EmbeddingModel, collection: Collection) -> dict[str, list[str]]:
+    """The ten documents nearest to each query by the model's own similarity, best first."""
+    documents = model.encode_document(list(collection.documents.values()))
+    queries = model.encode_query(list(collection.queries.values()))
+    names, ids = list(collection.documents), list(collection.queries)
+    step = max(1, _BLOCK // len(names))
+    rankings = {}
+    for start in range(0, len(ids), step):
+        scores = model.similarity(queries[start : start + step], documents)
+        for query, row in zip(ids[start : start + step], np.argsort(-scores, axis=1, kind="stable"), strict=True):
+            rankings[query] = [names[i] for i in row[:10]]
+    return rankings
+
+
+def ndcg_at_10(rankings: Rankings, gains: Mapping[str, Mapping[str, float]]) -> float:
+    """Normalised discounted cumulative gain of the first ten, averaged over the queries that have a relevant document.
+
+    The gain at rank i counts 1 / log2(i + 1), as in trec_eval; with gains of 0 and 1 it is the figure of
+    sentence-transformers' InformationRetrievalEvaluator.
+
+    Raises:
+        ValueError: no query has a relevant document.
+    """
+    scores = []
+    for query, ranking in rankings.items():
+        judged = gains.get(query, {})
+        best = _discounted(sorted(judged.values(), reverse=True))
+        if best > 0:
+            scores.append(_discounted([judged.get(document, 0.0) for document in ranking]) / best)
+    if not scores:
+        raise ValueError("No query has a relevant document; do the judgements belong to these queries?")
+    return sum(scores) / len(scores)
+
+
+def top_10_overlap(before: Rankings, after: Rankings) -> float:
+    """The share of each query's first ten documents that are among the other ranking's first ten, averaged."""
+    shares = [len({*found[:10]} & {*after[query][:10]}) / len(found[:10]) for query, found in before.items()]
+    return sum(shares) / len(shares)
+
+
+def quality(before: EmbeddingModel, after: EmbeddingModel, collection: Collection) -> QualityReport:
+    """Compare what two models find."""
+    found, converted = top_10(before, collection), top_10(after, collection)
+    return QualityReport(
+        documents=len(collection.documents),
+        queries=len(collection.queries),
+        ndcg_before=ndcg_at_10(found, collection.gains) if collection.gains else None,
+        ndcg_after=ndcg_at_10(converted, collection.gains) if collection.gains else None,
+        top_10_overlap=top_10_overlap(found, converted),
+    )
+
+
+def _discounted(gains: Sequence[float]) -> float:
+    return sum(gain / log2(rank + 1) for rank, gain in enumerate(gains[:10], start=1))
+
+
+def _texts(path: Path, key: str, titled: bool = False) -> dict[str, str]:
+    """Id to text of each line of a JSON lines file."""
+    found: dict[str, str] = {}
+    for place, line in _lines(path):
+        try:
+            entry: Any = json.loads(line)
+            name, text = entry[key], entry["text"]
+            title = entry.get("title") or "" if titled else ""
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f'{place} is no JSON object with "{key}" and "text" ({error!r}).') from error
+        if type(name) not in (str, int) or not isinstance(text, str) or not isinstance(title, str):
+            raise ValueError(f'{place} needs text or a whole number as "{key}", and text otherwise.')
+        if str(name) in found:
+            raise ValueError(f"{place} has the id {name!r} of a line before it.")
+        found[str(name)] = f"{title} {text}".strip() if titled else text
+    if not found:
+        raise ValueError(f"{path} is empty.")
+    return found
+
+
+def _gains(path: Path, beir: bool) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for place, line in list(_lines(path))[1 if beir else 0 :]:
+        fields = line.split("\t")
+        if len(fields) != 3:
+            raise ValueError(
+                f"{place} has {len(fields)} columns, where query id, document id and relevance are needed."
+            )
+        query, document, relevance = (field.strip() for field in fields)
+        found.setdefault(query, {})[document] = _gain(place, relevance) if beir else _cranfield_gain(place, relevance)
+    return found
+
+
+def _gain(place: str, relevance: str) -> float:
+    try:
+        gain = float(relevance)
+    except ValueError:
+        gain = float("nan")
+    if not isfinite(gain):
+        raise ValueError(f"{place} has the relevance {relevance!r}, where a number is needed.")
+    return max(gain, 0.0)
+
+
+def _cranfield_gain(place: str, relevance: str) -> float:
+    if relevance not in _CRANFIELD_GAINS:
+        raise ValueError(
+            f"{place} has the relevance {relevance!r}, where Cranfield's code from 1 (best) to 4 is needed; "
+            "for other gains use BEIR's layout."
+        )
+    return _CRANFIELD_GAINS[relevance]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a file that are not blank, each with its place."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing.")
+    try:
+        # Not splitlines(): JSON may hold U+2028 and other characters that it takes for line ends.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}.") from error
+    return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Retrieval quality of a model in float32, float16, 8 bits and 4 bits, beside sentence-transformers where installed.
+
+    python scripts/bench_quality.py MODEL FOLDER [--documents N] [--only 8-bit 4-bit] [--compute float16] [--json FILE]
+
+MODEL is a folder, repository id or alias; FOLDER holds documents, queries and judgements in BEIR's or Cranfield's
+layout. Each variant is converted into a temporary folder and runs as `from_pretrained` loads it on this machine: a GPU
+computes in the variant's own dtype and on its quantized weights, the native CPU kernels always in float32. `--compute`
+asks for another dtype, which on a CPU means MLX's own ops: slow; so does MLX_EMBED_KERNELS=reference. Exits with 1
+where a variant strays from the reference, sentence-transformers or else the first variant, by more than its bound.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mlx_embed import EmbeddingModel, TruncationWarning, convert, hub
+from mlx_embed.device import DTYPES, describe
+from mlx_embed.retrieval import Collection, Rankings, ndcg_at_10, read_collection, top_10, top_10_overlap
+
+# What `convert` is told, and how far nDCG@10, as sentence-transformers defines it, may be from the reference's.
+VARIANTS: dict[str, tuple[dict[str, Any], float]] = {
+    "float32": ({"dtype": "float32"}, 1e-4),
+    "float16": ({"dtype": "float16"}, 1e-4),
+    "8-bit": ({"quantize": 8}, 0.005),
+    "4-bit": ({"quantize": 4}, float("inf")),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--documents", type=int, help="only the first so many")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--compute", choices=DTYPES, help="dtype to compute in, instead of the machine's choice")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", TruncationWarning)
+    source = hub.resolve(options.model)
+    collection = first(read_collection(options.folder), options.documents)
+    print(f"{len(collection.documents)} documents, {len(collection.queries)} queries")
+    print(f"{'':22}  nDCG@10  difference | with gains of 0 and 1  difference | top 10 in common  seconds", flush=True)
+
+    rows: list[dict[str, Any]] = []
+    reference: Rankings | None = None
+    if importlib.util.find_spec("sentence_transformers"):
+        reference = sentence_transformers(source, collection, rows)
+    failed = False
+    for name in options.only:
+        convert_options, bound = VARIANTS[name]
+        with tempfile.TemporaryDirectory() as work:
+            convert(source, Path(work) / "model", **convert_options)
+            model = EmbeddingModel.from_pretrained(Path(work) / "model", dtype=options.compute)
+            start = time.perf_counter()
+            found = top_10(model, collection)
+            seconds = time.perf_counter() - start
+        reference = found if reference is None else reference
+        row = figures(name, collection, found, reference, seconds)
+        row["runs on"] = "native CPU kernels" if model.native else describe(model.device)
+        rows.append(row)
+        failed |= abs(row["binary difference"]) > bound
+        print(f"{'':22} {row['runs on']}, {str(model.dtype).removeprefix('mlx.core.')}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"documents": len(collection.documents), "rows": rows}, indent=2) + "\n")
+    return int(failed)
+
+
+def first(collection: Collection, count: int | None) -> Collection:
+    """The collection with its first documents only; queries that are left without a relevant one do not count."""
+    documents = dict(list(collection.documents.items())[:count])
+    gains = {q: {d: gain for d, gain in judged.items() if d in documents} for q, judged in collection.gains.items()}
+    return Collection(documents, collection.queries, gains)
+
+
+def binary(collection: Collection) -> dict[str, dict[str, float]]:
+    return {query: {d: 1.0 for d, gain in judged.items() if gain > 0} for query, judged in collection.gains.items()}
+
+
+def sentence_transformers(source: Path, collection: Collection, rows: list[dict[str, Any]]) -> Rankings:
+    """sentence-transformers in float32 on the CPU, ranked here; its own evaluator must agree."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    model: Any = SentenceTransformer(str(source), device="cpu", model_kwargs={"dtype": torch.float32})
+    start = time.perf_counter()
+    found = top_10(model, collection)
+    seconds = time.perf_counter() - start
+    rows.append(figures("sentence-transformers", collection, found, found, seconds))
+    relevant = {query: set(judged) for query, judged in binary(collection).items()}
+    evaluate = InformationRetrievalEvaluator(dict(collection.queries), dict(collection.documents), relevant)
+    rows[0]["its own evaluator"] = evaluate(model)[f"{model.similarity_fn_name}_ndcg@10"]
+    print(f"{'':22} its own evaluator, with gains of 0 and 1: {rows[0]['its own evaluator']:.6f}", flush=True)
+    return found
+
+
+def figures(name: str, collection: Collection, found: Rankings, reference: Rankings, seconds: float) -> dict[str, Any]:
+    """One row, printed: nDCG@10 by the folder's gains, then as sentence-transformers has it, relevant or not."""
+    row: dict[str, Any] = {"variant": name}
+    for key, gains in (("", collection.gains), ("binary ", binary(collection))):
+        row[f"{key}ndcg"] = ndcg_at_10(found, gains)
+        row[f"{key}difference"] = row[f"{key}ndcg"] - ndcg_at_10(reference, gains)
+    row |= {"overlap": top_10_overlap(reference, found), "seconds": seconds}
+    print(
+        f"{name:22} {row['ndcg']:8.6f} {row['difference']:11.6f} | {row['binary ndcg']:21.6f}"
+        f" {row['binary difference']:11.6f} | {row['overlap']:16.4f} {seconds:8.1f}",
+        flush=True,
+    )
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
