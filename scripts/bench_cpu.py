@@ -109,6 +109,7 @@ def interleaved(runs: dict[str, Run], rounds: int, seconds: float = 0.3) -> dict
         repeats[name] = max(1, int(seconds / (time.perf_counter() - start)))
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(0.2)  # the threads of the engine before spin for a while after its turn
             if repeats[name] > 1:
                 run()  # caches hold the peer's weights after its turn
             start = time.perf_counter()
