@@ -24,7 +24,8 @@ def to_device(*arrays: Int32) -> list[mx.array]:
 
 
 def to_host(x: mx.array) -> Callable[[], Float32]:
-    """Begin to compute x, float32; what comes back waits for the result."""
+    """Begin to compute x; what comes back waits for the result, in float32."""
+    x = x.astype(mx.float32)
     if _pinned() and x.size:
         from custom_kernels.cuda import host
 

@@ -157,9 +157,9 @@ class CrossEncoder:
                 given = np.concatenate([np.asarray(types[i], dtype=np.int32) for i in batch.texts])
                 token_types[: len(given)] = given
             arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens, token_types)
-            if not self.model.native:
-                arrays = to_device(*arrays)
             with kernels_switched(self.model.kernels):
+                if not self.model.native:
+                    arrays = to_device(*arrays)
                 return self._forward(arrays[0], arrays[1], arrays[2], batch.max_seqlen)
 
         def read(batch: Batch, out: Any) -> None:

@@ -458,7 +458,8 @@ class EmbeddingModel:
             for batch in batches:
                 if stop.is_set():
                     break
-                wait = to_host(forward(batch))
+                with kernels_switched(self.kernels):
+                    wait = to_host(forward(batch))
                 if running is not None:
                     read(running[0], running[1]())
                 running = (batch, wait)
@@ -471,9 +472,9 @@ class EmbeddingModel:
         A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
         """
         arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens)
-        if not self.native:
-            arrays = to_device(batch.input_ids, batch.cu_seqlens)
         with kernels_switched(self.kernels):
+            if not self.native:
+                arrays = to_device(*arrays)
             return self._forward(arrays[0], arrays[1], batch.max_seqlen, skip, dim or self.dimension, unit)
 
     def _embed(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, skip: int, dim: int, unit: bool) -> Any:
