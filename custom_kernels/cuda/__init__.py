@@ -17,6 +17,14 @@ from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.nvrtc import cubin
 from custom_kernels.encoder import LayerWeights, short_capacity
 
+# Pieces that several kernels are made of; they come before the kernel's own source.
+SHARED = {
+    "activate": ("activations",),
+    "attention": ("sequences",),
+    "attention_general": ("sequences",),
+    "position_ids": ("sequences",),
+    "short_encoder": ("activations", "sequences"),
+}
 MAX_WIDTH = 8192
 MAX_HEAD_DIM = 256
 MAX_THREADS = 2**31 - 1
@@ -308,9 +316,10 @@ def _compiled(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: 
 
 
 def source(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: Pairs[str] = ()) -> str:
-    """The whole source of kernel `name`: the float types, what is compiled in, and `<name>.cu`."""
+    """The whole source of kernel `name`: the float types, what is compiled in, shared pieces, and `<name>.cu`."""
     spelled = {mx.float32: "float", mx.float16: "float16", mx.bfloat16: "bfloat16"}
     lines = [f"using {alias} = {spelled[dtype]};" for alias, dtype in types]
     lines += [f"constexpr {type(value).__name__} {alias} = {str(value).lower()};" for alias, value in constants]
     lines += [f"#define {alias} {value}" for alias, value in macros]
-    return "\n".join([kernel_source("cuda", "floats"), *lines, kernel_source("cuda", name)])
+    parts = [kernel_source("cuda", part) for part in (*SHARED.get(name, ()), name)]
+    return "\n".join([kernel_source("cuda", "floats"), *lines, *parts])

@@ -7,8 +7,7 @@ struct alignas(sizeof(T) * VEC) Vector {
 };
 
 __device__ float activate_one(float x) {
-  if constexpr (ACTIVATION == 0 && sizeof(T) == 4) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-  if constexpr (ACTIVATION == 0) {
+  if constexpr (ACTIVATION == 0 && sizeof(T) == 2) {
     // Abramowitz and Stegun 7.1.26: erfc within 1.5e-7, with which a 16-bit result is bound by memory alone.
     const float z = fabsf(x) * 0.70710678f;
     const float t = __fdividef(1.0f, 1.0f + 0.3275911f * z);
@@ -16,9 +15,7 @@ __device__ float activate_one(float x) {
     const float half_tail = 0.5f * p * __expf(-z * z);
     return x * (x < 0.0f ? half_tail : 1.0f - half_tail);
   }
-  if constexpr (ACTIVATION == 1) return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-  if constexpr (ACTIVATION == 2) return fmaxf(x, 0.0f);
-  return x / (1.0f + __expf(-x));
+  return activation<ACTIVATION>(x);
 }
 
 __device__ Vector read(const T* from) {

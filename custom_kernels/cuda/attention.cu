@@ -18,26 +18,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
   const int slot = blockIdx.x / heads;
   const int slots = gridDim.x / heads;
 
-  // Two launches: a fixed number of slots for every sequence, or floor(T / QUERIES) + n slots of which sequence s owns
-  // those from floor(cu_seqlens[s] / QUERIES) + s on. These are enough for it, and waste one at most.
-  int sequence = slot / max(slots / n, 1);
-  int tile = slot % max(slots / n, 1);
-  if (slots == total / QUERIES + n) {
-    int low = 0;
-    int high = n;
-    while (high - low > 1) {
-      const int step = (high - low + 32) / 33;
-      const int probe = low + step * (lane + 1);
-      const bool reached = probe < high && cu_seqlens[probe] / QUERIES + probe <= slot;
-      low += step * __popc(__ballot_sync(0xffffffff, reached));
-      high = min(low + step, high);
-    }
-    sequence = low;
-    tile = slot - cu_seqlens[low] / QUERIES - low;
-  }
-  const int begin = cu_seqlens[sequence];
-  const int length = cu_seqlens[sequence + 1] - begin;
-  const int first = tile * QUERIES;
+  const Tile tile = tile_of(cu_seqlens, n, total, QUERIES, slot, slots, lane);
+  const int begin = cu_seqlens[tile.sequence];
+  const int length = cu_seqlens[tile.sequence + 1] - begin;
+  const int first = tile.index * QUERIES;
   if (first >= length) {
     return;
   }

@@ -18,24 +18,10 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention_general(
   const int head = blockIdx.x % heads;
   const int slot = blockIdx.x / heads;
   const int slots = gridDim.x / heads;
-  int sequence = slot / max(slots / n, 1);
-  int tile = slot % max(slots / n, 1);
-  if (slots == total / QUERIES + n) {
-    int low = 0;
-    int high = n;
-    while (high - low > 1) {
-      const int step = (high - low + 32) / 33;
-      const int probe = low + step * (lane + 1);
-      const bool reached = probe < high && cu_seqlens[probe] / QUERIES + probe <= slot;
-      low += step * __popc(__ballot_sync(0xffffffff, reached));
-      high = min(low + step, high);
-    }
-    sequence = low;
-    tile = slot - cu_seqlens[low] / QUERIES - low;
-  }
-  const int begin = cu_seqlens[sequence];
-  const int length = cu_seqlens[sequence + 1] - begin;
-  const int first = tile * QUERIES + warp * EACH;
+  const Tile tile = tile_of(cu_seqlens, n, total, QUERIES, slot, slots, lane);
+  const int begin = cu_seqlens[tile.sequence];
+  const int length = cu_seqlens[tile.sequence + 1] - begin;
+  const int first = tile.index * QUERIES + warp * EACH;
   if (first >= length) {
     return;  // whole warps leave, and only __syncwarp follows
   }

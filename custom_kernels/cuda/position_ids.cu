@@ -4,10 +4,5 @@ extern "C" __global__ void position_ids(const int* cu_seqlens, int* out, int tot
   if (token >= total) {
     return;
   }
-  int low = 0, high = n;  // cu_seqlens[low] <= token < cu_seqlens[high]
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (cu_seqlens[middle] <= token ? low : high) = middle;
-  }
-  out[token] = token - cu_seqlens[low];
+  out[token] = token - cu_seqlens[sequence_of(cu_seqlens, n, token)];
 }

@@ -33,13 +33,6 @@ __device__ void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, u
   }
 }
 
-__device__ float activate(float x) {
-  if constexpr (ACTIVATION == 0) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-  if constexpr (ACTIVATION == 1) return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-  if constexpr (ACTIVATION == 2) return fmaxf(x, 0.0f);
-  return x / (1.0f + __expf(-x));
-}
-
 __device__ float warp_sum(float x) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffff, x, offset);
@@ -126,12 +119,8 @@ __device__ void attend(
   const int lane = threadIdx.x % 32;
   for (int item = blockIdx.x * WARPS + threadIdx.x / 32; item < total * HEADS; item += gridDim.x * WARPS) {
     const int token = item / HEADS, head = item % HEADS;
-    int low = 0, high = n;  // cu_seqlens[low] <= token < cu_seqlens[high]
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (cu_seqlens[middle] <= token ? low : high) = middle;
-    }
-    const int begin = cu_seqlens[low], length = cu_seqlens[low + 1] - begin;
+    const int sequence = sequence_of(cu_seqlens, n, token);
+    const int begin = cu_seqlens[sequence], length = cu_seqlens[sequence + 1] - begin;
     const T* keys = qkv + static_cast<long long>(begin) * 3 * H + H + head * D;
     const T* query = qkv + static_cast<long long>(token) * 3 * H + head * D;
 
@@ -249,7 +238,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) short_encoder(
     normalise(added, weights[4], weights[5], between, total, eps);
     barrier(state);
     product<H, INNER>(between, weights[6], total, [&](int row, int column, float sum) {
-      inner[row * INNER + column] = static_cast<T>(activate(sum + static_cast<float>(up_bias[column])));
+      inner[row * INNER + column] = static_cast<T>(activation<ACTIVATION>(sum + static_cast<float>(up_bias[column])));
     });
     barrier(state);
     product<INNER, H>(inner, weights[8], total, [&](int row, int column, float sum) {
