@@ -10,6 +10,7 @@ from custom_kernels.attention import attention  # noqa: E402
 from custom_kernels.backends import use_kernels  # noqa: E402
 from custom_kernels.embedding import embedding_norm  # noqa: E402
 from custom_kernels.layer_norm import layer_norm  # noqa: E402
+from custom_kernels.linear import linear, output_norm, pack_linear  # noqa: E402
 from custom_kernels.pool import mean_pool  # noqa: E402
 from custom_kernels.rope import rope  # noqa: E402
 
@@ -20,7 +21,10 @@ __all__ = [
     "gelu",
     "gelu_tanh",
     "layer_norm",
+    "linear",
     "mean_pool",
+    "output_norm",
+    "pack_linear",
     "rope",
     "use_kernels",
 ]

@@ -23,6 +23,7 @@ from custom_kernels.transfer import to_device, to_host
 from mlx_embed import hub, weights
 from mlx_embed.architectures import DECODERS, architecture
 from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
+from mlx_embed.architectures.ops import lay_out
 from mlx_embed.architectures.ops import pack as pack_weights
 from mlx_embed.batching import Batch, pack, pack_blocks
 from mlx_embed.config import Checkpoint, read_checkpoint
@@ -190,6 +191,8 @@ class EmbeddingModel:
                 fastest: LayerNormKind = "custom" if wanted and not is_cpu(chosen) else "fast"
                 encoder = weights.load_encoder(checkpoint, computed, layer_norm or fastest)
                 parameters = weights.load_modules(checkpoint)
+                if wanted and not is_cpu(chosen):
+                    lay_out(encoder)
                 if not native:
                     return encoder, parameters
                 pack_weights(encoder)

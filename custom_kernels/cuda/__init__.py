@@ -22,6 +22,8 @@ SHARED = {
     "activate": ("activations",),
     "attention": ("sequences",),
     "attention_general": ("sequences",),
+    "linear": ("activations", "products"),
+    "output_norm": ("products",),
     "position_ids": ("sequences",),
     "short_encoder": ("activations", "sequences"),
 }
@@ -30,6 +32,9 @@ MAX_HEAD_DIM = 256
 MAX_THREADS = 2**31 - 1
 # One-warp rows in a block.
 ROWS = 4
+# Shared memory of a block on Hopper, and what of it a product keeps for barriers and alignment.
+HOPPER_MEMORY = 232448
+RESERVED = 1280
 
 Lookup = tuple[mx.array, mx.array]
 Scalar = int | float
@@ -149,6 +154,95 @@ def short_encoder(
         macros,
     )
     return out
+
+
+def linear(x: mx.array, weight: mx.array, bias: mx.array | None, act: str | None, packed: mx.array) -> mx.array:
+    """One launch of `linear.cu`; `packed` is `pack_linear`'s of the weight, which itself is not read."""
+    total, outputs = x.shape[0], weight.shape[0]
+    constants, macros, memory = _products(packed, groups=3, columns=96, parameters=1)
+    constants |= {
+        "ACTIVATION": -1 if act is None else tuple(ACTIVATIONS).index(act),
+        "HAS_BIAS": bias is not None,
+    }
+    tiles = -(-total // 192) * (outputs // 96)
+    return _launch(
+        "linear",
+        # Without a bias the kernel still has the parameter, and never reads it.
+        [x, packed, x if bias is None else bias],
+        [total],
+        (min(multiprocessors(), tiles), 512),
+        [((total, outputs), x.dtype)],
+        {"T": x.dtype},
+        constants,
+        macros,
+        memory,
+    )[0]
+
+
+def output_norm(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array,
+    residual: mx.array,
+    norm_weight: mx.array,
+    norm_bias: mx.array,
+    eps: float,
+    packed: mx.array,
+) -> mx.array:
+    """One launch of `output_norm.cu`; `packed` is `pack_linear`'s of the weight, which itself is not read."""
+    total, outputs = x.shape[0], weight.shape[0]
+    if outputs not in (256, 384):
+        raise NotImplementedError(f"The CUDA kernel normalises rows 256 or 384 wide, not {outputs}.")
+    constants, macros, memory = _products(packed, groups=2, columns=128, parameters=3)
+    return _launch(
+        "output_norm",
+        [x, packed, bias, residual, norm_weight, norm_bias],
+        [total, eps],
+        (min(multiprocessors(), -(-total // 128)), 384),
+        [((total, outputs), x.dtype)],
+        {"T": x.dtype},
+        constants,
+        macros,
+        memory,
+    )[0]
+
+
+def _products(
+    packed: mx.array, groups: int, columns: int, parameters: int
+) -> tuple[dict[str, int], dict[str, str], int]:
+    """The constants and macros of `products.cu` for this weight, and the shared memory it takes, in bytes."""
+    depths, outputs, _ = packed.shape
+    if _architecture() != "sm_90":
+        raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores (sm_90).")
+    if packed.dtype == mx.float32 or outputs % columns:
+        raise NotImplementedError(f"The CUDA kernels of products take 16-bit weights, multiples of {columns} wide.")
+    rows = groups * depths * 64 * 128
+    stages = min((HOPPER_MEMORY - RESERVED - rows - parameters * outputs * 4) // (columns * 128), 8)
+    if stages < 3:
+        raise NotImplementedError(f"Rows {depths * 64} wide do not fit into the CUDA kernels of products.")
+    constants = {
+        "BFLOAT": packed.dtype == mx.bfloat16,
+        "K": depths * 64,
+        "N": outputs,
+        "COLUMNS": columns,
+        "STAGES": stages,
+        "GROUPS": groups,
+    }
+    memory = RESERVED + rows + stages * columns * 128 + parameters * outputs * 4
+    return constants, {"WGMMA": _wgmma(columns, packed.dtype)}, memory
+
+
+def _wgmma(columns: int, dtype: mx.Dtype) -> str:
+    """The instruction's statement: 64 rows x 16 times 16 x `columns`, both in shared memory, added to `sum`."""
+    sums = columns // 2
+    registers = ", ".join(f"%{i}" for i in range(sums))
+    operands = ", ".join(f'"+f"(sum[{i}])' for i in range(sums))
+    kind = "bf16" if dtype == mx.bfloat16 else "f16"
+    return (
+        f'asm volatile("{{.reg .pred p;\\nsetp.ne.b32 p, %{sums + 2}, 0;\\n'
+        f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{kind}.{kind} "
+        f'{{{registers}}}, %{sums}, %{sums + 1}, p, 1, 1, 0, 0;}}" : {operands} : "l"(rows), "l"(columns), "r"(keep))'
+    )
 
 
 def activate(x: mx.array, act: str, gate: str | None = None) -> mx.array:
@@ -289,6 +383,7 @@ def _launch(
     types: Mapping[str, mx.Dtype],
     constants: Mapping[str, int],
     macros: Mapping[str, str],
+    shared_memory: int = 0,
 ) -> list[mx.array]:
     blocks, threads = grid
     if blocks * threads > MAX_THREADS:
@@ -303,6 +398,7 @@ def _launch(
         scalars=[float(np.float32(x)) if isinstance(x, float) else x for x in scalars],
         grid=(blocks * threads, 1, 1),
         threadgroup=(threads, 1, 1),
+        shared_memory=shared_memory,
         ensure_row_contiguous=True,
         stream=mx.gpu,
     )
@@ -312,7 +408,15 @@ def _launch(
 @cache
 def _compiled(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: Pairs[str] = ()) -> bytes:
     """Kernel `name` for these types, constants and macros, as machine code for this GPU."""
-    return cubin(source(name, types, constants, macros), str(mx.device_info(mx.gpu)["architecture"]))
+    # The instructions that only one generation has come with its name and an "a".
+    suffix = "a" if "products" in SHARED.get(name, ()) else ""
+    return cubin(source(name, types, constants, macros), _architecture() + suffix)
+
+
+@cache
+def _architecture() -> str:
+    """This GPU's, "sm_90" or the like."""
+    return str(mx.device_info(mx.gpu)["architecture"])
 
 
 def source(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: Pairs[str] = ()) -> str:

@@ -7,15 +7,8 @@ struct alignas(sizeof(T) * VEC) Vector {
 };
 
 __device__ float activate_one(float x) {
-  if constexpr (ACTIVATION == 0 && sizeof(T) == 2) {
-    // Abramowitz and Stegun 7.1.26: erfc within 1.5e-7, with which a 16-bit result is bound by memory alone.
-    const float z = fabsf(x) * 0.70710678f;
-    const float t = __fdividef(1.0f, 1.0f + 0.3275911f * z);
-    const float p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    const float half_tail = 0.5f * p * __expf(-z * z);
-    return x * (x < 0.0f ? half_tail : 1.0f - half_tail);
-  }
-  return activation<ACTIVATION>(x);
+  // Of 16-bit values the quick form, with which they are bound by memory alone.
+  return sizeof(T) == 2 ? short_activation<ACTIVATION>(x) : activation<ACTIVATION>(x);
 }
 
 __device__ Vector read(const T* from) {

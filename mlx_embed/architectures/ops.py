@@ -35,6 +35,7 @@ __all__ = [
     "encoder_layers",
     "feed_forward",
     "gated_feed_forward",
+    "lay_out",
     "layer_norm",
     "linear",
     "normed_feed_forward",
@@ -81,6 +82,13 @@ def pack(encoder: nn.Module) -> None:
             module.pop(name, None)
 
 
+def lay_out(encoder: nn.Module) -> None:
+    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear) and (packed := custom_kernels.pack_linear(module.weight)) is not None:
+            module._packed = packed  # MLX counts no name that begins so among a module's parameters
+
+
 def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Any:
     """The sum of each table's rows at its ids [T], normalised: [T, hidden]."""
     if isinstance(lookups[0][1], np.ndarray):
@@ -100,8 +108,10 @@ def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
     """act(x W^T + b): [T, K] -> [T, N]."""
     if isinstance(x, np.ndarray):
         return cpu.linear(x, layer.packed, act)
-    y = layer(x)
-    return y if act is None else custom_kernels.activate(y, act)
+    if "scales" in layer:
+        y = layer(x)
+        return y if act is None else custom_kernels.activate(y, act)
+    return custom_kernels.linear(x, layer.weight, layer.get("bias"), act, layer.get("_packed"))
 
 
 def attention(
@@ -185,6 +195,10 @@ def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) ->
     """norm(x W^T + b + residual): [T, K] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
         return cpu.output_norm(x, layer.packed, residual, norm.packed.weight, norm.packed.bias, norm.eps)
+    if norm.backend is None and "_packed" in layer and "bias" in layer and "bias" in norm:
+        return custom_kernels.output_norm(
+            x, layer.weight, layer.bias, residual, norm.weight, norm.bias, norm.eps, layer._packed
+        )
     return norm(layer(x), residual=residual)
 
 

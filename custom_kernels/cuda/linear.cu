@@ -1,0 +1,102 @@
+// out [total, N] = act(x w^T + b). A block takes a run of tiles of ROWS x COLUMNS results, all columns of its rows before
+// the next rows. While the tensor cores multiply for one tile, the threads finish and store the tile before.
+// Compiled in: as `products.cu` says; ACTIVATION (-1 none, 0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS.
+constexpr int PIECES = COLUMNS / 32;
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    linear(const T* x, const T* w, const T* bias, T* out, int total) {
+  extern __shared__ unsigned char memory[];
+  unsigned char* const aligned = memory + (1024 - shared_address(memory) % 1024) % 1024;
+  const unsigned rows = shared_address(aligned);
+  Ring ring(rows + GROUPS * DEPTHS * BLOCK_BYTES);
+  float* const offsets = reinterpret_cast<float*>(aligned + (ring.empty + STAGES * 8 - rows));
+  for (int i = threadIdx.x; i < N; i += THREADS) offsets[i] = HAS_BIAS ? static_cast<float>(bias[i]) : 0.0f;
+  if (threadIdx.x == 0) ring.initialise();
+  __syncthreads();
+
+  const int tiles = (total + ROWS - 1) / ROWS * SPANS;
+  const int begin = static_cast<int>(static_cast<long long>(blockIdx.x) * tiles / gridDim.x);
+  const int end = static_cast<int>(static_cast<long long>(blockIdx.x + 1) * tiles / gridDim.x);
+  const int group = threadIdx.x / 128;
+
+  if (group == GROUPS) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
+    if (threadIdx.x % 128 == 0) {
+      for (int tile = begin; tile < end; ++tile) {
+        for (int depth = 0; depth < DEPTHS; ++depth) ring.fetch(w, tile % SPANS * COLUMNS, depth);
+      }
+    }
+    return;
+  }
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const unsigned own = rows + group * DEPTHS * BLOCK_BYTES;
+
+  // 32 columns of a tile.
+  const auto store = [&](const float (&sum)[SUMS], int tile, int piece) {
+    const int column = tile % SPANS * COLUMNS + piece * 32 + lane % 4 * 8;
+    const int row = tile / SPANS * ROWS + group * GROUP_ROWS + warp * 16 + lane / 4;
+    float value[2][8];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const float y = sum[piece * 16 + i % 8 / 2 * 4 + i / 8 * 2 + i % 2] + offsets[column + i % 8];
+      value[i / 8][i % 8] = ACTIVATION < 0 ? y : short_activation<ACTIVATION>(y);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float* const v = value[half];
+      const uint4 result = make_uint4(rounded(v[0], v[1]), rounded(v[2], v[3]), rounded(v[4], v[5]), rounded(v[6], v[7]));
+      if (row + half * 8 < total) {
+        *reinterpret_cast<uint4*>(out + static_cast<long long>(row + half * 8) * N + column) = result;
+      }
+    }
+  };
+
+  int loaded = -1;
+  const auto compute = [&](float (&sum)[SUMS], int tile, const float (&before)[SUMS], bool store_before) {
+    if (tile / SPANS != loaded) {
+      if (loaded >= 0) group_sync(group);
+      loaded = tile / SPANS;
+      load_rows(x, own, loaded * ROWS + group * GROUP_ROWS, total);
+      wait_for_rows(group);
+    }
+    pin(sum);
+    unsigned last = 0;
+#pragma unroll
+    for (int depth = 0; depth < DEPTHS; ++depth) {
+      multiply(sum, own + depth * BLOCK_BYTES, ring, depth > 0);
+      if (store_before) {
+#pragma unroll
+        for (int piece = depth * PIECES / DEPTHS; piece < (depth + 1) * PIECES / DEPTHS; ++piece) {
+          store(before, tile - 1, piece);
+        }
+      }
+      if (depth > 0) {
+        finish_wgmma<1>();
+        if (lane == 0) barrier_arrive(last);
+      }
+      last = ring.empty + ring.stage * 8;
+      ring.advance();
+    }
+    finish_wgmma<0>();
+    if (lane == 0) barrier_arrive(last);
+    pin(sum);
+  };
+
+  float even[SUMS], odd[SUMS];
+  if (begin == end) return;
+  int tile = begin;
+  compute(even, tile, odd, false);
+  for (; tile + 2 < end; tile += 2) {
+    compute(odd, tile + 1, even, true);
+    compute(even, tile + 2, odd, true);
+  }
+  if (tile + 1 < end) {
+    compute(odd, tile + 1, even, true);
+#pragma unroll
+    for (int piece = 0; piece < PIECES; ++piece) store(odd, tile + 1, piece);
+  } else {
+#pragma unroll
+    for (int piece = 0; piece < PIECES; ++piece) store(even, tile, piece);
+  }
+}

@@ -1,0 +1,189 @@
+"""Linear layers with an activation, or with a residual and its LayerNorm, against float64."""
+
+import math
+import sys
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import custom_kernels.cuda
+from custom_kernels import backends, linear, output_norm, pack_linear
+from tests.test_kernels import DTYPES, TOLERANCE, error, exact, random
+
+HOPPER = mx.cuda.is_available() and mx.device_info(mx.gpu)["architecture"] == "sm_90"
+on_hopper = pytest.mark.skipif(not HOPPER, reason="MLX finds no Hopper GPU here")
+EXACT: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda x: x,
+    "gelu": lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+}
+
+
+def layer(outputs: int, inputs: int, dtype: str) -> tuple[mx.array, mx.array]:
+    return random(outputs, inputs, dtype=dtype, scale=inputs**-0.5), random(outputs, dtype=dtype)
+
+
+def poison(*shape: int, dtype: str) -> None:
+    """Free buffers of this size that are full of NaN: a place that a kernel leaves out would show."""
+    arrays = [mx.full(shape, mx.nan, dtype=DTYPES[dtype]) for _ in range(4)]
+    mx.eval(arrays)
+
+
+def packed_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array) -> mx.array | None:
+    monkeypatch.setattr(sys.modules["custom_kernels.linear"], "default_backend", lambda: "cuda")
+    return pack_linear(weight)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_packed_weights_are_where_the_kernels_look(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    weight = random(96, 128, dtype=dtype)
+    packed = packed_on_cuda(monkeypatch, weight)
+    assert packed is not None
+    assert packed.dtype == weight.dtype
+    assert packed.shape == (2, 96, 64)
+    found = exact(packed)
+    for place in range(96):
+        # A thread's sums of 32 columns are 2 of each 8, and shall be 8 neighbours.
+        eight, thread, odd = place % 32 // 8, place % 8 // 2, place % 2
+        row = place // 32 * 32 + thread * 8 + eight * 2 + odd
+        for block in range(2):
+            for chunk in range(8):
+                begin = block * 64 + (chunk ^ place % 8) * 8
+                expected = exact(weight)[row, begin : begin + 8]
+                np.testing.assert_array_equal(found[block, place, chunk * 8 : chunk * 8 + 8], expected)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "dtype"),
+    [(96, 64, "float32"), (96, 100, "float16"), (40, 64, "float16"), (96, 448, "float16")],
+)
+def test_what_no_kernel_takes_is_not_packed(
+    monkeypatch: pytest.MonkeyPatch, outputs: int, inputs: int, dtype: str
+) -> None:
+    assert packed_on_cuda(monkeypatch, random(outputs, inputs, dtype=dtype)) is None
+
+
+@pytest.mark.skipif(mx.cuda.is_available(), reason="MLX finds a CUDA device here")
+def test_nothing_is_packed_without_cuda() -> None:
+    assert pack_linear(random(96, 64, dtype="float16")) is None
+
+
+def exact_linear(x: mx.array, weight: mx.array, bias: mx.array | None) -> np.ndarray:
+    return exact(x) @ exact(weight).T + (0 if bias is None else exact(bias))
+
+
+def normed(y: np.ndarray, weight: mx.array, bias: mx.array, eps: float) -> np.ndarray:
+    y = y - y.mean(axis=1, keepdims=True)
+    return y / np.sqrt((y**2).mean(axis=1, keepdims=True) + eps) * exact(weight) + exact(bias)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("act", EXACT)
+def test_linear_of_what_is_not_packed(act: str | None, dtype: str) -> None:
+    weight, bias = layer(48, 32, dtype)
+    x = random(17, 32, dtype=dtype)
+    # The product is rounded before the activation.
+    bound = max(3 * TOLERANCE[dtype], 4e-3 if mx.cuda.is_available() else 0)
+    for b in (bias, None):
+        assert error(linear(x, weight, b, act), EXACT[act](exact_linear(x, weight, b))) <= bound
+    assert linear(x[:0], weight, bias, act).shape == (0, 48)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_output_norm_of_what_is_not_packed(dtype: str) -> None:
+    weight, bias = layer(48, 32, dtype)
+    x, residual = random(17, 32, dtype=dtype), random(17, 48, dtype=dtype)
+    norm_weight, norm_bias = random(48, dtype=dtype), random(48, dtype=dtype)
+    found = output_norm(x, weight, bias, residual, norm_weight, norm_bias, 1e-5)
+    expected = normed(exact_linear(x, weight, bias) + exact(residual), norm_weight, norm_bias, 1e-5)
+    assert error(found, expected) <= max(3 * TOLERANCE[dtype], 4e-3 if mx.cuda.is_available() else 0)
+    assert output_norm(x[:0], weight, bias, residual[:0], norm_weight, norm_bias, 1e-5).shape == (0, 48)
+
+
+@on_hopper
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 191, 192, 193, 1000, 20000])
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "act", "biased", "dtype"),
+    [
+        (1536, 384, "gelu", True, "float16"),
+        (1536, 384, "gelu", True, "bfloat16"),
+        (1152, 384, None, True, "float16"),
+        (384, 384, None, False, "bfloat16"),
+        (1536, 384, "gelu_tanh", False, "float16"),
+        (768, 256, "silu", True, "float16"),
+        (96, 64, "relu", True, "float16"),
+        (3072, 320, "gelu", True, "float16"),
+    ],
+)
+def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bool, dtype: str, total: int) -> None:
+    weight, bias = layer(outputs, inputs, dtype)
+    x = random(total, inputs, dtype=dtype)
+    expected = EXACT[act](exact_linear(x, weight, bias if biased else None))
+    packed = pack_linear(weight)
+    assert packed is not None
+    for _ in range(2):
+        poison(total, outputs, dtype=dtype)
+        found = custom_kernels.cuda.linear(x, weight, bias if biased else None, act, packed)
+        assert found.dtype == DTYPES[dtype]
+        assert error(found, expected) <= TOLERANCE[dtype]
+
+
+@on_hopper
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 127, 128, 129, 1000, 20000])
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "dtype"),
+    [
+        (384, 384, "float16"),
+        (384, 384, "bfloat16"),
+        (256, 256, "float16"),
+        (384, 64, "float16"),
+        (256, 320, "bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("far", [0.0, 300.0])
+def test_output_norm_on_hopper(far: float, outputs: int, inputs: int, dtype: str, total: int) -> None:
+    weight, bias = layer(outputs, inputs, dtype)
+    x, residual = random(total, inputs, dtype=dtype), random(total, outputs, dtype=dtype) + far
+    residual = residual.astype(DTYPES[dtype])
+    norm_weight, norm_bias = random(outputs, dtype=dtype), random(outputs, dtype=dtype)
+    expected = normed(exact_linear(x, weight, bias) + exact(residual), norm_weight, norm_bias, 1e-5)
+    packed = pack_linear(weight)
+    assert packed is not None
+    for _ in range(2):
+        poison(total, outputs, dtype=dtype)
+        found = custom_kernels.cuda.output_norm(x, weight, bias, residual, norm_weight, norm_bias, 1e-5, packed)
+        assert found.dtype == DTYPES[dtype]
+        assert error(found, expected) <= TOLERANCE[dtype]
+
+
+@on_hopper
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 6e4])
+def test_what_is_wrong_with_a_row_stays_in_it_on_hopper(bad: float) -> None:
+    weight, bias = layer(384, 384, "float16")
+    x, norm = random(500, 384, dtype="float16"), random(384, dtype="float16")
+    x[200] = bad
+    packed = pack_linear(weight)
+    assert packed is not None
+    keep = np.arange(500) != 200
+    expected = EXACT["gelu"](exact_linear(x, weight, bias)[keep])
+    found = exact(custom_kernels.cuda.linear(x, weight, bias, "gelu", packed))[keep]
+    assert np.abs(found - expected).max() <= 4 * TOLERANCE["float16"]
+    expected = normed(exact_linear(x, weight, bias)[keep] + exact(x)[keep], norm, norm, 1e-5)
+    found = exact(custom_kernels.cuda.output_norm(x, weight, bias, x, norm, norm, 1e-5, packed))[keep]
+    assert np.abs(found - expected).max() <= 8 * TOLERANCE["float16"]
+
+
+@on_hopper
+def test_packed_layers_take_the_kernels_on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_trusted", {})
+    monkeypatch.setattr(backends, "_chosen", {})
+    weight, bias = layer(384, 384, "float16")
+    x = random(700, 384, dtype="float16")
+    packed = pack_linear(weight)
+    linear(x, weight, bias, "gelu", packed)
+    output_norm(x, weight, bias, x, bias, bias, 1e-5, packed)
+    assert set(backends._chosen.values()) == {custom_kernels.cuda.linear, custom_kernels.cuda.output_norm}
