@@ -52,8 +52,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
   };
 
+  float sum[SUMS], before[SUMS];
   int loaded = -1;
-  const auto compute = [&](float (&sum)[SUMS], int tile, const float (&before)[SUMS], bool store_before) {
+  for (int tile = begin; tile < end; ++tile) {
     if (tile / SPANS != loaded) {
       if (loaded >= 0) group_sync(group);
       loaded = tile / SPANS;
@@ -65,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
     for (int depth = 0; depth < DEPTHS; ++depth) {
       multiply(sum, own + depth * BLOCK_BYTES, ring, depth > 0);
-      if (store_before) {
+      if (tile > begin) {
 #pragma unroll
         for (int piece = depth * PIECES / DEPTHS; piece < (depth + 1) * PIECES / DEPTHS; ++piece) {
           store(before, tile - 1, piece);
@@ -81,22 +82,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     finish_wgmma<0>();
     if (lane == 0) barrier_arrive(last);
     pin(sum);
-  };
-
-  float even[SUMS], odd[SUMS];
-  if (begin == end) return;
-  int tile = begin;
-  compute(even, tile, odd, false);
-  for (; tile + 2 < end; tile += 2) {
-    compute(odd, tile + 1, even, true);
-    compute(even, tile + 2, odd, true);
+    // Two names for two halves of the registers would save these copies, and double the code, which MLX hashes whole at
+    // every launch.
+#pragma unroll
+    for (int i = 0; i < SUMS; ++i) before[i] = sum[i];
   }
-  if (tile + 1 < end) {
-    compute(odd, tile + 1, even, true);
+  if (begin < end) {
 #pragma unroll
-    for (int piece = 0; piece < PIECES; ++piece) store(odd, tile + 1, piece);
-  } else {
-#pragma unroll
-    for (int piece = 0; piece < PIECES; ++piece) store(even, tile, piece);
+    for (int piece = 0; piece < PIECES; ++piece) store(before, end - 1, piece);
   }
 }

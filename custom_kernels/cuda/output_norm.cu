@@ -2,6 +2,20 @@
 // quarter of two rows. The residual is read while the tensor cores work: the sums of all but the first COLUMNS start
 // with it.
 // Compiled in: as `products.cu` says; N is at most 384.
+// visit(sum, half, piece, i, column) for each of a thread's sums of a span, `half` and i saying which of its two rows and
+// of its 8 neighbours in 32 columns; `left` is the first of these.
+template <typename Visit>
+__device__ void each(float (&sum)[SUMS], int span, int left, Visit visit) {
+#pragma unroll
+  for (int piece = 0; piece < COLUMNS / 32; ++piece) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      float& s = sum[piece * 16 + i % 8 / 2 * 4 + i / 8 * 2 + i % 2];
+      visit(s, i / 8, piece, i % 8, span * COLUMNS + piece * 32 + left + i % 8);
+    }
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
     const T* x, const T* w, const T* bias, const T* residual, const T* norm_weight, const T* norm_bias, T* out,
     int total, float eps) {
@@ -59,17 +73,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
         }
       }
     };
-    // visit(sum, half, i, column) for each of a thread's sums of `span`; i counts a row's 8 neighbours of each 32.
-    const auto each = [&](int span, auto visit) {
-#pragma unroll
-      for (int piece = 0; piece < COLUMNS / 32; ++piece) {
-#pragma unroll
-        for (int i = 0; i < 16; ++i) {
-          float& s = sum[span][piece * 16 + i % 8 / 2 * 4 + i / 8 * 2 + i % 2];
-          visit(s, i / 8, piece, i % 8, span * COLUMNS + piece * 32 + left + i % 8);
-        }
-      }
-    };
 
 #pragma unroll
     for (int span = 1; span < SPANS; ++span) read(span);
@@ -77,12 +80,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
 #pragma unroll
     for (int span = 0; span < SPANS; ++span) {
       if (span > 0) {
-        each(span, [&](float& s, int half, int piece, int i, int column) {
+        each(sum[span], span, left, [&](float& s, int half, int piece, int i, int column) {
           s = static_cast<float>(beside[span][piece][half].at[i]) + offsets[column];
         });
       }
       pin(sum[span]);
-#pragma unroll
+#pragma unroll 1
       for (int depth = 0; depth < DEPTHS; ++depth) {
         multiply(sum[span], own + depth * BLOCK_BYTES, ring, span > 0 || depth > 0);
         if (span > 0 || depth > 0) {
@@ -101,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
     if (tile + gridDim.x < tiles) load_rows(x, own, first_row(tile + gridDim.x), total);
 
     read(0);
-    each(0, [&](float& s, int half, int piece, int i, int column) {
+    each(sum[0], 0, left, [&](float& s, int half, int piece, int i, int column) {
       s += static_cast<float>(beside[0][piece][half].at[i]) + offsets[column];
     });
     // A row is four neighbouring lanes'.
@@ -112,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
     float whole[2][SPANS][2] = {};
 #pragma unroll
     for (int span = 0; span < SPANS; ++span) {
-      each(span, [&](float& s, int half, int, int i, int) { whole[half][span][i % 2] += s; });
+      each(sum[span], span, left, [&](float& s, int half, int, int i, int) { whole[half][span][i % 2] += s; });
     }
     float mean[2], shift[2], scale[2];
 #pragma unroll
@@ -125,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
     float rest[2][SPANS][2] = {}, square[2][SPANS][2] = {};
 #pragma unroll
     for (int span = 0; span < SPANS; ++span) {
-      each(span, [&](float& s, int half, int, int i, int) {
+      each(sum[span], span, left, [&](float& s, int half, int, int i, int) {
         s -= mean[half];
         rest[half][span][i % 2] += s;
         square[half][span][i % 2] += s * s;
@@ -143,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
     }
 #pragma unroll
     for (int span = 0; span < SPANS; ++span) {
-      each(span, [&](float& s, int half, int, int, int column) {
+      each(sum[span], span, left, [&](float& s, int half, int, int, int column) {
         s = (s - shift[half]) * scale[half] * norm_weights[column] + norm_offsets[column];
       });
 #pragma unroll

@@ -103,7 +103,7 @@ __device__ void group_sync(int group) { asm volatile("bar.sync %0, 128;" ::"r"(g
 
 // Begin to copy the group's rows from `first` on into shared memory; those beyond `total` are zero.
 __device__ void load_rows(const T* x, unsigned to, int first, int total) {
-#pragma unroll 8
+#pragma unroll 4
   for (int i = 0; i < K / 16; ++i) {
     const int place = i * 128 + threadIdx.x % 128, r = place / (K / 8), chunk = place % (K / 8), row = first + r;
     asm volatile(
