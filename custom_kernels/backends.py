@@ -1,8 +1,9 @@
 """Which kernel back ends this machine has, whether a kernel may be trusted here, and whether it is the fastest way.
 
-Before its first use in a process, every variant of a kernel is run on a small random input and compared with its
-reference. A kernel that cannot be built, or differs, is switched off with one warning that names it. So it never
-costs more than its speed. On Metal, what agrees is then timed beside MLX's own ways (`custom_kernels.tune`).
+Before its first use on a machine, every variant of a kernel is run on a small random input and compared with its
+reference; `custom_kernels.trust` remembers what agreed. A kernel that cannot be built, or differs, is switched off with
+one warning that names it. So it never costs more than its speed. On Metal, what agrees is then timed beside MLX's own
+ways (`custom_kernels.tune`).
 
 All this happens when a shape class is first seen, and on arrays of its own, which are evaluated even while `mx.compile`
 traces the caller. After that a choice is a look-up.
@@ -25,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
-from custom_kernels import tune
+from custom_kernels import trust, tune
 
 KERNEL_BACKENDS = ("metal", "cuda")
 # Of the largest value of the reference. A broken kernel is far off; the reference itself may use TF32.
@@ -227,13 +228,18 @@ class Op:
             return False
         key = (backend, self.name, name, variant)
         if key not in _trusted:
+            if trust.known(*key):
+                _trusted[key] = True
+                return True
             try:
                 fault = self._fault(way, variant)
             except NotImplementedError:  # no kernel of this variant, and none promised
                 _trusted[key] = False
                 return False
             _trusted[key] = fault is None
-            if fault is not None:
+            if fault is None:
+                trust.remember(*key)
+            else:
                 _switch_off(backend, self.name, name, fault)
         return _trusted[key]
 

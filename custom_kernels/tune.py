@@ -82,9 +82,14 @@ def remember(op: str, shape_class: str, seconds: Mapping[str, float], file: Path
     _write(file, known)
 
 
+def cache_folder() -> Path:
+    """This package's, among the user's."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-embed"
+
+
 def cache_file() -> Path:
     """Where measurements are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-embed" / "kernels.json"
+    return cache_folder() / "kernels.json"
 
 
 def _machine() -> str:

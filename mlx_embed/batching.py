@@ -11,7 +11,8 @@ import numpy.typing as npt
 Int32 = npt.NDArray[np.int32]
 
 # Padded attention lays a batch out as a block as wide as its longest text. A text that would leave the block emptier
-# than this goes to the next batch, unless the block is still too small to be worth a forward pass of its own.
+# than this goes to the next batch, unless the block is no larger than that of a full batch may be; or, where the batch
+# has fewer tokens than MIN_BLOCK, no larger than that.
 MAX_PADDING = 2
 MIN_BLOCK = 4096
 
@@ -114,7 +115,7 @@ def shapes(batch_tokens: int, longest: int) -> set[Shape]:
     totals = {_size(n, batch_tokens) for n in range(max(batch_tokens, longest) + 1)}
     widths = {_width(n) for n in range(longest + 1)}
     fit = ((size, width) for size in totals for width in widths if width <= max(2 * size - 1, SHORTEST))
-    return {(size, n, width) for size, width in fit for n in _rows(size, width)}
+    return {(size, n, width) for size, width in fit for n in _rows(size, width, batch_tokens)}
 
 
 def _size(total: int, batch_tokens: int) -> int:
@@ -132,12 +133,12 @@ def _width(longest: int) -> int:
     return max(SHORTEST, 1 << max(longest - 1, 0).bit_length())
 
 
-def _rows(size: int, width: int) -> tuple[int, int]:
+def _rows(size: int, width: int, batch_tokens: int) -> tuple[int, int]:
     """The two numbers of sequences that a bucketed batch can have: what `_cut` lets through, fillers included."""
-    full = -(-size // width)
-    if size >= MIN_BLOCK:
+    full, room = -(-size // width), MAX_PADDING * batch_tokens if size >= MIN_BLOCK else MIN_BLOCK
+    if size >= room:
         return full, MAX_PADDING * full
-    return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
+    return MAX_PADDING * full, MAX_PADDING * full + room // width
 
 
 def _block_width(longest: int) -> int:
@@ -162,7 +163,8 @@ def _cut(lengths: Int32, batch_tokens: int, padded: bool) -> int:
     stop = total > batch_tokens
     if padded:
         block = _width(int(lengths[0])) * np.arange(1, len(lengths) + 1, dtype=np.int64)
-        stop |= (block > MAX_PADDING * total) & (block > MIN_BLOCK)
+        room = np.where(total >= MIN_BLOCK, MAX_PADDING * batch_tokens, MIN_BLOCK)
+        stop |= (block > MAX_PADDING * total) & (block > room)
     return max(int(stop.argmax()), 1) if stop.any() else len(lengths)
 
 
@@ -177,7 +179,7 @@ def _batch(flat: Int32, starts: npt.NDArray[np.int64], lengths: Int32, texts: In
         # positions the model is sure to have; empty ones round up their number.
         full, rest = divmod(size - total, longest // 2)
         fillers = [longest // 2] * full + [rest] * (rest > 0)
-        count = next(n for n in _rows(size, longest) if n >= count + len(fillers))
+        count = next(n for n in _rows(size, longest, bucket) if n >= count + len(fillers))
     cu_seqlens = np.full(count + 1, size, dtype=np.int32)
     cu_seqlens[0] = 0
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import mlx.core as mx
 
+from custom_kernels.tune import cache_folder
+
 Result = TypeVar("Result")
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -83,7 +85,7 @@ def prepare_accelerator() -> None:
     """
     os.environ.setdefault("MLX_ENABLE_TF32", "0")
     if "MLX_PTX_CACHE_DIR" not in os.environ:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-embed" / "ptx"
+        folder = cache_folder() / "ptx"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:

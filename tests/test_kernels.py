@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -22,10 +23,12 @@ from custom_kernels import (
     mean_pool,
     rope,
     transfer,
+    trust,
     use_kernels,
 )
 from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.encoder import LayerWeights, reference_short_encoder, short_encoder
+from custom_kernels.layer_norm import reference_layer_norm
 from custom_kernels.packed import position_ids
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -504,8 +507,9 @@ def test_transfers_give_back_what_was_sent(sizes: list[int]) -> None:
 
 
 @pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unchecked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No verdict yet, and a machine that seems to have a GPU."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
     monkeypatch.setattr(backends, "_chosen", {})
@@ -578,6 +582,43 @@ def test_a_broken_kernel_is_switched_off(monkeypatch: pytest.MonkeyPatch, broken
     assert len(calls) == 1
 
 
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new process knows."""
+    monkeypatch.setattr(backends, "_trusted", {})
+    monkeypatch.setattr(backends, "_switched_off", set())
+    monkeypatch.setattr(backends, "_chosen", {})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_next_process_trusts_what_agreed_and_checks_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = random(6, 32), random(32)
+    calls = play(monkeypatch, lambda x: reference_layer_norm(x, weight, None, 1e-5, mx.zeros_like(x)))
+    module = import_module("custom_kernels.layer_norm")
+    sample = (random(5, 32), weight, None, 1e-5, mx.zeros((5, 32))), {}
+    monkeypatch.setattr(module, "LAYER_NORM", replace(module.LAYER_NORM, sample=lambda *_: sample))
+
+    def checks() -> int:
+        forget(monkeypatch)
+        calls.clear()
+        layer_norm(x, weight, None, 1e-5, mx.zeros_like(x))
+        return calls.count((5, 32))
+
+    assert [checks(), checks()] == [1, 0]
+    monkeypatch.setattr(trust, "_sources", lambda: "other code")
+    assert [checks(), checks()] == [1, 0]
+    monkeypatch.setattr(trust, "_machine", lambda: ("another driver",))
+    assert [checks(), checks()] == [1, 0]
+    monkeypatch.setattr(trust, "_machine", lambda: ("where it is wrong",))
+    calls = play(monkeypatch, lambda x: x)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="switched off"):
+            assert checks() == 1
+    # Nowhere to remember: a file is where the folder should be.
+    monkeypatch.setenv("XDG_CACHE_HOME", __file__)
+    calls = play(monkeypatch, lambda x: reference_layer_norm(x, weight, None, 1e-5, mx.zeros_like(x)))
+    assert [checks(), checks()] == [1, 1]
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_kernel_that_was_not_promised_is_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     def kernel(x: mx.array) -> mx.array:
@@ -623,7 +664,8 @@ def test_a_broken_source_is_switched_off(monkeypatch: pytest.MonkeyPatch, source
 
 @pytest.mark.skipif(backends.default_backend() is None, reason="MLX finds no Metal or CUDA device here")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(backends, "_trusted", {})
     monkeypatch.setattr(backends, "_switched_off", set())
     monkeypatch.setattr(backends, "_chosen", {})

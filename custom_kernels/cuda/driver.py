@@ -17,6 +17,13 @@ def multiprocessors() -> int:
     return count.value
 
 
+def version() -> int:
+    """The newest CUDA that the driver knows: 13000 is 13.0."""
+    found = ctypes.c_int()
+    _check("cuDriverGetVersion", ctypes.byref(found))
+    return found.value
+
+
 def allocate_pinned(size: int) -> int:
     """The address of `size` bytes of host memory that the GPU reaches too. They are never freed."""
     address = ctypes.c_void_p()
