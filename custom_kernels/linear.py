@@ -14,7 +14,10 @@ from custom_kernels.backends import Load, Op, default_backend, random
 from custom_kernels.layer_norm import layer_norm, reference_layer_norm
 
 # Wider rows do not fit beside each other into a multiprocessor's shared memory.
-MAX_PACKED_INPUTS = 384
+MAX_PACKED_INPUTS = 768
+# Rows wider than the first leave little of it for the weights, and so many of them are quicker by cuBLAS, unless that
+# needs another launch for an activation.
+NARROW, MANY = 384, 2**15
 
 
 def pack_linear(weight: mx.array) -> mx.array | None:
@@ -54,9 +57,11 @@ def linear(
     Returns:
         [T, N] of x's dtype.
     """
-    if packed is None or not x.size or any(a.dtype != x.dtype for a in (weight, bias) if a is not None):
-        return builtin_linear(x, weight, bias, act, packed)
     outputs, inputs = weight.shape
+    quicker_by_mlx = act is None and inputs > NARROW and x.shape[0] >= MANY
+    other = any(a.dtype != x.dtype for a in (weight, bias) if a is not None)
+    if packed is None or not x.size or quicker_by_mlx or other:
+        return builtin_linear(x, weight, bias, act, packed)
     variant = LinearVariant(x.dtype, outputs, inputs, act, bias is not None)
     return LINEAR.pick(None, variant, Load.of(x.shape[0]))(x, weight, bias, act, packed)
 
@@ -139,8 +144,8 @@ def builtin_output_norm(
     eps: float,
     packed: mx.array | None = None,
 ) -> mx.array:
-    """The same by MLX's product, and the LayerNorm as this package has it."""
-    return layer_norm(_product(x, weight, bias), norm_weight, norm_bias, eps, residual)
+    """The same by the product and the LayerNorm as this package has them."""
+    return layer_norm(linear(x, weight, bias, None, packed), norm_weight, norm_bias, eps, residual)
 
 
 def reference_output_norm(

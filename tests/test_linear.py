@@ -65,7 +65,7 @@ def test_packed_weights_are_where_the_kernels_look(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("outputs", "inputs", "dtype"),
-    [(96, 64, "float32"), (96, 100, "float16"), (40, 64, "float16"), (96, 448, "float16")],
+    [(96, 64, "float32"), (96, 100, "float16"), (40, 64, "float16"), (96, 832, "float16")],
 )
 def test_what_no_kernel_takes_is_not_packed(
     monkeypatch: pytest.MonkeyPatch, outputs: int, inputs: int, dtype: str
@@ -123,6 +123,10 @@ def test_output_norm_of_what_is_not_packed(dtype: str) -> None:
         (768, 256, "silu", True, "float16"),
         (96, 64, "relu", True, "float16"),
         (3072, 320, "gelu", True, "float16"),
+        (3072, 768, "gelu", True, "float16"),
+        (2304, 768, None, True, "bfloat16"),
+        (1024, 512, "gelu", True, "float16"),
+        (256, 256, None, True, "float16"),
     ],
 )
 def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bool, dtype: str, total: int) -> None:

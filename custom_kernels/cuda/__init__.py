@@ -158,19 +158,21 @@ def short_encoder(
 
 def linear(x: mx.array, weight: mx.array, bias: mx.array | None, act: str | None, packed: mx.array) -> mx.array:
     """One launch of `linear.cu`; `packed` is `pack_linear`'s of the weight, which itself is not read."""
-    total, outputs = x.shape[0], weight.shape[0]
-    constants, macros, memory = _products(packed, groups=3, columns=96, parameters=1)
+    total, (outputs, inputs) = x.shape[0], weight.shape
+    groups = 3 if inputs <= 384 else 2
+    columns = 96 if inputs <= 384 and outputs % 96 == 0 else 64
+    constants, macros, memory = _products(packed, groups, columns, parameters=0)
     constants |= {
         "ACTIVATION": -1 if act is None else tuple(ACTIVATIONS).index(act),
         "HAS_BIAS": bias is not None,
     }
-    tiles = -(-total // 192) * (outputs // 96)
+    tiles = -(-total // (groups * 64)) * (outputs // columns)
     return _launch(
         "linear",
         # Without a bias the kernel still has the parameter, and never reads it.
         [x, packed, x if bias is None else bias],
         [total],
-        (min(multiprocessors(), tiles), 512),
+        (min(multiprocessors(), tiles), (groups + 1) * 128),
         [((total, outputs), x.dtype)],
         {"T": x.dtype},
         constants,

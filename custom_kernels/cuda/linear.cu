@@ -2,15 +2,14 @@
 // the next rows. While the tensor cores multiply for one tile, the threads finish and store the tile before.
 // Compiled in: as `products.cu` says; ACTIVATION (-1 none, 0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS.
 constexpr int PIECES = COLUMNS / 32;
+constexpr int REGISTERS = GROUPS == 3 ? 160 : 240;  // of a thread that multiplies
+constexpr int FEW_REGISTERS = GROUPS == 3 ? 32 : 24;
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     linear(const T* x, const T* w, const T* bias, T* out, int total) {
   extern __shared__ unsigned char memory[];
-  unsigned char* const aligned = memory + (1024 - shared_address(memory) % 1024) % 1024;
-  const unsigned rows = shared_address(aligned);
+  const unsigned rows = (shared_address(memory) + 1023) / 1024 * 1024;
   Ring ring(rows + GROUPS * DEPTHS * BLOCK_BYTES);
-  float* const offsets = reinterpret_cast<float*>(aligned + (ring.empty + STAGES * 8 - rows));
-  for (int i = threadIdx.x; i < N; i += THREADS) offsets[i] = HAS_BIAS ? static_cast<float>(bias[i]) : 0.0f;
   if (threadIdx.x == 0) ring.initialise();
   __syncthreads();
 
@@ -20,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   const int group = threadIdx.x / 128;
 
   if (group == GROUPS) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(FEW_REGISTERS));
     if (threadIdx.x % 128 == 0) {
       for (int tile = begin; tile < end; ++tile) {
         for (int depth = 0; depth < DEPTHS; ++depth) ring.fetch(w, tile % SPANS * COLUMNS, depth);
@@ -28,18 +27,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     return;
   }
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 160;");
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const unsigned own = rows + group * DEPTHS * BLOCK_BYTES;
 
-  // 32 columns of a tile.
-  const auto store = [&](const float (&sum)[SUMS], int tile, int piece) {
+  // 32 columns of a tile, 8 of them this thread's.
+  const auto store = [&](const float (&sum)[SUMS], const Eight (&offsets)[PIECES], int tile, int piece) {
     const int column = tile % SPANS * COLUMNS + piece * 32 + lane % 4 * 8;
     const int row = tile / SPANS * ROWS + group * GROUP_ROWS + warp * 16 + lane / 4;
     float value[2][8];
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      const float y = sum[piece * 16 + i % 8 / 2 * 4 + i / 8 * 2 + i % 2] + offsets[column + i % 8];
+      const float y = sum[piece * 16 + i % 8 / 2 * 4 + i / 8 * 2 + i % 2] +
+                      (HAS_BIAS ? static_cast<float>(offsets[piece].at[i % 8]) : 0.0f);
       value[i / 8][i % 8] = ACTIVATION < 0 ? y : short_activation<ACTIVATION>(y);
     }
 #pragma unroll
@@ -53,6 +53,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   };
 
   float sum[SUMS], before[SUMS];
+  Eight offsets[PIECES], offsets_before[PIECES];
   int loaded = -1;
   for (int tile = begin; tile < end; ++tile) {
     if (tile / SPANS != loaded) {
@@ -60,6 +61,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       loaded = tile / SPANS;
       load_rows(x, own, loaded * ROWS + group * GROUP_ROWS, total);
       wait_for_rows(group);
+    }
+    if constexpr (HAS_BIAS) {
+#pragma unroll
+      for (int piece = 0; piece < PIECES; ++piece) {
+        offsets[piece] =
+            *reinterpret_cast<const Eight*>(bias + tile % SPANS * COLUMNS + piece * 32 + lane % 4 * 8);
+      }
     }
     pin(sum);
     unsigned last = 0;
@@ -69,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       if (tile > begin) {
 #pragma unroll
         for (int piece = depth * PIECES / DEPTHS; piece < (depth + 1) * PIECES / DEPTHS; ++piece) {
-          store(before, tile - 1, piece);
+          store(before, offsets_before, tile - 1, piece);
         }
       }
       if (depth > 0) {
@@ -86,9 +94,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     // every launch.
 #pragma unroll
     for (int i = 0; i < SUMS; ++i) before[i] = sum[i];
+#pragma unroll
+    for (int piece = 0; piece < PIECES; ++piece) offsets_before[piece] = offsets[piece];
   }
   if (begin < end) {
 #pragma unroll
-    for (int piece = 0; piece < PIECES; ++piece) store(before, end - 1, piece);
+    for (int piece = 0; piece < PIECES; ++piece) store(before, offsets_before, end - 1, piece);
   }
 }
