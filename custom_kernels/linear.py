@@ -168,13 +168,11 @@ def _product(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
 
 def _weights(
     outputs: int, inputs: int, dtype: mx.Dtype, load: Load | None
-) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+) -> tuple[mx.array, mx.array, mx.array, mx.array | None]:
     """x, weight, bias and the packed weight of a sample; the last tile of rows is partly empty."""
     x = random(300 if load is None else load.tokens, inputs, dtype=dtype, seed=1)
     weight = random(outputs, inputs, dtype=dtype, scale=inputs**-0.5, seed=2)
-    packed = pack_linear(weight)
-    assert packed is not None
-    return x, weight, random(outputs, dtype=dtype, seed=3), packed
+    return x, weight, random(outputs, dtype=dtype, seed=3), pack_linear(weight)
 
 
 def _sample_linear(variant: LinearVariant, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:

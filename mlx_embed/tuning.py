@@ -18,6 +18,7 @@ from custom_kernels.embedding import EMBEDDING_NORM
 from custom_kernels.embedding import Variant as Embedding
 from custom_kernels.layer_norm import LAYER_NORM
 from custom_kernels.layer_norm import Variant as Norm
+from custom_kernels.linear import LINEAR, OUTPUT_NORM, LinearVariant, OutputNormVariant
 from custom_kernels.packed import POSITION_IDS
 from custom_kernels.pool import MEAN_POOL
 from custom_kernels.pool import Variant as Pool
@@ -68,6 +69,10 @@ def classes() -> Iterator[tuple[Op, Any, Load]]:
         yield MEAN_POOL, Pool(width, dtype, 0, False), load
         yield ACTIVATE, Activation(4 * width, dtype, "gelu", None), load
         yield ROPE, Rope(dtype, width // head_dim, head_dim // 2), load
+        if dtype == mx.float16 and default_backend() == "cuda":
+            for outputs, act in ((3 * width, None), (4 * width, "gelu")):
+                yield LINEAR, LinearVariant(dtype, outputs, width, act, True), load
+            yield OUTPUT_NORM, OutputNormVariant(dtype, width, width, 1e-12), load
         for longest in LENGTHS:
             size = longest if longest in SIZES else None
             plain = Attention(dtype, head_dim, head_dim**-0.5, None, size, None)

@@ -259,6 +259,40 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
     return figures
 
 
+def products_side(work: Path, _: argparse.Namespace) -> Figures:
+    """A layer's products with what follows them: MLX's ops and this package's other kernels, and in one launch."""
+    import mlx.core as mx
+
+    from custom_kernels import cuda, pack_linear
+    from custom_kernels.linear import builtin_linear, builtin_output_norm
+
+    def each(run: Callable[[], mx.array], number: int = 20) -> float:
+        """Microseconds of one of `number` ops."""
+        return median(lambda: mx.eval([run() for _ in range(number)]), 9) / number * 1e6
+
+    def random(*shape: int) -> mx.array:
+        return mx.random.normal(shape).astype(mx.float16)
+
+    figures: Figures = {}
+    for rows, width in ((4096, 384), (32768, 384), (131072, 384), (4096, 768), (32768, 768), (131072, 768)):
+        x, residual, norm = random(rows, width), random(rows, width), random(width)
+        for name, outputs, act in (("", 3 * width, None), (" and GELU", 4 * width, "gelu")):
+            weight, bias = random(outputs, width) * width**-0.5, random(outputs)
+            packed = pack_linear(weight)
+            mx.eval(x, residual, norm, weight, bias)
+            layer, label = (x, weight, bias, act), f"[{rows}, {width}] to {outputs}{name}"
+            figures[f"{label}: separate, us"] = each(partial(builtin_linear, *layer))
+            figures[f"{label}: one launch, us"] = each(partial(cuda.linear, *layer, packed))
+        if width == 384:
+            weight, bias = random(width, width) * width**-0.5, random(width)
+            packed = pack_linear(weight)
+            mx.eval(weight, bias)
+            layer, label = (x, weight, bias, residual, norm, norm, 1e-12), f"[{rows}, {width}] to {width} and LayerNorm"
+            figures[f"{label}: separate, us"] = each(partial(builtin_output_norm, *layer))
+            figures[f"{label}: one launch, us"] = each(partial(cuda.output_norm, *layer, packed))
+    return figures
+
+
 def forward_side(work: Path, options: argparse.Namespace) -> Figures:
     from custom_kernels.transfer import to_host
     from mlx_embed import EmbeddingModel
@@ -358,6 +392,7 @@ def sentence_transformers_side(work: Path, options: argparse.Namespace) -> Figur
 SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "copy": copy_side,
     "kernels": kernels_side,
+    "products": products_side,
     "forward": forward_side,
     "forward reference": forward_side,
     "launches": launches_side,

@@ -156,12 +156,12 @@ def short_encoder(
     return out
 
 
-def linear(x: mx.array, weight: mx.array, bias: mx.array | None, act: str | None, packed: mx.array) -> mx.array:
+def linear(x: mx.array, weight: mx.array, bias: mx.array | None, act: str | None, packed: mx.array | None) -> mx.array:
     """One launch of `linear.cu`; `packed` is `pack_linear`'s of the weight, which itself is not read."""
     total, (outputs, inputs) = x.shape[0], weight.shape
     groups = 3 if inputs <= 384 else 2
     columns = 96 if inputs <= 384 and outputs % 96 == 0 else 64
-    constants, macros, memory = _products(packed, groups, columns, parameters=0)
+    packed, constants, macros, memory = _products(packed, groups, columns, parameters=0)
     constants |= {
         "ACTIVATION": -1 if act is None else tuple(ACTIVATIONS).index(act),
         "HAS_BIAS": bias is not None,
@@ -189,13 +189,13 @@ def output_norm(
     norm_weight: mx.array,
     norm_bias: mx.array,
     eps: float,
-    packed: mx.array,
+    packed: mx.array | None,
 ) -> mx.array:
     """One launch of `output_norm.cu`; `packed` is `pack_linear`'s of the weight, which itself is not read."""
     total, outputs = x.shape[0], weight.shape[0]
     if outputs not in (256, 384):
         raise NotImplementedError(f"The CUDA kernel normalises rows 256 or 384 wide, not {outputs}.")
-    constants, macros, memory = _products(packed, groups=2, columns=128, parameters=3)
+    packed, constants, macros, memory = _products(packed, groups=2, columns=128, parameters=3)
     return _launch(
         "output_norm",
         [x, packed, bias, residual, norm_weight, norm_bias],
@@ -210,14 +210,17 @@ def output_norm(
 
 
 def _products(
-    packed: mx.array, groups: int, columns: int, parameters: int
-) -> tuple[dict[str, int], dict[str, str], int]:
-    """The constants and macros of `products.cu` for this weight, and the shared memory it takes, in bytes."""
+    packed: mx.array | None, groups: int, columns: int, parameters: int
+) -> tuple[mx.array, dict[str, int], dict[str, str], int]:
+    """The packed weight, the constants and macros of `products.cu` for it, and the shared memory it takes, in bytes.
+
+    `parameters` are the floats of each output that a block keeps at hand beside.
+    """
+    if packed is None or _architecture() != "sm_90":
+        raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and packed weights.")
     depths, outputs, _ = packed.shape
-    if _architecture() != "sm_90":
-        raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores (sm_90).")
-    if packed.dtype == mx.float32 or outputs % columns:
-        raise NotImplementedError(f"The CUDA kernels of products take 16-bit weights, multiples of {columns} wide.")
+    if outputs % columns:
+        raise NotImplementedError(f"The CUDA kernel of this product takes multiples of {columns} outputs.")
     rows = groups * depths * 64 * 128
     stages = min((HOPPER_MEMORY - RESERVED - rows - parameters * outputs * 4) // (columns * 128), 8)
     if stages < 3:
@@ -231,7 +234,7 @@ def _products(
         "GROUPS": groups,
     }
     memory = RESERVED + rows + stages * columns * 128 + parameters * outputs * 4
-    return constants, {"WGMMA": _wgmma(columns, packed.dtype)}, memory
+    return packed, constants, {"WGMMA": _wgmma(columns, packed.dtype)}, memory
 
 
 def _wgmma(columns: int, dtype: mx.Dtype) -> str:
