@@ -52,7 +52,8 @@ _lock = threading.RLock()
 def use_kernels(wanted: bool | None) -> None:
     """Switch all custom kernels on or off; None leaves it to MLX_EMBED_KERNELS ("reference" means off).
 
-    Graphs that `mx.compile` has traced keep the kernels they were traced with.
+    Graphs that `mx.compile` has traced keep the kernels they were traced with. A model that was loaded while kernels
+    were off has no weights laid out for those of linear layers.
     """
     global _wanted
     _wanted = wanted

@@ -44,9 +44,9 @@ def _machine() -> tuple[str, ...]:
     device = mx.device_info()
     found = [version("mlx"), platform.platform(), str(device["device_name"]), str(device["architecture"])]
     if mx.cuda.is_available():
-        from custom_kernels.cuda import driver
+        from custom_kernels.cuda import driver, nvrtc
 
-        found.append(str(driver.version()))
+        found += [str(driver.version()), nvrtc.version()]
     return tuple(found)
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 Int32 = npt.NDArray[np.int32]
 
 # Padded attention lays a batch out as a block as wide as its longest text. A text that would leave the block emptier
-# than this goes to the next batch, unless the block is no larger than that of a full batch may be; or, where the batch
-# has fewer tokens than MIN_BLOCK, no larger than that.
+# than this goes to the next batch, unless the block is still too small to be worth a forward pass of its own, or
+# `ragged` says that attention will hardly be padded.
 MAX_PADDING = 2
 MIN_BLOCK = 4096
 
@@ -59,6 +59,7 @@ def pack(
     *,
     bucketed: bool,
     padded: bool = True,
+    ragged: bool = False,
     max_texts: int | None = None,
 ) -> Iterator[Batch]:
     """Cut texts, longest first, into batches of at most `batch_tokens` tokens and `max_texts` texts.
@@ -66,17 +67,20 @@ def pack(
     A text of more tokens is a batch of its own.
 
     With `bucketed`, batches have one of the `shapes`, by filler sequences, so that few graphs are compiled. Unless
-    `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
+    `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then. With
+    `ragged`, nothing should, but in need something may: texts of any lengths share a batch as long as its block is no
+    larger than a full one's may be.
     """
     lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
     flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    room = _room(batch_tokens, ragged)
     start = 0
     while start < len(order):
-        end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded) + start
+        end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded, room) + start
         texts = order[start:end]
-        yield _batch(flat, starts[texts], lengths[texts], texts, batch_tokens if bucketed else None)
+        yield _batch(flat, starts[texts], lengths[texts], texts, batch_tokens if bucketed else None, room)
         start = end
 
 
@@ -110,12 +114,13 @@ def block_shapes(batch_tokens: int, longest: int) -> set[Shape]:
     return {(n * width, 2 * n, width) for width in rows for n in rows[width]}
 
 
-def shapes(batch_tokens: int, longest: int) -> set[Shape]:
+def shapes(batch_tokens: int, longest: int, *, ragged: bool = False) -> set[Shape]:
     """Every shape that bucketed batches of texts up to `longest` tokens can have, whatever the texts."""
+    room = _room(batch_tokens, ragged)
     totals = {_size(n, batch_tokens) for n in range(max(batch_tokens, longest) + 1)}
     widths = {_width(n) for n in range(longest + 1)}
     fit = ((size, width) for size in totals for width in widths if width <= max(2 * size - 1, SHORTEST))
-    return {(size, n, width) for size, width in fit for n in _rows(size, width, batch_tokens)}
+    return {(size, n, width) for size, width in fit for n in _rows(size, width, room)}
 
 
 def _size(total: int, batch_tokens: int) -> int:
@@ -133,12 +138,19 @@ def _width(longest: int) -> int:
     return max(SHORTEST, 1 << max(longest - 1, 0).bit_length())
 
 
-def _rows(size: int, width: int, batch_tokens: int) -> tuple[int, int]:
+def _room(batch_tokens: int, ragged: bool) -> int:
+    """The places of a block that may be empty to any extent, of batches of MIN_BLOCK tokens or more."""
+    return max(MAX_PADDING * batch_tokens, MIN_BLOCK) if ragged else MIN_BLOCK
+
+
+def _rows(size: int, width: int, room: int) -> tuple[int, int]:
     """The two numbers of sequences that a bucketed batch can have: what `_cut` lets through, fillers included."""
-    full, room = -(-size // width), MAX_PADDING * batch_tokens if size >= MIN_BLOCK else MIN_BLOCK
+    full = -(-size // width)
     if size >= room:
         return full, MAX_PADDING * full
-    return MAX_PADDING * full, MAX_PADDING * full + room // width
+    if size >= MIN_BLOCK:
+        return MAX_PADDING * full, full + room // width
+    return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
 
 
 def _block_width(longest: int) -> int:
@@ -157,18 +169,19 @@ def _block_rows(count: int, fit: int) -> int:
     return min(-(-count // half) * half, fit)
 
 
-def _cut(lengths: Int32, batch_tokens: int, padded: bool) -> int:
+def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     """How many texts of descending `lengths` make the next batch."""
     total = np.cumsum(lengths, dtype=np.int64)
     stop = total > batch_tokens
     if padded:
         block = _width(int(lengths[0])) * np.arange(1, len(lengths) + 1, dtype=np.int64)
-        room = np.where(total >= MIN_BLOCK, MAX_PADDING * batch_tokens, MIN_BLOCK)
-        stop |= (block > MAX_PADDING * total) & (block > room)
+        stop |= (block > MAX_PADDING * total) & (block > np.where(total >= MIN_BLOCK, room, MIN_BLOCK))
     return max(int(stop.argmax()), 1) if stop.any() else len(lengths)
 
 
-def _batch(flat: Int32, starts: npt.NDArray[np.int64], lengths: Int32, texts: Int32, bucket: int | None) -> Batch:
+def _batch(
+    flat: Int32, starts: npt.NDArray[np.int64], lengths: Int32, texts: Int32, bucket: int | None, room: int
+) -> Batch:
     """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `shapes`."""
     total, longest = int(lengths.sum()), int(lengths.max())
     size, count = total, len(lengths)
@@ -179,7 +192,7 @@ def _batch(flat: Int32, starts: npt.NDArray[np.int64], lengths: Int32, texts: In
         # positions the model is sure to have; empty ones round up their number.
         full, rest = divmod(size - total, longest // 2)
         fillers = [longest // 2] * full + [rest] * (rest > 0)
-        count = next(n for n in _rows(size, longest, bucket) if n >= count + len(fillers))
+        count = next(n for n in _rows(size, longest, room) if n >= count + len(fillers))
     cu_seqlens = np.full(count + 1, size, dtype=np.int32)
     cu_seqlens[0] = 0
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])

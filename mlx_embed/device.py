@@ -89,10 +89,10 @@ def prepare_accelerator() -> None:
         # gone through the whole of a forward pass, which of some thousand tokens then takes half as long again.
         os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", "10")
     if "MLX_PTX_CACHE_DIR" not in os.environ:
-        folder = cache_folder() / "ptx"
         try:
+            folder = cache_folder() / "ptx"
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
+        except (OSError, RuntimeError):  # it cannot be written, or there is no home
             folder = Path(tempfile.mkdtemp(prefix="mlx-embed-"))
         os.environ["MLX_PTX_CACHE_DIR"] = str(folder)
 

@@ -191,7 +191,7 @@ class EmbeddingModel:
                 fastest: LayerNormKind = "custom" if wanted and not is_cpu(chosen) else "fast"
                 encoder = weights.load_encoder(checkpoint, computed, layer_norm or fastest)
                 parameters = weights.load_modules(checkpoint)
-                if wanted and not is_cpu(chosen):
+                if wanted and not is_cpu(chosen) and checkpoint.config["model_type"] not in DECODERS:
                     lay_out(encoder)
                 if not native:
                     return encoder, parameters
@@ -415,7 +415,10 @@ class EmbeddingModel:
         if self.decodes:
             return pack_blocks(ids, batch_tokens, bucketed=self.compiled, max_texts=max_texts)
         padded = not self.native or self.checkpoint.pooling.padded
-        return pack(ids, batch_tokens, bucketed=self.compiled, padded=padded, max_texts=max_texts)
+        with kernels_switched(self.kernels):
+            # There the packed kernel is the one for attention, but where it turns out not to work.
+            ragged = not is_cpu(self.device) and mx.cuda.is_available() and kernels_wanted()
+        return pack(ids, batch_tokens, bucketed=self.compiled, padded=padded, ragged=ragged, max_texts=max_texts)
 
     def _run(
         self,

@@ -63,13 +63,19 @@ def test_budget(options: dict[str, bool]) -> None:
         assert len(batch.input_ids) <= 1000 or len(batch.texts) == 1
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("bucketed", [False, True])
-def test_padding_of_attention_is_bounded(bucketed: bool) -> None:
-    """A long text among short ones does not make a block of mostly nothing."""
+def test_padding_of_attention_is_bounded(bucketed: bool, mixed: bool) -> None:
+    """A long text among short ones does not make a block of mostly nothing, fillers included."""
     for lengths in ([512, *([4] * 2000)], ragged(2000), [2**k for k in range(10)] * 30):
-        for batch in pack(rows(lengths), 65536, bucketed=bucketed):
-            block, tokens = len(batch.texts) * batch.max_seqlen, len(batch.input_ids)
-            assert block <= max(MAX_PADDING * tokens, MAX_PADDING * 65536 if tokens >= MIN_BLOCK else MIN_BLOCK)
+        for batch in pack(rows(lengths), 65536, bucketed=bucketed, ragged=mixed):
+            tokens, width = len(batch.input_ids), batch.max_seqlen
+            room = MAX_PADDING * 65536 if mixed and tokens >= MIN_BLOCK else MIN_BLOCK
+            assert len(batch.texts) * width <= max(MAX_PADDING * tokens, room)
+            if bucketed:
+                filled = MAX_PADDING * (tokens + width)
+                most = max(filled, tokens + width + room) if tokens >= MIN_BLOCK else filled + MIN_BLOCK
+                assert (len(batch.cu_seqlens) - 1) * width <= most
 
 
 def test_without_padding_batches_are_as_full_as_their_order_allows() -> None:
@@ -81,12 +87,13 @@ def test_without_padding_batches_are_as_full_as_their_order_allows() -> None:
         assert len(batch.input_ids) + following.cu_seqlens[1] > 4096
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_shapes_are_those_stated(budget: int) -> None:
+def test_shapes_are_those_stated(budget: int, mixed: bool) -> None:
     """Whatever the lengths: random, at the sizes' edges, or one long text among many short ones."""
-    stated = shapes(budget, LONGEST)
+    stated = shapes(budget, LONGEST, ragged=mixed)
     for lengths in streams():
-        for batch in pack(rows(lengths), budget, bucketed=True):
+        for batch in pack(rows(lengths), budget, bucketed=True, ragged=mixed):
             assert batch.shape in stated, lengths
 
 
@@ -112,9 +119,9 @@ def test_full_batches_have_the_budget() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_window_is_few_batches(seed: int) -> None:
-    """2048 documents of some 170,000 tokens: padding, which the kernels do without, does not make it more."""
+    """2048 documents of some 170,000 tokens, where attention does without padding."""
     lengths = np.random.default_rng(seed).lognormal(3.9, 0.75, size=2048).clip(3, 250).astype(int).tolist()
-    assert len(list(pack(rows(lengths), 65536, bucketed=True))) <= -(-sum(lengths) // 65536) + 1
+    assert len(list(pack(rows(lengths), 65536, bucketed=True, ragged=True))) <= -(-sum(lengths) // 65536) + 1
 
 
 @pytest.mark.parametrize("tokens", range(5, 21))

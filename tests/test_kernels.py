@@ -1,6 +1,7 @@
 """Packed attention, the embedding layer and mean pooling against float64, on every back end that this machine has."""
 
 import math
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -617,6 +618,17 @@ def test_the_next_process_trusts_what_agreed_and_checks_what_did_not(monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", __file__)
     calls = play(monkeypatch, lambda x: reference_layer_norm(x, weight, None, 1e-5, mx.zeros_like(x)))
     assert [checks(), checks()] == [1, 1]
+
+
+def test_trust_ends_where_the_code_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = Path(trust.__file__).parent
+    copy = Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.so", "__pycache__")))
+    monkeypatch.setattr(trust, "__file__", str(copy / "trust.py"))
+    seen = {trust._sources.__wrapped__()}
+    for name in ("cuda/products.cu", "metal/attention.metal", "cuda/__init__.py", "linear.py"):
+        (copy / name).write_bytes((copy / name).read_bytes() + b"\n")
+        seen.add(trust._sources.__wrapped__())
+    assert len(seen) == 5
 
 
 @pytest.mark.usefixtures("unchecked")

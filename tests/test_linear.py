@@ -1,15 +1,24 @@
 """Linear layers with an activation, or with a residual and its LayerNorm, against float64."""
 
 import math
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 import custom_kernels.cuda
-from custom_kernels import backends, linear, output_norm, pack_linear
+from custom_kernels import backends, gelu, linear, output_norm, pack_linear
+from custom_kernels.backends import kernel_source
+from custom_kernels.linear import reference_linear, reference_output_norm
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.norm import LayerNorm
 from tests.test_kernels import DTYPES, TOLERANCE, error, exact, random
 
 HOPPER = mx.cuda.is_available() and mx.device_info(mx.gpu)["architecture"] == "sm_90"
@@ -41,6 +50,7 @@ def poison(*shape: int, dtype: str) -> None:
 
 def packed_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array) -> mx.array | None:
     monkeypatch.setattr(sys.modules["custom_kernels.linear"], "default_backend", lambda: "cuda")
+    monkeypatch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
     return pack_linear(weight)
 
 
@@ -73,9 +83,57 @@ def test_what_no_kernel_takes_is_not_packed(
     assert packed_on_cuda(monkeypatch, random(outputs, inputs, dtype=dtype)) is None
 
 
-@pytest.mark.skipif(mx.cuda.is_available(), reason="MLX finds a CUDA device here")
-def test_nothing_is_packed_without_cuda() -> None:
-    assert pack_linear(random(96, 64, dtype="float16")) is None
+def test_nothing_is_packed_for_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = random(96, 64, dtype="float16")
+    assert packed_on_cuda(monkeypatch, weight) is not None
+    monkeypatch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_80"})
+    assert pack_linear(weight) is None
+    monkeypatch.setattr(sys.modules["custom_kernels.linear"], "default_backend", lambda: "metal")
+    assert pack_linear(weight) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": mx.zeros((5, 64))}, "takes x"),
+        ({"x": mx.zeros((2, 5, 32))}, "takes x"),
+        ({"bias": mx.zeros((1,))}, "got a bias"),
+        ({"packed": mx.zeros((1, 48, 64))}, "not the shape of pack_linear"),
+    ],
+)
+def test_bad_linear_input(change: dict[str, mx.array], message: str) -> None:
+    good = {"x": mx.zeros((5, 32)), "weight": mx.zeros((48, 32)), "bias": mx.zeros((48,))}
+    with pytest.raises(ValueError, match=message):
+        linear(**(good | change))
+    norm = {"residual": mx.zeros((5, 48)), "norm_weight": mx.zeros((48,)), "norm_bias": mx.zeros((48,)), "eps": 1e-5}
+    output_norm(**good, **norm)
+    with pytest.raises(ValueError, match=message):
+        output_norm(**(good | norm | change))
+    for name, text in (
+        ("residual", "residual"),
+        ("norm_weight", "got a norm_weight"),
+        ("norm_bias", "got a norm_bias"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            output_norm(**(good | norm | {name: mx.zeros((4, 48))}))
+
+
+def test_the_quick_gelu_is_within_a_quarter_of_a_rounding() -> None:
+    """The formula of activations.cu, with its coefficients, at every float16."""
+    steps = re.findall(r"p = (\S+)f \+ u \* (\S+?)f?;", kernel_source("cuda", "activations"))
+    assert [factor for _, factor in steps[1:]] == ["p"] * 5
+    x = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    x = x[np.isfinite(x)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        u = x * x
+        p = np.float32(steps[0][1])
+        for coefficient, _ in steps:
+            p = np.float32(coefficient) + u * p
+        found = x / (1 + np.exp2(x * p))
+    wide = x.astype(np.float64)
+    expected = wide * np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in wide])
+    half_ulp = np.maximum(2.0 ** (np.floor(np.log2(np.maximum(np.abs(expected), 2.0**-14))) - 11), 2.0**-25)
+    assert (np.abs(found - expected) / half_ulp).max() <= 0.25
 
 
 def exact_linear(x: mx.array, weight: mx.array, bias: mx.array | None) -> np.ndarray:
@@ -110,8 +168,16 @@ def test_output_norm_of_what_is_not_packed(dtype: str) -> None:
     assert output_norm(x[:0], weight, bias, residual[:0], norm_weight, norm_bias, 1e-5).shape == (0, 48)
 
 
+@pytest.fixture(params=[None, 1, 7])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few blocks have many tiles each: the ring goes round and rows are read again and again."""
+    if request.param:
+        monkeypatch.setattr(custom_kernels.cuda, "multiprocessors", lambda: request.param)
+
+
 @on_hopper
-@pytest.mark.parametrize("total", [1, 63, 64, 65, 191, 192, 193, 1000, 20000])
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("total", [1, 64, 65, 191, 192, 193, 1500, 20000])
 @pytest.mark.parametrize(
     ("outputs", "inputs", "act", "biased", "dtype"),
     [
@@ -143,7 +209,8 @@ def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bo
 
 
 @on_hopper
-@pytest.mark.parametrize("total", [1, 63, 64, 65, 127, 128, 129, 1000, 20000])
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 127, 128, 129, 1500, 20000])
 @pytest.mark.parametrize(
     ("outputs", "inputs", "dtype"),
     [
@@ -170,6 +237,17 @@ def test_output_norm_on_hopper(far: float, outputs: int, inputs: int, dtype: str
         assert error(found, expected) <= TOLERANCE[dtype]
 
 
+@pytest.mark.skipif(not mx.cuda.is_available(), reason="MLX finds no CUDA device here")
+def test_gelu_of_every_float16_on_cuda() -> None:
+    x = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    x = x[np.isfinite(x)]
+    found = exact(custom_kernels.cuda.activate(mx.array(x[None]), "gelu"))[0]
+    expected = x.astype(np.float64) * np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.astype(np.float64)])
+    expected = expected.astype(np.float16).astype(np.float64)
+    ulp = np.maximum(2.0 ** (np.floor(np.log2(np.maximum(np.abs(expected), 2.0**-14))) - 10), 2.0**-24)
+    assert (np.abs(found - expected) / ulp).max() <= 1
+
+
 @on_hopper
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 6e4])
 def test_what_is_wrong_with_a_row_stays_in_it_on_hopper(bad: float) -> None:
@@ -182,18 +260,69 @@ def test_what_is_wrong_with_a_row_stays_in_it_on_hopper(bad: float) -> None:
     expected = EXACT["gelu"](exact_linear(x, weight, bias)[keep])
     found = exact(custom_kernels.cuda.linear(x, weight, bias, "gelu", packed))[keep]
     assert np.abs(found - expected).max() <= 4 * TOLERANCE["float16"]
-    expected = normed(exact_linear(x, weight, bias)[keep] + exact(x)[keep], norm, norm, 1e-5)
-    found = exact(custom_kernels.cuda.output_norm(x, weight, bias, x, norm, norm, 1e-5, packed))[keep]
+    residual, offset = random(500, 384, dtype="float16"), random(384, dtype="float16")
+    expected = normed(exact_linear(x, weight, bias)[keep] + exact(residual)[keep], norm, offset, 1e-5)
+    found = exact(custom_kernels.cuda.output_norm(x, weight, bias, residual, norm, offset, 1e-5, packed))[keep]
     assert np.abs(found - expected).max() <= 8 * TOLERANCE["float16"]
 
 
 @on_hopper
-def test_packed_layers_take_the_kernels_on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_trusted", {})
-    monkeypatch.setattr(backends, "_chosen", {})
+def test_packed_layers_take_the_kernels_on_hopper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, empty in (("_trusted", {}), ("_chosen", {}), ("_switched_off", set())):
+        monkeypatch.setattr(backends, name, empty)
     weight, bias = layer(384, 384, "float16")
-    x = random(700, 384, dtype="float16")
+    x, residual = random(700, 384, dtype="float16"), random(700, 384, dtype="float16")
+    norm_weight, norm_bias = random(384, dtype="float16"), random(384, dtype="float16")
     packed = pack_linear(weight)
-    linear(x, weight, bias, "gelu", packed)
-    output_norm(x, weight, bias, x, bias, bias, 1e-5, packed)
+    found = linear(x, weight, bias, "gelu", packed)
+    assert error(found, EXACT["gelu"](exact_linear(x, weight, bias))) <= TOLERANCE["float16"]
+    found = output_norm(x, weight, bias, residual, norm_weight, norm_bias, 1e-5, packed)
+    expected = normed(exact_linear(x, weight, bias) + exact(residual), norm_weight, norm_bias, 1e-5)
+    assert error(found, expected) <= TOLERANCE["float16"]
     assert set(backends._chosen.values()) == {custom_kernels.cuda.linear, custom_kernels.cuda.output_norm}
+
+
+class Spy:
+    """Stands in for this package's functions: what ops hands them, and what they compute."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.packed: list[mx.array | None] = []
+        monkeypatch.setattr(custom_kernels, "linear", self.linear)
+        monkeypatch.setattr(custom_kernels, "output_norm", self.output_norm)
+        monkeypatch.setattr(custom_kernels, "pack_linear", lambda weight: weight * 2)
+
+    def linear(self, *arguments: Any) -> mx.array:
+        self.packed.append(arguments[4])
+        return reference_linear(*arguments)
+
+    def output_norm(self, *arguments: Any) -> mx.array:
+        self.packed.append(arguments[7])
+        return reference_output_norm(*arguments)
+
+
+def test_encoders_hand_packed_weights_to_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch)
+    first, second, norm = nn.Linear(32, 48), nn.Linear(48, 32), LayerNorm(32, 1e-5, "custom")
+    first.bias, second.bias, norm.weight, norm.bias = random(48), random(32), random(32), random(32)
+    encoder = nn.Sequential(first, second)
+    x, residual = random(7, 32), random(7, 32)
+    hidden = ops.linear(x, first, "gelu")
+    expected = ops.output_norm(hidden, second, residual, norm)
+    assert np.allclose(np.array(hidden), np.array(gelu(first(x))), atol=1e-5)
+    assert np.allclose(np.array(expected), np.array(norm(second(hidden), residual=residual)), atol=1e-5)
+    assert spy.packed == [None, None]
+
+    ops.lay_out(encoder)
+    names = [name for name, _ in tree_flatten(encoder.parameters())]
+    assert all("packed" not in name for name in names)
+    assert np.allclose(
+        np.array(ops.output_norm(ops.linear(x, first, "gelu"), second, residual, norm)), np.array(expected)
+    )
+    for packed, layer in zip(spy.packed[2:], (first, second), strict=True):
+        np.testing.assert_array_equal(np.array(packed), np.array(layer.weight) * 2)
+    spy.packed.clear()
+    second.weight = second.weight + 1  # what was laid out is of another weight now
+    found = ops.output_norm(hidden, second, residual, norm)
+    assert np.allclose(np.array(found), np.array(norm(second(hidden), residual=residual)), atol=1e-5)
+    assert spy.packed == [None]

@@ -17,6 +17,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         return sources[-1].encode()
 
     monkeypatch.setattr(nvrtc, "compile_cubin", compile_cubin)
+    monkeypatch.setattr(nvrtc, "version", lambda: "13.0")
     monkeypatch.setenv("MLX_PTX_CACHE_DIR", str(tmp_path))
     return sources
 
@@ -28,6 +29,13 @@ def test_a_kernel_is_compiled_once_for_each_source_and_architecture(compiled: li
         assert nvrtc.cubin("b", "sm_90") == b"b sm_90"
     assert compiled == ["a sm_90", "a sm_80", "b sm_90"]
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_another_compiler_compiles_again(compiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    nvrtc.cubin("a", "sm_90")
+    monkeypatch.setattr(nvrtc, "version", lambda: "12.9")
+    nvrtc.cubin("a", "sm_90")
+    assert len(compiled) == 2
 
 
 @pytest.mark.parametrize("damaged", [b"", b"short", b"\0" * 80])

@@ -10,9 +10,10 @@ MULTIPROCESSOR_COUNT = 16
 
 @cache
 def multiprocessors() -> int:
-    """Multiprocessors of this thread's GPU."""
+    """Multiprocessors of the first GPU that this process sees, which is MLX's."""
     device, count = ctypes.c_int(), ctypes.c_int()
-    _check("cuCtxGetDevice", ctypes.byref(device))
+    _check("cuInit", 0)
+    _check("cuDeviceGet", ctypes.byref(device), 0)
     _check("cuDeviceGetAttribute", ctypes.byref(count), MULTIPROCESSOR_COUNT, device)
     return count.value
 

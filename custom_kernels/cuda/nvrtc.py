@@ -7,7 +7,6 @@ two seconds, for every kernel in every process. Without them it takes a tenth of
 import contextlib
 import ctypes
 import hashlib
-import importlib.metadata
 import os
 import tempfile
 from functools import cache
@@ -24,8 +23,7 @@ def cubin(source: str, architecture: str) -> bytes:
     folder = os.environ.get("MLX_PTX_CACHE_DIR")
     if not folder:
         return compile_cubin(source, architecture)
-    version = importlib.metadata.version("mlx")
-    key = hashlib.sha256("\0".join([source, architecture, version]).encode()).hexdigest()
+    key = hashlib.sha256("\0".join([source, architecture, version()]).encode()).hexdigest()
     path = Path(folder) / f"mlx-embed-{key}.cubin"
     try:
         checksum, compiled = path.read_bytes()[:32], path.read_bytes()[32:]
@@ -40,6 +38,14 @@ def cubin(source: str, architecture: str) -> bytes:
             file.write(hashlib.sha256(compiled).digest() + compiled)
         os.replace(name, path)
     return compiled
+
+
+@cache
+def version() -> str:
+    """NVRTC's: "13.0"."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return f"{major.value}.{minor.value}"
 
 
 def compile_cubin(source: str, architecture: str) -> bytes:

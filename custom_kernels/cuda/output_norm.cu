@@ -1,7 +1,8 @@
 // out [total, N] = LayerNorm(x w^T + b + residual). A warpgroup has whole rows of the result in registers, a thread a
 // quarter of two rows. The residual is read while the tensor cores work: the sums of all but the first COLUMNS start
 // with it.
-// Compiled in: as `products.cu` says; N is at most 384.
+// Compiled in: as `products.cu` says; N is a multiple of COLUMNS, and at most 384.
+
 // visit(sum, half, piece, i, column) for each of a thread's sums of a span, `half` and i saying which of its two rows and
 // of its 8 neighbours in 32 columns; `left` is the first of these.
 template <typename Visit>

@@ -85,8 +85,9 @@ def pack(encoder: nn.Module) -> None:
 def lay_out(encoder: nn.Module) -> None:
     """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
     for module in encoder.modules():
-        if isinstance(module, nn.Linear) and (packed := custom_kernels.pack_linear(module.weight)) is not None:
-            module._packed = packed  # MLX counts no name that begins so among a module's parameters
+        if type(module) is nn.Linear and (packed := custom_kernels.pack_linear(module.weight)) is not None:
+            # With what it was made of, which somebody may replace. MLX counts no such name among the parameters.
+            module._packed = (module.weight, packed)
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Any:
@@ -108,10 +109,10 @@ def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
     """act(x W^T + b): [T, K] -> [T, N]."""
     if isinstance(x, np.ndarray):
         return cpu.linear(x, layer.packed, act)
-    if "scales" in layer:
+    if type(layer) is not nn.Linear:
         y = layer(x)
         return y if act is None else custom_kernels.activate(y, act)
-    return custom_kernels.linear(x, layer.weight, layer.get("bias"), act, layer.get("_packed"))
+    return custom_kernels.linear(x, layer.weight, layer.get("bias"), act, _packed(layer))
 
 
 def attention(
@@ -164,7 +165,7 @@ def add_linear(x: Array, layer: nn.Module, residual: Array) -> Any:
     """x W^T + b + residual: [T, K] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
         return cpu.linear(x, layer.packed, None, residual)
-    return layer(x) + residual
+    return linear(x, layer) + residual
 
 
 def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> Any:
@@ -188,18 +189,17 @@ def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Modul
 
 
 def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
-    return down(custom_kernels.activate(up(x), act, gate))
+    return down(custom_kernels.activate(linear(x, up), act, gate))
 
 
 def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Any:
     """norm(x W^T + b + residual): [T, K] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
         return cpu.output_norm(x, layer.packed, residual, norm.packed.weight, norm.packed.bias, norm.eps)
-    if norm.backend is None and "_packed" in layer and "bias" in layer and "bias" in norm:
-        return custom_kernels.output_norm(
-            x, layer.weight, layer.bias, residual, norm.weight, norm.bias, norm.eps, layer._packed
-        )
-    return norm(layer(x), residual=residual)
+    packed = _packed(layer)
+    if packed is None or norm.backend is not None or "bias" not in layer or "bias" not in norm:
+        return norm(linear(x, layer), residual=residual)
+    return custom_kernels.output_norm(x, layer.weight, layer.bias, residual, norm.weight, norm.bias, norm.eps, packed)
 
 
 def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Any:
@@ -243,6 +243,12 @@ def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) 
 def zeros_like(input_ids: Array) -> Any:
     """A zero for each token: [T]."""
     return np.zeros_like(input_ids) if isinstance(input_ids, np.ndarray) else zeros(input_ids.shape[0])
+
+
+def _packed(layer: nn.Module) -> mx.array | None:
+    """What `lay_out` made of this very weight."""
+    source, packed = layer.get("_packed", (None, None))
+    return packed if source is layer.weight else None
 
 
 def _table(module: nn.Module) -> npt.NDArray[np.float32]:
