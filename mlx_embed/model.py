@@ -414,10 +414,11 @@ class EmbeddingModel:
         """Token ids as the batches that this model runs on, of at most so many tokens and texts."""
         if self.decodes:
             return pack_blocks(ids, batch_tokens, bucketed=self.compiled, max_texts=max_texts)
-        padded = not self.native or self.checkpoint.pooling.padded
-        with kernels_switched(self.kernels):
-            # There the packed kernel is the one for attention, but where it turns out not to work.
-            ragged = not is_cpu(self.device) and mx.cuda.is_available() and kernels_wanted()
+        blocks = self.checkpoint.pooling.padded
+        padded = not self.native or blocks
+        wanted = kernels_wanted() if self.kernels is None else self.kernels
+        # There attention is packed, unless its kernel turns out not to work.
+        ragged = wanted and not blocks and not is_cpu(self.device) and mx.cuda.is_available()
         return pack(ids, batch_tokens, bucketed=self.compiled, padded=padded, ragged=ragged, max_texts=max_texts)
 
     def _run(
