@@ -16,6 +16,7 @@ from custom_kernels.backends import kernel_source
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.nvrtc import cubin
 from custom_kernels.encoder import LayerWeights, short_capacity
+from custom_kernels.linear import NORM_OUTPUTS
 
 # Pieces that several kernels are made of; they come before the kernel's own source.
 SHARED = {
@@ -193,8 +194,8 @@ def output_norm(
 ) -> mx.array:
     """One launch of `output_norm.cu`; `packed` is `pack_linear`'s of the weight, which itself is not read."""
     total, outputs = x.shape[0], weight.shape[0]
-    if outputs not in (256, 384):
-        raise NotImplementedError(f"The CUDA kernel normalises rows 256 or 384 wide, not {outputs}.")
+    if outputs not in NORM_OUTPUTS:
+        raise NotImplementedError(f"The CUDA kernel of output_norm has no rows {outputs} wide.")
     packed, constants, macros, memory = _products(packed, groups=2, columns=128, parameters=3)
     return _launch(
         "output_norm",
