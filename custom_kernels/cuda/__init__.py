@@ -21,12 +21,12 @@ from custom_kernels.linear import NORM_OUTPUTS
 # Pieces that several kernels are made of; they come before the kernel's own source.
 SHARED = {
     "activate": ("activations",),
-    "attention": ("sequences",),
+    "attention": ("halves", "sequences"),
     "attention_general": ("sequences",),
-    "linear": ("activations", "products"),
-    "output_norm": ("products",),
+    "linear": ("activations", "halves", "products"),
+    "output_norm": ("halves", "products"),
     "position_ids": ("sequences",),
-    "short_encoder": ("activations", "sequences"),
+    "short_encoder": ("activations", "halves", "sequences"),
 }
 MAX_WIDTH = 8192
 MAX_HEAD_DIM = 256

@@ -72,26 +72,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))));
   };
-  const auto multiply = [&](float(&sum)[4], const unsigned(&a)[4], unsigned b0, unsigned b1) {
-    if constexpr (BFLOAT) {
-      asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                   : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    } else {
-      asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                   : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-  };
-  const auto pair = [&](float low, float high) {
-    unsigned packed;
-    if constexpr (BFLOAT) {
-      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    } else {
-      asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    }
-    return packed;
-  };
   const auto exp2_fast = [&](float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -128,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
           if (aligned) {
             query[m][k][i] = *reinterpret_cast<const unsigned*>(from);
           } else {
-            query[m][k][i] = pair(static_cast<float>(from[0]), static_cast<float>(from[1]));
+            query[m][k][i] = rounded(static_cast<float>(from[0]), static_cast<float>(from[1]));
           }
         }
       }
@@ -162,8 +142,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
           matrices(b, &key_tile[stage][(j * 16 + lane % 8 + lane / 16 * 8) * STRIDE + k * 16 + lane / 8 % 2 * 8]);
 #pragma unroll
           for (int m = 0; m < TILES; ++m) {
-            multiply(score[m][2 * j], query[m][k], b[0], b[1]);
-            multiply(score[m][2 * j + 1], query[m][k], b[2], b[3]);
+            multiply(score[m][2 * j], query[m][k][0], query[m][k][1], query[m][k][2], query[m][k][3], b[0], b[1]);
+            multiply(score[m][2 * j + 1], query[m][k][0], query[m][k][1], query[m][k][2], query[m][k][3], b[2], b[3]);
           }
         }
       }
@@ -234,7 +214,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const auto& pairs = score[m][2 * j + i / 2];
-            weights[m][i] = pair(pairs[i % 2 * 2], pairs[i % 2 * 2 + 1]);
+            weights[m][i] = rounded(pairs[i % 2 * 2], pairs[i % 2 * 2 + 1]);
           }
         }
 #pragma unroll
@@ -243,8 +223,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
           transposed(b, &value_tile[stage][(j * 16 + lane % 16) * STRIDE + d * 16 + lane / 16 * 8]);
 #pragma unroll
           for (int m = 0; m < TILES; ++m) {
-            multiply(result[m][2 * d], weights[m], b[0], b[1]);
-            multiply(result[m][2 * d + 1], weights[m], b[2], b[3]);
+            multiply(result[m][2 * d], weights[m][0], weights[m][1], weights[m][2], weights[m][3], b[0], b[1]);
+            multiply(result[m][2 * d + 1], weights[m][0], weights[m][1], weights[m][2], weights[m][3], b[2], b[3]);
           }
         }
       }
@@ -269,7 +249,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
 #pragma unroll
         for (int d = 0; d < D / 8; ++d) {
           *reinterpret_cast<unsigned*>(to + d * 8) =
-              pair(result[m][d][2 * half] * inverse, result[m][d][2 * half + 1] * inverse);
+              rounded(result[m][d][2 * half] * inverse, result[m][d][2 * half + 1] * inverse);
         }
       }
     }

@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     unsigned last = 0;
 #pragma unroll
     for (int depth = 0; depth < DEPTHS; ++depth) {
-      multiply(sum, own + depth * BLOCK_BYTES, ring, depth > 0);
+      multiply_place(sum, own + depth * BLOCK_BYTES, ring, depth > 0);
       if (tile > begin) {
 #pragma unroll
         for (int piece = depth * PIECES / DEPTHS; piece < (depth + 1) * PIECES / DEPTHS; ++piece) {

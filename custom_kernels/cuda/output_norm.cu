@@ -88,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
       pin(sum[span]);
 #pragma unroll 1
       for (int depth = 0; depth < DEPTHS; ++depth) {
-        multiply(sum[span], own + depth * BLOCK_BYTES, ring, span > 0 || depth > 0);
+        multiply_place(sum[span], own + depth * BLOCK_BYTES, ring, span > 0 || depth > 0);
         if (span > 0 || depth > 0) {
           finish_wgmma<1>();
           if (lane == 0) barrier_arrive(last);

@@ -78,7 +78,7 @@ __device__ void wgmma(float (&sum)[SUMS], unsigned long long rows, unsigned long
 
 // One place of the ring times the rows at the same depth: added to `sum`, or, if not `keep`, in its place. The tensor
 // cores go on while the threads do; `finish_wgmma` waits until all but the last `n` such products are done.
-__device__ void multiply(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
+__device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
   barrier_wait(ring.full + ring.stage * 8, ring.parity);
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   const unsigned long long a = described(rows), b = described(ring.place());
@@ -119,15 +119,4 @@ __device__ void load_rows(const T* x, unsigned to, int first, int total) {
 __device__ void wait_for_rows(int group) {
   asm volatile("cp.async.wait_group 0;\nfence.proxy.async;" ::: "memory");
   group_sync(group);
-}
-
-// Two values as neighbours, rounded.
-__device__ unsigned rounded(float first, float second) {
-  unsigned both;
-  if constexpr (BFLOAT) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
-  } else {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
-  }
-  return both;
 }
