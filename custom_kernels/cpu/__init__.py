@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -255,11 +255,7 @@ def attention(
     _ints("attention", "cu_seqlens", cu_seqlens, (None,))
     if window is not None and window < 0:
         raise ValueError(f"attention needs a window of at least 0, got {window}.")
-    length = relative = 0
-    if bias is not None:
-        relative = int(bias.ndim == 2)
-        length = (bias.shape[1] + 1) // 2 if relative else bias.shape[-1]
-        _floats("attention", "bias", bias, (num_heads, 2 * length - 1) if relative else (num_heads, length, length))
+    length, relative = _attention_bias("attention", bias, num_heads)
     total, hidden = qkv.shape[0], qkv.shape[1] // 3
     out = empty((total, hidden))
     status = _library()[0].mlx_embed_attention(
@@ -276,10 +272,7 @@ def attention(
         -1 if window is None else window,
         _at(out),
     )
-    if status == _BAD_SEQUENCES:
-        longest = "" if bias is None else f", none longer than the bias's {length}"
-        raise ValueError(f"attention needs cu_seqlens that rise from 0 to {total}{longest}.")
-    _check(status)
+    _check_sequences("attention", status, total, None if bias is None else length)
     return out
 
 
@@ -367,6 +360,110 @@ def feed_forward(
         )
     )
     return out
+
+
+class Norm(NamedTuple):
+    """A LayerNorm's weight [H], bias [H] or None, and what it adds to the variance."""
+
+    weight: Floats
+    bias: Floats | None
+    eps: float
+
+
+class EncoderLayer(NamedTuple):
+    """A post-norm layer (BERT's): norm(out(attention(qkv(x))) + x), then norm(down(act(up(x))) + x)."""
+
+    qkv: Linear
+    out: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    output_norm: Norm
+
+
+class Encoder:
+    """Post-norm layers, one or more, to be run in one call, which a short text feels.
+
+    Args:
+        layers: all of one width H.
+        num_heads: heads; must divide H.
+        scale: of the attention, usually 1 / sqrt(head_dim).
+        activation: as in `feed_forward`.
+
+    Raises:
+        TypeError, ValueError: weights that do not fit, or an unknown activation.
+    """
+
+    def __init__(self, layers: Sequence[EncoderLayer], num_heads: int, scale: float, activation: str | None) -> None:
+        self._layers = tuple(layers)
+        self._width = width = layers[0].down.out_features
+        self._num_heads, self._scale, self._activation = num_heads, scale, _activation("Encoder", activation)
+        if num_heads < 1 or width % num_heads:
+            raise ValueError(f"Encoder needs heads that divide the width {width}, got {num_heads}.")
+        self._table = (_EncoderLayer * len(self._layers))()
+        for row, (qkv, out, attention_norm, up, down, output_norm) in zip(self._table, self._layers, strict=True):
+            shapes = [(w.out_features, w.in_features) for w in (qkv, out, up, down)]
+            inner = up.out_features
+            if shapes != [(3 * width, width), (width, width), (inner, width), (width, inner)]:
+                raise ValueError(f"Encoder got a layer with weights of shapes {shapes}, which do not fit each other.")
+            row.qkv, row.out, row.up, row.down = qkv.handle, out.handle, up.handle, down.handle
+            for name, (weight, bias, eps) in (("attention", attention_norm), ("output", output_norm)):
+                _norm("Encoder", weight, bias, width)
+                setattr(row, f"{name}_weight", _at(weight))
+                setattr(row, f"{name}_bias", _at(bias))
+                setattr(row, f"{name}_eps", eps)
+
+    def __call__(self, x: Floats, cu_seqlens: Ints, bias: Floats | None = None) -> Floats:
+        """Run the layers.
+
+        Args:
+            x: [T, H].
+            cu_seqlens: as in `attention`.
+            bias: as in `attention`, for all layers.
+
+        Returns:
+            [T, H].
+
+        Raises:
+            TypeError, ValueError: as from `attention`.
+        """
+        width = self._width
+        total = _rows("Encoder", "x", x, width)
+        _ints("Encoder", "cu_seqlens", cu_seqlens, (None,))
+        length, relative = _attention_bias("Encoder", bias, self._num_heads)
+        qkv, attended, between, out = (empty((total, n * width)) for n in (3, 1, 1, 1))
+        status = _library()[0].mlx_embed_encoder(
+            _at(x),
+            ctypes.addressof(self._table),
+            len(self._layers),
+            width,
+            _at(cu_seqlens),
+            cu_seqlens.size - 1,
+            total,
+            self._num_heads,
+            self._scale,
+            _at(bias),
+            length,
+            relative,
+            self._activation,
+            _at(qkv),
+            _at(attended),
+            _at(between),
+            _at(out),
+        )
+        _check_sequences("Encoder", status, total, None if bias is None else length)
+        return out
+
+
+class _EncoderLayer(ctypes.Structure):
+    """`EncoderLayer` of ops.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("qkv", "out", "up", "down")),
+        *((f"{norm}_{name}", ctypes.c_void_p) for norm in ("attention", "output") for name in ("weight", "bias")),
+        ("attention_eps", ctypes.c_float),
+        ("output_eps", ctypes.c_float),
+    )
 
 
 def rope(qkv: Floats, positions: Ints, cos: Floats, sin: Floats, num_heads: int) -> Floats:
@@ -511,6 +608,12 @@ def _library() -> tuple[Any, str]:
             flag,
             [pointer, integer, pointer, pointer, flag, flag, pointer, pointer, pointer, real, pointer],
         ),
+        "encoder": (
+            flag,
+            [pointer, pointer, integer, integer, pointer, integer, integer, integer, real, pointer, integer, integer]
+            + [flag]
+            + [pointer] * 4,
+        ),
         "rope": (flag, [pointer] * 4 + [integer] * 4),
         "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),
     }
@@ -604,11 +707,28 @@ def _norm(op: str, weight: Any, bias: Any, width: int) -> None:
             _floats(op, name, array, (width,))
 
 
+def _attention_bias(op: str, bias: Any, num_heads: int) -> tuple[int, int]:
+    """The longest sequence that a bias is for, and whether it is by distance; zeros without one."""
+    if bias is None:
+        return 0, 0
+    relative = int(bias.ndim == 2)
+    length = (bias.shape[1] + 1) // 2 if relative else bias.shape[-1]
+    _floats(op, "bias", bias, (num_heads, 2 * length - 1) if relative else (num_heads, length, length))
+    return length, relative
+
+
 def _activation(op: str, activation: str | None) -> int:
     if activation not in ACTIVATIONS:
         known = ", ".join(repr(name) for name in ACTIVATIONS)
         raise ValueError(f"{op} has no activation {activation!r}; it knows {known}.")
     return ACTIVATIONS[activation]
+
+
+def _check_sequences(op: str, status: int, total: int, longest: int | None) -> None:
+    if status == _BAD_SEQUENCES:
+        bound = "" if longest is None else f", none longer than the bias's {longest}"
+        raise ValueError(f"{op} needs cu_seqlens that rise from 0 to {total}{bound}.")
+    _check(status)
 
 
 def _check(status: int) -> None:

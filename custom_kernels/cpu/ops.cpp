@@ -340,3 +340,30 @@ EXPORT int mlx_embed_mean_pool(const float* x, const int32_t* cu, int64_t count,
     return OK;
   });
 }
+
+// A post-norm layer (BERT's): packed weights, and the parameters of its two LayerNorms.
+struct EncoderLayer {
+  const void *qkv, *out, *up, *down;
+  const float *attention_weight, *attention_bias, *output_weight, *output_bias;
+  float attention_eps, output_eps;
+};
+
+// x [total, width] through all layers: y. What one op hands on is in qkv [total, 3 * width], attended and between.
+EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t depth, int64_t width,
+                             const int32_t* cu, int64_t count, int64_t total, int64_t heads, float scale,
+                             const float* bias, int64_t bias_length, int64_t bias_relative, int activation, float* qkv,
+                             float* attended, float* between, float* y) {
+  int status = OK;
+  for (int64_t l = 0; l < depth && !status; l++) {
+    const EncoderLayer& w = layers[l];
+    status = mlx_embed_linear(x, total, w.qkv, IDENTITY, nullptr, qkv);
+    if (!status) status = mlx_embed_attention(qkv, cu, count, total, heads, width / heads, scale, bias, bias_length,
+                                              bias_relative, -1, attended);
+    if (!status) status = mlx_embed_output_norm(attended, total, w.out, x, w.attention_weight, w.attention_bias,
+                                                w.attention_eps, between);
+    if (!status) status = mlx_embed_feed_forward(between, total, w.up, w.down, activation, 0, between, w.output_weight,
+                                                 w.output_bias, w.output_eps, y);
+    x = y;
+  }
+  return status;
+}

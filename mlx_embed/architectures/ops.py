@@ -214,7 +214,11 @@ def encoder_layers(
 ) -> Any:
     """x [T, hidden] through post-norm layers (BERT's): in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    if not isinstance(x, np.ndarray) and first.attention_norm.backend is None and x.size <= MAX_SHORT:
+    if isinstance(x, np.ndarray):
+        if not hasattr(first, "native"):
+            first.native = _native_encoder(layers)
+        return first.native(x, cu_seqlens, bias)
+    if first.attention_norm.backend is None and x.size <= MAX_SHORT:
         parts = [
             (layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm)
             for layer in layers
@@ -243,6 +247,25 @@ def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) 
 def zeros_like(input_ids: Array) -> Any:
     """A zero for each token: [T]."""
     return np.zeros_like(input_ids) if isinstance(input_ids, np.ndarray) else zeros(input_ids.shape[0])
+
+
+def _native_encoder(layers: Sequence[nn.Module]) -> cpu.Encoder:
+    def norm(module: LayerNorm) -> cpu.Norm:
+        return cpu.Norm(module.packed.weight, module.packed.bias, module.eps)
+
+    packed = [
+        cpu.EncoderLayer(
+            layer.attention.qkv.packed,
+            layer.attention.out.packed,
+            norm(layer.attention_norm),
+            layer.up.packed,
+            layer.down.packed,
+            norm(layer.output_norm),
+        )
+        for layer in layers
+    ]
+    first = layers[0]
+    return cpu.Encoder(packed, first.attention.num_heads, first.attention.scale, first.activation)
 
 
 def _packed(layer: nn.Module) -> mx.array | None:
