@@ -35,6 +35,13 @@ int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int,
                            const float*, float, float*);
 int mlx_embed_rope(float*, const int32_t*, const float*, const float*, int64_t, int64_t, int64_t, int64_t);
 int mlx_embed_mean_pool(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, int, float*);
+struct EncoderLayer {
+  const void *qkv, *out, *up, *down;
+  const float *attention_weight, *attention_bias, *output_weight, *output_bias;
+  float attention_eps, output_eps;
+};
+int mlx_embed_encoder(const float*, const EncoderLayer*, int64_t, int64_t, const int32_t*, int64_t, int64_t, int64_t,
+                      float, const float*, int64_t, int64_t, int, float*, float*, float*, float*);
 }
 
 static std::atomic<int> failures{0}, checks{0};
@@ -195,6 +202,40 @@ static void rows(int width) {
   close("rope", qkv, turned);
 }
 
+// Two layers in one call are the same as op by op.
+static void encoder(const Ints& lengths, int width, int inner, int heads) {
+  Ints cu{0};
+  for (int n : lengths) cu.push_back(cu.back() + n);
+  const int64_t total = cu.back(), count = (int64_t)lengths.size();
+  const size_t size = (size_t)(total * width);
+  const Floats gamma = normal(width, 1), beta = normal(width, 2), x = normal(size, 3);
+  EncoderLayer layers[2];
+  for (unsigned i = 0; i < 2; i++) {
+    const auto packed = [&](int n, int depth, unsigned seed) {
+      return mlx_embed_pack(normal((size_t)n * depth, seed + i, 0.2f).data(), nullptr, n, depth);
+    };
+    layers[i] = {packed(3 * width, width, 10), packed(width, width, 20), packed(inner, width, 30),
+                 packed(width, inner, 40),     gamma.data(),             beta.data(),
+                 beta.data(),                  nullptr,                  1e-3f,
+                 1e-2f};
+  }
+  Floats qkv = unset(3 * size), attended = unset(size), between = unset(size), y = unset(size), wanted = x;
+  mlx_embed_encoder(x.data(), layers, 2, width, cu.data(), count, total, heads, 0.3f, nullptr, 0, 0, 1, qkv.data(),
+                    attended.data(), between.data(), y.data());
+  for (const EncoderLayer& w : layers) {
+    mlx_embed_linear(wanted.data(), total, w.qkv, 0, nullptr, qkv.data());
+    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, 0, -1,
+                        attended.data());
+    mlx_embed_output_norm(attended.data(), total, w.out, wanted.data(), gamma.data(), beta.data(), 1e-3f,
+                          between.data());
+    mlx_embed_feed_forward(between.data(), total, w.up, w.down, 1, 0, between.data(), beta.data(), nullptr, 1e-2f,
+                           wanted.data());
+  }
+  close("encoder", y, wanted, 1e-6f);
+  for (const EncoderLayer& w : layers)
+    for (const void* packed : {w.qkv, w.out, w.up, w.down}) mlx_embed_unpack(const_cast<void*>(packed));
+}
+
 static void everything() {
   for (int n : {1, 33, 50}) products(5, n, 37), products(130, n, 400);
   products(0, 5, 5);
@@ -203,6 +244,8 @@ static void everything() {
   attention({600, 3}, 1, 32, true, -1);
   attention({530}, 1, 16, false, 20);
   for (int width : {1, 30, 33}) rows(width);
+  encoder({5, 0, 9}, 24, 40, 2);
+  encoder({150, 20}, 24, 40, 3);
 }
 
 int main() {
