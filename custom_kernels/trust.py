@@ -42,7 +42,7 @@ def _file(kernel: tuple[Any, ...]) -> Path:
 def _machine() -> tuple[str, ...]:
     """The device, its driver and whatever compiles for it: what may make a right kernel wrong."""
     device = mx.device_info()
-    found = [version("mlx"), platform.platform(), str(device["device_name"]), str(device["architecture"])]
+    found = [version("mlx"), platform.platform(), str(device.get("device_name")), str(device.get("architecture"))]
     if mx.cuda.is_available():
         from custom_kernels.cuda import driver, nvrtc
 

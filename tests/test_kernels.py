@@ -620,6 +620,14 @@ def test_the_next_process_trusts_what_agreed_and_checks_what_did_not(monkeypatch
     assert [checks(), checks()] == [1, 1]
 
 
+def test_trust_is_of_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for info in ({}, {"device_name": "M1"}, {"device_name": "M1", "architecture": "applegpu_g13s"}):
+        monkeypatch.setattr(mx, "device_info", lambda info=info: info)
+        seen.append(trust._machine.__wrapped__())
+    assert len(set(seen)) == 3
+
+
 def test_trust_ends_where_the_code_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = Path(trust.__file__).parent
     copy = Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.so", "__pycache__")))
