@@ -59,9 +59,10 @@ def use_kernels(wanted: bool | None) -> None:
     _wanted = wanted
 
 
-def kernels_wanted() -> bool:
-    """Whether custom kernels may run, by `use_kernels` or the environment."""
-    return os.environ.get("MLX_EMBED_KERNELS") != "reference" if _wanted is None else _wanted
+def kernels_wanted(choice: bool | None = None) -> bool:
+    """Whether custom kernels may run: by this choice, or without one by `use_kernels`, or by the environment."""
+    wanted = _wanted if choice is None else choice
+    return os.environ.get("MLX_EMBED_KERNELS") != "reference" if wanted is None else wanted
 
 
 @contextmanager

@@ -164,7 +164,7 @@ class EmbeddingModel:
             raise ValueError(f"layer_norm {layer_norm!r} is not one of {', '.join(LAYER_NORMS)}.")
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
-        wanted = kernels_wanted() if kernels is None else kernels
+        wanted = kernels_wanted(kernels)
         if not is_cpu(chosen):
             prepare_accelerator()
         folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -416,9 +416,8 @@ class EmbeddingModel:
             return pack_blocks(ids, batch_tokens, bucketed=self.compiled, max_texts=max_texts)
         blocks = self.checkpoint.pooling.padded
         padded = not self.native or blocks
-        wanted = kernels_wanted() if self.kernels is None else self.kernels
         # There attention is packed, unless its kernel turns out not to work.
-        ragged = wanted and not blocks and not is_cpu(self.device) and mx.cuda.is_available()
+        ragged = kernels_wanted(self.kernels) and not blocks and not is_cpu(self.device) and mx.cuda.is_available()
         return pack(ids, batch_tokens, bucketed=self.compiled, padded=padded, ragged=ragged, max_texts=max_texts)
 
     def _run(

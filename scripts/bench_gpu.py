@@ -185,13 +185,16 @@ def copy_side(work: Path, options: argparse.Namespace) -> Figures:
     return {"device copy, GB/s read and written": source.nbytes * 20 / median(copy) / 1e9}
 
 
+def random(*shape: int) -> Any:
+    import mlx.core as mx
+
+    return mx.random.normal(shape).astype(mx.float16)
+
+
 def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
     import mlx.core as mx
 
     from custom_kernels import activate, attention, gelu, layer_norm
-
-    def random(*shape: int) -> mx.array:
-        return mx.random.normal(shape).astype(mx.float16)
 
     def each(build: Callable[[], Any], number: int) -> float:
         """Microseconds of one of `number` ops: the graph is built before the clock starts."""
@@ -275,9 +278,6 @@ def products_side(work: Path, _: argparse.Namespace) -> Figures:
             mx.synchronize()
 
         return median(all_of_them, 9) / number * 1e6
-
-    def random(*shape: int) -> mx.array:
-        return mx.random.normal(shape).astype(mx.float16)
 
     figures: Figures = {}
     for rows, width in ((4096, 384), (32768, 384), (131072, 384), (4096, 768), (32768, 768), (131072, 768)):

@@ -20,7 +20,7 @@ from custom_kernels.embedding import reference_embedding_norm
 from custom_kernels.layer_norm import reference_layer_norm
 from custom_kernels.pool import reference_mean_pool
 from mlx_embed import EmbeddingModel, cli, device, tuning
-from tests.conftest import DATA
+from tests.conftest import DATA, forget_kernels
 
 PADDED = "built-in, heads padded to 64"
 REFERENCES: dict[str, Callable[..., mx.array]] = {
@@ -60,8 +60,7 @@ class Machine:
 
     def restart(self) -> None:
         """What a process remembers is forgotten."""
-        for name, empty in (("_trusted", {}), ("_chosen", {}), ("_switched_off", set())):
-            self.monkeypatch.setattr(backends, name, empty)
+        forget_kernels(self.monkeypatch)
         self.timed.clear()
 
     def measure(self, op: str, candidates: Mapping[str, Callable[[], mx.array]], **_: Any) -> dict[str, float]:

@@ -31,6 +31,7 @@ from custom_kernels.activation import ACTIVATIONS
 from custom_kernels.encoder import LayerWeights, reference_short_encoder, short_encoder
 from custom_kernels.layer_norm import reference_layer_norm
 from custom_kernels.packed import position_ids
+from tests.conftest import forget_kernels
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 # A few units in the last place of values around 1 to 4: weights and result are rounded once each.
@@ -60,6 +61,11 @@ def present(op: str) -> list[Any]:
 
 def random(*shape: int, dtype: str = "float32", scale: float = 1.0) -> mx.array:
     return mx.array((np.random.default_rng().normal(size=shape) * scale).astype(np.float32)).astype(DTYPES[dtype])
+
+
+def poison(*shape: int, dtype: str) -> None:
+    """Free buffers of this size that are full of NaN: a place that a kernel leaves out would show."""
+    mx.eval([mx.full(shape, mx.nan, dtype=DTYPES[dtype]) for _ in range(4)])
 
 
 def starts(lengths: list[int]) -> mx.array:
@@ -120,10 +126,7 @@ def test_attention(backend: str, batch: str, dtype: str, head_dim: int) -> None:
     qkv = random(sum(lengths), 3 * heads * head_dim, dtype=dtype)
     cu_seqlens, expected = starts(lengths), exact_attention(qkv, lengths, heads, scale)
     mx.eval(qkv, cu_seqlens)
-    # What freed NaN buffers of its size hold is what a place that the kernel leaves out would show.
-    poison = [mx.full((sum(lengths), heads * head_dim), mx.nan, dtype=DTYPES[dtype]) for _ in range(4)]
-    mx.eval(poison)
-    del poison
+    poison(sum(lengths), heads * head_dim, dtype=dtype)
     bound = max(lengths) + (3 if len(lengths) % 2 else 0)
     found = attention(qkv, cu_seqlens, heads, scale, max_seqlen=bound, backend=backend)
     assert found.dtype == DTYPES[dtype]
@@ -416,6 +419,11 @@ def test_activate_refuses_what_does_not_fit() -> None:
         activate(mx.zeros((2, 4), dtype=mx.int32), "silu")
 
 
+def normed(y: np.ndarray, weight: mx.array, bias: mx.array, eps: float) -> np.ndarray:
+    y = y - y.mean(axis=1, keepdims=True)
+    return y / np.sqrt((y**2).mean(axis=1, keepdims=True) + eps) * exact(weight) + exact(bias)
+
+
 def exact_layers(
     x: mx.array,
     lengths: list[int],
@@ -426,10 +434,6 @@ def exact_layers(
     act: str,
     bias: mx.array | None,
 ) -> np.ndarray:
-    def normed(y: np.ndarray, weight: mx.array, offset: mx.array) -> np.ndarray:
-        y = y - y.mean(axis=1, keepdims=True)
-        return y / np.sqrt((y**2).mean(axis=1, keepdims=True) + eps) * exact(weight) + exact(offset)
-
     def rounded(y: np.ndarray) -> mx.array:
         return mx.array(y.astype(np.float32))
 
@@ -438,10 +442,14 @@ def exact_layers(
         qkv = y @ exact(w.qkv_weight).T + exact(w.qkv_bias)
         attended = exact_attention(rounded(qkv), lengths, heads, scale, bias)
         y = normed(
-            y + attended @ exact(w.out_weight).T + exact(w.out_bias), w.attention_norm_weight, w.attention_norm_bias
+            y + attended @ exact(w.out_weight).T + exact(w.out_bias),
+            w.attention_norm_weight,
+            w.attention_norm_bias,
+            eps,
         )
         inner = exact(ACTIVATIONS[act](rounded(y @ exact(w.up_weight).T + exact(w.up_bias))))
-        y = normed(y + inner @ exact(w.down_weight).T + exact(w.down_bias), w.output_norm_weight, w.output_norm_bias)
+        y = y + inner @ exact(w.down_weight).T + exact(w.down_bias)
+        y = normed(y, w.output_norm_weight, w.output_norm_bias, eps)
     return y
 
 
@@ -511,9 +519,7 @@ def test_transfers_give_back_what_was_sent(sizes: list[int]) -> None:
 def unchecked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No verdict yet, and a machine that seems to have a GPU."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(backends, "_trusted", {})
-    monkeypatch.setattr(backends, "_switched_off", set())
-    monkeypatch.setattr(backends, "_chosen", {})
+    forget_kernels(monkeypatch)
     monkeypatch.setattr(backends, "default_backend", lambda: "cuda")
     monkeypatch.delenv("MLX_EMBED_KERNELS", raising=False)
     yield
@@ -583,13 +589,6 @@ def test_a_broken_kernel_is_switched_off(monkeypatch: pytest.MonkeyPatch, broken
     assert len(calls) == 1
 
 
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a new process knows."""
-    monkeypatch.setattr(backends, "_trusted", {})
-    monkeypatch.setattr(backends, "_switched_off", set())
-    monkeypatch.setattr(backends, "_chosen", {})
-
-
 @pytest.mark.usefixtures("unchecked")
 def test_the_next_process_trusts_what_agreed_and_checks_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = random(6, 32), random(32)
@@ -599,7 +598,7 @@ def test_the_next_process_trusts_what_agreed_and_checks_what_did_not(monkeypatch
     monkeypatch.setattr(module, "LAYER_NORM", replace(module.LAYER_NORM, sample=lambda *_: sample))
 
     def checks() -> int:
-        forget(monkeypatch)
+        forget_kernels(monkeypatch)
         calls.clear()
         layer_norm(x, weight, None, 1e-5, mx.zeros_like(x))
         return calls.count((5, 32))
@@ -686,9 +685,7 @@ def test_a_broken_source_is_switched_off(monkeypatch: pytest.MonkeyPatch, source
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(backends, "_trusted", {})
-    monkeypatch.setattr(backends, "_switched_off", set())
-    monkeypatch.setattr(backends, "_chosen", {})
+    forget_kernels(monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x, w = random(6, 384, dtype=dtype), random(384, dtype=dtype)

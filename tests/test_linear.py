@@ -19,7 +19,8 @@ from custom_kernels.backends import kernel_source
 from custom_kernels.linear import reference_linear, reference_output_norm
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.norm import LayerNorm
-from tests.test_kernels import DTYPES, TOLERANCE, error, exact, random
+from tests.conftest import forget_kernels
+from tests.test_kernels import DTYPES, TOLERANCE, error, exact, normed, poison, random
 
 HOPPER = mx.cuda.is_available() and mx.device_info(mx.gpu)["architecture"] == "sm_90"
 on_hopper = pytest.mark.skipif(not HOPPER, reason="MLX finds no Hopper GPU here")
@@ -40,12 +41,6 @@ EXACT: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
 
 def layer(outputs: int, inputs: int, dtype: str) -> tuple[mx.array, mx.array]:
     return random(outputs, inputs, dtype=dtype, scale=inputs**-0.5), random(outputs, dtype=dtype)
-
-
-def poison(*shape: int, dtype: str) -> None:
-    """Free buffers of this size that are full of NaN: a place that a kernel leaves out would show."""
-    arrays = [mx.full(shape, mx.nan, dtype=DTYPES[dtype]) for _ in range(4)]
-    mx.eval(arrays)
 
 
 def packed_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array) -> mx.array | None:
@@ -138,11 +133,6 @@ def test_the_quick_gelu_is_within_a_quarter_of_a_rounding() -> None:
 
 def exact_linear(x: mx.array, weight: mx.array, bias: mx.array | None) -> np.ndarray:
     return exact(x) @ exact(weight).T + (0 if bias is None else exact(bias))
-
-
-def normed(y: np.ndarray, weight: mx.array, bias: mx.array, eps: float) -> np.ndarray:
-    y = y - y.mean(axis=1, keepdims=True)
-    return y / np.sqrt((y**2).mean(axis=1, keepdims=True) + eps) * exact(weight) + exact(bias)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -269,8 +259,7 @@ def test_what_is_wrong_with_a_row_stays_in_it_on_hopper(bad: float) -> None:
 @on_hopper
 def test_packed_layers_take_the_kernels_on_hopper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name, empty in (("_trusted", {}), ("_chosen", {}), ("_switched_off", set())):
-        monkeypatch.setattr(backends, name, empty)
+    forget_kernels(monkeypatch)
     weight, bias = layer(384, 384, "float16")
     x, residual = random(700, 384, dtype="float16"), random(700, 384, dtype="float16")
     norm_weight, norm_bias = random(384, dtype="float16"), random(384, dtype="float16")

@@ -16,7 +16,7 @@ from custom_kernels.backends import kernel_source
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.nvrtc import cubin
 from custom_kernels.encoder import LayerWeights, short_capacity
-from custom_kernels.linear import NORM_OUTPUTS
+from custom_kernels.linear import NARROW, NORM_OUTPUTS
 
 # Pieces that several kernels are made of; they come before the kernel's own source.
 SHARED = {
@@ -160,26 +160,13 @@ def short_encoder(
 def linear(x: mx.array, weight: mx.array, bias: mx.array | None, act: str | None, packed: mx.array | None) -> mx.array:
     """One launch of `linear.cu`; `packed` is `pack_linear`'s of the weight, which itself is not read."""
     total, (outputs, inputs) = x.shape[0], weight.shape
-    groups = 3 if inputs <= 384 else 2
-    columns = 96 if inputs <= 384 and outputs % 96 == 0 else 64
-    packed, constants, macros, memory = _products(packed, groups, columns, parameters=0)
-    constants |= {
-        "ACTIVATION": -1 if act is None else tuple(ACTIVATIONS).index(act),
-        "HAS_BIAS": bias is not None,
-    }
+    narrow = inputs <= NARROW
+    groups = 3 if narrow else 2
+    columns = 96 if narrow and outputs % 96 == 0 else 64
     tiles = -(-total // (groups * 64)) * (outputs // columns)
-    return _launch(
-        "linear",
-        # Without a bias the kernel still has the parameter, and never reads it.
-        [x, packed, x if bias is None else bias],
-        [total],
-        (min(multiprocessors(), tiles), (groups + 1) * 128),
-        [((total, outputs), x.dtype)],
-        {"T": x.dtype},
-        constants,
-        macros,
-        memory,
-    )[0]
+    constants = {"ACTIVATION": -1 if act is None else tuple(ACTIVATIONS).index(act), "HAS_BIAS": bias is not None}
+    # Without a bias the kernel still has the parameter, and never reads it.
+    return _product("linear", x, packed, [x if bias is None else bias], [total], tiles, groups, columns, constants)
 
 
 def output_norm(
@@ -196,46 +183,56 @@ def output_norm(
     total, outputs = x.shape[0], weight.shape[0]
     if outputs not in NORM_OUTPUTS:
         raise NotImplementedError(f"The CUDA kernel of output_norm has no rows {outputs} wide.")
-    packed, constants, macros, memory = _products(packed, groups=2, columns=128, parameters=3)
-    return _launch(
-        "output_norm",
-        [x, packed, bias, residual, norm_weight, norm_bias],
-        [total, eps],
-        (min(multiprocessors(), -(-total // 128)), 384),
-        [((total, outputs), x.dtype)],
-        {"T": x.dtype},
-        constants,
-        macros,
-        memory,
-    )[0]
+    others = [bias, residual, norm_weight, norm_bias]
+    return _product("output_norm", x, packed, others, [total, eps], -(-total // 128), 2, 128, {}, parameters=3)
 
 
-def _products(
-    packed: mx.array | None, groups: int, columns: int, parameters: int
-) -> tuple[mx.array, dict[str, int], dict[str, str], int]:
-    """The packed weight, the constants and macros of `products.cu` for it, and the shared memory it takes, in bytes.
+def _product(
+    name: str,
+    x: mx.array,
+    packed: mx.array | None,
+    others: list[mx.array],
+    scalars: list[Scalar],
+    tiles: int,
+    groups: int,
+    columns: int,
+    constants: Mapping[str, int],
+    parameters: int = 0,
+) -> mx.array:
+    """One launch of a kernel made of `products.cu`, on x, the packed weight and `others`: [T, N].
 
-    `parameters` are the floats of each output that a block keeps at hand beside.
+    Its blocks share `tiles` of 64 rows for each of `groups` warpgroups, and `columns` columns; each keeps `parameters`
+    floats of every output at hand.
     """
     if packed is None or _architecture() != "sm_90":
         raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and packed weights.")
     depths, outputs, _ = packed.shape
     if outputs % columns:
         raise NotImplementedError(f"The CUDA kernel of this product takes multiples of {columns} outputs.")
-    rows = groups * depths * 64 * 128
-    stages = min((HOPPER_MEMORY - RESERVED - rows - parameters * outputs * 4) // (columns * 128), 8)
+    kept = RESERVED + groups * depths * 64 * 128 + parameters * outputs * 4
+    stages = min((HOPPER_MEMORY - kept) // (columns * 128), 8)
     if stages < 3:
         raise NotImplementedError(f"Rows {depths * 64} wide do not fit into the CUDA kernels of products.")
-    constants = {
-        "BFLOAT": packed.dtype == mx.bfloat16,
-        "K": depths * 64,
-        "N": outputs,
-        "COLUMNS": columns,
-        "STAGES": stages,
-        "GROUPS": groups,
-    }
-    memory = RESERVED + rows + stages * columns * 128 + parameters * outputs * 4
-    return packed, constants, {"WGMMA": _wgmma(columns, packed.dtype)}, memory
+    return launch(
+        name,
+        [x, packed, *others],
+        scalars,
+        (min(multiprocessors(), tiles), (groups + 1) * 128),
+        (x.shape[0], outputs),
+        x.dtype,
+        {"T": x.dtype},
+        {
+            "BFLOAT": packed.dtype == mx.bfloat16,
+            "K": depths * 64,
+            "N": outputs,
+            "COLUMNS": columns,
+            "STAGES": stages,
+            "GROUPS": groups,
+            **constants,
+        },
+        {"WGMMA": _wgmma(columns, packed.dtype)},
+        kept + stages * columns * 128,
+    )
 
 
 def _wgmma(columns: int, dtype: mx.Dtype) -> str:
@@ -375,9 +372,12 @@ def launch(
     dtype: mx.Dtype,
     types: Mapping[str, mx.Dtype] | None = None,
     constants: Mapping[str, int] | None = None,
+    macros: Mapping[str, str] | None = None,
+    shared_memory: int = 0,
 ) -> mx.array:
     """One launch of kernel `name` with (blocks, threads a block), lazy like every op: its output."""
-    return _launch(name, inputs, scalars, grid, [(shape, dtype)], types or {}, constants or {}, {})[0]
+    outputs = [(shape, dtype)]
+    return _launch(name, inputs, scalars, grid, outputs, types or {}, constants or {}, macros or {}, shared_memory)[0]
 
 
 def _launch(

@@ -80,15 +80,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
           store(before, offsets_before, tile - 1, piece);
         }
       }
-      if (depth > 0) {
-        finish_wgmma<1>();
-        if (lane == 0) barrier_arrive(last);
-      }
-      last = ring.empty + ring.stage * 8;
-      ring.advance();
+      go_on(ring, last, depth == 0, lane);
     }
-    finish_wgmma<0>();
-    if (lane == 0) barrier_arrive(last);
+    finish(last, lane);
     pin(sum);
     // Two names for two halves of the registers would save these copies, and double the code, which MLX hashes whole at
     // every launch.

@@ -89,16 +89,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
 #pragma unroll 1
       for (int depth = 0; depth < DEPTHS; ++depth) {
         multiply_place(sum[span], own + depth * BLOCK_BYTES, ring, span > 0 || depth > 0);
-        if (span > 0 || depth > 0) {
-          finish_wgmma<1>();
-          if (lane == 0) barrier_arrive(last);
-        }
-        last = ring.empty + ring.stage * 8;
-        ring.advance();
+        go_on(ring, last, span == 0 && depth == 0, lane);
       }
     }
-    finish_wgmma<0>();
-    if (lane == 0) barrier_arrive(last);
+    finish(last, lane);
 #pragma unroll
     for (int span = 0; span < SPANS; ++span) pin(sum[span]);
     group_sync(group);

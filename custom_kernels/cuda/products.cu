@@ -92,6 +92,23 @@ __device__ void finish_wgmma() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
+// After such a product: on to the next place. Unless this was the `first`, the place before it, whose barrier is `last`,
+// is empty again once its product is done.
+__device__ void go_on(Ring& ring, unsigned& last, bool first, int lane) {
+  if (!first) {
+    finish_wgmma<1>();
+    if (lane == 0) barrier_arrive(last);
+  }
+  last = ring.empty + ring.stage * 8;
+  ring.advance();
+}
+
+// After the last of a sum's products.
+__device__ void finish(unsigned last, int lane) {
+  finish_wgmma<0>();
+  if (lane == 0) barrier_arrive(last);
+}
+
 // The compiler knows not that the tensor cores write the sums: they are in these registers, before and after.
 __device__ void pin(float (&sum)[SUMS]) {
 #pragma unroll

@@ -5,7 +5,6 @@ it computes at once, by the native CPU kernels, from weights that `pack` has lai
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -50,14 +49,6 @@ __all__ = [
 _NAMES = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
-@dataclass(frozen=True)
-class _Norm:
-    """A LayerNorm's parameters as numpy arrays [hidden]."""
-
-    weight: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32] | None
-
-
 def activation(hidden_act: str) -> str:
     """The ops' name of what config.json calls `hidden_act`."""
     name = _NAMES.get(hidden_act, hidden_act)
@@ -75,7 +66,8 @@ def pack(encoder: nn.Module) -> None:
         elif isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
             module.packed = _table(module)
         elif isinstance(module, LayerNorm):
-            module.packed = _Norm(_float32(module.weight), _float32(module.bias) if "bias" in module else None)
+            bias = _float32(module.bias) if "bias" in module else None
+            module.packed = cpu.Norm(_float32(module.weight), bias, module.eps)
         else:
             continue
         for name in ("weight", "scales", "biases", "bias"):
@@ -93,9 +85,7 @@ def lay_out(encoder: nn.Module) -> None:
 def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Any:
     """The sum of each table's rows at its ids [T], normalised: [T, hidden]."""
     if isinstance(lookups[0][1], np.ndarray):
-        return cpu.embedding_norm(
-            [(table.packed, ids) for table, ids in lookups], norm.packed.weight, norm.packed.bias, norm.eps
-        )
+        return cpu.embedding_norm([(table.packed, ids) for table, ids in lookups], *norm.packed)
     if norm.backend is None and not any("scales" in table for table, _ in lookups):
         tables = [(table.weight, ids) for table, ids in lookups]
         return custom_kernels.embedding_norm(tables, norm.weight, norm.get("bias"), norm.eps)
@@ -157,7 +147,7 @@ class Rope:
 def layer_norm(x: Array, norm: LayerNorm) -> Any:
     """[T, hidden] -> [T, hidden], normalised."""
     if isinstance(x, np.ndarray):
-        return cpu.layer_norm(x, norm.packed.weight, norm.packed.bias, norm.eps)
+        return cpu.layer_norm(x, *norm.packed)
     return norm(x)
 
 
@@ -174,9 +164,7 @@ def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate:
     up(x) is [T, 2 F]; `gate`, "first" or "second", says which half of it is a.
     """
     if isinstance(x, np.ndarray):
-        return cpu.feed_forward(
-            x, up.packed, down.packed, act, norm.packed.weight, norm.packed.bias, norm.eps, gated=gate
-        )
+        return cpu.feed_forward(x, up.packed, down.packed, act, *norm.packed, gated=gate)
     return norm(_gated(x, up, down, act, gate), residual=x)
 
 
@@ -195,7 +183,7 @@ def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) ->
 def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Any:
     """norm(x W^T + b + residual): [T, K] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
-        return cpu.output_norm(x, layer.packed, residual, norm.packed.weight, norm.packed.bias, norm.eps)
+        return cpu.output_norm(x, layer.packed, residual, *norm.packed)
     packed = _packed(layer)
     if packed is None or norm.backend is not None or "bias" not in layer or "bias" not in norm:
         return norm(linear(x, layer), residual=residual)
@@ -205,7 +193,7 @@ def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) ->
 def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Any:
     """norm(down(act(up(x))) + x): [T, hidden] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
-        return cpu.feed_forward(x, up.packed, down.packed, act, norm.packed.weight, norm.packed.bias, norm.eps)
+        return cpu.feed_forward(x, up.packed, down.packed, act, *norm.packed)
     return norm(down(linear(x, up, act)), residual=x)
 
 
@@ -219,10 +207,7 @@ def encoder_layers(
             first.native = _native_encoder(layers)
         return first.native(x, cu_seqlens, bias)
     if first.attention_norm.backend is None and x.size <= MAX_SHORT:
-        parts = [
-            (layer.attention.qkv, layer.attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm)
-            for layer in layers
-        ]
+        parts = [_parts(layer) for layer in layers]
         if not any("scales" in part for layer in parts for part in layer):
             weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in parts]
             heads, scale = first.attention.num_heads, first.attention.scale
@@ -249,22 +234,15 @@ def zeros_like(input_ids: Array) -> Any:
     return np.zeros_like(input_ids) if isinstance(input_ids, np.ndarray) else zeros(input_ids.shape[0])
 
 
-def _native_encoder(layers: Sequence[nn.Module]) -> cpu.Encoder:
-    def norm(module: LayerNorm) -> cpu.Norm:
-        return cpu.Norm(module.packed.weight, module.packed.bias, module.eps)
+def _parts(layer: nn.Module) -> tuple[nn.Module, ...]:
+    """A post-norm layer's modules with weights, in the order in which they come up."""
+    attention = layer.attention
+    return attention.qkv, attention.out, layer.attention_norm, layer.up, layer.down, layer.output_norm
 
-    packed = [
-        cpu.EncoderLayer(
-            layer.attention.qkv.packed,
-            layer.attention.out.packed,
-            norm(layer.attention_norm),
-            layer.up.packed,
-            layer.down.packed,
-            norm(layer.output_norm),
-        )
-        for layer in layers
-    ]
+
+def _native_encoder(layers: Sequence[nn.Module]) -> cpu.Encoder:
     first = layers[0]
+    packed = [cpu.EncoderLayer(*(part.packed for part in _parts(layer))) for layer in layers]
     return cpu.Encoder(packed, first.attention.num_heads, first.attention.scale, first.activation)
 
 
