@@ -38,6 +38,7 @@ class Batch:
         input_ids: [T].
         cu_seqlens: [n + 1], the start of each text, and T. Filler sequences may follow the n texts.
         max_seqlen: no sequence is longer.
+        token_type_ids: [T], of pairs of texts: which of the two a token is of. None is 0 throughout.
         stride: of the sequences, each so many-th is a text.
     """
 
@@ -45,6 +46,7 @@ class Batch:
     input_ids: Int32
     cu_seqlens: Int32
     max_seqlen: int
+    token_type_ids: Int32 | None = None
     stride: int = 1
 
     @property
@@ -53,7 +55,7 @@ class Batch:
         return len(self.input_ids), len(self.cu_seqlens) - 1, self.max_seqlen
 
 
-def pack(
+def packed_batches(
     ids: Sequence[Sequence[int]],
     batch_tokens: int,
     *,
@@ -61,18 +63,19 @@ def pack(
     padded: bool = True,
     ragged: bool = False,
     max_texts: int | None = None,
+    token_types: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Batch]:
     """Cut texts, longest first, into batches of at most `batch_tokens` tokens and `max_texts` texts.
 
     A text of more tokens is a batch of its own.
 
-    With `bucketed`, batches have one of the `shapes`, by filler sequences, so that few graphs are compiled. Unless
-    `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then. With
-    `ragged`, nothing should, but in need something may: texts of any lengths share a batch as long as its block is no
-    larger than a full one's may be.
+    With `bucketed`, batches have one of the `packed_shapes`, by filler sequences, so that few graphs are compiled.
+    Unless `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
+    With `ragged`, nothing should, but in need something may: texts of any lengths share a batch as long as its block is
+    no larger than a full one's may be. `token_types` are the types of `ids`, as long as they.
     """
     lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
-    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
+    flat, flat_types = _flat(ids, lengths), None if token_types is None else _flat(token_types, lengths)
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     room = _room(batch_tokens, ragged)
@@ -80,17 +83,18 @@ def pack(
     while start < len(order):
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded, room) + start
         texts = order[start:end]
-        yield _batch(flat, starts[texts], lengths[texts], texts, batch_tokens if bucketed else None, room)
+        bucket = batch_tokens if bucketed else None
+        yield _batch(flat, flat_types, starts[texts], lengths[texts], texts, bucket, room)
         start = end
 
 
-def pack_blocks(
+def padded_batches(
     ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool, max_texts: int | None = None
 ) -> Iterator[Batch]:
     """Cut texts, longest first, into blocks [rows, width] of at most `batch_tokens` tokens, padding included.
 
     They are laid out as packed batches of twice as many sequences: each text, then its padding up to `max_seqlen`, the
-    width. A text of more tokens is a block of its own. With `bucketed`, blocks have one of the `block_shapes`.
+    width. A text of more tokens is a block of its own. With `bucketed`, blocks have one of the `padded_shapes`.
     """
     lengths = np.fromiter((len(row) for row in ids), dtype=np.int32, count=len(ids))
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
@@ -107,14 +111,14 @@ def pack_blocks(
         start += len(texts)
 
 
-def block_shapes(batch_tokens: int, longest: int) -> set[Shape]:
+def padded_shapes(batch_tokens: int, longest: int) -> set[Shape]:
     """Every shape that bucketed blocks of texts up to `longest` tokens can have, whatever the texts."""
     fits = {width: max(batch_tokens // width, 1) for width in {_block_width(n) for n in range(longest + 1)}}
     rows = {width: {_block_rows(n, fit) for n in range(1, fit + 1)} for width, fit in fits.items()}
     return {(n * width, 2 * n, width) for width in rows for n in rows[width]}
 
 
-def shapes(batch_tokens: int, longest: int, *, ragged: bool = False) -> set[Shape]:
+def packed_shapes(batch_tokens: int, longest: int, *, ragged: bool = False) -> set[Shape]:
     """Every shape that bucketed batches of texts up to `longest` tokens can have, whatever the texts."""
     room = _room(batch_tokens, ragged)
     totals = {_size(n, batch_tokens) for n in range(max(batch_tokens, longest) + 1)}
@@ -179,10 +183,20 @@ def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     return max(int(stop.argmax()), 1) if stop.any() else len(lengths)
 
 
+def _flat(rows: Sequence[Sequence[int]], lengths: Int32) -> Int32:
+    return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
+
+
 def _batch(
-    flat: Int32, starts: npt.NDArray[np.int64], lengths: Int32, texts: Int32, bucket: int | None, room: int
+    flat: Int32,
+    flat_types: Int32 | None,
+    starts: npt.NDArray[np.int64],
+    lengths: Int32,
+    texts: Int32,
+    bucket: int | None,
+    room: int,
 ) -> Batch:
-    """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `shapes`."""
+    """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `packed_shapes`."""
     total, longest = int(lengths.sum()), int(lengths.max())
     size, count = total, len(lengths)
     fillers: list[int] = []
@@ -196,10 +210,17 @@ def _batch(
     cu_seqlens = np.full(count + 1, size, dtype=np.int32)
     cu_seqlens[0] = 0
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
-    input_ids = np.zeros(size, dtype=np.int32)
     places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
-    input_ids[:total] = flat[places]
-    return Batch(texts, input_ids, cu_seqlens, longest)
+    input_ids = _filled(flat[places], size)
+    types = None if flat_types is None else _filled(flat_types[places], size)
+    return Batch(texts, input_ids, cu_seqlens, longest, types)
+
+
+def _filled(values: Int32, size: int) -> Int32:
+    """The values, and zeros up to `size`."""
+    out = np.zeros(size, dtype=np.int32)
+    out[: len(values)] = values
+    return out
 
 
 def _block(ids: list[Sequence[int]], texts: Int32, rows: int, width: int) -> Batch:

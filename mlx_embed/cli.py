@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from mlx_embed.convert import BITS, GROUP_SIZES, convert
-from mlx_embed.device import DTYPES
+from mlx_embed.engine.device import DTYPES
 from mlx_embed.errors import MLXEmbedError
 from mlx_embed.hub import DEFAULT_MODEL
 
@@ -105,7 +105,8 @@ def _env(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     from custom_kernels.tune import cache_file
-    from mlx_embed.device import accelerator, worker
+    from mlx_embed.engine.device import accelerator
+    from mlx_embed.engine.worker import worker
     from mlx_embed.tuning import classes, measured
 
     if accelerator() is None:

@@ -32,9 +32,11 @@ from custom_kernels.layer_norm import LAYER_NORM
 from custom_kernels.layer_norm import Variant as Norm
 from custom_kernels.pool import MEAN_POOL
 from custom_kernels.pool import Variant as Pool
-from mlx_embed.device import accelerator, describe, resolve_device, worker
+from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.engine.device import accelerator, describe, resolve_device
+from mlx_embed.engine.graph import GraphEngine
+from mlx_embed.engine.worker import worker
 from mlx_embed.launches import count_launches
-from mlx_embed.model import EmbeddingModel
 
 DEFAULT_TEXTS = (
     "How do I reset my password?",
@@ -181,7 +183,7 @@ def compare(
     progress("counting graph primitives")
     few = list(islice(cycle(texts), 3))
     report.graph = {"texts": len(few)} | {
-        name: primitives(side, few) for name, side in sides.items() if not side.native
+        name: primitives(side, few) for name, side in sides.items() if isinstance(side.engine, GraphEngine)
     }
     if accelerator() == "cuda":
         progress("counting kernel launches")
@@ -193,13 +195,13 @@ def compare(
 
 def _sides(model: str | Path, dtype: str | None) -> dict[str, EmbeddingModel]:
     """What is compared: MLX's CPU stream, the native kernels, and the accelerator or else a compiled graph."""
-    sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", kernels=False)}
-    if cpu.available() and not sides[BASE].decodes:
-        sides["native cpu"] = EmbeddingModel.from_pretrained(model, device="cpu", kernels=True)
+    sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", engine="reference")}
+    if cpu.available() and sides[BASE].engine.name != "padded":
+        sides["native cpu"] = EmbeddingModel.from_pretrained(model, device="cpu", engine="native")
     if here := accelerator():
         sides[here] = EmbeddingModel.from_pretrained(model, device="gpu", dtype=dtype)
     else:
-        sides["mlx cpu, compiled"] = EmbeddingModel.from_pretrained(model, device="cpu", dtype=dtype, compile=True)
+        sides["mlx cpu, compiled"] = EmbeddingModel.from_pretrained(model, device="cpu", dtype=dtype, engine="graph")
     return sides
 
 
@@ -388,15 +390,16 @@ def _check_ops(report: Report) -> None:
 
 def primitives(model: EmbeddingModel, texts: list[str]) -> int:
     """The number of primitives in the graph of one forward pass over `texts`, as one batch."""
-    batch = next(model.batches(model.tokenizer(texts).ids, 2**30))
+    engine: Any = model.engine
+    batch = next(engine.batches(model.tokenizer(texts).ids, 2**30))
 
     def count() -> int:
-        with mx.stream(model.device), tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "graph.dot"
-            mx.export_to_dot(str(path), model.forward(batch))
+            mx.export_to_dot(str(path), engine.rows(batch, model.head()))
             return path.read_text().count("shape=rectangle")
 
-    return worker.run(count)
+    return worker.run(count, model.device)
 
 
 def _interleaved(sides: dict[str, Callable[[], Any]]) -> dict[str, float]:

@@ -66,6 +66,7 @@ class Checkpoint:
     folder: Path
     transformer: Path
     config: Mapping[str, Any]
+    encoder_config: Any
     dimension: int
     pooling: Pooling = field(default_factory=Pooling)
     modules: tuple[Module, ...] = ()
@@ -93,7 +94,8 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     entries = _entries(folder)
     transformer = _inside(folder, entries[0][1])
     config = read_json(transformer / "config.json")
-    hidden_size = architecture(config).Config.from_dict(config).hidden_size
+    encoder_config = architecture(config).Config.from_dict(config)
+    hidden_size = encoder_config.hidden_size
     pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
     normalize = bool(modules) and isinstance(modules[-1], Normalize)
     settings = [transformer / file for file in _TRANSFORMER_FILES]
@@ -115,6 +117,7 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         folder=folder,
         transformer=transformer,
         config=config,
+        encoder_config=encoder_config,
         dimension=dimension,
         pooling=pooling,
         modules=modules[:-1] if normalize else modules,

@@ -16,9 +16,10 @@ from mlx_embed import hub, weights
 from mlx_embed.architectures import architecture
 from mlx_embed.config import Checkpoint, read_checkpoint
 from mlx_embed.cross_encoder import CrossEncoder
-from mlx_embed.device import DTYPES, worker
+from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.engine.device import DTYPES
+from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
-from mlx_embed.model import EmbeddingModel
 from mlx_embed.modules import Normalize
 from mlx_embed.retrieval import QualityReport, quality, read_collection
 

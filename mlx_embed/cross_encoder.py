@@ -1,78 +1,106 @@
 """CrossEncoder: a query and a document read together, to a score of their relevance."""
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from custom_kernels.backends import kernels_switched
-from custom_kernels.transfer import to_device
 from mlx_embed import weights
-from mlx_embed.architectures import architecture
-from mlx_embed.batching import Batch, pack
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.ops import Array
 from mlx_embed.config import Checkpoint, read_json
-from mlx_embed.device import worker
+from mlx_embed.engine import Engine
+from mlx_embed.engine.contract import Parameters, Run
+from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
-from mlx_embed.model import EmbeddingModel, progress
+from mlx_embed.loading import load
 from mlx_embed.modules import ACTIVATIONS, Module
+from mlx_embed.options import LoadOptions
 from mlx_embed.pooling import POOLING
+from mlx_embed.texts import begun_ahead, progress, windows
 from mlx_embed.tokenizer import PairTokenizer
+
+if TYPE_CHECKING:
+    from mlx_embed.options import Unpack
+
+
+@dataclass(frozen=True)
+class ClassifierHead:
+    """Hidden states to logits: one vector a pair, and the classifier's layers.
+
+    Attributes:
+        pooling: a key of POOLING, what the layers read.
+        layers: the last of which gives the labels.
+    """
+
+    pooling: str
+    layers: tuple[Module, ...]
+
+    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
+        """[T, H] -> [n, labels]."""
+        x = POOLING[self.pooling](ops.float32(hidden), cu_seqlens, max_seqlen, 0)
+        for layer, own in zip(self.layers, parameters, strict=True):
+            x = layer(x, own)
+        return x
 
 
 class CrossEncoder:
     """A reranker: pairs of texts in, scores out. It may be used from any thread.
 
     Attributes:
-        model: the encoder, loaded as an embedding model is.
+        checkpoint: what its folder says of it.
+        tokenizer: which makes token ids of pairs.
+        engine: which computes it, and has its weights.
+        name: as the hub or the caller knows it.
         num_labels: scores a pair.
         activation: what logits go through, by torch's name; "Identity" leaves them as they are.
     """
 
     def __init__(
-        self, model: EmbeddingModel, head: Sequence[tuple[Module, Mapping[str, Any]]], num_labels: int
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: PairTokenizer,
+        engine: Engine,
+        head: Sequence[tuple[Module, Mapping[str, mx.array]]],
+        *,
+        name: str = "",
     ) -> None:
         """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
-        config = model.checkpoint.config
-        encoder = architecture(config).Config.from_dict(config)
-        self.model = model
-        self.num_labels = num_labels
-        self.activation = _activation(model.checkpoint, num_labels)
-        self._head = head
-        self._pool = POOLING[_pooling(config)]
-        self._typed = model.checkpoint.token_types and getattr(encoder, "type_vocab_size", 0) > 1
-        self._tokenizer = PairTokenizer(model.checkpoint, model.max_seq_length)
-        self._forward = mx.compile(self._logits) if model.compiled else self._logits
+        self.checkpoint = checkpoint
+        self.tokenizer = tokenizer
+        self.engine = engine
+        self.name = name or str(checkpoint.folder)
+        self.num_labels: int = head[-1][0].out_features  # type: ignore[union-attr]
+        self.activation = _activation(checkpoint, self.num_labels)
+        function = ClassifierHead(_pooling(checkpoint.config), tuple(layer for layer, _ in head))
+        self._head = engine.head(function, [parameters for _, parameters in head])
+        self._typed = checkpoint.token_types and getattr(checkpoint.encoder_config, "type_vocab_size", 0) > 1
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> "CrossEncoder":
+    def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "CrossEncoder":
         """Load a sequence-classification checkpoint; `options` are those of `EmbeddingModel.from_pretrained`.
 
         Raises:
             CheckpointError: a checkpoint without a classifier; and what `EmbeddingModel.from_pretrained` raises.
         """
-        model = EmbeddingModel.from_pretrained(name_or_path, **options)
-
-        def load() -> list[tuple[Module, dict[str, Any]]]:
-            with mx.stream(model.device):
-                head = weights.load_head(model.checkpoint)
-                if not model.native:
-                    return head
-                return [(layer, {name: np.array(x) for name, x in arrays.items()}) for layer, arrays in head]
-
-        head = worker.run(load)
-        num_labels = head[-1][0].out_features  # type: ignore[union-attr]
-        names = model.checkpoint.config.get("id2label")
-        if isinstance(names, dict) and len(names) != num_labels:
-            raise CheckpointError(f"config.json names {len(names)} labels, but the classifier has {num_labels}.")
-        return cls(model, head, num_labels)
+        loaded = load("from_pretrained", name_or_path, options)
+        checkpoint = loaded.checkpoint
+        tokenizer = PairTokenizer(checkpoint, loaded.max_seq_length)
+        head = worker.run(partial(weights.load_head, checkpoint), loaded.engine.device)
+        model = cls(checkpoint, tokenizer, loaded.engine, head, name=loaded.name)
+        names = checkpoint.config.get("id2label")
+        if isinstance(names, dict) and len(names) != model.num_labels:
+            raise CheckpointError(f"config.json names {len(names)} labels, but the classifier has {model.num_labels}.")
+        return model
 
     def __repr__(self) -> str:
-        return f"CrossEncoder({self.model.name!r}, num_labels={self.num_labels}, activation={self.activation!r})"
+        return f"CrossEncoder({self.name!r}, num_labels={self.num_labels}, activation={self.activation!r})"
 
     def predict(
         self,
@@ -102,14 +130,10 @@ class CrossEncoder:
         name = self.activation if activation is None else activation
         if name not in ACTIVATIONS:
             raise ValueError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}.")
-        budget = self.model.budget(batch_tokens)
         listed: list[Any] = list(pairs)
         single = len(listed) == 2 and all(isinstance(text, str) for text in listed)
         checked = [_pair(index, pair) for index, pair in enumerate([listed] if single else listed)]
-        logits = np.zeros((len(checked), self.num_labels), dtype=np.float32)
-        if checked:
-            with progress(show_progress_bar, len(checked)) as advance:
-                self._run(checked, budget, logits, advance)
+        logits = self._logits(checked, batch_tokens, show_progress_bar)
         scores = ACTIVATIONS[name](logits)
         if apply_softmax and self.num_labels > 1:
             powers = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -147,42 +171,29 @@ class CrossEncoder:
                 entry["text"] = documents[entry["corpus_id"]]
         return ranked
 
-    def _run(self, pairs: list[tuple[str, str]], budget: int, logits: npt.NDArray[np.float32], advance: Any) -> None:
-        ids, types = self._tokenizer(pairs)
-        stop = threading.Event()
+    def _logits(
+        self, pairs: Sequence[tuple[str, str]], batch_tokens: int | None, show: bool | None
+    ) -> npt.NDArray[np.float32]:
+        """[N, labels]; one window of pairs is tokenized while the one before is computed."""
+        budget = self.engine.budget(batch_tokens)
+        logits = np.empty((len(pairs), self.num_labels), dtype=np.float32)
 
-        def forward(batch: Batch) -> Any:
-            token_types = np.zeros_like(batch.input_ids)
-            if self._typed:
-                given = np.concatenate([np.asarray(types[i], dtype=np.int32) for i in batch.texts])
-                token_types[: len(given)] = given
-            arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens, token_types)
-            with kernels_switched(self.model.kernels):
-                if not self.model.native:
-                    arrays = to_device(*arrays)
-                return self._forward(arrays[0], arrays[1], arrays[2], batch.max_seqlen)
+        def begun() -> Iterator[Run]:
+            for window in windows(pairs, lambda pair: len(pair[0]) + len(pair[1])):
+                ids, types = self.tokenizer(window)
+                batches = self.engine.batches(ids, budget, token_types=types if self._typed else None)
+                yield self.engine.run(batches, self._head)
 
-        def read(batch: Batch, out: Any) -> None:
-            logits[batch.texts] = out[: len(batch.texts)]
-            advance(len(batch.texts))
-
-        batches = pack(ids, budget, bucketed=self.model.compiled, padded=not self.model.native)
-        try:
-            self.model.start(partial(self.model.run, batches, forward, read, stop))()
-        except BaseException:
-            stop.set()
-            raise
-
-    def _logits(self, input_ids: Any, cu_seqlens: Any, token_types: Any, max_seqlen: int) -> Any:
-        """Ids to logits [n, labels]: encoder, pooling, head."""
-        types = (token_types,) if self._typed else ()
-        hidden = self.model.encoder(input_ids, cu_seqlens, max_seqlen, *types)
-        if not self.model.native:
-            hidden = hidden.astype(mx.float32)
-        x = self._pool(hidden, cu_seqlens, max_seqlen, 0)
-        for layer, parameters in self._head:
-            x = layer(x, parameters)
-        return x
+        done = 0
+        runs = begun_ahead(begun(), self.engine.ahead)
+        with progress(show, len(pairs), "pair") as advance, closing(runs):
+            for run in runs:
+                first = done
+                for batch, rows in run:
+                    logits[first + batch.texts] = rows
+                    done += len(batch.texts)
+                    advance(len(batch.texts))
+        return logits
 
 
 def _pair(index: int, pair: Any) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from custom_kernels import cpu
 from custom_kernels.backends import default_backend, kernels_wanted, shipped_kernel
 from custom_kernels.cpu import blas
-from mlx_embed.device import accelerator, describe, resolve_device
+from mlx_embed.engine.device import accelerator, describe, resolve_device
 
 OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool", "rope")
 

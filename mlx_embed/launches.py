@@ -16,9 +16,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from custom_kernels.transfer import to_host
-from mlx_embed.device import worker
-from mlx_embed.model import EmbeddingModel
+from mlx_embed.embedding_model import EmbeddingModel
 
 PREFIX = "MLX_SAVE_CUDA_GRAPHS_DOT_FILE"
 # The nodes of cudaGraphDebugDotPrint without flags: a kernel is an octagon and has its name on the label's second
@@ -94,19 +92,16 @@ def _name(text: str) -> str:
 def _main() -> None:
     job, prefix = json.load(sys.stdin), Path(os.environ[PREFIX])
     model = EmbeddingModel.from_pretrained(job["folder"], device="cuda", dtype=job["dtype"])
-    batch = next(model.batches(model.tokenizer(job["texts"]).ids, 2**30))
-
-    def forward() -> None:
-        with mx.stream(model.device):
-            to_host(model.forward(batch))()
+    engine, head = model.engine, model.head()
+    batch = next(engine.batches(model.tokenizer(job["texts"]).ids, 2**30))
 
     def dumps() -> set[Path]:
         return set(prefix.parent.glob(f"{prefix.name}_*.dot"))
 
     for _ in range(2):
-        worker.run(forward)
+        list(engine.run([batch], head))
     before = dumps()
-    worker.run(forward)
+    list(engine.run([batch], head))
     found: Counter[str] = Counter()
     for path in dumps() - before:
         found += kernels_in(path.read_text())

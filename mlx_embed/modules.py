@@ -6,14 +6,12 @@ encoder's dtype is: they are small, and what they work on has been pooled in flo
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import erf
 from pathlib import Path
 from typing import TypeAlias
 
-import mlx.core as mx
-import numpy as np
-
-from mlx_embed.pooling import PADDED, POOLING, Array, namespace, normalize
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.ops import Array
+from mlx_embed.pooling import PADDED, POOLING
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Parameters: TypeAlias = Mapping[str, Array]
@@ -39,11 +37,11 @@ class Pooling:
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
         """[T, hidden] -> [n, len(modes) * hidden]; `skip` is the number of the prompt's tokens to leave out."""
         # The mean is taken in float32 whatever the dtype; the others start from a copy, made only where it is used.
-        exact = hidden if isinstance(hidden, np.ndarray) else hidden.astype(mx.float32)
+        exact = ops.float32(hidden)
         pooled = [
             POOLING[mode](hidden if mode == "mean" else exact, cu_seqlens, max_seqlen, skip) for mode in self.modes
         ]
-        return pooled[0] if len(pooled) == 1 else namespace(hidden).concatenate(pooled, axis=-1)
+        return pooled[0] if len(pooled) == 1 else ops.namespace(hidden).concatenate(pooled, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class LayerNorm:
         """[n, dimension] -> [n, dimension]."""
         centred = vectors - vectors.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)
-        scaled = centred / namespace(vectors).sqrt(variance + self.eps) * parameters["norm.weight"]
+        scaled = centred / ops.namespace(vectors).sqrt(variance + self.eps) * parameters["norm.weight"]
         return scaled + parameters["norm.bias"] if self.bias else scaled
 
 
@@ -127,27 +125,26 @@ class Normalize:
 
     def __call__(self, vectors: Array, parameters: Parameters) -> Array:
         """[n, dim] -> [n, dim]."""
-        return normalize(vectors)
+        return ops.normalize(vectors)
 
 
 Module: TypeAlias = Dense | LayerNorm | Normalize
 
 
 def _sigmoid(x: Array) -> Array:
-    return 0.5 * (1 + namespace(x).tanh(0.5 * x))  # exp(-x) would overflow
+    return 0.5 * (1 + ops.namespace(x).tanh(0.5 * x))  # exp(-x) would overflow
 
 
 def _gelu(x: Array) -> Array:
-    of_error = np.vectorize(erf, otypes=[np.float32]) if isinstance(x, np.ndarray) else mx.erf
-    return 0.5 * x * (1 + of_error(x * 0.5**0.5))
+    return 0.5 * x * (1 + ops.erf(x * 0.5**0.5))
 
 
 # By the last part of torch's names of them.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "GELU": _gelu,
     "Identity": lambda x: x,
-    "ReLU": lambda x: namespace(x).maximum(x, 0),
+    "ReLU": lambda x: ops.namespace(x).maximum(x, 0),
     "SiLU": lambda x: x * _sigmoid(x),
     "Sigmoid": _sigmoid,
-    "Tanh": lambda x: namespace(x).tanh(x),
+    "Tanh": lambda x: ops.namespace(x).tanh(x),
 }

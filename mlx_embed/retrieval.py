@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlx_embed.model import EmbeddingModel
+from mlx_embed.embedding_model import EmbeddingModel
 
 # Query id to the ids of the documents found for it, best first.
 Rankings: TypeAlias = Mapping[str, Sequence[str]]

@@ -24,7 +24,7 @@ from custom_kernels.pool import MEAN_POOL
 from custom_kernels.pool import Variant as Pool
 from custom_kernels.rope import ROPE
 from custom_kernels.rope import Variant as Rope
-from mlx_embed.device import prepare_accelerator
+from mlx_embed.engine.device import prepare_accelerator
 
 DTYPES = (mx.float16, mx.float32)
 # Hidden size and head size: MiniLM, e5-small and bge-small; BERT-base and MPNet.

@@ -157,15 +157,14 @@ import sys, time
 import mlx.core as mx, numpy as np
 from scripts.bench_cpu import minilm, uniform_batch
 from mlx_embed import EmbeddingModel
-from mlx_embed.device import worker
-model = EmbeddingModel.from_pretrained(minilm(), device="cpu", kernels=False)
+model = EmbeddingModel.from_pretrained(minilm(), device="cpu", engine="reference")
 batch = uniform_batch(np.random.default_rng(0).integers(1000, 30000, (32, 128)))
+head = model.head()
 def run():
     start = time.perf_counter()
-    with mx.stream(mx.cpu):
-        mx.eval(model.forward(batch))
+    list(model.engine.run([batch], head))
     return time.perf_counter() - start
-print(1e3 * sorted(worker.run(run) for _ in range(3))[1])
+print(1e3 * sorted(run() for _ in range(3))[1])
 """
 
 
@@ -258,8 +257,9 @@ def uniform(work: Path, rounds: int) -> list[dict[str, Any]]:
             mask = np.ones_like(ids)
             packed = uniform_batch(ids)
             feed, tensors = {"ids": ids, "mask": mask}, (torch.from_numpy(ids), torch.from_numpy(mask))
+            head = native.head()
             runs: dict[str, Run] = {
-                "native": lambda native=native, packed=packed: native.forward(packed),
+                "native": lambda engine=native.engine, head=head, packed=packed: next(engine.run([packed], head))[1],
                 "PyTorch": lambda module=module, tensors=tensors: module(*tensors).numpy(),
                 "ORT fp32": lambda exact=exact, feed=feed: exact.run(None, feed)[0],
                 "ORT int8": lambda small=small, feed=feed: small.run(None, feed)[0],

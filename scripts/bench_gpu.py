@@ -300,20 +300,19 @@ def products_side(work: Path, _: argparse.Namespace) -> Figures:
 
 
 def forward_side(work: Path, options: argparse.Namespace) -> Figures:
-    from custom_kernels.transfer import to_host
     from mlx_embed import EmbeddingModel
     from mlx_embed.batching import Batch
 
-    kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
     figures: Figures = {}
     for name, count, length in forwards(options):
-        model = EmbeddingModel.from_pretrained(work / name, layer_norm=kind)
+        model = EmbeddingModel.from_pretrained(work / name)
+        engine, head = model.engine, model.head()
         ids = tokens(count, length)
         starts = (np.arange(count + 1) * length).astype(np.int32)
         batch = Batch(np.arange(count, dtype=np.int32), ids.reshape(-1), starts, length)
 
-        def run(model: Any = model, batch: Batch = batch) -> Any:
-            return model.start(lambda: to_host(model.forward(batch))())()
+        def run(engine: Any = engine, head: Any = head, batch: Batch = batch) -> Any:
+            return list(engine.run([batch], head))
 
         seconds = median(run, 30)
         figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
@@ -340,9 +339,8 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
 def texts_side(work: Path, options: argparse.Namespace) -> Figures:
     from mlx_embed import EmbeddingModel
 
-    kind: Any = "fast" if os.environ["MLX_EMBED_KERNELS"] else "custom"
     corpus = documents(options.documents)
-    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6", layer_norm=kind)
+    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6")
     start = time.perf_counter()
     model.encode(corpus)
     first = time.perf_counter() - start

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_embed import EmbeddingModel, TruncationWarning, convert, hub
-from mlx_embed.device import DTYPES, describe
+from mlx_embed.engine.device import DTYPES, describe
 from mlx_embed.retrieval import Collection, Rankings, ndcg_at_10, read_collection, top_10, top_10_overlap
 
 # What `convert` is told, and how far nDCG@10, as sentence-transformers defines it, may be from the reference's.
@@ -63,7 +63,7 @@ def main() -> int:
             seconds = time.perf_counter() - start
         reference = found if reference is None else reference
         row = figures(name, collection, found, reference, seconds)
-        row["runs on"] = "native CPU kernels" if model.native else describe(model.device)
+        row["runs on"] = "native CPU kernels" if model.engine.name == "native" else describe(model.device)
         rows.append(row)
         failed |= abs(row["binary difference"]) > bound
         print(f"{'':22} {row['runs on']}, {str(model.dtype).removeprefix('mlx.core.')}", flush=True)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Encode a long stream of ragged texts and watch that memory and compiled graphs stay flat.
 
-    python scripts/soak.py [--model FOLDER_OR_NAME] [--texts 100000] [--device cpu] [--compile]
+    python scripts/soak.py [--model FOLDER_OR_NAME] [--texts 100000] [--device cpu] [--engine graph]
 
 One call of `encode` on a generator of random texts of 1 to 300 words, half of them under 18. A line is printed each
 10,000 texts read: the process's memory without the vectors that `encode` will return, MLX's peak and cached memory, and
 how many graphs were compiled. Exits with 1 where, over the last third of the texts, memory of the process or MLX's peak
 grows by more than 32 MiB, where more than 10 graphs are compiled in it, or where there are ever more graphs than
-`batching.shapes` (of decoders: `block_shapes`) states.
+the engine's `shapes` states.
 """
 
 import argparse
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 import mlx.core as mx  # noqa: E402
 
 from mlx_embed import EmbeddingModel  # noqa: E402
-from mlx_embed.batching import block_shapes, shapes  # noqa: E402
+from mlx_embed.engine import ENGINES  # noqa: E402
 
 MIB = 2**20
 MARGIN = 32  # MiB
@@ -41,18 +41,19 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "tests/data/tiny-bert"))
     parser.add_argument("--texts", type=int, default=100_000)
     parser.add_argument("--device", help='"cpu", "gpu", "metal" or "cuda"; MLX\'s default without it')
-    parser.add_argument("--compile", action="store_true", help="compile on the CPU too, instead of the native kernels")
+    parser.add_argument("--engine", default="auto", choices=ENGINES)
     parser.add_argument("--batch-tokens", type=int)
     options = parser.parse_args()
     if options.texts < 3 * STEP:
         parser.error(f"--texts needs at least {3 * STEP}, to have a last third to look at.")
 
-    model = EmbeddingModel.from_pretrained(options.model, device=options.device, compile=options.compile or None)
-    known = block_shapes if model.decodes else shapes
-    stated = len(known(model.budget(options.batch_tokens), model.max_seq_length)) if model.compiled else 0
-    how = f"at most {stated} graphs" if model.compiled else "native kernels" if model.native else "not compiled"
+    model = EmbeddingModel.from_pretrained(options.model, device=options.device, engine=options.engine)
+    engine: Any = model.engine
+    compiled = getattr(engine, "compiled", False)
+    stated = len(engine.shapes(engine.budget(options.batch_tokens), model.max_seq_length)) if compiled else 0
+    how = f"{engine.name} engine, " + (f"at most {stated} graphs" if compiled else "not compiled")
     print(f"{model}, {how}\n")
-    graphs = count_graphs(model)
+    graphs = count_graphs(engine) if compiled else []
     print(f"{'texts':>8} {'seconds':>8} {'process MiB':>12} {'MLX peak MiB':>13} {'MLX cache MiB':>14} {'graphs':>7}")
     reports: list[tuple[float, float, int]] = []
     start = time.perf_counter()
@@ -68,7 +69,7 @@ def main() -> None:
                 peak, cache = mx.get_peak_memory() / MIB, mx.get_cache_memory() / MIB
                 reports.append((process, peak, len(graphs)))
                 seconds = time.perf_counter() - start
-                shown = str(len(graphs)) if model.compiled else "-"
+                shown = str(len(graphs)) if compiled else "-"
                 print(f"{done:8} {seconds:8.1f} {process:12.1f} {peak:13.1f} {cache:14.1f} {shown:>7}", flush=True)
 
     vectors = model.encode(texts(), batch_tokens=options.batch_tokens)
@@ -76,17 +77,16 @@ def main() -> None:
     sys.exit("\n".join(failures(reports, len(graphs), stated)) or 0)
 
 
-def count_graphs(model: EmbeddingModel) -> list[Any]:
-    """A list that grows by one whenever a graph is compiled: only then does a compiled model call its encoder."""
+def count_graphs(engine: Any) -> list[Any]:
+    """A list that grows by one whenever a graph is compiled: only then does a compiled engine call its encoder."""
     graphs: list[Any] = []
-    if model.compiled:
-        encoder = model.encoder
+    encoder = engine.encoder
 
-        def traced(input_ids: Any, cu_seqlens: Any, max_seqlen: int) -> Any:
-            graphs.append((input_ids.shape, cu_seqlens.shape, max_seqlen))
-            return encoder(input_ids, cu_seqlens, max_seqlen)
+    def traced(input_ids: Any, cu_seqlens: Any, max_seqlen: int) -> Any:
+        graphs.append((input_ids.shape, cu_seqlens.shape, max_seqlen))
+        return encoder(input_ids, cu_seqlens, max_seqlen)
 
-        model.encoder = traced
+    engine.encoder = traced
     return graphs
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlx_embed import EmbeddingModel
 from mlx_embed.architectures.mpnet import distance_buckets
-from mlx_embed.device import accelerator
+from mlx_embed.engine.device import accelerator
 from tests.conftest import DATA, TINY
 
 TOLERANCE = 1e-5
@@ -36,7 +36,7 @@ def with_pooling(folder: Path, mode: str) -> EmbeddingModel:
     return EmbeddingModel.from_pretrained(folder, device="cpu")
 
 
-@pytest.mark.parametrize("options", [{}, {"compile": True}, {"layer_norm": "custom"}, {"layer_norm": "reference"}])
+@pytest.mark.parametrize("options", [{}, {"engine": "graph"}, {"engine": "reference"}])
 @pytest.mark.parametrize("name", TINY)
 def test_golden_vectors(name: str, options: dict) -> None:
     expected = golden(name)
@@ -84,7 +84,7 @@ def test_minilm_golden_vectors_truncated(minilm: EmbeddingModel) -> None:
 
 @pytest.mark.skipif(accelerator() is None, reason="MLX finds no Metal or CUDA device here")
 @pytest.mark.parametrize("name", [*TINY, "all-MiniLM-L6-v2"])
-@pytest.mark.parametrize("options", [{}, {"layer_norm": "custom"}, {"layer_norm": "reference"}, {"compile": False}])
+@pytest.mark.parametrize("options", [{}, {"engine": "reference"}])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_golden_vectors_on_the_accelerator(name: str, options: dict, dtype: str, request) -> None:
     expected = golden(name)
@@ -105,8 +105,8 @@ def test_mpnet_needs_its_position_bias() -> None:
     import mlx.core as mx
 
     expected = golden("tiny-mpnet")
-    model = EmbeddingModel.from_pretrained(DATA / "tiny-mpnet", device="cpu", kernels=False)
-    bias = model.encoder.relative_attention_bias
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-mpnet", device="cpu", engine="reference")
+    bias = model.engine.encoder.relative_attention_bias
     bias.weight = mx.array(np.zeros(bias.weight.shape, dtype=np.float32))
     assert np.abs(model.encode(expected["texts"].tolist()) - expected["encode"]).max() > 100 * TOLERANCE
 

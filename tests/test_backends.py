@@ -282,7 +282,7 @@ def test_a_model_takes_what_is_faster_by_the_real_clock(
     module = import_module("custom_kernels.attention")
     op = replace(module.ATTENTION, builtins=lambda variant: {"built-in": way("built-in")})
     monkeypatch.setattr(module, "ATTENTION", op)
-    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", compile=True, layer_norm="custom")
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="graph")
     assert np.allclose(model.encode(texts), expected, atol=1e-5)
     last = calls[-1]
     assert last == {"kernel": "built-in", "built-in": "kernel"}[slow]

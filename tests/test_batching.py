@@ -10,10 +10,10 @@ from mlx_embed.batching import (
     MAX_PADDING,
     MIN_BLOCK,
     MIN_DECODER_BLOCK,
-    block_shapes,
-    pack,
-    pack_blocks,
-    shapes,
+    packed_batches,
+    packed_shapes,
+    padded_batches,
+    padded_shapes,
 )
 
 BUDGETS = (1, 7, 64, 1000, 4096, 65536)
@@ -44,7 +44,7 @@ def streams() -> list[list[int]]:
 def test_every_text_is_in_one_batch(lengths: list[int], options: dict[str, bool]) -> None:
     ids = rows(lengths)
     seen = []
-    for batch in pack(ids, 1024, **options):
+    for batch in packed_batches(ids, 1024, **options):
         assert batch.cu_seqlens[0] == 0
         assert batch.cu_seqlens[-1] == len(batch.input_ids)
         sizes = np.diff(batch.cu_seqlens)
@@ -59,7 +59,7 @@ def test_every_text_is_in_one_batch(lengths: list[int], options: dict[str, bool]
 
 @pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
 def test_budget(options: dict[str, bool]) -> None:
-    for batch in pack(rows([*ragged(500), 5000]), 1000, **options):
+    for batch in packed_batches(rows([*ragged(500), 5000]), 1000, **options):
         assert len(batch.input_ids) <= 1000 or len(batch.texts) == 1
 
 
@@ -68,7 +68,7 @@ def test_budget(options: dict[str, bool]) -> None:
 def test_padding_of_attention_is_bounded(bucketed: bool, mixed: bool) -> None:
     """A long text among short ones does not make a block of mostly nothing, fillers included."""
     for lengths in ([512, *([4] * 2000)], ragged(2000), [2**k for k in range(10)] * 30):
-        for batch in pack(rows(lengths), 65536, bucketed=bucketed, ragged=mixed):
+        for batch in packed_batches(rows(lengths), 65536, bucketed=bucketed, ragged=mixed):
             tokens, width = len(batch.input_ids), batch.max_seqlen
             room = MAX_PADDING * 65536 if mixed and tokens >= MIN_BLOCK else MIN_BLOCK
             assert len(batch.texts) * width <= max(MAX_PADDING * tokens, room)
@@ -80,7 +80,7 @@ def test_padding_of_attention_is_bounded(bucketed: bool, mixed: bool) -> None:
 
 def test_without_padding_batches_are_as_full_as_their_order_allows() -> None:
     lengths = [512, 300, *ragged(3000), *([2] * 900)]
-    batches = list(pack(rows(lengths), 4096, bucketed=False, padded=False))
+    batches = list(packed_batches(rows(lengths), 4096, bucketed=False, padded=False))
     laid = [int(n) for batch in batches for n in np.diff(batch.cu_seqlens)]
     assert laid == sorted(lengths, reverse=True)
     for batch, following in pairwise(batches):
@@ -91,15 +91,15 @@ def test_without_padding_batches_are_as_full_as_their_order_allows() -> None:
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_shapes_are_those_stated(budget: int, mixed: bool) -> None:
     """Whatever the lengths: random, at the sizes' edges, or one long text among many short ones."""
-    stated = shapes(budget, LONGEST, ragged=mixed)
+    stated = packed_shapes(budget, LONGEST, ragged=mixed)
     for lengths in streams():
-        for batch in pack(rows(lengths), budget, bucketed=True, ragged=mixed):
+        for batch in packed_batches(rows(lengths), budget, bucketed=True, ragged=mixed):
             assert batch.shape in stated, lengths
 
 
 @pytest.mark.parametrize(("budget", "longest", "most"), [(65536, 256, 346), (65536, 512, 378), (4096, 512, 250)])
 def test_shapes_are_few(budget: int, longest: int, most: int) -> None:
-    stated = shapes(budget, longest)
+    stated = packed_shapes(budget, longest)
     assert len(stated) == most
     assert len({tokens for tokens, _, _ in stated}) <= 30
     assert {tokens for tokens, _, _ in stated if tokens >= budget} == {budget}
@@ -107,12 +107,14 @@ def test_shapes_are_few(budget: int, longest: int, most: int) -> None:
 
 def test_a_long_stream_has_few_shapes() -> None:
     """100,000 texts of 1 to 256 tokens in 40 windows, whose last batches are of any size."""
-    found = {batch.shape for seed in range(40) for batch in pack(rows(ragged(2500, seed)), 16384, bucketed=True)}
+    found = {
+        batch.shape for seed in range(40) for batch in packed_batches(rows(ragged(2500, seed)), 16384, bucketed=True)
+    }
     assert len(found) <= 32
 
 
 def test_full_batches_have_the_budget() -> None:
-    batches = list(pack(rows(ragged(3000)), 16384, bucketed=True))
+    batches = list(packed_batches(rows(ragged(3000)), 16384, bucketed=True))
     assert [len(batch.input_ids) for batch in batches[:-3]] == [16384] * (len(batches) - 3)
     assert sum(len(batch.input_ids) for batch in batches) <= 1.03 * sum(ragged(3000))
 
@@ -121,12 +123,12 @@ def test_full_batches_have_the_budget() -> None:
 def test_a_window_is_few_batches(seed: int) -> None:
     """2048 documents of some 170,000 tokens, where attention does without padding."""
     lengths = np.random.default_rng(seed).lognormal(3.9, 0.75, size=2048).clip(3, 250).astype(int).tolist()
-    assert len(list(pack(rows(lengths), 65536, bucketed=True, ragged=True))) <= -(-sum(lengths) // 65536) + 1
+    assert len(list(packed_batches(rows(lengths), 65536, bucketed=True, ragged=True))) <= -(-sum(lengths) // 65536) + 1
 
 
 @pytest.mark.parametrize("tokens", range(5, 21))
 def test_queries_are_hardly_padded(tokens: int) -> None:
-    (batch,) = pack(rows([tokens]), 65536, bucketed=True)
+    (batch,) = packed_batches(rows([tokens]), 65536, bucketed=True)
     assert len(batch.input_ids) <= 1.25 * tokens
     assert len(batch.cu_seqlens) <= 3
 
@@ -134,7 +136,7 @@ def test_queries_are_hardly_padded(tokens: int) -> None:
 def test_fillers_are_no_longer_than_the_texts() -> None:
     """A model is sure to have positions for these, and not for more."""
     for lengths in streams():
-        for batch in pack(rows(lengths), 4096, bucketed=True):
+        for batch in packed_batches(rows(lengths), 4096, bucketed=True):
             longest = max(lengths[i] for i in batch.texts)
             assert np.diff(batch.cu_seqlens).max() <= max(longest, 2)
 
@@ -145,7 +147,7 @@ def test_fillers_are_no_longer_than_the_texts() -> None:
 def test_blocks_hold_every_text_and_then_its_padding(lengths: list[int], budget: int, bucketed: bool) -> None:
     ids = rows(lengths)
     seen = []
-    for batch in pack_blocks(ids, budget, bucketed=bucketed):
+    for batch in padded_batches(ids, budget, bucketed=bucketed):
         width = batch.max_seqlen
         block = batch.input_ids.reshape(-1, width)
         assert block.size <= max(budget, width)
@@ -162,25 +164,25 @@ def test_blocks_hold_every_text_and_then_its_padding(lengths: list[int], budget:
 
 @pytest.mark.parametrize("budget", [1, 100, 4096, 16384])
 def test_shapes_of_blocks_are_those_stated(budget: int) -> None:
-    stated = block_shapes(budget, LONGEST)
+    stated = padded_shapes(budget, LONGEST)
     for lengths in streams():
-        for batch in pack_blocks(rows(lengths), budget, bucketed=True):
+        for batch in padded_batches(rows(lengths), budget, bucketed=True):
             assert batch.shape in stated, lengths
 
 
 @pytest.mark.parametrize(("budget", "longest", "most"), [(4096, 512, 270), (16384, 512, 363), (16384, 8192, 453)])
 def test_shapes_of_blocks_are_few(budget: int, longest: int, most: int) -> None:
-    assert len(block_shapes(budget, longest)) == most
+    assert len(padded_shapes(budget, longest)) == most
 
 
 def test_blocks_are_well_filled() -> None:
     for lengths in ([512, *([4] * 2000)], ragged(2000), [2**k for k in range(10)] * 30):
-        for batch in pack_blocks(rows(lengths), 4096, bucketed=False):
+        for batch in padded_batches(rows(lengths), 4096, bucketed=False):
             tokens, places = sum(lengths[i] for i in batch.texts), len(batch.input_ids)
             assert tokens >= LEAST_FILLED * places or places <= MIN_DECODER_BLOCK
-    filled = list(pack_blocks(rows(ragged(5000)), 16384, bucketed=True))
+    filled = list(padded_batches(rows(ragged(5000)), 16384, bucketed=True))
     assert sum(len(batch.input_ids) for batch in filled) <= 1.25 * sum(ragged(5000))
 
 
 def test_blocks_of_at_most_so_many_texts() -> None:
-    assert max(len(batch.texts) for batch in pack_blocks(rows([3] * 50), 4096, bucketed=True, max_texts=7)) == 7
+    assert max(len(batch.texts) for batch in padded_batches(rows([3] * 50), 4096, bucketed=True, max_texts=7)) == 7

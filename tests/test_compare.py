@@ -80,7 +80,7 @@ def test_wrong_vectors_are_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: py
 
     def turned(self: EmbeddingModel, *arguments: object, **options: object) -> np.ndarray:
         vectors = honest(self, *arguments, **options)
-        return vectors if self.native or self.compiled else np.roll(vectors, 1, axis=-1)
+        return np.roll(vectors, 1, axis=-1) if self.engine.name == "reference" else vectors
 
     monkeypatch.setattr(EmbeddingModel, "encode", turned)
     assert cli.main(["compare", "--model", str(DATA / "tiny-bert")]) == 1

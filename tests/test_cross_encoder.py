@@ -71,7 +71,9 @@ def oracle(folder: Path) -> Any:
     return sentence_transformers.CrossEncoder(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize("options", [{}, {"compile": False}, {"compile": True}], ids=["native", "plain", "compiled"])
+@pytest.mark.parametrize(
+    "options", [{}, {"engine": "reference"}, {"engine": "graph"}], ids=["native", "plain", "compiled"]
+)
 @pytest.mark.parametrize(("name", "labels"), CASES)
 def test_golden_scores(name: str, labels: int, options: dict[str, Any], tmp_path: Path) -> None:
     with np.load(DATA / "cross_encoders.npz") as file:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
-from mlx_embed.batching import block_shapes
-from mlx_embed.device import accelerator
+from mlx_embed.batching import padded_shapes
+from mlx_embed.engine.device import accelerator
 from tests.conftest import DATA
 from tests.test_encoders import edit, read, rename
 from tests.test_modules import NORMALIZE, dense, pooling, weights
@@ -176,12 +176,12 @@ def load(folder: Path, **options: Any) -> EmbeddingModel:
     return EmbeddingModel.from_pretrained(folder, device="cpu", **options)
 
 
-@pytest.mark.parametrize("compile", [None, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("engine", ["auto", "graph"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_golden_vectors(name: str, compile: bool | None, tmp_path: Path) -> None:
+def test_golden_vectors(name: str, engine: str, tmp_path: Path) -> None:
     texts, expected = golden(name)
-    model = load(tiny(name, tmp_path), compile=compile)
-    assert not model.native
+    model = load(tiny(name, tmp_path), engine=engine)
+    assert model.engine.name == "padded"
     assert np.abs(model.encode(texts) - expected[name]).max() <= TOLERANCE
     assert np.abs(model.encode_query(texts) - expected["query"]).max() <= TOLERANCE
     short = model.encode_document(texts, truncate_dim=12)
@@ -189,14 +189,12 @@ def test_golden_vectors(name: str, compile: bool | None, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(accelerator() is None, reason="MLX finds no Metal or CUDA device here")
-@pytest.mark.parametrize("compile", [None, False], ids=["compiled", "plain"])
+@pytest.mark.parametrize("engine", ["auto", "reference"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_golden_vectors_on_the_accelerator(name: str, dtype: str, compile: bool | None, tmp_path: Path) -> None:
+def test_golden_vectors_on_the_accelerator(name: str, dtype: str, engine: str, tmp_path: Path) -> None:
     texts, expected = golden(name)
-    found = EmbeddingModel.from_pretrained(tiny(name, tmp_path), device="gpu", dtype=dtype, compile=compile).encode(
-        texts
-    )
+    found = EmbeddingModel.from_pretrained(tiny(name, tmp_path), device="gpu", dtype=dtype, engine=engine).encode(texts)
     if dtype == "float32":
         assert np.abs(found - expected[name]).max() <= TOLERANCE
     assert (found * expected[name]).sum(axis=1).min() >= 0.9999
@@ -253,8 +251,8 @@ def test_conversion_keeps_the_vectors(name: str, tmp_path: Path) -> None:
     assert np.abs(load(tmp_path / "b").encode(texts) - expected[name]).max() <= TOLERANCE
     convert(tmp_path / "a", tmp_path / "c", quantize=8, group_size=32)
     quantized = load(tmp_path / "c")
-    assert "scales" in quantized.encoder.embed_tokens
-    assert "scales" in quantized.encoder.layers[0].self_attn.q_proj
+    assert "scales" in quantized.engine.encoder.embed_tokens
+    assert "scales" in quantized.engine.encoder.layers[0].self_attn.q_proj
     assert (quantized.encode(texts) * expected[name]).sum(axis=1).min() >= 0.995
 
 
@@ -287,20 +285,20 @@ def test_a_checkpoint_that_mlx_lm_quantized(tmp_path: Path) -> None:
 
 
 def test_compiled_graphs_are_those_stated(tmp_path: Path) -> None:
-    model = load(tiny("gemma3_text", tmp_path), compile=True)
+    model = load(tiny("gemma3_text", tmp_path), engine="graph")
     seen = set()
-    encoder = model.encoder
+    encoder = model.engine.encoder
 
     def traced(input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
         seen.add((input_ids.shape[0], cu_seqlens.shape[0] - 1, max_seqlen))
         return encoder(input_ids, cu_seqlens, max_seqlen)
 
-    model.encoder = traced
+    model.engine.encoder = traced
     rng = np.random.default_rng(0)
     for _ in range(5):
         model.encode(["wing " * int(n) for n in rng.integers(1, 60, size=100)], batch_tokens=256)
     assert 0 < len(seen) <= 20
-    assert seen <= block_shapes(256, 64)
+    assert seen <= padded_shapes(256, 64)
 
 
 def test_mlx_lm_itself_is_not_imported(tmp_path: Path) -> None:

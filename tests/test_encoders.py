@@ -78,8 +78,8 @@ def encode(folder: Path, texts: list[str], **options: Any) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"compile": False}, {"compile": True}, {"layer_norm": "reference"}],
-    ids=["native", "plain", "compiled", "reference"],
+    [{}, {"engine": "reference"}, {"engine": "graph"}],
+    ids=["native", "reference", "graph"],
 )
 @pytest.mark.parametrize("name", ENCODERS)
 def test_golden_vectors(name: str, options: dict[str, Any], tmp_path: Path) -> None:
@@ -222,16 +222,16 @@ def test_ntk_scaling_of_gte() -> None:
     assert np.allclose(rope.sin[1], np.sin(frequencies), atol=1e-6)
 
 
-@pytest.mark.parametrize("compile", [None, False], ids=["native", "plain"])
+@pytest.mark.parametrize("engine", ["native", "reference"])
 @pytest.mark.parametrize("name", LIVE)
-def test_live(name: str, compile: bool | None, tmp_path: Path) -> None:
+def test_live(name: str, engine: str, tmp_path: Path) -> None:
     folder = "roberta" if name.endswith(("roberta", "camembert")) else name
     edit(complete(folder, tmp_path), model_type=name)
     words = ["the", "wing", "flow", "of", "heat", "is", "in", "code", "qux", "42", "!"]
     rng = np.random.default_rng()
     texts = [" ".join(rng.choice(words, size=n)) for n in rng.permutation(np.arange(0, 80))]
     expected = oracle(tmp_path).encode(texts, batch_size=16, normalize_embeddings=True)
-    assert np.abs(encode(tmp_path, texts, compile=compile) - expected).max() <= TOLERANCE
+    assert np.abs(encode(tmp_path, texts, engine=engine) - expected).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from custom_kernels import layer_norm
 from custom_kernels.backends import KERNEL_BACKENDS, kernel_source
-from mlx_embed.device import accelerator
+from mlx_embed.engine.device import accelerator
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 # Half a unit in the last place of values up to 8, and some float32 rounding.

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed import EmbeddingModel, model
+from mlx_embed import EmbeddingModel
+from mlx_embed import texts as texts_module
 from mlx_embed.batching import Batch
 from tests.conftest import DATA
 
@@ -70,13 +71,13 @@ def test_vectors_do_not_depend_on_the_batch_on_real_weights(minilm: EmbeddingMod
 
 
 def test_compiled_equals_plain(tiny: EmbeddingModel) -> None:
-    compiled = EmbeddingModel.from_pretrained(tiny.checkpoint.folder, device="cpu", compile=True)
+    compiled = EmbeddingModel.from_pretrained(tiny.checkpoint.folder, device="cpu", engine="graph")
     assert np.abs(compiled.encode(RAGGED) - tiny.encode(RAGGED)).max() <= TOLERANCE
 
 
 def test_generators_are_read_in_windows(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "FIRST_WINDOW", 3)
-    monkeypatch.setattr(model, "WINDOW", 4)
+    monkeypatch.setattr(texts_module, "FIRST_WINDOW", 3)
+    monkeypatch.setattr(texts_module, "WINDOW", 4)
     read = 0
 
     def texts() -> Iterator[str]:
@@ -91,10 +92,10 @@ def test_generators_are_read_in_windows(tiny_bert: EmbeddingModel, monkeypatch: 
     assert info.token_counts.tolist() == tiny_bert.token_counts(RAGGED).tolist()
 
 
-@pytest.mark.parametrize(("compile", "windows"), [(None, 1), (True, 2)])
-def test_a_long_generator_streams(monkeypatch: pytest.MonkeyPatch, compile: bool | None, windows: int) -> None:
+@pytest.mark.parametrize(("engine", "windows"), [("auto", 1), ("graph", 2)])
+def test_a_long_generator_streams(monkeypatch: pytest.MonkeyPatch, engine: str, windows: int) -> None:
     """Of 60,000 texts, the native path reads one window beyond those done; MLX's, another while that one runs."""
-    streamed = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", compile=compile)
+    streamed = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine=engine)
     read = done = 0
     ahead = []
 
@@ -105,21 +106,22 @@ def test_a_long_generator_streams(monkeypatch: pytest.MonkeyPatch, compile: bool
             ahead.append(read - done)
             yield f"text {number % 97}"
 
-    forward = streamed.forward
+    batches = streamed.engine.batches
 
-    def counted(batch: Batch, *options: Any) -> Any:
+    def counted(*arguments: Any) -> Iterator[Batch]:
         nonlocal done
-        done += len(batch.texts)
-        return forward(batch, *options)
+        for batch in batches(*arguments):
+            done += len(batch.texts)
+            yield batch
 
-    monkeypatch.setattr(streamed, "forward", counted)
+    monkeypatch.setattr(streamed.engine, "batches", counted)
     assert len(streamed.encode(texts())) == 60_000 == read == done
-    assert model.WINDOW <= max(ahead) <= windows * model.WINDOW
+    assert texts_module.WINDOW <= max(ahead) <= windows * texts_module.WINDOW
 
 
 def test_a_window_ends_at_many_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "WINDOW_CHARACTERS", 10)
-    assert [len(window) for window in model._windows(["x" * 4] * 7)] == [3, 3, 1]
+    monkeypatch.setattr(texts_module, "WINDOW_CHARACTERS", 10)
+    assert [len(window) for window in texts_module.windows(["x" * 4] * 7, len)] == [3, 3, 1]
 
 
 def test_any_text_gives_a_finite_unit_vector(tiny: EmbeddingModel) -> None:
@@ -177,7 +179,7 @@ def test_bad_options(tiny_bert: EmbeddingModel, options: dict, error: type, mess
     [
         ({"dtype": "float64"}, "dtype 'float64' is not one of"),
         ({"device": "tpu"}, "device 'tpu' is not one of"),
-        ({"layer_norm": "best"}, "layer_norm 'best' is not one of"),
+        ({"engine": "best"}, "engine 'best' is not one of"),
         ({"max_seq_length": 65}, "max_seq_length 65 is not within 1..64"),
         ({"max_seq_length": 0}, "max_seq_length 0"),
     ],
@@ -290,7 +292,7 @@ def test_any_thread_may_encode(tiny: EmbeddingModel) -> None:
 def test_an_error_does_not_spoil_the_model(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = tiny_bert.encode(RAGGED)
     with monkeypatch.context() as patch:
-        patch.setattr(tiny_bert, "_forward", lambda *_: 1 / 0)
+        patch.setattr(tiny_bert, "_head", lambda *_: lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             tiny_bert.encode(RAGGED)
     assert np.array_equal(tiny_bert.encode(RAGGED), expected)
@@ -316,7 +318,7 @@ def in_a_forked_child(work: Callable[[], object]) -> object:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_gets_a_clear_error_from_mlx() -> None:
-    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", kernels=False)
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="reference")
     model.encode("started")
     error = in_a_forked_child(lambda: model.encode("a"))
     assert "forked" in str(error)
@@ -370,13 +372,14 @@ def test_repr(tiny_bert: EmbeddingModel) -> None:
 def test_arguments_of_sentence_transformers(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = tiny_bert.encode(RAGGED)
     sizes = []
-    forward = tiny_bert.forward
+    batches = tiny_bert.engine.batches
 
-    def counted(batch: Batch, *options: Any) -> Any:
-        sizes.append(len(batch.texts))
-        return forward(batch, *options)
+    def counted(*arguments: Any) -> Iterator[Batch]:
+        for batch in batches(*arguments):
+            sizes.append(len(batch.texts))
+            yield batch
 
-    monkeypatch.setattr(tiny_bert, "forward", counted)
+    monkeypatch.setattr(tiny_bert.engine, "batches", counted)
     found = tiny_bert.encode(
         RAGGED,
         batch_size=3,

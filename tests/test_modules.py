@@ -158,7 +158,7 @@ def test_live_saved_by_sentence_transformers(tmp_path: Path) -> None:
 def test_modules_survive_conversion_and_compilation(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", STACKS["two dense"])
     expected = load(folder).encode(TEXTS)
-    compiled = EmbeddingModel.from_pretrained(folder, device="cpu", compile=True)
+    compiled = EmbeddingModel.from_pretrained(folder, device="cpu", engine="graph")
     assert close(compiled.encode(TEXTS), expected)
     report = convert(folder, tmp_path / "b")
     assert np.array_equal(load(tmp_path / "b").encode(TEXTS), load(folder).encode(TEXTS))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed.pooling import POOLING, normalize
+from mlx_embed.architectures.ops import normalize
+from mlx_embed.pooling import POOLING
 
 LENGTHS = [[4, 4], [1, 6, 3], [2, 0, 5, 0], [1]]
 

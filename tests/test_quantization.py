@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
-from mlx_embed.quantization import OUTPUT_DTYPES, checked_ranges, quantize, ranges_of
+from mlx_embed.vector_dtypes import OUTPUT_DTYPES, checked_ranges, quantize, ranges_of
 from tests.conftest import DATA
 
 INTEGERS = ["int8", "uint8", "binary", "ubinary"]
@@ -86,6 +86,6 @@ def test_int8_keeps_the_order_of_neighbours() -> None:
     ],
 )
 def test_bad_options(tiny_bert: EmbeddingModel, options: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_bert, "_run", None)  # nothing may run
+    monkeypatch.setattr(tiny_bert, "engine", None)  # nothing may run
     with pytest.raises(ValueError, match=message):
         tiny_bert.encode(TEXTS, **options)

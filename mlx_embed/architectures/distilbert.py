@@ -85,7 +85,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
         super().__init__()
         self.embeddings = Embeddings(config, layer_norm)
-        self.layers = [Layer(config, layer_norm) for _ in range(config.num_hidden_layers)]
+        self.layers = ops.PostNormLayers(Layer(config, layer_norm) for _ in range(config.num_hidden_layers))
 
     def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
@@ -87,26 +86,15 @@ class Model(nn.Module):
     def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
         super().__init__()
         self.embeddings = Embeddings(config, layer_norm)
+        self.num_buckets = config.relative_attention_num_buckets
         self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
-        self.layers = [Layer(config, layer_norm) for _ in range(config.num_hidden_layers)]
+        self.layers = ops.PostNormLayers(Layer(config, layer_norm) for _ in range(config.num_hidden_layers))
 
     def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens)
-        bias = self.position_bias(max_seqlen, by_distance=isinstance(input_ids, np.ndarray))
+        bias = ops.distance_bias(self.relative_attention_bias, distance_buckets(max_seqlen, self.num_buckets))
         return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias)
-
-    def position_bias(self, length: int, *, by_distance: bool) -> Any:
-        """What is added to the score of query i and key j, by j - i alone.
-
-        [heads, length, length], or `by_distance` [heads, 2 * length - 1], indexed by j - i + length - 1.
-        """
-        module = self.relative_attention_bias
-        if by_distance:
-            return np.ascontiguousarray(module.packed[distance_buckets(length, module.packed.shape[0])].T)
-        of_distance = module.weight[mx.array(distance_buckets(length, module.weight.shape[0]))]
-        places = mx.arange(length)
-        return of_distance[places[None, :] - places[:, None] + length - 1].transpose(2, 0, 1)
 
 
 @cache

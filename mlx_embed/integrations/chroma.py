@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed import hub
-from mlx_embed.model import EmbeddingModel
+from mlx_embed.embedding_model import EmbeddingModel
 
 try:
     from chromadb.api.types import EmbeddingFunction

@@ -1,21 +1,14 @@
-"""Device and dtype by name, and the one thread on which all MLX work of the process runs."""
+"""Device and dtype by name, and what MLX is told before it first uses an accelerator."""
 
-import atexit
+import operator
 import os
 import tempfile
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from importlib.metadata import version
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TypeVar
 
 import mlx.core as mx
 
 from custom_kernels.tune import cache_folder
-
-Result = TypeVar("Result")
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _GPU_NAMES = {"gpu": None, "metal": "metal", "mps": "metal", "cuda": "cuda"}
@@ -77,6 +70,20 @@ def resolve_dtype(name: str | mx.Dtype | None, device: mx.Device) -> mx.Dtype | 
     return DTYPES[name]
 
 
+def checked_budget(batch_tokens: int | None, default: int) -> int:
+    """The tokens of a batch: those asked for, or a default.
+
+    Raises:
+        TypeError: something that is no whole number.
+        ValueError: a number below 1.
+    """
+    if batch_tokens is None:
+        return default
+    if operator.index(batch_tokens) < 1:
+        raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
+    return operator.index(batch_tokens)
+
+
 def prepare_accelerator() -> None:
     """Settings of MLX's CUDA back end, which reads them at its first use; what the user has set stays.
 
@@ -95,60 +102,3 @@ def prepare_accelerator() -> None:
         except (OSError, RuntimeError):  # it cannot be written, or there is no home
             folder = Path(tempfile.mkdtemp(prefix="mlx-embed-"))
         os.environ["MLX_PTX_CACHE_DIR"] = str(folder)
-
-
-class _Worker:
-    """A thread for MLX work: its streams and compiled graphs belong to the thread that made them.
-
-    It is a daemon that never ends: MLX can abort the process at exit where a thread that used it has ended before,
-    which is what an executor's threads do.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._queue: SimpleQueue[Callable[[], None]] | None = None
-        self._pid = 0
-
-    def submit(self, work: Callable[[], Result]) -> "Future[Result]":
-        """Run `work` on the thread, after all that was submitted before."""
-        future: Future[Result] = Future()
-
-        def task() -> None:
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._started().put(task)
-        return future
-
-    def run(self, work: Callable[[], Result]) -> Result:
-        """Run `work` on the thread and wait for what it returns or raises."""
-        return self.submit(work).result()
-
-    def _started(self) -> "SimpleQueue[Callable[[], None]]":
-        with self._lock:
-            if self._queue is None:
-                self._queue = SimpleQueue()
-                self._pid = os.getpid()
-                threading.Thread(target=self._serve, args=(self._queue,), name="mlx-embed", daemon=True).start()
-                # Leaving while a batch is being computed would pull MLX away from under it.
-                atexit.register(self._drain)
-            elif self._pid != os.getpid():
-                raise RuntimeError(
-                    "This process was forked after mlx_embed had started, and MLX does not survive a fork. Load the "
-                    'model in the child only, or start processes with multiprocessing\'s "spawn" method.'
-                )
-            return self._queue
-
-    def _drain(self) -> None:
-        if self._pid == os.getpid():
-            self.run(lambda: None)
-
-    @staticmethod
-    def _serve(queue: "SimpleQueue[Callable[[], None]]") -> None:
-        while True:
-            queue.get()()
-
-
-worker = _Worker()

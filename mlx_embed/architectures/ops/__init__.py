@@ -1,0 +1,223 @@
+"""The ops that encoders, pooling and heads are written in, on packed tokens [T, ...].
+
+Each is there twice under one name: in `graph`, on `mlx.core` arrays, where it adds to a lazy graph of MLX's ops and
+this package's GPU kernels; and in `native`, on numpy arrays, where the native CPU kernels compute it at once. Which of
+the two runs is decided here, by the kind of array, and nowhere else. `lay_out` of either prepares an encoder's weights.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from custom_kernels.activation import ACTIVATIONS, Gate
+from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops import graph, native
+from mlx_embed.architectures.ops.layers import PostNormLayers
+from mlx_embed.errors import UnsupportedModelError
+
+# mlx.core.array or numpy.ndarray; all of one call's are of one kind.
+Array: TypeAlias = Any
+
+__all__ = [
+    "Array",
+    "PostNormLayers",
+    "Rope",
+    "activation",
+    "add_linear",
+    "attention",
+    "block",
+    "distance_bias",
+    "embedding_norm",
+    "encoder_layers",
+    "erf",
+    "feed_forward",
+    "float32",
+    "gated_feed_forward",
+    "layer_norm",
+    "linear",
+    "mean_pool",
+    "namespace",
+    "normalize",
+    "normed_feed_forward",
+    "offset_position_ids",
+    "output_norm",
+    "places",
+    "position_ids",
+    "zeros_like",
+]
+
+# config.json's hidden_act to our name and its function on MLX arrays; the CPU kernels know the same names.
+_NAMES = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+def _twin(x: Array) -> ModuleType:
+    """Where the ops on this kind of array are."""
+    return native if isinstance(x, np.ndarray) else graph
+
+
+def activation(hidden_act: str) -> str:
+    """The ops' name of what config.json calls `hidden_act`.
+
+    Raises:
+        UnsupportedModelError: an activation that the ops do not have.
+    """
+    name = _NAMES.get(hidden_act, hidden_act)
+    if name not in ACTIVATIONS:
+        known = sorted({*ACTIVATIONS, *_NAMES})
+        raise UnsupportedModelError(f'config.json has "hidden_act": {hidden_act!r}; mlx_embed has {", ".join(known)}.')
+    return name
+
+
+def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Array:
+    """The sum of each table's rows at its ids [T], normalised: [T, hidden]."""
+    return _twin(lookups[0][1]).embedding_norm(lookups, norm)
+
+
+def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
+    """act(x W^T + b): [T, K] -> [T, N]."""
+    return _twin(x).linear(x, layer, act)
+
+
+def add_linear(x: Array, layer: nn.Module, residual: Array) -> Array:
+    """x W^T + b + residual: [T, K] -> [T, hidden]."""
+    return _twin(x).add_linear(x, layer, residual)
+
+
+def layer_norm(x: Array, norm: LayerNorm) -> Array:
+    """[T, hidden] -> [T, hidden], normalised."""
+    return _twin(x).layer_norm(x, norm)
+
+
+def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Array:
+    """norm(x W^T + b + residual): [T, K] -> [T, hidden]."""
+    return _twin(x).output_norm(x, layer, residual, norm)
+
+
+def attention(
+    qkv: Array,
+    cu_seqlens: Array,
+    num_heads: int,
+    scale: float,
+    bias: Array | None,
+    max_seqlen: int,
+    window: int | None = None,
+) -> Array:
+    """softmax(scale * Q K^T + bias) V within each sequence: [T, 3 * hidden] -> [T, hidden].
+
+    `bias`, from `distance_bias`, is shared by all sequences. With a `window`, only tokens at most so far apart see each
+    other.
+    """
+    return _twin(qkv).attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen, window)
+
+
+def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> Array:
+    """An attention's bias by distance, from a table [buckets, heads]: [heads, 2 L - 1], for keys j and queries i.
+
+    `buckets` [2 L - 1] has the table's row for each distance j - i from -(L - 1) to L - 1.
+    """
+    return _twin(table).distance_bias(table, buckets)
+
+
+def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Array:
+    """norm(down(act(up(x))) + x): [T, hidden] -> [T, hidden]."""
+    return _twin(x).feed_forward(x, up, down, act, norm)
+
+
+def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> Array:
+    """norm(down(act(a) * b) + x): [T, hidden] -> [T, hidden].
+
+    up(x) is [T, 2 F]; `gate`, "first" or "second", says which half of it is a.
+    """
+    return _twin(x).gated_feed_forward(x, up, down, act, gate, norm)
+
+
+def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> Array:
+    """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
+    return _twin(x).normed_feed_forward(x, norm, up, down, act, gate)
+
+
+def encoder_layers(
+    layers: PostNormLayers, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None
+) -> Array:
+    """x [T, hidden] through all of BERT's layers, in one call or one launch where there is one for the batch."""
+    return _twin(x).encoder_layers(layers, x, cu_seqlens, max_seqlen, bias)
+
+
+class Rope:
+    """Rotary position embedding: the tables of its angles, and the rotation of query and key.
+
+    The frequencies are base^(-2i / head_dim), divided by `slowdown`.
+    """
+
+    def __init__(self, head_dim: int, base: float, positions: int, slowdown: float = 1.0) -> None:
+        frequencies = base ** (-np.arange(0, head_dim, 2) / head_dim) / slowdown
+        angles = np.outer(np.arange(positions, dtype=np.float32), frequencies.astype(np.float32))
+        self.cos, self.sin = np.cos(angles), np.sin(angles)
+
+    @cached_property
+    def mlx(self) -> tuple[mx.array, mx.array]:
+        """The tables as MLX arrays, which are read-only, so that any number of graphs may share them."""
+        return mx.array(self.cos), mx.array(self.sin)
+
+    def __call__(self, qkv: Array, positions: Array, num_heads: int) -> Array:
+        """[T, 3 * hidden] -> [T, 3 * hidden]; numpy's in place."""
+        return _twin(qkv).rope(qkv, positions, self, num_heads)
+
+
+def position_ids(cu_seqlens: Array, total: int) -> Array:
+    """Each of the `total` tokens' place in its own sequence, counted from 0: [T]."""
+    return _twin(cu_seqlens).position_ids(cu_seqlens, total)
+
+
+def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) -> Array:
+    """RoBERTa's positions: real tokens count on from pad_token_id + 1, a literal pad token stays at pad_token_id."""
+    xp = namespace(input_ids)
+    real = (input_ids != pad_token_id).astype(xp.int32)
+    seen = xp.cumsum(real).astype(xp.int32)
+    before = xp.concatenate([xp.zeros((1,), dtype=xp.int32), seen])[cu_seqlens]
+    return (seen - before[_twin(input_ids).sequence_ids(cu_seqlens, input_ids.shape[0])]) * real + pad_token_id
+
+
+def zeros_like(input_ids: Array) -> Array:
+    """A zero for each token: [T]."""
+    return _twin(input_ids).zeros_like(input_ids)
+
+
+def mean_pool(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
+    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden]."""
+    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip)
+
+
+def block(hidden: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
+    """The texts as rows of a block: [T, hidden] -> [n, max_seqlen, hidden]; what follows a text in its row is any."""
+    return _twin(hidden).block(hidden, cu_seqlens, max_seqlen)
+
+
+def places(cu_seqlens: Array, max_seqlen: int) -> Array:
+    """0 .. max_seqlen - 1, as an array of cu_seqlens' kind."""
+    return _twin(cu_seqlens).places(max_seqlen)
+
+
+def normalize(vectors: Array) -> Array:
+    """Scale each row of [n, dim] to length 1; a zero row stays zero."""
+    return _twin(vectors).normalize(vectors)
+
+
+def float32(x: Array) -> Array:
+    """x in float32: itself, where it is."""
+    return _twin(x).float32(x)
+
+
+def erf(x: Array) -> Array:
+    """The error function of each element, in x's dtype."""
+    return _twin(x).erf(x)
+
+
+def namespace(x: Array) -> Any:
+    """numpy or mlx.core, whichever x is of: they name many functions alike."""
+    return _twin(x).NAMESPACE

@@ -1,0 +1,193 @@
+"""The ops on MLX arrays: lazy graphs of MLX's ops and this package's GPU kernels."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+import custom_kernels
+from custom_kernels.activation import Gate
+from custom_kernels.encoder import MAX_SHORT, LayerWeights, short_encoder
+from custom_kernels.packed import counting, pad, position_ids, sequence_ids, zeros
+from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops.layers import PostNormLayers, parts
+
+__all__ = ["lay_out", "position_ids", "sequence_ids"]
+
+NAMESPACE = mx
+erf = mx.erf
+
+
+class Linear(nn.Module):
+    """A linear layer whose weight is kept a second time, as this GPU's kernels of linear layers read it."""
+
+    def __init__(self, layer: nn.Linear, laid_out: mx.array) -> None:
+        super().__init__()
+        self.weight = layer.weight
+        if "bias" in layer:
+            self.bias = layer.bias
+        # With what it was made of, which somebody may replace. MLX counts no such name among the parameters.
+        self._laid_out = (layer.weight, laid_out)
+
+    @property
+    def laid_out(self) -> mx.array | None:
+        """The second copy, if it is still of this very weight."""
+        weight, laid_out = self._laid_out
+        return laid_out if weight is self.weight else None
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x W^T + b: [T, K] -> [T, N]."""
+        return linear(x, self)
+
+
+def lay_out(encoder: nn.Module) -> None:
+    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
+    for module in encoder.modules():
+        for name, child in list(module.items()):
+            if type(child) is nn.Linear and (laid_out := custom_kernels.pack_linear(child.weight)) is not None:
+                setattr(module, name, Linear(child, laid_out))
+
+
+def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNorm) -> mx.array:
+    """See `ops`."""
+    if any("scales" in table for table, _ in lookups):
+        total = lookups[0][0](lookups[0][1])
+        for table, ids in lookups[1:]:
+            total = total + table(ids)
+        return norm(total)
+    tables = [(table.weight, ids) for table, ids in lookups]
+    return custom_kernels.embedding_norm(tables, norm.weight, norm.get("bias"), norm.eps)
+
+
+def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
+    """See `ops`."""
+    if isinstance(layer, nn.QuantizedLinear):
+        y = layer(x)
+        return y if act is None else custom_kernels.activate(y, act)
+    return custom_kernels.linear(x, layer.weight, layer.get("bias"), act, _laid_out(layer))
+
+
+def add_linear(x: mx.array, layer: nn.Module, residual: mx.array) -> mx.array:
+    """See `ops`."""
+    return linear(x, layer) + residual
+
+
+def layer_norm(x: mx.array, norm: LayerNorm) -> mx.array:
+    """See `ops`."""
+    return norm(x)
+
+
+def output_norm(x: mx.array, layer: nn.Module, residual: mx.array, norm: LayerNorm) -> mx.array:
+    """See `ops`."""
+    laid_out = _laid_out(layer)
+    if laid_out is None or "bias" not in layer or "bias" not in norm:
+        return norm(linear(x, layer), residual=residual)
+    return custom_kernels.output_norm(x, layer.weight, layer.bias, residual, norm.weight, norm.bias, norm.eps, laid_out)
+
+
+def attention(
+    qkv: mx.array,
+    cu_seqlens: mx.array,
+    num_heads: int,
+    scale: float,
+    bias: mx.array | None,
+    max_seqlen: int,
+    window: int | None = None,
+) -> mx.array:
+    """See `ops`."""
+    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+
+
+def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:
+    """See `ops`."""
+    length = (len(buckets) + 1) // 2
+    places = counting(length)
+    return table(mx.array(buckets))[places[None, :] - places[:, None] + length - 1].transpose(2, 0, 1)
+
+
+def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> mx.array:
+    """See `ops`."""
+    return norm(linear(linear(x, up, act), down), residual=x)
+
+
+def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
+    """See `ops`."""
+    return norm(_gated(x, up, down, act, gate), residual=x)
+
+
+def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+    """See `ops`."""
+    return _gated(norm(x), up, down, act, gate) + x
+
+
+def encoder_layers(
+    layers: PostNormLayers, x: mx.array, cu_seqlens: mx.array, max_seqlen: int, bias: mx.array | None = None
+) -> mx.array:
+    """See `ops`: in one launch, where a kernel takes a short batch."""
+    first = layers[0]
+    if x.size <= MAX_SHORT:
+        modules = [parts(layer) for layer in layers]
+        if not any("scales" in part for layer in modules for part in layer):
+            weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
+            heads, scale = first.attention.num_heads, first.attention.scale
+            eps, act = first.attention_norm.eps, first.activation
+            kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
+            if kernel:
+                return kernel(x, cu_seqlens, weights, heads, scale, eps, act, bias)
+    for layer in layers:
+        x = layer(x, cu_seqlens, max_seqlen, bias)
+    return x
+
+
+def rope(qkv: mx.array, positions: mx.array, tables: Any, num_heads: int) -> mx.array:
+    """See `ops.Rope`."""
+    cos, sin = tables.mlx
+    return custom_kernels.rope(qkv, positions, cos, sin, num_heads)
+
+
+def zeros_like(input_ids: mx.array) -> mx.array:
+    """See `ops`."""
+    return zeros(input_ids.shape[0])
+
+
+def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int) -> mx.array:
+    """See `ops`."""
+    return custom_kernels.mean_pool(hidden, cu_seqlens, skip)
+
+
+def block(hidden: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
+    """See `ops`."""
+    return pad(hidden, cu_seqlens, max_seqlen)[0]
+
+
+def places(max_seqlen: int) -> mx.array:
+    """See `ops`."""
+    return counting(max_seqlen)
+
+
+def normalize(vectors: mx.array) -> mx.array:
+    """See `ops`: x / sqrt(mean(x^2) + eps) is one fused op, where norm, maximum and quotient are three launches."""
+    dim = vectors.shape[-1]
+    return mx.fast.rms_norm(vectors, _filled(dim, dim**-0.5, vectors.dtype), 1e-24 / dim)
+
+
+def float32(x: mx.array) -> mx.array:
+    """See `ops`."""
+    return x.astype(mx.float32)
+
+
+def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+    return linear(custom_kernels.activate(linear(x, up), act, gate), down)
+
+
+def _laid_out(layer: nn.Module) -> mx.array | None:
+    return layer.laid_out if isinstance(layer, Linear) else None
+
+
+@cache
+def _filled(n: int, value: float, dtype: mx.Dtype) -> mx.array:
+    """[n] of one value: a constant of compiled graphs, which costs them no launch."""
+    return mx.array(np.full(n, value, dtype=np.float32)).astype(dtype)

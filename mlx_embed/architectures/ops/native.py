@@ -1,0 +1,171 @@
+"""The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
+
+from collections.abc import Sequence
+from math import erf as _erf
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+
+from custom_kernels import cpu
+from custom_kernels.activation import Gate
+from custom_kernels.packed import position_ids, sequence_ids
+from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops.layers import PostNormLayers, parts
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Ints: TypeAlias = npt.NDArray[np.int32]
+
+__all__ = ["lay_out", "position_ids", "sequence_ids"]
+
+NAMESPACE = np
+erf = np.vectorize(_erf, otypes=[np.float32])
+
+
+def lay_out(encoder: nn.Module) -> None:
+    """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
+
+    Linear layers become `cpu.Linear`, embeddings arrays [V, H], LayerNorms `cpu.Norm`, and layers of BERT's kind one
+    `cpu.Encoder`.
+    """
+    modules = encoder.modules()
+    for module in modules:
+        for name, child in list(module.items()):
+            if isinstance(child, nn.Module) and (ready := _laid_out(child)) is not None:
+                setattr(module, name, ready)
+    for module in modules:
+        for name, child in list(module.items()):
+            if isinstance(child, PostNormLayers):
+                setattr(module, name, _encoder(child))
+
+
+def embedding_norm(lookups: Sequence[tuple[Floats, Ints]], norm: cpu.Norm) -> Floats:
+    """See `ops`."""
+    return cpu.embedding_norm(lookups, *norm)
+
+
+def linear(x: Floats, layer: cpu.Linear, act: str | None = None) -> Floats:
+    """See `ops`."""
+    return cpu.linear(x, layer, act)
+
+
+def add_linear(x: Floats, layer: cpu.Linear, residual: Floats) -> Floats:
+    """See `ops`."""
+    return cpu.linear(x, layer, None, residual)
+
+
+def layer_norm(x: Floats, norm: cpu.Norm) -> Floats:
+    """See `ops`."""
+    return cpu.layer_norm(x, *norm)
+
+
+def output_norm(x: Floats, layer: cpu.Linear, residual: Floats, norm: cpu.Norm) -> Floats:
+    """See `ops`."""
+    return cpu.output_norm(x, layer, residual, *norm)
+
+
+def attention(
+    qkv: Floats,
+    cu_seqlens: Ints,
+    num_heads: int,
+    scale: float,
+    bias: Floats | None,
+    max_seqlen: int,
+    window: int | None = None,
+) -> Floats:
+    """See `ops`."""
+    return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+
+
+def distance_bias(table: Floats, buckets: Ints) -> Floats:
+    """See `ops`."""
+    return np.ascontiguousarray(table[buckets].T)
+
+
+def feed_forward(x: Floats, up: cpu.Linear, down: cpu.Linear, act: str, norm: cpu.Norm) -> Floats:
+    """See `ops`."""
+    return cpu.feed_forward(x, up, down, act, *norm)
+
+
+def gated_feed_forward(x: Floats, up: cpu.Linear, down: cpu.Linear, act: str, gate: Gate, norm: cpu.Norm) -> Floats:
+    """See `ops`."""
+    return cpu.feed_forward(x, up, down, act, *norm, gated=gate)
+
+
+def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Linear, act: str, gate: Gate) -> Floats:
+    """See `ops`."""
+    return cpu.feed_forward(layer_norm(x, norm), up, down, act, None, None, 0.0, gated=gate, residual=x)
+
+
+def encoder_layers(
+    layers: cpu.Encoder, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
+) -> Floats:
+    """See `ops`."""
+    return layers(x, cu_seqlens, bias)
+
+
+def rope(qkv: Floats, positions: Ints, tables: Any, num_heads: int) -> Floats:
+    """See `ops.Rope`."""
+    return cpu.rope(qkv, positions, tables.cos, tables.sin, num_heads)
+
+
+def zeros_like(input_ids: Ints) -> Ints:
+    """See `ops`."""
+    return np.zeros_like(input_ids)
+
+
+def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int) -> Floats:
+    """See `ops`."""
+    return cpu.mean_pool(hidden, cu_seqlens, skip)
+
+
+def block(hidden: Floats, cu_seqlens: Ints, max_seqlen: int) -> Floats:
+    """See `ops`."""
+    return hidden[np.minimum(cu_seqlens[:-1, None] + places(max_seqlen), len(hidden) - 1)]
+
+
+def places(max_seqlen: int) -> Ints:
+    """See `ops`."""
+    return np.arange(max_seqlen, dtype=np.int32)
+
+
+def normalize(vectors: Floats) -> Floats:
+    """See `ops`."""
+    unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return unit
+
+
+def float32(x: Floats) -> Floats:
+    """See `ops`."""
+    return x
+
+
+def _laid_out(module: nn.Module) -> Any:
+    if isinstance(module, (nn.Linear, nn.QuantizedLinear)):
+        return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None)
+    if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
+        return _matrix(module)
+    if isinstance(module, LayerNorm):
+        return cpu.Norm(_float32(module.weight), _float32(module.bias) if "bias" in module else None, module.eps)
+    return None
+
+
+def _encoder(layers: PostNormLayers) -> cpu.Encoder:
+    first = layers[0]
+    rows = [cpu.EncoderLayer(*parts(layer)) for layer in layers]
+    return cpu.Encoder(rows, first.attention.num_heads, first.attention.scale, first.activation)
+
+
+def _matrix(module: nn.Module) -> Floats:
+    """A linear layer's or embedding's weight [N, K], quantized or not."""
+    if "scales" not in module:
+        return _float32(module.weight)
+    whole = mx.dequantize(module.weight, module.scales, module.get("biases"), module.group_size, module.bits)
+    return _float32(whole)
+
+
+def _float32(array: mx.array) -> Floats:
+    """The array's memory as numpy's, which keeps it alive."""
+    return np.ascontiguousarray(np.asarray(array.astype(mx.float32)))

@@ -1,0 +1,95 @@
+"""Which engine runs a model, decided once, when it is loaded."""
+
+import warnings
+from functools import cache
+from typing import Literal, get_args
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from custom_kernels import cpu
+from custom_kernels.backends import kernels_wanted
+from mlx_embed import weights
+from mlx_embed.architectures import DECODERS
+from mlx_embed.architectures.ops import graph
+from mlx_embed.config import Checkpoint
+from mlx_embed.engine.contract import Engine
+from mlx_embed.engine.device import is_cpu
+from mlx_embed.engine.graph import GraphEngine
+from mlx_embed.engine.native import NativeEngine
+from mlx_embed.engine.padded import PaddedEngine
+from mlx_embed.engine.worker import worker
+
+EngineChoice = Literal["auto", "native", "graph", "reference"]
+ENGINES: tuple[str, ...] = get_args(EngineChoice)
+
+
+def choose(wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> str:
+    """The engine to take for a packed model: "native", "graph" or "reference".
+
+    "auto" is the native kernels on a CPU in float32, graphs with this package's kernels on an accelerator, and where
+    neither can be had, or kernels are switched off, MLX's own ops.
+
+    Raises:
+        ValueError: an unknown name, or "native" for another device or dtype than the kernels are for.
+        RuntimeError: "native" where the kernels were not built.
+    """
+    if wanted not in ENGINES:
+        raise ValueError(f"engine {wanted!r} is not one of {', '.join(ENGINES)}.")
+    if wanted == "native":
+        if not is_cpu(device) or dtype != mx.float32:
+            raise ValueError(
+                'engine "native" computes in float32 on the CPU: pass device="cpu" and no dtype, or engine="auto".'
+            )
+        if reason := cpu.why_unavailable():
+            raise RuntimeError(reason)
+    if wanted != "auto":
+        return wanted
+    if not kernels_wanted():
+        return "reference"
+    if not is_cpu(device):
+        return "graph"
+    return "native" if dtype == mx.float32 and _native_kernels() else "reference"
+
+
+def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> Engine:
+    """Load a checkpoint's encoder into the engine that is wanted.
+
+    Raises:
+        CheckpointError: weights that are missing, broken or of another model.
+        ValueError, RuntimeError: as `choose`; a decoder wanted on the native kernels.
+    """
+    pads = checkpoint.pooling.padded
+    if checkpoint.config["model_type"] in DECODERS:
+        if wanted == "native":
+            raise ValueError('engine "native" runs no decoders: leave engine at "auto".')
+        encoder = worker.run(lambda: weights.load_encoder(checkpoint, dtype), device)
+        kernels = wanted != "reference" and kernels_wanted()
+        return PaddedEngine(encoder, device, kernels=kernels, compiled=_compiled(wanted, device), pads=pads)
+    chosen = choose(wanted, device, dtype)
+    if chosen == "native":
+        return worker.run(lambda: NativeEngine(weights.load_encoder(checkpoint, dtype), pads=pads), device)
+    kernels = chosen == "graph"
+
+    def encoder_laid_out() -> nn.Module:
+        encoder = weights.load_encoder(checkpoint, dtype)
+        if kernels and not is_cpu(device):
+            graph.lay_out(encoder)
+        return encoder
+
+    encoder = worker.run(encoder_laid_out, device)
+    return GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+
+
+def _compiled(chosen: str, device: mx.Device) -> bool:
+    """On a CPU compiling calls a C++ compiler, which only who asks for graphs there has to wait for."""
+    return chosen == "graph" or not is_cpu(device)
+
+
+@cache
+def _native_kernels() -> bool:
+    """Whether the native CPU kernels are here; where they are not, says so once."""
+    reason = cpu.why_unavailable()
+    if reason:
+        warnings.warn(f"{reason} Until then models run on MLX's own CPU ops, tens of times slower.", stacklevel=4)
+    return not reason

@@ -1,0 +1,87 @@
+"""What every engine does, and what a head is."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from mlx_embed.architectures.ops import Array
+from mlx_embed.batching import Batch
+
+# What a head makes of a batch: a row a text, float32 [n, D].
+Rows: TypeAlias = npt.NDArray[np.float32]
+Parameters: TypeAlias = Sequence[Mapping[str, Array]]
+# A head made ready by an engine, and of use to it alone.
+Head: TypeAlias = Any
+
+
+class HeadFunction(Protocol):
+    """What a model does with the encoder's hidden states, written on `architectures.ops`: a frozen, hashable object."""
+
+    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
+        """Hidden states [T, H] of a packed batch, and this head's own weights, to a row a sequence: [n, D]."""
+        ...
+
+
+class Engine(Protocol):
+    """How a model is computed."""
+
+    @property
+    def name(self) -> str:
+        """Which it is: "native", "graph", "reference" (graphs of MLX's own ops alone) or "padded"."""
+        ...
+
+    @property
+    def device(self) -> mx.Device:
+        """Where it computes."""
+        ...
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What the encoder computes in."""
+        ...
+
+    @property
+    def ahead(self) -> int:
+        """How many windows of texts to begin before the first is read: 0 where they are computed when read."""
+        ...
+
+    def budget(self, batch_tokens: int | None) -> int:
+        """The tokens of a batch: those asked for, or what suits the device. ValueError below 1."""
+        ...
+
+    def batches(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_tokens: int,
+        max_texts: int | None = None,
+        token_types: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[Batch]:
+        """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts."""
+        ...
+
+    def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
+        """A head ready to run: its function compiled, or not; its weights as this engine has them."""
+        ...
+
+    def run(self, batches: Iterable[Batch], head: Head) -> "Run":
+        """Compute batches: an iterator of each batch and its rows, in the order of `batches`.
+
+        An engine with a thread of its own begins at once, draws `batches` there, and runs ahead of the reader without
+        bound: give it a window of texts, not a whole corpus. Closing the iterator stops it after the batch that runs.
+        """
+        ...
+
+
+class Run(Protocol):
+    """What `Engine.run` gives."""
+
+    def __iter__(self) -> Iterator[tuple[Batch, Rows]]: ...
+
+    def __next__(self) -> tuple[Batch, Rows]: ...
+
+    def close(self) -> None:
+        """Stop; batches that have not begun are not computed."""
+        ...

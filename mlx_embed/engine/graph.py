@@ -1,0 +1,158 @@
+"""The engine of MLX's lazy graphs, with this package's GPU kernels or without."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from custom_kernels.backends import kernels_switched
+from custom_kernels.transfer import to_device, to_host
+from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
+from mlx_embed.engine.contract import Head, HeadFunction, Parameters, Rows
+from mlx_embed.engine.device import checked_budget, is_cpu
+from mlx_embed.engine.worker import worker
+
+# Enough to fill the device, few enough for padded attention's scores to fit.
+CPU_BATCH_TOKENS = 4096
+GPU_BATCH_TOKENS = 65536
+
+
+class GraphEngine:
+    """Runs an encoder as MLX graphs on the worker thread; see `Engine`.
+
+    Attributes:
+        encoder: the loaded encoder.
+        kernels: whether this package's GPU kernels may run; without, MLX's own ops alone.
+        compiled: whether graphs are compiled, for the few shapes that batches then have.
+    """
+
+    ahead = 1
+    default_budget = GPU_BATCH_TOKENS
+
+    def __init__(
+        self, encoder: nn.Module, device: mx.Device, *, kernels: bool, compiled: bool, pads: bool = False
+    ) -> None:
+        """Take a loaded encoder.
+
+        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch.
+        """
+        self.device = device
+        self.encoder = encoder
+        self.kernels = kernels
+        self.compiled = compiled
+        # On CUDA attention is packed, unless its kernel turns out not to work.
+        self._ragged = kernels and not pads and not is_cpu(device) and mx.cuda.is_available()
+        parameters = dict(tree_flatten(encoder.parameters())).values()
+        self.dtype: mx.Dtype = next(x.dtype for x in parameters if mx.issubdtype(x.dtype, mx.floating))
+
+    @property
+    def name(self) -> str:
+        """See `Engine`."""
+        return "graph" if self.kernels else "reference"
+
+    def budget(self, batch_tokens: int | None) -> int:
+        """See `Engine`."""
+        return checked_budget(batch_tokens, CPU_BATCH_TOKENS if is_cpu(self.device) else self.default_budget)
+
+    def batches(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_tokens: int,
+        max_texts: int | None = None,
+        token_types: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[Batch]:
+        """See `Engine`."""
+        return packed_batches(
+            ids,
+            batch_tokens,
+            bucketed=self.compiled,
+            ragged=self._ragged,
+            max_texts=max_texts,
+            token_types=token_types,
+        )
+
+    def shapes(self, batch_tokens: int, longest: int) -> set[Shape]:
+        """Every shape that batches of texts up to `longest` tokens can have where graphs are compiled."""
+        return packed_shapes(batch_tokens, longest, ragged=self._ragged)
+
+    def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
+        """See `Engine`."""
+
+        def forward(
+            input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, token_type_ids: mx.array | None
+        ) -> mx.array:
+            types = () if token_type_ids is None else (token_type_ids,)
+            hidden = self.encoder(input_ids, cu_seqlens, max_seqlen, *types)
+            rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
+            return rows
+
+        return mx.compile(forward) if self.compiled else forward
+
+    def rows(self, batch: Batch, head: Head) -> mx.array:
+        """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""
+        given = [batch.input_ids, batch.cu_seqlens]
+        if batch.token_type_ids is not None:
+            given.append(batch.token_type_ids)
+        with mx.stream(self.device), kernels_switched(self.kernels):
+            input_ids, cu_seqlens, *types = to_device(*given)
+            rows: mx.array = head(input_ids, cu_seqlens, batch.max_seqlen, types[0] if types else None)
+            return rows
+
+    def run(self, batches: Iterable[Batch], head: Head) -> "WorkerRun":
+        """See `Engine`."""
+        return WorkerRun(batches, lambda batch: self._begin(batch, head))
+
+    def _begin(self, batch: Batch, head: Head) -> Callable[[], Rows]:
+        """Start to compute a batch; what comes back waits for its rows."""
+        with mx.stream(self.device), kernels_switched(self.kernels):
+            wait = to_host(self.rows(batch, head))
+        return lambda: wait()[:: batch.stride][: len(batch.texts)]
+
+
+class WorkerRun:
+    """Batches being computed on the worker thread, one read back while the next one runs."""
+
+    def __init__(self, batches: Iterable[Batch], begin: Callable[[Batch], Callable[[], Rows]]) -> None:
+        self._batches = batches
+        self._begin = begin
+        # A batch with its rows, the error that ended the run, or None behind the last.
+        self._done: SimpleQueue[tuple[Batch, Rows] | BaseException | None] = SimpleQueue()
+        self._ended = False
+        self._stop = threading.Event()
+        worker.submit(self._work)
+
+    def __iter__(self) -> "WorkerRun":
+        return self
+
+    def __next__(self) -> tuple[Batch, Rows]:
+        found = None if self._ended else self._done.get()
+        if isinstance(found, tuple):
+            return found
+        self._ended = True
+        if found is None:
+            raise StopIteration
+        raise found
+
+    def close(self) -> None:
+        """Stop; batches that have not begun are not computed."""
+        self._ended = True
+        self._stop.set()
+
+    def _work(self) -> None:
+        try:
+            running: tuple[Batch, Callable[[], Rows]] | None = None
+            for batch in self._batches:
+                if self._stop.is_set():
+                    break
+                wait = self._begin(batch)
+                if running is not None:
+                    self._done.put((running[0], running[1]()))
+                running = (batch, wait)
+            if running is not None:
+                self._done.put((running[0], running[1]()))
+            self._done.put(None)
+        except BaseException as error:
+            self._done.put(error)

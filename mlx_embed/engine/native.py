@@ -1,0 +1,62 @@
+"""The engine of the native CPU kernels, which compute at once and in the caller's thread."""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_embed.architectures.ops import native
+from mlx_embed.batching import Batch, packed_batches
+from mlx_embed.engine.contract import Head, HeadFunction, Parameters, Rows
+from mlx_embed.engine.device import checked_budget
+
+# Enough for every core, few enough for what a batch needs between layers to stay in the caches.
+BATCH_TOKENS = 4096
+
+
+class NativeEngine:
+    """Runs an encoder by the CPU kernels, on numpy arrays; see `Engine`."""
+
+    name = "native"
+    dtype = mx.float32
+    ahead = 0
+
+    def __init__(self, encoder: nn.Module, *, pads: bool = False) -> None:
+        """Take a loaded encoder, whose weights are laid out for the kernels.
+
+        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch.
+        """
+        self.device = mx.Device(mx.cpu)
+        self.encoder = encoder
+        self._pads = pads
+        native.lay_out(encoder)
+
+    def budget(self, batch_tokens: int | None) -> int:
+        """See `Engine`."""
+        return checked_budget(batch_tokens, BATCH_TOKENS)
+
+    def batches(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_tokens: int,
+        max_texts: int | None = None,
+        token_types: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[Batch]:
+        """See `Engine`."""
+        return packed_batches(
+            ids, batch_tokens, bucketed=False, padded=self._pads, max_texts=max_texts, token_types=token_types
+        )
+
+    def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
+        """See `Engine`."""
+        arrays = [{name: np.array(x) for name, x in module.items()} for module in parameters]
+        return partial(function, parameters=arrays)
+
+    def run(self, batches: Iterable[Batch], head: Head) -> Generator[tuple[Batch, Rows], None, None]:
+        """See `Engine`."""
+        for batch in batches:
+            types = () if batch.token_type_ids is None else (batch.token_type_ids,)
+            hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
+            yield batch, head(hidden, batch.cu_seqlens, batch.max_seqlen)

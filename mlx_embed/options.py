@@ -1,0 +1,125 @@
+"""The options of `from_pretrained` and of `encode`, each stated once, for every method that takes them."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import mlx.core as mx
+import numpy.typing as npt
+
+from mlx_embed.engine import EngineChoice
+from mlx_embed.vector_dtypes import OutputDtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["ENCODE", "LOAD", "EncodeOptions", "LoadOptions", "LongText", "Unpack", "complete"]
+
+LongText = Literal["truncate", "mean_of_chunks", "error"]
+
+
+class LoadOptions(TypedDict, total=False):
+    """How to load a model.
+
+    Attributes:
+        dtype: "float32", "float16" or "bfloat16". None is float32 on the CPU and the checkpoint's own elsewhere.
+        device: "cpu", "gpu", "metal" or "cuda". None is MLX's default device.
+        engine: "auto" takes the fastest for the device: the native CPU kernels, or MLX graphs with this package's GPU
+            kernels. "native" and "graph" name one of these; a graph on the CPU is compiled, by the C++ compiler.
+            "reference" is MLX's own ops alone, which "auto" is too where the environment has
+            MLX_EMBED_KERNELS=reference.
+        max_seq_length: tokens at which texts are cut, instead of the checkpoint's number.
+        revision: a branch, tag or commit of the hub repository.
+        cache_dir: the hub's cache folder, if not the usual one.
+        local_files_only: never download.
+    """
+
+    dtype: str | mx.Dtype | None
+    device: str | mx.Device | None
+    engine: EngineChoice
+    max_seq_length: int | None
+    revision: str | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+
+
+class EncodeOptions(TypedDict, total=False):
+    """How to embed texts.
+
+    Attributes:
+        prompt_name: the checkpoint's prompt to put before each text.
+        prompt: the text to put before each text, instead of a named one.
+        normalize_embeddings: True scales vectors to length 1; None and False leave that to the checkpoint.
+        truncate_dim: keep the first so many dimensions (Matryoshka), before any normalisation.
+        output_dtype: "float32", "float16"; "int8" or "uint8", each dimension's range cut into 256 steps; "binary"
+            or "ubinary", the signs, eight to a byte. The bytes of sentence-transformers' `quantize_embeddings`.
+        ranges: [2, D], for "int8" and "uint8": the least and the largest value of each dimension.
+        calibration_embeddings: [M, D] float32 vectors of typical texts, to take the ranges from instead.
+        long_text: what becomes of a text beyond max_seq_length: "truncate" embeds its beginning; "mean_of_chunks"
+            all of it, by the mean of its chunks' vectors, weighted by their tokens, and scaled to length 1 where
+            vectors are; "error" raises ValueError.
+        chunk_overlap: the tokens that a chunk shares with the one before. None is an eighth of what fits into one.
+        batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes vectors.
+        batch_size: no more texts than this in a batch either; there is no need to set it.
+        convert_to_numpy: True; there is nothing else, and the option is there for code written for
+            sentence-transformers.
+        convert_to_tensor: False, likewise.
+        show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
+    """
+
+    prompt_name: str | None
+    prompt: str | None
+    normalize_embeddings: bool | None
+    truncate_dim: int | None
+    output_dtype: OutputDtype
+    ranges: npt.ArrayLike | None
+    calibration_embeddings: npt.ArrayLike | None
+    long_text: LongText
+    chunk_overlap: int | None
+    batch_tokens: int | None
+    batch_size: int | None
+    convert_to_numpy: bool
+    convert_to_tensor: bool
+    show_progress_bar: bool | None
+
+
+LOAD: LoadOptions = {
+    "dtype": None,
+    "device": None,
+    "engine": "auto",
+    "max_seq_length": None,
+    "revision": None,
+    "cache_dir": None,
+    "local_files_only": False,
+}
+ENCODE: EncodeOptions = {
+    "prompt_name": None,
+    "prompt": None,
+    "normalize_embeddings": None,
+    "truncate_dim": None,
+    "output_dtype": "float32",
+    "ranges": None,
+    "calibration_embeddings": None,
+    "long_text": "truncate",
+    "chunk_overlap": None,
+    "batch_tokens": None,
+    "batch_size": None,
+    "convert_to_numpy": True,
+    "convert_to_tensor": False,
+    "show_progress_bar": None,
+}
+
+
+def complete(method: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
+    """The options given, and the defaults of all others.
+
+    Raises:
+        TypeError: an option that `method` does not have; the nearest that it has is named.
+    """
+    for name in given:
+        if name not in defaults:
+            near = get_close_matches(name, defaults, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(defaults)}."
+            raise TypeError(f"{method} has no option {name!r}; {hint}")
+    return {**defaults, **given}

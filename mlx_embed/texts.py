@@ -1,0 +1,99 @@
+"""What a caller may give: checked, read in windows, computed a window ahead, and with a bar."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+logger = logging.getLogger("mlx_embed")
+
+# Texts are read, tokenized and sorted by length so many at a time; the first window is small, so that the device
+# starts early. While one window runs, the next is tokenized.
+FIRST_WINDOW = 512
+WINDOW = 2048
+WINDOW_CHARACTERS = 2**23
+
+
+class Closing(Protocol):
+    """Work that has begun, and may be stopped."""
+
+    def close(self) -> None:
+        """Stop it."""
+        ...
+
+
+Item = TypeVar("Item")
+Begun = TypeVar("Begun", bound=Closing)
+
+
+def checked(texts: Iterable[str]) -> Iterable[str]:
+    """The texts, a list or tuple checked at once, another iterable as it is read.
+
+    Raises:
+        TypeError: no iterable, or something in it that is no string; its index is named.
+    """
+    if isinstance(texts, (bytes, bytearray)) or not hasattr(texts, "__iter__"):
+        raise TypeError(f"encode takes a string or an iterable of strings, got a {type(texts).__name__}.")
+    if isinstance(texts, (list, tuple)):
+        for index, text in enumerate(texts):
+            _check(index, text)
+        return texts
+    return _checking(texts)
+
+
+def windows(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Cut an iterable into lists of at most WINDOW items, or WINDOW_CHARACTERS, as `characters` counts each item's."""
+    window: list[Item] = []
+    size, total = FIRST_WINDOW, 0
+    for item in items:
+        window.append(item)
+        total += characters(item)
+        if len(window) == size or total >= WINDOW_CHARACTERS:
+            yield window
+            window, size, total = [], WINDOW, 0
+    if window:
+        yield window
+
+
+def begun_ahead(works: Iterable[Begun], ahead: int) -> Generator[Begun, None, None]:
+    """Each of `works`, once so many after it have begun, which taking them from the iterable does.
+
+    Closing this generator, or an error, closes what has begun.
+    """
+    begun: deque[Begun] = deque()
+    try:
+        for work in works:
+            begun.append(work)
+            if len(begun) > ahead:
+                yield begun[0]
+                begun.popleft()
+        while begun:
+            yield begun[0]
+            begun.popleft()
+    finally:
+        for work in begun:
+            work.close()
+
+
+@contextmanager
+def progress(show: bool | None, total: int | None, unit: str = "text") -> Iterator[Callable[[int], Any]]:
+    """A tqdm bar over texts, or nothing; gives the function that advances it."""
+    if not (logger.isEnabledFor(logging.INFO) if show is None else show):
+        yield lambda done: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, unit=unit, desc="Encoding") as bar:
+        yield bar.update
+
+
+def _checking(texts: Iterable[str]) -> Iterator[str]:
+    for index, text in enumerate(texts):
+        _check(index, text)
+        yield text
+
+
+def _check(index: int, text: Any) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"texts[{index}] is a {type(text).__name__}, where a string is needed.")
