@@ -12,16 +12,14 @@ import numpy.typing as npt
 
 from custom_kernels.backends import kernels_switched
 from custom_kernels.transfer import to_device
-from mlx_embed import weights
-from mlx_embed.architectures import architecture
 from mlx_embed.batching import Batch, pack
-from mlx_embed.config import Checkpoint, read_json
+from mlx_embed.checkpoint import heads
+from mlx_embed.checkpoint.modules import ACTIVATIONS, Module
 from mlx_embed.device import worker
-from mlx_embed.errors import CheckpointError, UnsupportedModelError
+from mlx_embed.errors import CheckpointError
 from mlx_embed.model import EmbeddingModel, progress
-from mlx_embed.modules import ACTIVATIONS, Module
 from mlx_embed.pooling import POOLING
-from mlx_embed.tokenizer import PairTokenizer
+from mlx_embed.tokenizer.pairs import PairTokenizer
 
 
 class CrossEncoder:
@@ -37,15 +35,14 @@ class CrossEncoder:
         self, model: EmbeddingModel, head: Sequence[tuple[Module, Mapping[str, Any]]], num_labels: int
     ) -> None:
         """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
-        config = model.checkpoint.config
-        encoder = architecture(config).Config.from_dict(config)
+        checkpoint = model.checkpoint
         self.model = model
         self.num_labels = num_labels
-        self.activation = _activation(model.checkpoint, num_labels)
+        self.activation = heads.activation(checkpoint, num_labels)
         self._head = head
-        self._pool = POOLING[_pooling(config)]
-        self._typed = model.checkpoint.token_types and getattr(encoder, "type_vocab_size", 0) > 1
-        self._tokenizer = PairTokenizer(model.checkpoint, model.max_seq_length)
+        self._pool = POOLING[heads.pooling(checkpoint)]
+        self._typed = checkpoint.token_types and checkpoint.encoder_config.type_vocab_size > 1
+        self._tokenizer = PairTokenizer(checkpoint, model.max_seq_length)
         self._forward = mx.compile(self._logits) if model.compiled else self._logits
 
     @classmethod
@@ -59,7 +56,7 @@ class CrossEncoder:
 
         def load() -> list[tuple[Module, dict[str, Any]]]:
             with mx.stream(model.device):
-                head = weights.load_head(model.checkpoint)
+                head = heads.load_head(model.checkpoint)
                 if not model.native:
                     return head
                 return [(layer, {name: np.array(x) for name, x in arrays.items()}) for layer, arrays in head]
@@ -189,30 +186,3 @@ def _pair(index: int, pair: Any) -> tuple[str, str]:
     if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(text, str) for text in pair):
         return (pair[0], pair[1])
     raise TypeError(f"pairs[{index}] is {pair!r:.80}, where a (query, document) pair of strings is needed.")
-
-
-def _pooling(config: Mapping[str, Any]) -> str:
-    """What the head reads: the first token, unless a ModernBERT says that it is the mean."""
-    mode = config.get("classifier_pooling", "cls") if config.get("model_type") == "modernbert" else "cls"
-    if mode not in ("cls", "mean"):
-        raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')
-    return str(mode)
-
-
-def _activation(checkpoint: Checkpoint, num_labels: int) -> str:
-    """sentence-transformers' note of it, where its versions from 6, from 4 and before keep it; else by the labels."""
-    path = checkpoint.folder / "config_sentence_transformers.json"
-    note = checkpoint.config.get("sentence_transformers")
-    named = (
-        (read_json(path).get("activation_fn") if path.is_file() else None)
-        or (note.get("activation_fn") if isinstance(note, dict) else None)
-        or checkpoint.config.get("sbert_ce_default_activation_function")
-    )
-    if named is None:
-        return "Sigmoid" if num_labels == 1 else "Identity"
-    package, _, name = str(named).rpartition(".")
-    if package.split(".")[0] != "torch" or name not in ACTIVATIONS:
-        raise UnsupportedModelError(
-            f"The checkpoint has the activation {named!r}; mlx_embed has torch's {', '.join(ACTIVATIONS)}."
-        )
-    return name

@@ -20,13 +20,10 @@ from mlx.utils import tree_flatten
 from custom_kernels import cpu
 from custom_kernels.backends import kernels_switched, kernels_wanted
 from custom_kernels.transfer import to_device, to_host
-from mlx_embed import hub, weights
-from mlx_embed.architectures import DECODERS, architecture
-from mlx_embed.architectures.norm import LAYER_NORMS, LayerNormKind
 from mlx_embed.architectures.ops import lay_out
 from mlx_embed.architectures.ops import pack as pack_weights
 from mlx_embed.batching import Batch, pack, pack_blocks
-from mlx_embed.config import Checkpoint, read_checkpoint
+from mlx_embed.checkpoint import Checkpoint, hub, read_checkpoint, weights
 from mlx_embed.device import describe, is_cpu, prepare_accelerator, resolve_device, resolve_dtype, worker
 from mlx_embed.errors import CheckpointError
 from mlx_embed.pooling import mean_of_chunks, normalize
@@ -37,6 +34,8 @@ from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Result = TypeVar("Result")
+LayerNormKind = Literal["fast", "custom", "reference"]
+LAYER_NORMS: tuple[str, ...] = get_args(LayerNormKind)
 LongText = Literal["truncate", "mean_of_chunks", "error"]
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 Forward = Callable[[Any, Any, int, int, int, bool], Any]
@@ -115,7 +114,7 @@ class EmbeddingModel:
         self.parameters = parameters
         self.tokenizer = tokenizer
         self.device = device
-        self.decodes = checkpoint.config["model_type"] in DECODERS
+        self.decodes = checkpoint.architecture.LAYOUT == "padded"
         self.compiled = compiled
         self.native = native
         self.kernels = kernels
@@ -169,14 +168,14 @@ class EmbeddingModel:
             prepare_accelerator()
         folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         checkpoint = read_checkpoint(folder, hub.repository_id(name_or_path))
-        config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
+        config = checkpoint.encoder_config
         native = (
             is_cpu(chosen)
             and wanted
             and computed == mx.float32
             and compile is None
             and layer_norm is None
-            and checkpoint.config["model_type"] not in DECODERS
+            and checkpoint.architecture.LAYOUT == "packed"
             and _native_kernels()
         )
         tokenizer = Tokenizer(checkpoint, _max_seq_length(max_seq_length, checkpoint, config.max_tokens))
@@ -188,10 +187,9 @@ class EmbeddingModel:
 
         def load() -> tuple[nn.Module, list[dict[str, Any]]]:
             with mx.stream(chosen):
-                fastest: LayerNormKind = "custom" if wanted and not is_cpu(chosen) else "fast"
-                encoder = weights.load_encoder(checkpoint, computed, layer_norm or fastest)
+                encoder = weights.load_encoder(checkpoint, computed)
                 parameters = weights.load_modules(checkpoint)
-                if wanted and not is_cpu(chosen) and checkpoint.config["model_type"] not in DECODERS:
+                if wanted and not is_cpu(chosen) and checkpoint.architecture.LAYOUT == "packed":
                     lay_out(encoder)
                 if not native:
                     return encoder, parameters

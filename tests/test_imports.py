@@ -21,23 +21,24 @@ ORDER = [
     "__init__",
     "launches",
     "convert",
-    "retrieval",
+    "evaluation",
     "cross_encoder",
     "model",
     "quantization",
     "tokenizer",
-    "vocabulary",
     "batching",
-    "weights",
-    "config",
+    "checkpoint",
     "architectures",
-    "modules",
     "pooling",
     "similarity",
-    "hub",
     "device",
     "errors",
 ]
+# The same within a package.
+WITHIN = {
+    "checkpoint": ["__init__", "heads", "weights", "safetensors", "folder", "modules", "files", "hub"],
+    "tokenizer": ["__init__", "pairs", "files", "surrogates", "truncation"],
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -57,12 +58,23 @@ def test_kernels_never_import_the_package(path: Path) -> None:
     assert not {name for name in imported(path) if name.startswith("mlx_embed")}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "mlx_embed").glob("*.py")), ids=lambda p: p.stem)
+STAGES = [
+    path
+    for path in sorted((ROOT / "mlx_embed").rglob("*.py"))
+    if path.relative_to(ROOT / "mlx_embed").parts[0] not in ("architectures", "integrations")
+]
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_stages_import_only_earlier_stages(path: Path) -> None:
-    place = ORDER.index(path.stem)
+    stage, *inner = path.relative_to(ROOT / "mlx_embed").with_suffix("").parts
     for name in imported(path):
-        if name.startswith("mlx_embed."):
-            assert ORDER.index(name.split(".")[1]) > place, name
+        if name.startswith(f"mlx_embed.{stage}."):
+            order, target = WITHIN[stage], name.split(".")[2]
+            if target in order:
+                assert order.index(target) > order.index(inner[0]), name
+        elif name.startswith("mlx_embed."):
+            assert ORDER.index(name.split(".")[1]) > ORDER.index(stage), name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mlx_embed/architectures").glob("*.py")), ids=lambda p: p.stem)

@@ -8,11 +8,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
-from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
 from mlx_embed.errors import UnsupportedModelError
 
-__all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -53,8 +52,8 @@ class Config(decoder.Config):
         return read(cls, config, derived)
 
 
-def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
-    """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
+def Model(config: Config) -> nn.Module:  # noqa: N802
+    """The decoder: token ids to hidden states."""
 
     def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
         dtype = model.norm.weight.dtype

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_embed.hub import DEFAULT_MODEL
+from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.model import EmbeddingModel
 
 try:
