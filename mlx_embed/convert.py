@@ -35,10 +35,10 @@ SAMPLE = (
     "def add(a, b): return a + b",
     "Rain. " * 60,
 )
-# A reranker's logits are compared for each of two of them with all.
+# A reranker's logits are compared for the first two of them, as queries, with all as documents.
 SAMPLE_PAIRS = [(query, document) for query in SAMPLE[:2] for document in SAMPLE]
-# Below this cosine to the original, or above this share of the largest logit, an unquantized conversion is a mistake,
-# not rounding.
+# Rounding moves an unquantized model's vectors and logits by less: a lower cosine, or a difference of a larger share of
+# the largest logit, means that the conversion went wrong.
 LEAST_COSINE = 0.999
 LARGEST_DIFFERENCE = 0.05
 
@@ -178,7 +178,7 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
     module_files = {file for folder in _module_folders(checkpoint) for file in safetensors.files(folder)}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
         if path.parent == checkpoint.transformer and path.name.endswith(".index.json"):
-            continue  # of shards that become one file
+            continue  # it lists the shards, which become one file
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

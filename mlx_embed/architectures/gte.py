@@ -12,7 +12,7 @@ from mlx_embed.errors import UnsupportedModelError
 PREFIXES = ("gte.", "new.")
 RENAMES = (
     ("embeddings.LayerNorm.", "embeddings.norm."),
-    # The authors' own names, then transformers'.
+    # Checkpoints have the authors' names, which come first, or transformers'.
     ("encoder.layer.", "layers."),
     ("attention.qkv_proj.", "attention.qkv."),
     ("attention.o_proj.", "attention.out."),
@@ -33,7 +33,7 @@ UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = nomic_bert.HEAD
 LAYOUT: Layout = "packed"
 
-# What this file implements of the choices in the authors' config.json.
+# The authors' config.json offers choices; these are the ones implemented here.
 _FIXED = {
     "position_embedding_type": "rope",
     "layer_norm_type": "layer_norm",

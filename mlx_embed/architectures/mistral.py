@@ -44,5 +44,5 @@ def Model(config: Config) -> nn.Module:  # noqa: N802
         sight = Visibility(lengths, model.norm.weight.dtype, causal=True, window=config.sliding_window)
         return {"cache": [sight] * config.num_hidden_layers}
 
-    # mlx-lm has Llama's code for it.
+    # mlx-lm runs Mistral by its Llama.
     return decoder.decoder(config, "llama", "LlamaModel", options)

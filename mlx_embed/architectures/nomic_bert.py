@@ -15,7 +15,7 @@ from mlx_embed.errors import UnsupportedModelError
 
 PREFIXES = ("nomic_bert.", "bert.")
 RENAMES = (
-    # The authors' own names, then transformers'.
+    # Checkpoints have the authors' names, which come first, or transformers'.
     ("emb_ln.", "embeddings.norm."),
     ("embeddings.LayerNorm.", "embeddings.norm."),
     ("encoder.layers.", "layers."),
@@ -40,7 +40,7 @@ UNUSED = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids
 HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
 
-# The authors' config.json speaks GPT-2's language; these values of it are what this file implements.
+# The authors' config.json has GPT-2's keys, and offers choices, of which those in _FIXED are implemented here.
 _NAMES = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",

@@ -17,7 +17,7 @@ INDEX = "model.safetensors.index.json"
 
 FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
-# The limit of safetensors' own reader.
+# Bytes; safetensors' own reader has the same limit.
 _MAX_HEADER = 100_000_000
 
 
@@ -72,7 +72,7 @@ def load(path: Path) -> dict[str, mx.array]:
     """The tensors of a file whose header is checked, lazily: each is read when it is evaluated."""
     try:
         loaded: Any = mx.load(str(path))
-    except (RuntimeError, ValueError) as error:  # MLX parses the header again, and by rules of its own
+    except (RuntimeError, ValueError) as error:  # MLX reads the header too, and refuses more than is checked here
         raise CheckpointError(f"{path} is not a safetensors file that MLX reads: {error}") from error
     return dict(loaded)
 
@@ -107,7 +107,7 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
         CheckpointError: a tensor of floats with NaN or an infinite number.
     """
     floats = {name: array for name, array in arrays.items() if mx.issubdtype(array.dtype, mx.floating)}
-    # One pass over each: a sum is finite only where all that it adds is. One that is not may have overflowed.
+    # One pass over each array: its sum is finite only if all its numbers are. A sum that is not may have overflowed.
     sums = {name: array.sum() for name, array in floats.items()}
     mx.eval(list(arrays.values()), list(sums.values()))
     for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:

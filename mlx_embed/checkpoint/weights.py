@@ -25,7 +25,7 @@ from mlx_embed.checkpoint.safetensors import (
 )
 from mlx_embed.errors import CheckpointError
 
-# What MLX's own tools write into the metadata of their files.
+# MLX's own tools write this into the metadata of their files.
 MLX_FORMAT = {"format": "mlx"}
 
 # Linear layers that run as one, joined in this order.
@@ -45,14 +45,15 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> nn.Module:
     tensors = read_headers(checkpoint.transformer)
     # A file that this package wrote has these names already.
     sources = _fuse(_rename(tensors, checkpoint.architecture))
-    # Before the encoder is built: a config.json with absurd sizes must fail here, on the shapes.
-    _check_sizes(checkpoint.encoder_config, sources)
+    # Building an encoder takes time for each layer that config.json asks for, so the number is checked first.
+    _check_layers(checkpoint.encoder_config, sources)
     encoder = checkpoint.architecture.Model(checkpoint.encoder_config)
     quantization = checkpoint.config.get("quantization")
     if quantization is not None:
         quantize(encoder, *_quantization(quantization))
     expected = dict(tree_flatten(encoder.parameters()))
-    # Architectures know several layouts' names: what is missing is named in this checkpoint's.
+    # RENAMES may hold the names of several sources. What is missing is named as in this checkpoint, so only the pairs
+    # that it uses are turned back.
     spoken = [pair for pair in checkpoint.architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors)]
     _check(checkpoint.transformer, sources, expected, spoken)
     parameters = _read(sources, dtype)
@@ -159,7 +160,7 @@ def _quantization(value: Any) -> tuple[int, int]:
     return bits, group_size
 
 
-def _check_sizes(config: EncoderConfig, sources: Mapping[str, list[Tensor]]) -> None:
+def _check_layers(config: EncoderConfig, sources: Mapping[str, list[Tensor]]) -> None:
     layers = {int(match[1]) for name in sources if (match := re.match(r"layers\.(\d+)\.", name))}
     if config.num_hidden_layers > len(layers):
         raise CheckpointError(
@@ -210,7 +211,7 @@ def _parts(name: str, renames: Sequence[tuple[str, str]]) -> list[str]:
 def _original(name: str, renames: Sequence[tuple[str, str]]) -> str:
     """The checkpoint's name for one of the encoder's."""
     for old, new in reversed(renames):
-        if not old.startswith("LayerNorm."):  # gamma and beta: old spellings
+        if not old.startswith("LayerNorm."):  # gamma and beta, which only very old checkpoints have
             name = name.replace(new, old)
     return name
 

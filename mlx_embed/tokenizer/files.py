@@ -41,7 +41,7 @@ def _from_json(path: Path, vocab_size: int) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
         if max(tokenizer.get_added_tokens_decoder(), default=0) < vocab_size:
             return tokenizer
-        # Tokens for other uses, such as Gemma's of images, which have no embeddings: no text may come to contain them.
+        # Some added tokens have no embeddings, such as Gemma's for images. No text must be able to bring them up.
         state = json.loads(tokenizer.to_str())
         state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < vocab_size]
         return Tokenizer.from_str(json.dumps(state))
@@ -160,7 +160,7 @@ def _special_tokens(folder: Path, settings: Mapping[str, Any], kind: str) -> dic
         if isinstance(value, dict):
             tokens[role] = _added_token(value)
         elif isinstance(value, str):
-            # MPNet's mask takes the space before it along.
+            # In MPNet's tokenizer the space before a mask belongs to it.
             tokens[role] = AddedToken(value, lstrip=role == "mask" and kind == "MPNet", special=True)
         else:
             raise CheckpointError(f'{folder} has "{role}_token": {value!r}, where text is needed.')

@@ -120,17 +120,18 @@ OPTIONAL = [file for file in FILES if file not in ("config.json", "1_Pooling/con
 
 
 @pytest.mark.parametrize(
-    "file", [*FILES, "tokenizer.json", "model.safetensors", "sentence_roberta_config.json", "added_tokens.json"]
+    "file",
+    [*FILES, "tokenizer.json", "model.safetensors", "model.safetensors.index.json", "sentence_roberta_config.json"],
 )
 def test_a_link_to_nothing_is_a_missing_file(file: str, checkpoint: Path) -> None:
     """As in the hub's cache after a file of its blobs is deleted; what the file said must not count as absent."""
-    if file == "added_tokens.json":
-        (checkpoint / "tokenizer.json").rename(checkpoint / "vocab.txt")
+    if file == "model.safetensors.index.json":
+        (checkpoint / "model.safetensors").unlink()
     if file == "sentence_roberta_config.json":
         (checkpoint / "sentence_bert_config.json").unlink()
     (checkpoint / file).unlink(missing_ok=True)
     (checkpoint / file).symlink_to("../blobs/0123")
-    with pytest.raises(CheckpointError, match=rf"{re.escape(file)} is a link to \.\./blobs/0123, which is gone"):
+    with pytest.raises(CheckpointError, match=rf"{re.escape(file)} is a link to \.\./blobs/0123, which is missing"):
         load(checkpoint)
 
 

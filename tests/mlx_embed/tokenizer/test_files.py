@@ -1,6 +1,7 @@
 """Tokenizers of vocabulary files: against the same checkpoint's tokenizer.json, and live against transformers."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -285,6 +286,15 @@ def test_tokens_may_be_added_to_a_vocabulary_up_to_the_embeddings(tmp_path: Path
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 122}))
     with pytest.raises(CheckpointError, match=r"has 121 tokens, but config\.json gives the model 122 embeddings"):
         build(folder)
+
+
+@pytest.mark.parametrize("file", ["vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_a_link_to_nothing_is_a_missing_file(file: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(write_vocabulary("bert", tmp_path))
+    (tmp_path / file).unlink(missing_ok=True)
+    (tmp_path / file).symlink_to("../blobs/0123")
+    with pytest.raises(CheckpointError, match=rf"{re.escape(file)} is a link to \.\./blobs/0123, which is missing"):
+        files.build(checkpoint)
 
 
 def test_sentencepiece_is_refused(checkpoint: Path) -> None:
