@@ -116,7 +116,7 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
                 dtype = str(part.dtype).removeprefix("mlx.core.")
                 raise CheckpointError(
                     f"{tensor} holds NaN or infinite numbers in {dtype}; download it again"
-                    f"{'' if dtype == 'float32' else ', or load it in float32'}."
+                    f"{'' if dtype == 'float32' else ', or use float32'}."
                 )
 
 

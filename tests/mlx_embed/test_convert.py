@@ -243,13 +243,24 @@ def test_bad_sources(checkpoint: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_a_result_with_other_vectors_is_not_put_in_place(checkpoint: Path, tmp_path: Path) -> None:
-    """Weights that overflow float16 give no finite vectors."""
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (1e6, r"tensor 'embeddings\.\w+\.weight' of .* holds NaN or infinite numbers in float16; .*, or use float32"),
+        (1e-9, r"vectors differ from the source's .*; nothing was written"),
+    ],
+    ids=["overflow", "underflow"],
+)
+def test_a_result_with_other_vectors_is_not_put_in_place(
+    scale: float, message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Embeddings that float16 cannot hold: they would become infinite, or zero."""
     path = checkpoint / "model.safetensors"
     tensors = {name: mx.array(np.array(array)) for name, array in mx.load(str(path)).items()}
-    tensors["embeddings.word_embeddings.weight"] *= 1e6
+    for kind in ("word", "position", "token_type"):
+        tensors[f"embeddings.{kind}_embeddings.weight"] *= scale
     mx.save_safetensors(str(path), tensors)
-    with pytest.raises(MLXEmbedError, match=r"vectors differ from the source's .*; nothing was written"):
+    with pytest.raises(MLXEmbedError, match=message):
         convert(checkpoint, tmp_path / "out", dtype="float16")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 

@@ -116,7 +116,7 @@ def test_weights_that_are_not_finite(name: str, value: float, checkpoint: Path) 
 def test_weights_that_half_precision_cannot_hold(checkpoint: Path) -> None:
     change(checkpoint, replaced(QUERY, 1e5 * ONES))
     assert np.isfinite(encode(checkpoint)).all()
-    with pytest.raises(CheckpointError, match=f"'{re.escape(QUERY)}' of .* in float16; .*, or load it in float32"):
+    with pytest.raises(CheckpointError, match=f"'{re.escape(QUERY)}' of .* in float16; .*, or use float32"):
         EmbeddingModel.from_pretrained(checkpoint, device="cpu", dtype="float16")
 
 
