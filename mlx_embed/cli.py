@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.convert import BITS, GROUP_SIZES, convert
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.errors import MLXEmbedError
-from mlx_embed.hub import DEFAULT_MODEL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,8 @@ import pytest
 from custom_kernels import backends
 from mlx_embed import EmbeddingModel
 
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
 TINY = ("tiny-bert", "tiny-mpnet")
 
 

@@ -1,7 +1,6 @@
 """CrossEncoder against sentence-transformers' own: golden scores, live, and bad input."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_embed import CheckpointError, CrossEncoder, MLXEmbedError, UnsupportedModelError, cli, convert, weights
+from mlx_embed import CheckpointError, CrossEncoder, MLXEmbedError, UnsupportedModelError, cli, convert
+from mlx_embed.checkpoint import heads
+from tests.checkpoints import RERANKERS, edit, read
+from tests.checkpoints import reranker as make
 from tests.conftest import DATA
-from tests.test_encoders import complete, edit, read
-from tests.test_modules import damage
 
 TOLERANCE = 1e-5
 PAIRS = [
@@ -25,41 +25,7 @@ PAIRS = [
     ("naïve 日本", "model !"),
     ("heat", "heat"),
 ]
-# Each model's base prefix, the class of its head, and the head's layers.
-MODELS = {
-    "bert": ("bert.", "Bert", ("bert.pooler.dense", "classifier")),
-    "roberta": ("roberta.", "Roberta", ("classifier.dense", "classifier.out_proj")),
-    "xlm-roberta": ("roberta.", "XLMRoberta", ("classifier.dense", "classifier.out_proj")),
-    "camembert": ("roberta.", "Camembert", ("classifier.dense", "classifier.out_proj")),
-    "mpnet": ("mpnet.", "MPNet", ("classifier.dense", "classifier.out_proj")),
-    "distilbert": ("distilbert.", "DistilBert", ("pre_classifier", "classifier")),
-    "modernbert": ("model.", "ModernBert", ("head.dense", "classifier")),
-    "nomic_bert": ("nomic_bert.", "NomicBert", ("nomic_bert.pooler.dense", "classifier")),
-    "gte": ("gte.", "Gte", ("gte.pooler.dense", "classifier")),
-}
-CASES = [*((name, 1) for name in MODELS), ("bert", 3), ("modernbert", 2)]
-
-
-def make(name: str, labels: int, folder: Path, **config: Any) -> Path:
-    """A tiny encoder of tests/data with a random head."""
-    prefix, kind, (first, last) = MODELS[name]
-    if name in ("bert", "mpnet"):
-        for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(DATA / f"tiny-{name}" / file, folder)
-    else:
-        complete("roberta" if name in ("xlm-roberta", "camembert") else name, folder)
-    if name in ("bert", "nomic_bert"):
-        damage(folder, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
-    rng = np.random.default_rng(3)
-    head = {f"{first}.weight": (32, 32), f"{last}.weight": (labels, 32), f"{last}.bias": (labels,)}
-    head |= {"head.norm.weight": (32,)} if name == "modernbert" else {f"{first}.bias": (32,)}
-    tensors = {prefix + key: value.astype(mx.float32) for key, value in read(folder).items()}
-    tensors |= {key: mx.array(rng.normal(size=shape).astype(np.float32)) for key, shape in head.items()}
-    mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
-    names = {"id2label": {str(i): f"L{i}" for i in range(labels)}, "label2id": {f"L{i}": i for i in range(labels)}}
-    return edit(
-        folder, model_type=name, architectures=[f"{kind}ForSequenceClassification"], dtype="float32", **names, **config
-    )
+CASES = [*((name, 1) for name in RERANKERS), ("bert", 3), ("modernbert", 2)]
 
 
 def load(folder: Path, **options: Any) -> CrossEncoder:
@@ -190,9 +156,9 @@ def test_conversion_of_what_is_no_reranker(tmp_path: Path) -> None:
 def test_a_conversion_with_other_scores_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     source = make("bert", 1, tmp_path / "a")
-    arrays = weights.head_arrays
+    arrays = heads.head_arrays
     broken = lambda *given: {name: array * 2 for name, array in arrays(*given).items()}  # noqa: E731
-    monkeypatch.setattr(weights, "head_arrays", broken)
+    monkeypatch.setattr(heads, "head_arrays", broken)
     with pytest.raises(
         MLXEmbedError, match=r"scores differ from the source's \(logits by up to .*; nothing was written"
     ):

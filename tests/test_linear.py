@@ -292,7 +292,7 @@ class Spy:
 
 def test_encoders_hand_packed_weights_to_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    first, second, norm = nn.Linear(32, 48), nn.Linear(48, 32), LayerNorm(32, 1e-5, "custom")
+    first, second, norm = nn.Linear(32, 48), nn.Linear(48, 32), LayerNorm(32, 1e-5)
     first.bias, second.bias, norm.weight, norm.bias = random(48), random(32), random(32), random(32)
     encoder = nn.Sequential(first, second)
     x, residual = random(7, 32), random(7, 32)

@@ -7,8 +7,8 @@ import pytest
 
 from mlx_embed import EmbeddingModel
 from mlx_embed.tokenizer import TruncationWarning
+from tests.checkpoints import STACKS, with_modules
 from tests.conftest import DATA
-from tests.test_modules import STACKS, load, write
 
 TOLERANCE = 1e-5
 WORDS = ["the", "wing", "flow", "heat", "boundary", "layer", "code", "note"]  # a token each
@@ -51,7 +51,7 @@ def test_mean_of_chunks(tiny_bert: EmbeddingModel, overlap: int, prompt: str) ->
 
 
 def test_vectors_that_are_not_normalised_stay_so(tmp_path: Path) -> None:
-    model = load(write(tmp_path, STACKS["mean"]))
+    model = EmbeddingModel.from_pretrained(with_modules(tmp_path, STACKS["mean"]), device="cpu")
     text = words(200)
     found = model.encode(" ".join(text), long_text="mean_of_chunks", chunk_overlap=7)
     expected, _ = by_hand(model, text, 7)

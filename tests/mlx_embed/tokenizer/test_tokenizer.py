@@ -1,39 +1,22 @@
 """Texts to ids against the tokenizers library's own truncation; broken tokenizers; lengths and counts."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tokenizers
 
-from mlx_embed import CheckpointError, EmbeddingModel, TruncationWarning, tokenizer
-from mlx_embed.config import Checkpoint, read_checkpoint
-from mlx_embed.tokenizer import PairTokenizer, Tokenizer
+from mlx_embed import CheckpointError, EmbeddingModel
+from mlx_embed.checkpoint import read_checkpoint
+from mlx_embed.tokenizer import Tokenizer
+from mlx_embed.tokenizer.pairs import PairTokenizer
+from mlx_embed.tokenizer.surrogates import well_formed
 from tests.conftest import DATA, TINY
+from tests.mlx_embed.tokenizer.checkpoints import edit, library, read
 
 TEXTS = ["", "the wing", "the wing flow heat layer index", "Naïve CAFÉ", "x" * 50, "日本 \U0001f600", "[SEP] a", " \n"]
-
-
-def read(name: str = "tiny-bert", **changes: Any) -> Checkpoint:
-    return replace(read_checkpoint(DATA / name), **changes)
-
-
-def library(name: str) -> tokenizers.Tokenizer:
-    found = tokenizers.Tokenizer.from_file(str(DATA / name / "tokenizer.json"))
-    found.no_padding()
-    found.no_truncation()
-    return found
-
-
-def edit(folder: Path, **changes: Any) -> Checkpoint:
-    """The checkpoint with other keys in tokenizer.json."""
-    path = folder / "tokenizer.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return read_checkpoint(folder)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -49,20 +32,6 @@ def test_truncation_is_that_of_the_library(name: str, max_length: int, side: str
     assert found.counts.dtype == np.int32
     assert found.chunks.tolist() == [1] * len(TEXTS)
     assert found.weights.tolist() == [len(ids) - 2 for ids in found.ids]
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_pairs_are_cut_as_the_library_does(side: str) -> None:
-    expected = library("tiny-bert")
-    expected.enable_truncation(8, direction=side)
-    pairs = [("the wing", "flow"), ("the wing flow heat layer", "a"), ("a", "the wing flow heat layer"), ("", "")]
-    ids, types = PairTokenizer(read(truncation_side=side), 8)(pairs)
-    assert ids == [encoding.ids for encoding in expected.encode_batch(pairs)]
-    assert types == [encoding.type_ids for encoding in expected.encode_batch(pairs)]
-    assert max(map(len, ids)) == 8
-    assert PairTokenizer(read(), 8)([("\ud800", "a")]) == PairTokenizer(read(), 8)([("\ufffd", "a")])
-    with pytest.raises(CheckpointError, match="A maximum of 3 tokens leaves no room"):
-        PairTokenizer(read(), 3)
 
 
 @pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
@@ -102,7 +71,7 @@ def test_prompts(prompt: str) -> None:
     ],
 )
 def test_surrogates(text: str, same: str) -> None:
-    assert tokenizer._well_formed(text) == same
+    assert well_formed(text) == same
     found = Tokenizer(read(), 64)
     assert found([text]).ids == found([same]).ids
     assert found(["the", text, "wing"]).ids == [*found(["the"]).ids, *found([same]).ids, *found(["wing"]).ids]
@@ -179,16 +148,3 @@ def test_token_counts() -> None:
     assert model.token_counts(iter(TEXTS)).tolist() == expected
     assert model.token_counts("the wing").tolist() == [4]
     assert model.token_counts([]).shape == (0,)
-
-
-def test_truncation_is_said_once(monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder) -> None:
-    monkeypatch.setattr(tokenizer, "_warned", False)
-    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", max_seq_length=4)
-    model.encode(["the wing"])
-    assert not recwarn.list
-    for more in range(2):
-        model.encode(["a", "the wing flow", "the wing flow heat", *["heat flow index"] * more])
-    (said,) = recwarn.list
-    assert said.category is TruncationWarning
-    assert re.match(r"2 of 3 texts are longer than the model's 4 tokens \(the longest has 6\)", str(said.message))
-    assert said.filename == __file__, "the user's line is blamed"

@@ -7,7 +7,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from mlx_embed import EmbeddingModel, EmbeddingModelType, ModelNotFoundError, hub
+from mlx_embed import EmbeddingModel, EmbeddingModelType, ModelNotFoundError
+from mlx_embed.checkpoint import hub
 from tests.conftest import DATA
 
 E5 = "intfloat/e5-small-v2"

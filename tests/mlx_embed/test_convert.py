@@ -21,13 +21,12 @@ from mlx_embed import (
     ModelNotFoundError,
     cli,
     convert,
-    tokenizer,
-    weights,
 )
-from mlx_embed.config import E5_PROMPTS
-from tests.conftest import DATA, TINY
+from mlx_embed.checkpoint import weights
+from mlx_embed.checkpoint.folder import E5_PROMPTS
+from mlx_embed.tokenizer import truncation
+from tests.conftest import DATA, ROOT, TINY
 
-ROOT = Path(__file__).parents[1]
 TEXTS = ["the wing", "", "a query of code", "boundary layer " * 20]
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2}
 
@@ -244,13 +243,24 @@ def test_bad_sources(checkpoint: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_a_result_with_other_vectors_is_not_put_in_place(checkpoint: Path, tmp_path: Path) -> None:
-    """Weights that overflow float16 give no finite vectors."""
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (1e6, r"tensor 'embeddings\.\w+\.weight' of .* holds NaN or infinite numbers in float16; .*, or use float32"),
+        (1e-9, r"vectors differ from the source's .*; nothing was written"),
+    ],
+    ids=["overflow", "underflow"],
+)
+def test_a_result_with_other_vectors_is_not_put_in_place(
+    scale: float, message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Embeddings that float16 cannot hold: they would become infinite, or zero."""
     path = checkpoint / "model.safetensors"
     tensors = {name: mx.array(np.array(array)) for name, array in mx.load(str(path)).items()}
-    tensors["embeddings.word_embeddings.weight"] *= 1e6
+    for kind in ("word", "position", "token_type"):
+        tensors[f"embeddings.{kind}_embeddings.weight"] *= scale
     mx.save_safetensors(str(path), tensors)
-    with pytest.raises(MLXEmbedError, match=r"vectors differ from the source's .*; nothing was written"):
+    with pytest.raises(MLXEmbedError, match=message):
         convert(checkpoint, tmp_path / "out", dtype="float16")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
@@ -277,7 +287,8 @@ def test_an_error_while_writing_leaves_nothing(
 def test_a_killed_conversion_leaves_nothing_at_the_destination(tmp_path: Path) -> None:
     script = (
         "import os, signal\n"
-        "from mlx_embed import convert, weights\n"
+        "from mlx_embed import convert\n"
+        "from mlx_embed.checkpoint import weights\n"
         "save = weights.save_encoder\n"
         "def killed(*arguments):\n"
         "    save(*arguments)\n"
@@ -313,7 +324,7 @@ def test_nothing_is_said_of_long_texts(
     tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sample that verifies is too long for short models; that is no concern of the user's."""
-    monkeypatch.setattr(tokenizer, "_warned", False)
+    monkeypatch.setattr(truncation, "_warned", False)
     convert(DATA / "tiny-bert", tmp_path / "a")
     assert not recwarn.list
 

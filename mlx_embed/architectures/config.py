@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-# Far above any real model's; keeps an absurd config.json from overflowing a shape.
+# Far more than any real model has. A larger number could overflow when shapes are computed from it.
 LARGEST_SIZE = 10**7
-# All other counts are at least 1.
+# Whole numbers that may be 0; all others are at least 1.
 MAY_BE_ZERO = ("pad_token_id", "type_vocab_size")
 
 Config = TypeVar("Config")

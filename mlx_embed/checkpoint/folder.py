@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_embed.architectures import architecture
-from mlx_embed.architectures.base import LARGEST_SIZE
+from mlx_embed.architectures import Architecture, EncoderConfig, architecture
+from mlx_embed.architectures.config import LARGEST_SIZE
+from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooling
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
-from mlx_embed.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooling
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
 
-# The pooling modes as sentence-transformers wrote them before its version 6: a flag each.
+# Before version 6, sentence-transformers wrote a flag for each pooling mode.
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -24,7 +25,7 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# The Transformer module's own settings: the name of today, then those of sentence-transformers 0.x.
+# Where the Transformer module keeps its settings: today, then in sentence-transformers 0.x.
 _TRANSFORMER_FILES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -49,6 +50,8 @@ class Checkpoint:
         folder: the checkpoint's root.
         transformer: the folder of config.json, tokenizer.json and the weights; often the root itself.
         config: config.json.
+        architecture: the file that implements its model_type.
+        encoder_config: the part of config.json that shapes the encoder, checked.
         dimension: the length of a vector, before any truncation.
         pooling: how hidden states become one vector a text.
         modules: what is applied to the vectors after that, in order, without a last Normalize.
@@ -66,7 +69,8 @@ class Checkpoint:
     folder: Path
     transformer: Path
     config: Mapping[str, Any]
-    encoder_config: Any
+    architecture: Architecture
+    encoder_config: EncoderConfig
     dimension: int
     pooling: Pooling = field(default_factory=Pooling)
     modules: tuple[Module, ...] = ()
@@ -94,12 +98,12 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     entries = _entries(folder)
     transformer = _inside(folder, entries[0][1])
     config = read_json(transformer / "config.json")
-    encoder_config = architecture(config).Config.from_dict(config)
-    hidden_size = encoder_config.hidden_size
-    pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
+    implementation = architecture(config)
+    encoder_config = implementation.Config.from_dict(config)
+    pooling, modules, dimension = _modules(folder, entries[1:], encoder_config.hidden_size)
     normalize = bool(modules) and isinstance(modules[-1], Normalize)
     settings = [transformer / file for file in _TRANSFORMER_FILES]
-    settings_path = next((path for path in settings if path.is_file()), settings[0])
+    settings_path = next((path for path in settings if present(path)), settings[0])
     bert = _optional_json(settings_path)
     tokenizer = _optional_json(transformer / "tokenizer_config.json")
     sentence = _optional_json(folder / "config_sentence_transformers.json")
@@ -117,6 +121,7 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         folder=folder,
         transformer=transformer,
         config=config,
+        architecture=implementation,
         encoder_config=encoder_config,
         dimension=dimension,
         pooling=pooling,
@@ -133,27 +138,14 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; CheckpointError where it is missing, no JSON, or no object."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; a checkpoint folder needs it.")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, where a JSON object is needed.")
-    return value
-
-
 def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if present(path) else {}
 
 
 def _entries(folder: Path) -> list[tuple[str, str]]:
     """modules.json as (module kind, its folder), a Transformer first; without the file, a Transformer at the root."""
     path = folder / "modules.json"
-    if not path.is_file():
+    if not present(path):
         return [("Transformer", "")]
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """What a checkpoint folder says of itself: defaults, precedence, and JSON that is broken or of the wrong type."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
-from mlx_embed.config import E5_PROMPTS, Checkpoint, read_checkpoint
+from mlx_embed.architectures import bert
+from mlx_embed.checkpoint import Checkpoint, read_checkpoint
+from mlx_embed.checkpoint.folder import E5_PROMPTS
 
 SENTENCE = "config_sentence_transformers.json"
 FILES = [
@@ -42,7 +45,8 @@ def load(folder: Path) -> EmbeddingModel:
 
 def test_a_bare_checkpoint(checkpoint: Path) -> None:
     found = read_checkpoint(bare(checkpoint))
-    assert found == Checkpoint(checkpoint, checkpoint, found.config, 32, token_types=True)
+    config = bert.Config.from_dict(found.config)
+    assert found == Checkpoint(checkpoint, checkpoint, found.config, bert, config, 32, token_types=True)
     assert found.pooling.modes == ("mean",)
     assert not found.normalize
     assert not found.prompts
@@ -110,6 +114,45 @@ def test_a_missing_file(file: str, checkpoint: Path) -> None:
     (checkpoint / file).unlink()
     with pytest.raises(CheckpointError, match=f"{file} is missing"):
         load(checkpoint)
+
+
+OPTIONAL = [file for file in FILES if file not in ("config.json", "1_Pooling/config.json")]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*FILES, "tokenizer.json", "model.safetensors", "model.safetensors.index.json", "sentence_roberta_config.json"],
+)
+def test_a_link_to_nothing_is_a_missing_file(file: str, checkpoint: Path) -> None:
+    """As in the hub's cache after a file of its blobs is deleted; what the file said must not count as absent."""
+    if file == "model.safetensors.index.json":
+        (checkpoint / "model.safetensors").unlink()
+    if file == "sentence_roberta_config.json":
+        (checkpoint / "sentence_bert_config.json").unlink()
+    (checkpoint / file).unlink(missing_ok=True)
+    (checkpoint / file).symlink_to("../blobs/0123")
+    with pytest.raises(CheckpointError, match=rf"{re.escape(file)} is a link to \.\./blobs/0123, which is missing"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("file", OPTIONAL)
+def test_a_folder_in_the_place_of_a_file(file: str, checkpoint: Path) -> None:
+    (checkpoint / file).unlink()
+    (checkpoint / file).mkdir()
+    with pytest.raises(CheckpointError, match=rf"{re.escape(file)} is no file"):
+        load(checkpoint)
+
+
+def test_links_are_followed(checkpoint: Path, tmp_path: Path) -> None:
+    """The hub's cache keeps all of a checkpoint's files as links."""
+    expected = load(checkpoint).encode("the wing")
+    blobs = checkpoint.rename(tmp_path / "blobs")
+    for path in blobs.rglob("*"):
+        if path.is_file():
+            link = checkpoint / path.relative_to(blobs)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    assert (load(checkpoint).encode("the wing") == expected).all()
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:

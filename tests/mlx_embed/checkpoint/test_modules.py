@@ -1,109 +1,19 @@
 """modules.json, prompts, truncation and similarity against sentence-transformers: golden vectors, and live."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError, convert
-from tests.conftest import DATA
+from tests.checkpoints import FLAGS, NORMALIZE, STACKS, damage, encoder, pooling, with_modules
+from tests.conftest import DATA, TINY
 
 TOLERANCE = 1e-5
 PROMPT = "the wing: "
 TEXTS = ["heat", "", "a query of code", "the wing flow", "Naïve CAFÉ 42", "boundary layer " * 50]
-
-POOLING = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-FLAGS = {
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
-
-
-def pooling(*modes: str, include_prompt: bool = True) -> tuple[str, dict[str, Any]]:
-    named = modes[0] if len(modes) == 1 else list(modes)
-    return "Pooling", {"embedding_dimension": 32, "pooling_mode": named, "include_prompt": include_prompt}
-
-
-def dense(inputs: int, outputs: int, activation: str = "activation.Tanh", **more: Any) -> tuple[str, dict[str, Any]]:
-    named = f"torch.nn.modules.{activation}"
-    return "Dense", {"in_features": inputs, "out_features": outputs, "bias": True, "activation_function": named} | more
-
-
-NORMALIZE: tuple[str, dict[str, Any]] = ("Normalize", {})
-STACKS: dict[str, list[tuple[str, dict[str, Any]]]] = {
-    **{mode: [pooling(mode)] for mode in POOLING},
-    **{f"{mode} without prompt": [pooling(mode, include_prompt=False)] for mode in POOLING},
-    "three side by side": [pooling("cls", "mean", "weightedmean"), NORMALIZE],
-    "dense": [pooling("mean"), dense(32, 24), NORMALIZE],
-    "dense after normalize": [pooling("mean"), NORMALIZE, dense(32, 24, "linear.Identity", bias=False)],
-    "two dense": [pooling("mean"), dense(32, 48, "linear.Identity", bias=False), dense(48, 20), NORMALIZE],
-    "residual": [pooling("cls"), dense(32, 32, "activation.GELU", use_residual=True), ("LayerNorm", {"dimension": 32})],
-    "projected residual": [pooling("max"), dense(32, 16, "activation.ReLU", use_residual=True), ("Dropout", {})],
-    "sigmoid, silu": [
-        pooling("mean", "lasttoken"),
-        dense(64, 24, "activation.Sigmoid"),
-        ("LayerNorm", {"dimension": 24}),
-        dense(24, 40, "activation.SiLU"),
-    ],
-}
-
-
-def weights(kind: str, config: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    if kind == "LayerNorm":
-        shapes = {"norm.weight": (config["dimension"],), "norm.bias": (config["dimension"],)}
-    elif kind == "Dense":
-        matrix = (config["out_features"], config["in_features"])
-        shapes = {"linear.weight": matrix, "linear.bias": matrix[:1], "residual.weight": matrix}
-        if not config["bias"]:
-            del shapes["linear.bias"]
-        if not config.get("use_residual") or matrix[0] == matrix[1]:
-            del shapes["residual.weight"]
-    else:
-        shapes = {}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def write(folder: Path, stack: list[tuple[str, dict[str, Any]]], *, layout: int = 6) -> Path:
-    """tiny-bert with other modules, in sentence-transformers' layout of today (6) or of before version 5 (4)."""
-    rng = np.random.default_rng(7)
-    transformer = folder if layout == 6 else folder / "0_Transformer"
-    shutil.copytree(
-        DATA / "tiny-bert", transformer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("?_*", "modules*")
-    )
-    package = "sentence_transformers.base.modules" if layout == 6 else "sentence_transformers.models"
-    listed = [{"idx": 0, "name": "0", "path": transformer.relative_to(folder).name, "type": f"{package}.Transformer"}]
-    if layout == 4:
-        tokenizer = json.loads((transformer / "tokenizer_config.json").read_text()) | {"model_max_length": 512}
-        (transformer / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-        (transformer / "config_sentence_transformers.json").unlink()
-        (transformer / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": true}')
-    for index, (kind, config) in enumerate(stack, start=1):
-        place = folder / f"{index}_{kind}"
-        place.mkdir()
-        old = package if layout == 4 else "sentence_transformers.sentence_transformer.modules"
-        base = package if kind in ("Dense", "Normalize") else old
-        listed.append({"idx": index, "name": str(index), "path": place.name, "type": f"{base}.{kind}"})
-        if layout == 4 and kind == "Pooling":
-            modes = config["pooling_mode"] if isinstance(config["pooling_mode"], list) else [config["pooling_mode"]]
-            flags = {flag: mode in modes for mode, flag in FLAGS.items()}
-            config = {"word_embedding_dimension": 32, "include_prompt": config["include_prompt"]} | flags
-        if kind == "Dropout":
-            config = {"dropout": 0.2}
-        if config:
-            (place / "config.json").write_text(json.dumps(config))
-        tensors = weights(kind, config, rng)
-        if tensors:
-            mx.save_safetensors(str(place / "model.safetensors"), {k: mx.array(v) for k, v in tensors.items()})
-    (folder / "modules.json").write_text(json.dumps(listed))
-    return folder
 
 
 def load(folder: Path) -> EmbeddingModel:
@@ -121,24 +31,49 @@ def close(found: np.ndarray, expected: np.ndarray) -> bool:
     return found.shape == expected.shape and bool((np.abs(found - expected) <= TOLERANCE * length).all())
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 @pytest.mark.parametrize("name", STACKS)
 def test_golden_modules(name: str, tmp_path: Path) -> None:
     with np.load(DATA / "modules.npz") as file:
         expected = file[name]
-    assert close(load(write(tmp_path, STACKS[name])).encode(TEXTS, prompt=PROMPT), expected)
+    assert close(load(with_modules(tmp_path, STACKS[name])).encode(TEXTS, prompt=PROMPT), expected)
 
 
 @pytest.mark.parametrize("name", ["three side by side", "two dense", "sigmoid, silu"])
 def test_golden_modules_in_the_old_layout(name: str, tmp_path: Path) -> None:
     with np.load(DATA / "modules.npz") as file:
         expected = file[name]
-    assert close(load(write(tmp_path, STACKS[name], layout=4)).encode(TEXTS, prompt=PROMPT), expected)
+    assert close(load(with_modules(tmp_path, STACKS[name], layout=4)).encode(TEXTS, prompt=PROMPT), expected)
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "max", "lasttoken"])
+@pytest.mark.parametrize("name", TINY)
+def test_golden_pooling(name: str, mode: str, tmp_path: Path) -> None:
+    """On both tokenizers, for texts of every kind, and in the layout of before version 5."""
+    with np.load(DATA / f"{name}.npz") as file:
+        texts, expected = file["texts"].tolist(), file[mode]
+    encoder(name.removeprefix("tiny-"), tmp_path)
+    package = "sentence_transformers.models"
+    kinds = {"Transformer": "", "Pooling": "1_Pooling"}
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"{package}.{kind}"}
+        for i, (kind, path) in enumerate(kinds.items())
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    flags = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": False, FLAGS[mode]: True}
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(flags))
+    found = load(tmp_path).encode(texts)
+    assert close(unit(found), unit(expected))
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-4), "the vectors' lengths differ"
 
 
 @pytest.mark.parametrize("layout", [4, 6])
 @pytest.mark.parametrize("name", STACKS)
 def test_live_modules(name: str, layout: int, tmp_path: Path) -> None:
-    write(tmp_path, STACKS[name], layout=layout)
+    with_modules(tmp_path, STACKS[name], layout=layout)
     expected = oracle(tmp_path)
     model = load(tmp_path)
     assert model.dimension == expected.get_embedding_dimension()
@@ -149,14 +84,14 @@ def test_live_modules(name: str, layout: int, tmp_path: Path) -> None:
 
 def test_live_saved_by_sentence_transformers(tmp_path: Path) -> None:
     """What the installed version writes, after it has read it itself."""
-    write(tmp_path / "a", STACKS["two dense"])
+    with_modules(tmp_path / "a", STACKS["two dense"])
     model = oracle(tmp_path / "a")
     model.save(str(tmp_path / "b"), create_model_card=False)
     assert close(load(tmp_path / "b").encode(TEXTS), model.encode(TEXTS))
 
 
 def test_modules_survive_conversion_and_compilation(tmp_path: Path) -> None:
-    folder = write(tmp_path / "a", STACKS["two dense"])
+    folder = with_modules(tmp_path / "a", STACKS["two dense"])
     expected = load(folder).encode(TEXTS)
     compiled = EmbeddingModel.from_pretrained(folder, device="cpu", engine="graph")
     assert close(compiled.encode(TEXTS), expected)
@@ -174,7 +109,7 @@ def test_modules_survive_conversion_and_compilation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["two dense", "dense after normalize", "mean"])
 def test_live_truncation(name: str, dim: int, tmp_path: Path) -> None:
     """sentence-transformers cuts and leaves the length; here a checkpoint that normalises gets unit vectors again."""
-    write(tmp_path, STACKS[name])
+    with_modules(tmp_path, STACKS[name])
     model, reference = load(tmp_path), oracle(tmp_path)
     expected = reference.encode(TEXTS, truncate_dim=dim, normalize_embeddings=STACKS[name][-1] == NORMALIZE)
     assert close(model.encode(TEXTS, truncate_dim=dim), expected)
@@ -183,7 +118,7 @@ def test_live_truncation(name: str, dim: int, tmp_path: Path) -> None:
 
 
 def test_truncate_dim_of_the_checkpoint(tmp_path: Path) -> None:
-    write(tmp_path, STACKS["dense"])
+    with_modules(tmp_path, STACKS["dense"])
     (tmp_path / "config_sentence_transformers.json").write_text('{"truncate_dim": 10}')
     model = load(tmp_path)
     assert model.dimension == 10
@@ -205,7 +140,7 @@ PROMPTS = [
 @pytest.mark.parametrize("include_prompt", [True, False])
 @pytest.mark.parametrize("config", PROMPTS, ids=range(len(PROMPTS)))
 def test_live_prompts(config: dict[str, Any], include_prompt: bool, tmp_path: Path) -> None:
-    write(tmp_path, [pooling("mean", include_prompt=include_prompt)])
+    with_modules(tmp_path, [pooling("mean", include_prompt=include_prompt)])
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(config))
     model, reference = load(tmp_path), oracle(tmp_path)
     options = [{}, {"prompt": "a: "}, {"prompt": ""}, *({"prompt_name": name} for name in config["prompts"])]
@@ -217,7 +152,7 @@ def test_live_prompts(config: dict[str, Any], include_prompt: bool, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
 def test_live_similarity(name: str, tmp_path: Path) -> None:
-    write(tmp_path, STACKS["mean"])
+    with_modules(tmp_path, STACKS["mean"])
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"similarity_fn_name": name}))
     model, reference = load(tmp_path), oracle(tmp_path)
     a, b = np.random.default_rng().normal(size=(2, 5, 32)).astype(np.float32)
@@ -229,7 +164,7 @@ def test_live_similarity(name: str, tmp_path: Path) -> None:
 def test_live_lengths(pair: tuple[int | None, int], layout: int, tmp_path: Path) -> None:
     """The positions allow 64 tokens; a checkpoint may ask for fewer, and says more in vain."""
     said, meant = pair
-    write(tmp_path, STACKS["mean"], layout=layout)
+    with_modules(tmp_path, STACKS["mean"], layout=layout)
     where = tmp_path / ("0_Transformer/sentence_bert_config.json" if layout == 4 else "tokenizer_config.json")
     key = "max_seq_length" if layout == 4 else "model_max_length"
     config = json.loads(where.read_text())
@@ -243,7 +178,7 @@ def test_live_lengths(pair: tuple[int | None, int], layout: int, tmp_path: Path)
 @pytest.mark.parametrize("lower", [True, False])
 def test_live_lowercasing(lower: bool, tmp_path: Path) -> None:
     """do_lower_case adds lowercasing to a tokenizer that has none."""
-    write(tmp_path, STACKS["mean"], layout=4)
+    with_modules(tmp_path, STACKS["mean"], layout=4)
     path = tmp_path / "0_Transformer" / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
     tokenizer["normalizer"]["lowercase"] = False
@@ -257,15 +192,10 @@ def test_live_lowercasing(lower: bool, tmp_path: Path) -> None:
 
 
 def test_live_bare_checkpoint(tmp_path: Path) -> None:
-    write(tmp_path, STACKS["mean"])
+    with_modules(tmp_path, STACKS["mean"])
     for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
         (tmp_path / name).unlink()
     assert close(load(tmp_path).encode(TEXTS), oracle(tmp_path).encode(TEXTS))
-
-
-def damage(folder: Path, place: str, change: dict[str, Any]) -> None:
-    path = folder / place
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +224,7 @@ def damage(folder: Path, place: str, change: dict[str, Any]) -> None:
 def test_a_config_that_does_not_fit(
     place: str, change: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    write(tmp_path, STACKS["two dense"])
+    with_modules(tmp_path, STACKS["two dense"])
     damage(tmp_path, place, change)
     with pytest.raises(error, match=message):
         load(tmp_path)
@@ -313,7 +243,7 @@ def test_a_config_that_does_not_fit(
     ],
 )
 def test_an_order_of_modules_that_is_not_there(kinds: list[str], message: str, tmp_path: Path) -> None:
-    write(tmp_path, STACKS["mean"])
+    with_modules(tmp_path, STACKS["mean"])
     listed = [{"type": f"a.b.{kind}", "path": "" if kind == "Transformer" else "1_Pooling"} for kind in kinds]
     (tmp_path / "modules.json").write_text(json.dumps(listed))
     with pytest.raises(UnsupportedModelError, match=message):
@@ -321,7 +251,7 @@ def test_an_order_of_modules_that_is_not_there(kinds: list[str], message: str, t
 
 
 def test_weights_of_a_module_that_are_missing_or_broken(tmp_path: Path) -> None:
-    write(tmp_path, STACKS["dense"])
+    with_modules(tmp_path, STACKS["dense"])
     path = tmp_path / "2_Dense" / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel, cli, convert
-from mlx_embed.config import E5_PROMPTS
-from mlx_embed.retrieval import Collection, ndcg_at_10, read_collection, top_10, top_10_overlap
+from mlx_embed.checkpoint.folder import E5_PROMPTS
+from mlx_embed.evaluation import Collection, ndcg_at_10, read_collection, top_10, top_10_overlap
 from tests.conftest import DATA
 
 WORDS = ["the", "wing", "flow", "of", "heat", "boundary", "layer", "speed", "index", "query", "note", "code"]
@@ -83,7 +83,7 @@ def test_top_10_is_by_the_models_similarity(tiny_bert: EmbeddingModel, monkeypat
     scores = tiny_bert.similarity(tiny_bert.encode(["the wing", "heat"]), tiny_bert.encode(texts(30, 1)))
     expected = {q: [f"d{i}" for i in np.argsort(-row)[:10]] for q, row in zip("ab", scores, strict=True)}
     assert top_10(tiny_bert, collection) == expected
-    monkeypatch.setattr("mlx_embed.retrieval._BLOCK", 1)
+    monkeypatch.setattr("mlx_embed.evaluation._BLOCK", 1)
     assert top_10(tiny_bert, collection) == expected, "one query at a time"
 
 

@@ -1,19 +1,19 @@
 """Texts to token ids, over the `tokenizers` library: prompts, truncation with counts, any Unicode at all."""
 
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
-from tokenizers import normalizers
 
-from mlx_embed import vocabulary
-from mlx_embed.config import Checkpoint
+from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
+from mlx_embed.tokenizer import files
+from mlx_embed.tokenizer.surrogates import well_formed
+from mlx_embed.tokenizer.truncation import TruncationWarning, warn_truncated
+
+__all__ = ["Tokenizer", "Tokens", "TruncationWarning", "warn_truncated"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,7 @@ class Tokenizer:
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
-        self._tokenizer = _read(checkpoint)
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        if checkpoint.do_lower_case:
-            _lowercase(self._tokenizer)
+        self._tokenizer = files.read(checkpoint)
         self.max_length = max_length
         self._cut_left = checkpoint.truncation_side == "left"
         self._prefix, self._suffix = self._special_tokens()
@@ -66,7 +62,7 @@ class Tokenizer:
         try:
             return self._tokenizer.encode_batch_fast(contents, add_special_tokens=False)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
-            return self._tokenizer.encode_batch_fast([_well_formed(t) for t in contents], add_special_tokens=False)
+            return self._tokenizer.encode_batch_fast([well_formed(t) for t in contents], add_special_tokens=False)
 
     def counts(self, encodings: list[tokenizers.Encoding]) -> npt.NDArray[np.int32]:
         """Each text's tokens, special ones included, before truncation or splitting: int32 [n]."""
@@ -125,77 +121,3 @@ class Tokenizer:
             if whole[before : before + len(plain)] == plain:
                 return whole[:before], whole[before + len(plain) :]
         raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
-
-
-class PairTokenizer:
-    """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit."""
-
-    def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
-        self._tokenizer = _read(checkpoint)
-        self._tokenizer.no_padding()
-        if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
-            raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
-        self._tokenizer.enable_truncation(max_length, direction=checkpoint.truncation_side)
-        if checkpoint.do_lower_case:
-            _lowercase(self._tokenizer)
-
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
-        try:
-            encodings = self._tokenizer.encode_batch(list(pairs))
-        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
-            encodings = self._tokenizer.encode_batch([(_well_formed(a), _well_formed(b)) for a, b in pairs])
-        return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]
-
-
-class TruncationWarning(UserWarning):
-    """Some text was longer than the model takes, and only its beginning was embedded."""
-
-
-_warned = False
-
-
-def warn_truncated(counts: npt.NDArray[Any], max_length: int) -> None:
-    """Warn, once in a process, that texts of more than max_length tokens were cut."""
-    global _warned
-    cut = int((counts > max_length).sum())
-    if cut and not _warned:
-        _warned = True
-        warnings.warn(
-            f"{cut} of {len(counts)} texts are longer than the model's {max_length} tokens (the longest has "
-            f"{int(counts.max())}); only {max_length} tokens of each are embedded. encode(..., return_info=True) "
-            "tells which. This is said once.",
-            TruncationWarning,
-            stacklevel=3,
-        )
-
-
-def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
-    present = tokenizer.normalizer
-    if present is None:
-        tokenizer.normalizer = normalizers.Lowercase()
-    elif "lowercase" not in str(present).lower() or "lowercase=False" in str(present):
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), present])
-
-
-def _read(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
-    path = checkpoint.transformer / "tokenizer.json"
-    if not path.is_file():
-        return vocabulary.build(checkpoint)
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        size = checkpoint.config["vocab_size"]
-        if max(tokenizer.get_added_tokens_decoder(), default=0) < size:
-            return tokenizer
-        # Tokens for other uses, such as Gemma's of images, which have no embeddings: no text may come to contain them.
-        state = json.loads(tokenizer.to_str())
-        state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < size]
-        return tokenizers.Tokenizer.from_str(json.dumps(state))
-    except Exception as error:  # the library raises plain Exception
-        raise CheckpointError(f"{path} is no tokenizer that this version of tokenizers reads: {error}") from error
-
-
-def _well_formed(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

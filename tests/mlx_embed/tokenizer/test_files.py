@@ -1,7 +1,9 @@
-"""Tokenizers built of vocabulary files: against the same checkpoint's tokenizer.json, and live against transformers."""
+"""Tokenizers of vocabulary files: against the same checkpoint's tokenizer.json, and live against transformers."""
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, UnsupportedModelError, convert, vocabulary
-from mlx_embed.config import read_checkpoint
+from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
+from mlx_embed.checkpoint import read_checkpoint
+from mlx_embed.tokenizer import files
+from tests.checkpoints import reranker
 from tests.conftest import DATA
-from tests.test_cross_encoder import PAIRS, make
 
 WORDS = [
     "the",
@@ -68,7 +71,8 @@ def write_vocabulary(kind: str, folder: Path, source: Path | None = None, **conf
         source = source or DATA / ("tiny-mpnet" if kind == "mpnet" else "tiny-bert")
         ids = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab()
         tokens = {i: token for token, i in ids.items()}
-        lines = [tokens.get(i, f"[unused{i}]") for i in range(max(tokens) + 1)]
+        # As many as the tiny checkpoints have embeddings.
+        lines = [tokens.get(i, f"[unused{i}]") for i in range(max(120, max(tokens) + 1))]
         (folder / "vocab.txt").write_text("".join(f"{line}\n" for line in lines))
     place = {"bert": "tiny-bert", "mpnet": "tiny-mpnet"}.get(kind, f"encoders/{kind}")
     shutil.copy(DATA / place / "config.json", folder)
@@ -78,7 +82,7 @@ def write_vocabulary(kind: str, folder: Path, source: Path | None = None, **conf
 
 
 def build(folder: Path) -> Tokenizer:
-    return vocabulary.build(read_checkpoint(folder))
+    return files.build(read_checkpoint(folder))
 
 
 def ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
@@ -174,24 +178,25 @@ def test_live_any_text(kind: str, tmp_path_factory: pytest.TempPathFactory) -> N
     check()
 
 
-def test_a_model_loads_converts_and_ranks(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_model_loads_and_converts(checkpoint: Path, tmp_path: Path) -> None:
     expected = EmbeddingModel.from_pretrained(checkpoint, device="cpu").encode(CORPUS[:5])
     (checkpoint / "tokenizer.json").unlink()
-    files = write_vocabulary("bert", tmp_path / "files")
+    source = write_vocabulary("bert", tmp_path / "files")
     for file in ("vocab.txt", "tokenizer_config.json"):
-        shutil.copy(files / file, checkpoint)
+        shutil.copy(source / file, checkpoint)
     assert np.array_equal(EmbeddingModel.from_pretrained(checkpoint, device="cpu").encode(CORPUS[:5]), expected)
     convert(checkpoint, tmp_path / "converted")
     converted = EmbeddingModel.from_pretrained(tmp_path / "converted", device="cpu")
     assert np.array_equal(converted.encode(CORPUS[:5]), expected)
 
-    reranker = tmp_path / "reranker"
-    reranker.mkdir()
-    make("bert", 1, reranker)
-    scores = CrossEncoder.from_pretrained(reranker, device="cpu").predict(PAIRS)
-    (reranker / "tokenizer.json").unlink()
-    shutil.copy(files / "vocab.txt", reranker)
-    assert np.array_equal(CrossEncoder.from_pretrained(reranker, device="cpu").predict(PAIRS), scores)
+
+def test_a_reranker(tmp_path: Path) -> None:
+    pairs = [(a, b) for a, b in zip(TEXTS, CORPUS, strict=False)]
+    folder = reranker("bert", 1, tmp_path / "reranker")
+    scores = CrossEncoder.from_pretrained(folder, device="cpu").predict(pairs)
+    (folder / "tokenizer.json").unlink()
+    shutil.copy(write_vocabulary("bert", tmp_path / "files") / "vocab.txt", folder)
+    assert np.array_equal(CrossEncoder.from_pretrained(folder, device="cpu").predict(pairs), scores)
 
 
 def test_special_tokens_map(tmp_path: Path) -> None:
@@ -250,6 +255,46 @@ def test_broken_vocabularies(kind: str, file: str, content: bytes, tmp_path: Pat
     (folder / file).write_bytes(content)
     with pytest.raises(CheckpointError, match="a vocabulary that cannot be read"):
         build(folder)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet"])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda lines: lines[:-1], "has 119 tokens, but config.json gives the model 120 embeddings: lines are missing"),
+        (lambda lines: lines[:40] + lines[41:], "has 119 tokens, but config.json gives the model 120 embeddings"),
+        (lambda lines: [*lines[:40], "", *lines[41:]], r"vocab\.txt has no token in line 41; download it again"),
+        (lambda lines: [*lines[:40], lines[50], *lines[41:]], r"vocab\.txt has '.*' in line 41 and in line 51"),
+    ],
+    ids=["cut off", "a line lost", "a hole", "a token twice"],
+)
+def test_a_vocabulary_with_missing_lines(
+    kind: str, edit: Callable[[list[str]], list[str]], message: str, tmp_path: Path
+) -> None:
+    path = write_vocabulary(kind, tmp_path) / "vocab.txt"
+    build(tmp_path)
+    path.write_text("".join(f"{line}\n" for line in edit(path.read_text().splitlines())))
+    with pytest.raises(CheckpointError, match=message):
+        build(tmp_path)
+
+
+def test_tokens_may_be_added_to_a_vocabulary_up_to_the_embeddings(tmp_path: Path) -> None:
+    folder = added("bert", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 121}))
+    assert build(folder).get_vocab_size() == 121
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 122}))
+    with pytest.raises(CheckpointError, match=r"has 121 tokens, but config\.json gives the model 122 embeddings"):
+        build(folder)
+
+
+@pytest.mark.parametrize("file", ["vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_a_link_to_nothing_is_a_missing_file(file: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(write_vocabulary("bert", tmp_path))
+    (tmp_path / file).unlink(missing_ok=True)
+    (tmp_path / file).symlink_to("../blobs/0123")
+    with pytest.raises(CheckpointError, match=rf"{re.escape(file)} is a link to \.\./blobs/0123, which is missing"):
+        files.build(checkpoint)
 
 
 def test_sentencepiece_is_refused(checkpoint: Path) -> None:

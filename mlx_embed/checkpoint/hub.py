@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlx_embed.errors import ModelNotFoundError
 
-# What a checkpoint may consist of: never pickles, never code.
+# What is downloaded of a repository: no pickles and no code.
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 IGNORED = ["onnx/*", "openvino/*", "coreml/*", "*/checkpoint-*/*"]
 

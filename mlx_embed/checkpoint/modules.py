@@ -36,7 +36,7 @@ class Pooling:
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
         """[T, hidden] -> [n, len(modes) * hidden]; `skip` is the number of the prompt's tokens to leave out."""
-        # The mean is taken in float32 whatever the dtype; the others start from a copy, made only where it is used.
+        # mean() sums in float32 by itself. The other modes get a float32 copy; MLX is lazy, and makes it only if used.
         exact = ops.float32(hidden)
         pooled = [
             POOLING[mode](hidden if mode == "mean" else exact, cu_seqlens, max_seqlen, skip) for mode in self.modes
@@ -139,7 +139,7 @@ def _gelu(x: Array) -> Array:
     return 0.5 * x * (1 + ops.erf(x * 0.5**0.5))
 
 
-# By the last part of torch's names of them.
+# By torch's class names.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "GELU": _gelu,
     "Identity": lambda x: x,

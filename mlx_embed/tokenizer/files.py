@@ -1,35 +1,74 @@
-"""Tokenizers of checkpoints that have no tokenizer.json: from vocab.txt, or from vocab.json and merges.txt."""
+"""A checkpoint's tokenizer of its files: tokenizer.json, vocab.txt, or vocab.json with merges.txt."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from mlx_embed.config import Checkpoint, read_json
+from mlx_embed.checkpoint import Checkpoint
+from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-# The tokenizers of transformers that are built here, without their "Tokenizer" or "TokenizerFast"; by model_type where
-# tokenizer_config.json names none.
+# Built here where there is no tokenizer.json: transformers' classes, without "Tokenizer" or "TokenizerFast" at the end.
 _CLASSES = ("Bert", "DistilBert", "MPNet", "Roberta")
+# Where tokenizer_config.json names no class.
 _BY_MODEL_TYPE = {"distilbert": "DistilBert", "mpnet": "MPNet", "roberta": "Roberta"}
 
 _BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 _ROBERTA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "sep": "</s>", "pad": "<pad>", "cls": "<s>", "mask": "<mask>"}
 
 
-def build(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer that transformers builds of the same files.
+def read(checkpoint: Checkpoint) -> Tokenizer:
+    """The checkpoint's tokenizer, which lowercases if the checkpoint asks for it, and neither pads nor cuts.
 
     Raises:
-        CheckpointError: files that are missing or broken, or lack a special token.
+        CheckpointError: files that are missing, broken, or lack tokens.
+        UnsupportedModelError: vocabulary files of another class of tokenizer than those that are built here.
+    """
+    path = checkpoint.transformer / "tokenizer.json"
+    tokenizer = _from_json(path, checkpoint.encoder_config.vocab_size) if present(path) else build(checkpoint)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if checkpoint.do_lower_case:
+        _lowercase(tokenizer)
+    return tokenizer
+
+
+def _from_json(path: Path, vocab_size: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        if max(tokenizer.get_added_tokens_decoder(), default=0) < vocab_size:
+            return tokenizer
+        # Some added tokens have no embeddings, such as Gemma's for images. No text must be able to bring them up.
+        state = json.loads(tokenizer.to_str())
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < vocab_size]
+        return Tokenizer.from_str(json.dumps(state))
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"{path} is no tokenizer that this version of tokenizers reads: {error}") from error
+
+
+def _lowercase(tokenizer: Tokenizer) -> None:
+    own = tokenizer.normalizer
+    if own is None:
+        tokenizer.normalizer = normalizers.Lowercase()
+    elif "lowercase" not in str(own).lower() or "lowercase=False" in str(own):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), own])
+
+
+def build(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer of vocabulary files, as transformers builds it.
+
+    Raises:
+        CheckpointError: files that are missing or broken, or lack a token.
         UnsupportedModelError: a tokenizer of another class.
     """
     folder = checkpoint.transformer
     wordpiece, bpe = folder / "vocab.txt", (folder / "vocab.json", folder / "merges.txt")
-    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    settings = _optional(folder / "tokenizer_config.json")
     kind = _kind(checkpoint, settings)
-    if not (all(path.is_file() for path in bpe) if kind == "Roberta" else wordpiece.is_file()):
+    if not (all(present(path) for path in bpe) if kind == "Roberta" else present(wordpiece)):
         needed = "vocab.json with merges.txt" if kind == "Roberta" else "vocab.txt"
         raise CheckpointError(f"{folder} has neither tokenizer.json nor {needed}. {_hint(folder)}")
     tokens = _special_tokens(folder, settings, kind)
@@ -38,6 +77,8 @@ def build(checkpoint: Checkpoint) -> Tokenizer:
             tokenizer = _byte_level(*bpe, settings)
         else:
             tokenizer = _wordpiece(wordpiece, tokens["unk"].content, settings)
+    except CheckpointError:
+        raise
     except Exception as error:  # the library raises plain Exception
         raise CheckpointError(f"{folder} has a vocabulary that cannot be read: {error}") from error
     absent = [token.content for token in tokens.values() if tokenizer.token_to_id(token.content) is None]
@@ -45,6 +86,12 @@ def build(checkpoint: Checkpoint) -> Tokenizer:
         raise CheckpointError(f"The vocabulary of {folder} lacks {', '.join(sorted(set(absent)))}.")
     tokenizer.add_special_tokens(list(tokens.values()))
     _add_tokens(tokenizer, folder, settings)
+    size, needed_size = tokenizer.get_vocab_size(), checkpoint.encoder_config.vocab_size
+    if size < needed_size:
+        raise CheckpointError(
+            f"The vocabulary of {folder} has {size} tokens, but config.json gives the model {needed_size} embeddings: "
+            f"lines are missing, or the rest is padding, which only a tokenizer.json can tell. {_hint(folder)}"
+        )
     ids = tokenizer.get_vocab()
     sep, cls = ((tokens[role].content, ids[tokens[role].content]) for role in ("sep", "cls"))
     pairs_are_typed = kind in ("Bert", "DistilBert")
@@ -52,6 +99,10 @@ def build(checkpoint: Checkpoint) -> Tokenizer:
         sep, cls
     )
     return tokenizer
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if present(path) else {}
 
 
 def _kind(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> str:
@@ -74,7 +125,15 @@ def _hint(folder: Path) -> str:
 
 def _wordpiece(path: Path, unknown: str, settings: Mapping[str, Any]) -> Tokenizer:
     with path.open(encoding="utf-8") as file:
-        ids = {line.rstrip("\n"): place for place, line in enumerate(file)}
+        tokens = [line.rstrip("\n") for line in file]
+    ids: dict[str, int] = {}
+    for place, token in enumerate(tokens):
+        if not token:
+            raise CheckpointError(f"{path} has no token in line {place + 1}; download it again.")
+        if ids.setdefault(token, place) != place:
+            raise CheckpointError(
+                f"{path} has {token!r} in line {ids[token] + 1} and in line {place + 1}; download it again."
+            )
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=settings.get("do_lower_case", True),
@@ -93,8 +152,7 @@ def _byte_level(vocabulary: Path, merges: Path, settings: Mapping[str, Any]) -> 
 
 def _special_tokens(folder: Path, settings: Mapping[str, Any], kind: str) -> dict[str, AddedToken]:
     """By role; as the checkpoint spells them, or by default."""
-    path = folder / "special_tokens_map.json"
-    listed = (read_json(path) if path.is_file() else {}) | dict(settings)
+    listed = _optional(folder / "special_tokens_map.json") | dict(settings)
     defaults = _ROBERTA | ({"unk": "[UNK]"} if kind == "MPNet" else {}) if kind in ("MPNet", "Roberta") else _BERT
     tokens = {}
     for role, default in defaults.items():
@@ -102,7 +160,7 @@ def _special_tokens(folder: Path, settings: Mapping[str, Any], kind: str) -> dic
         if isinstance(value, dict):
             tokens[role] = _added_token(value)
         elif isinstance(value, str):
-            # MPNet's mask takes the space before it along.
+            # In MPNet's tokenizer the space before a mask belongs to it.
             tokens[role] = AddedToken(value, lstrip=role == "mask" and kind == "MPNet", special=True)
         else:
             raise CheckpointError(f'{folder} has "{role}_token": {value!r}, where text is needed.')
@@ -111,8 +169,7 @@ def _special_tokens(folder: Path, settings: Mapping[str, Any], kind: str) -> dic
 
 def _add_tokens(tokenizer: Tokenizer, folder: Path, settings: Mapping[str, Any]) -> None:
     """What was added to the vocabulary later; each must get the id that the checkpoint gives it."""
-    path = folder / "added_tokens.json"
-    old = {} if not path.is_file() else {str(i): {"content": text} for text, i in read_json(path).items()}
+    old = {str(i): {"content": text} for text, i in _optional(folder / "added_tokens.json").items()}
     given = settings.get("added_tokens_decoder") or old
     if not isinstance(given, dict) or not all(str(i).isdecimal() for i in given):
         raise CheckpointError(f"{folder} has added tokens that are no object from ids to tokens.")
