@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
+from mlx_embed.architectures import ARCHITECTURES
 from tests.checkpoints import FAMILIES, edit
-from tests.mlx_embed.architectures.cases import make, needs_mlx_lm
+from tests.mlx_embed.architectures.cases import BASES, make, needs_mlx_lm
 
 BAD = [
     ("distilbert", {"dim": None}, CheckpointError, 'has no "dim", which model_type'),
@@ -72,3 +73,63 @@ def test_bad_config(name: str, changes: dict[str, Any], error: type[Exception], 
     edit(make(name, tmp_path), **changes)
     with pytest.raises(error, match=message):
         EmbeddingModel.from_pretrained(tmp_path, device="cpu")
+
+
+SIZES = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "dim": 32}
+SIZES |= {"n_layers": 6, "n_heads": 4, "hidden_dim": 48, "intermediate_size": 48, "max_position_embeddings": 66}
+SIZES |= {"num_key_value_heads": 2, "head_dim": 16}
+BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
+BIASES = {"norm_bias": False, "attention_bias": False, "mlp_bias": False}
+DECODER = {"rope_scaling": None, "rms_norm_eps": 1e-6, "type_vocab_size": 0, "max_tokens": 66}
+FULL, NEAR = "full_attention", "sliding_attention"
+# What holds where config.json says nothing: transformers' defaults.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "bert": {**BERT, "type_vocab_size": 2, "max_tokens": 66},
+    "mpnet": {**BERT, "relative_attention_num_buckets": 32, "pad_token_id": 1, "type_vocab_size": 0, "max_tokens": 64},
+    "roberta": {**BERT, "pad_token_id": 1, "type_vocab_size": 2, "max_tokens": 64},
+    "distilbert": {**BERT, "type_vocab_size": 0, "max_tokens": 66},
+    "modernbert": {
+        **BIASES,
+        "hidden_activation": "gelu",
+        "norm_eps": 1e-5,
+        "local_attention": 128,
+        "layer_types": (FULL, NEAR, NEAR, FULL, NEAR, NEAR),
+        "full_theta": 160_000,
+        "sliding_theta": 10_000,
+        "type_vocab_size": 0,
+        "max_tokens": 66,
+    },
+    "nomic_bert": {**BERT, "hidden_act": "silu", "theta": 1000, "type_vocab_size": 2, "max_tokens": 66},
+    "gte": {**BERT, "theta": 160_000, "slowdown": 1, "type_vocab_size": 1, "max_tokens": 66},
+    "qwen3": {**DECODER, "rope_theta": 10_000},
+    "mistral": {**DECODER, "rope_theta": 10_000, "sliding_window": 4096},
+    "gemma3_text": {
+        **DECODER,
+        "rope_theta": 1_000_000,
+        "rope_local_base_freq": 10_000,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 6,
+        "use_bidirectional_attention": False,
+    },
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_defaults(name: str) -> None:
+    config = ARCHITECTURES[name].Config.from_dict(SIZES)
+    assert {key: getattr(config, key) for key in DEFAULTS[name]} == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_defaults_are_those_of_transformers(name: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
+    expected = transformers.AutoConfig.for_model(name)
+    # Under other names, or of a number of layers that is not the default.
+    other = {"max_tokens", "layer_types", "rope_scaling", "type_vocab_size"}
+    same = [key for key in DEFAULTS[name] if hasattr(expected, key) and key not in other]
+    assert {key: getattr(expected, key) for key in same} == {key: DEFAULTS[name][key] for key in same}
+    thetas = {key: value for key, value in DEFAULTS[name].items() if "theta" in key or key == "rope_local_base_freq"}
+    rope = getattr(expected, "rope_parameters", None) or {}
+    kinds = [rope] if "rope_theta" in rope else [rope[kind] for kind in (FULL, NEAR) if kind in rope]
+    assert [kind["rope_theta"] for kind in kinds] == list(thetas.values())
