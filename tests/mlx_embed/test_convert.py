@@ -24,7 +24,6 @@ from mlx_embed import (
 )
 from mlx_embed.checkpoint import weights
 from mlx_embed.checkpoint.folder import E5_PROMPTS
-from mlx_embed.tokenizer import truncation
 from tests.checkpoints import edit
 from tests.conftest import DATA, ROOT, TINY
 
@@ -322,11 +321,8 @@ def test_a_failed_replacement_puts_the_old_one_back(tmp_path: Path, monkeypatch:
     assert contents(tmp_path) == before
 
 
-def test_nothing_is_said_of_long_texts(
-    tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_said_of_long_texts(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """The sample that verifies is too long for short models; that is no concern of the user's."""
-    monkeypatch.setattr(truncation, "_warned", False)
     convert(DATA / "tiny-bert", tmp_path / "a")
     assert not recwarn.list
 
