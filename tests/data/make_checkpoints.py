@@ -46,8 +46,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.checkpoints import FAMILIES, STACKS, encoder, reranker, with_modules
 from tests.mlx_embed.architectures import cases
 from tests.mlx_embed.checkpoint.test_modules import PROMPT, TEXTS
-from tests.test_cross_encoder import CASES, PAIRS
-from tests.test_quantization import vectors
+from tests.mlx_embed.test_cross_encoder import CASES, PAIRS
+from tests.mlx_embed.test_vector_dtypes import vectors
 
 HERE = Path(__file__).parent
 WORDS = [
