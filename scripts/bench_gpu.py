@@ -324,7 +324,7 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
     """Kernel launches of one forward pass, from the CUDA graphs that MLX writes out."""
     import mlx.core as mx
 
-    from mlx_embed.launches import count_launches
+    from mlx_embed.measure.launches import count_launches
 
     figures: Figures = {}
     for count, length in ((1, 16), (32, 128)):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed import EmbeddingModel, cli, compare
-from mlx_embed.environment import environment
+from mlx_embed import EmbeddingModel, cli
+from mlx_embed.measure import compare
+from mlx_embed.measure.environment import environment
 from tests.conftest import DATA
 
 

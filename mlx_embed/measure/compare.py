@@ -5,6 +5,7 @@ warm-up rounds that are not counted; medians are reported.
 """
 
 import json
+import logging
 import statistics
 import tempfile
 import time
@@ -36,7 +37,9 @@ from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import accelerator, describe, resolve_device
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.worker import worker
-from mlx_embed.launches import count_launches
+from mlx_embed.measure.launches import count_launches
+
+logger = logging.getLogger("mlx_embed")
 
 DEFAULT_TEXTS = (
     "How do I reset my password?",
@@ -114,7 +117,6 @@ def compare(
     model: str | Path,
     texts: Sequence[str] = DEFAULT_TEXTS,
     dtype: str | None = None,
-    progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Run the comparison.
 
@@ -122,7 +124,6 @@ def compare(
         model: anything `EmbeddingModel.from_pretrained` takes.
         texts: repeated in turn where a batch needs more.
         dtype: of the accelerator side; the CPU side is always float32.
-        progress: called with a sentence before each step.
 
     Raises:
         ValueError: no texts, or an unknown dtype.
@@ -130,7 +131,7 @@ def compare(
     """
     if not texts:
         raise ValueError("compare needs at least one text.")
-    progress("loading the model")
+    logger.info("loading the model")
     sides = _sides(model, dtype)
     base = sides[BASE]
     devices = ["cpu"] if accelerator() is None else ["cpu", "gpu"]
@@ -148,10 +149,10 @@ def compare(
             "warmup": WARMUP,
         }
     )
-    progress("comparing the vectors")
+    logger.info("comparing the vectors")
     _agreement(report, sides, texts)
     for size in BATCH_SIZES:
-        progress(f"timing batches of {size}")
+        logger.info(f"timing batches of {size}")
         batch = list(islice(cycle(texts), size))
         seconds = _interleaved({name: partial(_batched, side, batch) for name, side in sides.items()})
         report.latency += [
@@ -159,7 +160,7 @@ def compare(
             for name, t in seconds.items()
         ]
     for size in (3, 10):
-        progress(f"timing {size} texts one by one against batched")
+        logger.info(f"timing {size} texts one by one against batched")
         batch = list(islice(cycle(texts), size))
         for name, side in sides.items():
             seconds = _interleaved(
@@ -170,23 +171,23 @@ def compare(
                 | {f"{way} ms": 1e3 * t for way, t in seconds.items()}
                 | {"batching gains": seconds["one by one"] / seconds["batched"]}
             )
-    progress("measuring LayerNorm")
+    logger.info("measuring LayerNorm")
     for shape in NORM_SHAPES:
         report.layer_norm += worker.run(partial(_norm_rows, shape))
     for op, variant in OPS:
         for load in LOADS:
-            progress(f"measuring {op.name}, {load}")
+            logger.info(f"measuring {op.name}, {load}")
             report.kernels += worker.run(
                 partial(_kernel_rows, op, variant, load if op is ATTENTION else Load(load.many))
             )
     _check_ops(report)
-    progress("counting graph primitives")
+    logger.info("counting graph primitives")
     few = list(islice(cycle(texts), 3))
     report.graph = {"texts": len(few)} | {
         name: primitives(side, few) for name, side in sides.items() if isinstance(side.engine, GraphEngine)
     }
     if accelerator() == "cuda":
-        progress("counting kernel launches")
+        logger.info("counting kernel launches")
         for name, switched_on in (("this package's", True), ("MLX's own ops", False)):
             found = count_launches(base.checkpoint.folder, sides["cuda"].dtype, few, kernels=switched_on)
             report.launches.append({"kernels": name, "launches": found.total(), "of": dict(found.most_common())})

@@ -46,7 +46,7 @@ def count_launches(folder: Path, dtype: mx.Dtype, texts: Sequence[str], *, kerne
         if not kernels:
             environment["MLX_EMBED_KERNELS"] = "reference"
         run = subprocess.run(
-            [sys.executable, "-m", "mlx_embed.launches"],
+            [sys.executable, "-m", "mlx_embed.measure.launches"],
             input=json.dumps(job),
             env=environment,
             capture_output=True,

@@ -5,7 +5,7 @@ from collections import Counter
 import mlx.core as mx
 import pytest
 
-from mlx_embed.launches import count_launches, kernels_in
+from mlx_embed.measure.launches import count_launches, kernels_in
 from tests.conftest import DATA
 
 # One kernel, a copy, a fill, and a child graph of two kernels that is launched twice.
