@@ -104,7 +104,7 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from custom_kernels.tune import cache_file
+    from custom_kernels.choice.tune import cache_file
     from mlx_embed.device import accelerator, worker
     from mlx_embed.tuning import classes, measured
 

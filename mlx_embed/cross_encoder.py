@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from custom_kernels.backends import kernels_switched
+from custom_kernels.choice.switch import kernels_wanted, use_kernels
 from custom_kernels.transfer import to_device
 from mlx_embed import weights
 from mlx_embed.architectures import architecture
@@ -157,7 +157,7 @@ class CrossEncoder:
                 given = np.concatenate([np.asarray(types[i], dtype=np.int32) for i in batch.texts])
                 token_types[: len(given)] = given
             arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens, token_types)
-            with kernels_switched(self.model.kernels):
+            with use_kernels(kernels_wanted() if self.model.kernels is None else self.model.kernels):
                 if not self.model.native:
                     arrays = to_device(*arrays)
                 return self._forward(arrays[0], arrays[1], arrays[2], batch.max_seqlen)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from custom_kernels.tune import cache_folder
+from custom_kernels.choice.tune import cache_folder
 
 Result = TypeVar("Result")
 

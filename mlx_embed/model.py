@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mlx.utils import tree_flatten
 
 from custom_kernels import cpu
-from custom_kernels.backends import kernels_switched, kernels_wanted
+from custom_kernels.choice.switch import kernels_wanted, use_kernels
 from custom_kernels.transfer import to_device, to_host
 from mlx_embed import hub, weights
 from mlx_embed.architectures import DECODERS, architecture
@@ -164,7 +164,7 @@ class EmbeddingModel:
             raise ValueError(f"layer_norm {layer_norm!r} is not one of {', '.join(LAYER_NORMS)}.")
         chosen = resolve_device(device)
         computed = resolve_dtype(dtype, chosen)
-        wanted = kernels_wanted(kernels)
+        wanted = kernels_wanted() if kernels is None else kernels
         if not is_cpu(chosen):
             prepare_accelerator()
         folder = hub.resolve(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -417,7 +417,8 @@ class EmbeddingModel:
         blocks = self.checkpoint.pooling.padded
         padded = not self.native or blocks
         # There attention is packed, unless its kernel turns out not to work.
-        ragged = kernels_wanted(self.kernels) and not blocks and not is_cpu(self.device) and mx.cuda.is_available()
+        wanted = kernels_wanted() if self.kernels is None else self.kernels
+        ragged = wanted and not blocks and not is_cpu(self.device) and mx.cuda.is_available()
         return pack(ids, batch_tokens, bucketed=self.compiled, padded=padded, ragged=ragged, max_texts=max_texts)
 
     def _run(
@@ -464,7 +465,7 @@ class EmbeddingModel:
             for batch in batches:
                 if stop.is_set():
                     break
-                with kernels_switched(self.kernels):
+                with use_kernels(kernels_wanted() if self.kernels is None else self.kernels):
                     wait = to_host(forward(batch))
                 if running is not None:
                     read(running[0], running[1]())
@@ -478,7 +479,7 @@ class EmbeddingModel:
         A numpy array where the model is native, else a lazy MLX array, for use on the worker thread only.
         """
         arrays: Sequence[Any] = (batch.input_ids, batch.cu_seqlens)
-        with kernels_switched(self.kernels):
+        with use_kernels(kernels_wanted() if self.kernels is None else self.kernels):
             if not self.native:
                 arrays = to_device(*arrays)
             return self._forward(arrays[0], arrays[1], batch.max_seqlen, skip, dim or self.dimension, unit)

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from custom_kernels import mean_pool
+from custom_kernels import cpu, mean_pool
 from custom_kernels.packed import counting, lengths, pad
 
 # mlx.core.array or numpy.ndarray; all of one call's are of one kind.
@@ -21,7 +21,8 @@ Array: TypeAlias = Any
 
 def mean(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
     """The average of each text's tokens, in float32: [T, hidden] -> [n, hidden]."""
-    return mean_pool(hidden, cu_seqlens, skip)
+    way: Any = cpu.mean_pool if isinstance(hidden, np.ndarray) else mean_pool
+    return way(hidden, cu_seqlens, skip)
 
 
 def mean_sqrt_len(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:

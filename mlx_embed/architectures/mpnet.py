@@ -93,20 +93,18 @@ class Model(nn.Module):
     def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens)
-        bias = self.position_bias(max_seqlen, by_distance=isinstance(input_ids, np.ndarray))
+        bias = self.position_bias(max_seqlen, native=isinstance(input_ids, np.ndarray))
         return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias)
 
-    def position_bias(self, length: int, *, by_distance: bool) -> Any:
-        """What is added to the score of query i and key j, by j - i alone.
+    def position_bias(self, length: int, *, native: bool) -> Any:
+        """What is added to the score of query i and key j, by j - i alone: [heads, 2 * length - 1].
 
-        [heads, length, length], or `by_distance` [heads, 2 * length - 1], indexed by j - i + length - 1.
+        It is indexed by j - i + length - 1.
         """
         module = self.relative_attention_bias
-        if by_distance:
+        if native:
             return np.ascontiguousarray(module.packed[distance_buckets(length, module.packed.shape[0])].T)
-        of_distance = module.weight[mx.array(distance_buckets(length, module.weight.shape[0]))]
-        places = mx.arange(length)
-        return of_distance[places[None, :] - places[:, None] + length - 1].transpose(2, 0, 1)
+        return mx.contiguous(module.weight[mx.array(distance_buckets(length, module.weight.shape[0]))].T)
 
 
 @cache

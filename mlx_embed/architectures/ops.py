@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 import custom_kernels
-from custom_kernels import cpu
-from custom_kernels.activation import ACTIVATIONS, Gate
-from custom_kernels.encoder import MAX_SHORT, LayerWeights, short_encoder
-from custom_kernels.packed import position_ids, sequence_ids, zeros
+from custom_kernels import LayerWeights, Linear, cpu, packed
+from custom_kernels.ops.activate import ACTIVATIONS, Gate
+from custom_kernels.ops.short_encoder import is_short, short_encoder
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.errors import UnsupportedModelError
 
@@ -77,9 +76,9 @@ def pack(encoder: nn.Module) -> None:
 def lay_out(encoder: nn.Module) -> None:
     """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
     for module in encoder.modules():
-        if type(module) is nn.Linear and (packed := custom_kernels.pack_linear(module.weight)) is not None:
+        if type(module) is nn.Linear and (laid_out := custom_kernels.lay_out_linear(module.weight)) is not None:
             # With what it was made of, which somebody may replace. MLX counts no such name among the parameters.
-            module._packed = (module.weight, packed)
+            module._laid_out = (module.weight, laid_out)
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Any:
@@ -102,7 +101,7 @@ def linear(x: Array, layer: nn.Module, act: str | None = None) -> Any:
     if type(layer) is not nn.Linear:
         y = layer(x)
         return y if act is None else custom_kernels.activate(y, act)
-    return custom_kernels.linear(x, layer.weight, layer.get("bias"), act, _packed(layer))
+    return custom_kernels.linear(x, _linear(layer), act)
 
 
 def attention(
@@ -116,10 +115,11 @@ def attention(
 ) -> Any:
     """softmax(scale * Q K^T + bias) V within each sequence: [T, 3 * hidden] -> [T, hidden].
 
-    `bias` is shared by all sequences: [heads, L, L] on MLX arrays, [heads, 2 * L - 1] by distance on numpy's. With a
-    `window`, only tokens at most so far apart see each other.
+    `bias` [heads, 2 * L - 1] is by distance, and shared by all sequences. With a `window`, only tokens at most so far
+    apart see each other.
     """
-    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    way: Any = cpu.attention if isinstance(qkv, np.ndarray) else custom_kernels.attention
+    return way(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
 
 
 class Rope:
@@ -140,8 +140,9 @@ class Rope:
 
     def __call__(self, qkv: Array, positions: Array, num_heads: int) -> Any:
         """[T, 3 * hidden] -> [T, 3 * hidden]; numpy's in place."""
-        tables = (self.cos, self.sin) if isinstance(qkv, np.ndarray) else self.mlx
-        return custom_kernels.rope(qkv, positions, tables[0], tables[1], num_heads)
+        if isinstance(qkv, np.ndarray):
+            return cpu.rope(qkv, positions, self.cos, self.sin, num_heads)
+        return custom_kernels.rope(qkv, positions, *self.mlx, num_heads)
 
 
 def layer_norm(x: Array, norm: LayerNorm) -> Any:
@@ -184,10 +185,9 @@ def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) ->
     """norm(x W^T + b + residual): [T, K] -> [T, hidden]."""
     if isinstance(x, np.ndarray):
         return cpu.output_norm(x, layer.packed, residual, *norm.packed)
-    packed = _packed(layer)
-    if packed is None or norm.backend is not None or "bias" not in layer or "bias" not in norm:
+    if type(layer) is not nn.Linear or norm.backend is not None:
         return norm(linear(x, layer), residual=residual)
-    return custom_kernels.output_norm(x, layer.weight, layer.bias, residual, norm.weight, norm.bias, norm.eps, packed)
+    return custom_kernels.output_norm(x, _linear(layer), residual, norm.weight, norm.get("bias"), norm.eps)
 
 
 def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Any:
@@ -206,7 +206,7 @@ def encoder_layers(
         if not hasattr(first, "native"):
             first.native = _native_encoder(layers)
         return first.native(x, cu_seqlens, bias)
-    if first.attention_norm.backend is None and x.size <= MAX_SHORT:
+    if first.attention_norm.backend is None and is_short(x.size):
         parts = [_parts(layer) for layer in layers]
         if not any("scales" in part for layer in parts for part in layer):
             weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in parts]
@@ -226,12 +226,23 @@ def offset_position_ids(input_ids: Array, cu_seqlens: Array, pad_token_id: int) 
     real = (input_ids != pad_token_id).astype(xp.int32)
     seen = xp.cumsum(real).astype(xp.int32)
     before = xp.concatenate([xp.zeros((1,), dtype=xp.int32), seen])[cu_seqlens]
-    return (seen - before[sequence_ids(cu_seqlens, input_ids.shape[0])]) * real + pad_token_id
+    return (seen - before[_sequence_ids(cu_seqlens, input_ids.shape[0])]) * real + pad_token_id
+
+
+def position_ids(cu_seqlens: Array, total: int) -> Any:
+    """Each token's place in its own sequence, counted from 0: int32 [T]."""
+    way: Any = cpu.position_ids if isinstance(cu_seqlens, np.ndarray) else custom_kernels.position_ids
+    return way(cu_seqlens, total)
+
+
+def _sequence_ids(cu_seqlens: Array, total: int) -> Any:
+    way: Any = cpu.sequence_ids if isinstance(cu_seqlens, np.ndarray) else packed.sequence_ids
+    return way(cu_seqlens, total)
 
 
 def zeros_like(input_ids: Array) -> Any:
     """A zero for each token: [T]."""
-    return np.zeros_like(input_ids) if isinstance(input_ids, np.ndarray) else zeros(input_ids.shape[0])
+    return np.zeros_like(input_ids) if isinstance(input_ids, np.ndarray) else packed.zeros(input_ids.shape[0])
 
 
 def _parts(layer: nn.Module) -> tuple[nn.Module, ...]:
@@ -242,14 +253,14 @@ def _parts(layer: nn.Module) -> tuple[nn.Module, ...]:
 
 def _native_encoder(layers: Sequence[nn.Module]) -> cpu.Encoder:
     first = layers[0]
-    packed = [cpu.EncoderLayer(*(part.packed for part in _parts(layer))) for layer in layers]
-    return cpu.Encoder(packed, first.attention.num_heads, first.attention.scale, first.activation)
+    native = [cpu.EncoderLayer(*(part.packed for part in _parts(layer))) for layer in layers]
+    return cpu.Encoder(native, first.attention.num_heads, first.attention.scale, first.activation)
 
 
-def _packed(layer: nn.Module) -> mx.array | None:
-    """What `lay_out` made of this very weight."""
-    source, packed = layer.get("_packed", (None, None))
-    return packed if source is layer.weight else None
+def _linear(layer: nn.Module) -> Linear:
+    """The layer's arrays, with what `lay_out` made of this very weight."""
+    source, laid_out = layer.get("_laid_out", (None, None))
+    return Linear(layer.weight, layer.get("bias"), laid_out if source is layer.weight else None)
 
 
 def _table(module: nn.Module) -> npt.NDArray[np.float32]:
