@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from custom_kernels.attention import MASKED
+from custom_kernels.ops.attention import MASKED
 from custom_kernels.packed import counting, lengths
 from mlx_embed.architectures.base import LARGEST_SIZE, read_config, rope_theta
 from mlx_embed.errors import CheckpointError, UnsupportedModelError

@@ -10,7 +10,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Time and print one class of shapes after the other; on Metal the times are remembered."""
-    from custom_kernels.tune import cache_file
+    from custom_kernels.choice.tune import cache_file
     from mlx_embed.engine.device import accelerator
     from mlx_embed.engine.worker import worker
     from mlx_embed.measure.tuning import classes, measured

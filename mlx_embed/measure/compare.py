@@ -22,17 +22,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_map
 
-import custom_kernels
-from custom_kernels import cpu, layer_norm
-from custom_kernels.attention import ATTENTION
-from custom_kernels.attention import Variant as Attention
-from custom_kernels.backends import Load, Op
-from custom_kernels.embedding import EMBEDDING_NORM
-from custom_kernels.embedding import Variant as Embedding
-from custom_kernels.layer_norm import LAYER_NORM
-from custom_kernels.layer_norm import Variant as Norm
-from custom_kernels.pool import MEAN_POOL
-from custom_kernels.pool import Variant as Pool
+from custom_kernels import cpu, layer_norm, twins
+from custom_kernels.choice.op import Load, Op
+from custom_kernels.ops import OPS
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import accelerator, describe, resolve_device
 from mlx_embed.engine.graph import GraphEngine
@@ -65,13 +57,7 @@ DEFAULT_TEXTS = (
 )
 BATCH_SIZES = (1, 3, 10, 50, 100)
 NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
-# The kernels that replace several of MLX's ops, at the width of small encoders, and on how many tokens of what texts.
-OPS: tuple[tuple[Op, Any], ...] = (
-    (LAYER_NORM, Norm(384, 1e-12, mx.float32, mx.float32, mx.float32, mx.float32)),
-    (ATTENTION, Attention(mx.float32, 32, 32**-0.5, None, None, None)),
-    (EMBEDDING_NORM, Embedding(384, 3, 1e-12, mx.float32, mx.float32, mx.float32)),
-    (MEAN_POOL, Pool(384, mx.float32, 0, True)),
-)
+# On how many tokens, and of what texts, each op is compared.
 LOADS = (Load(False, 128), Load(True, 128))
 
 # Rows stop early once they have taken this long; MLX's Linux CPU build can take minutes for what others do at once.
@@ -174,12 +160,10 @@ def compare(
     logger.info("measuring LayerNorm")
     for shape in NORM_SHAPES:
         report.layer_norm += worker.run(partial(_norm_rows, shape))
-    for op, variant in OPS:
-        for load in LOADS:
+    for op in OPS:
+        for variant, load in _shapes(op):
             logger.info(f"measuring {op.name}, {load}")
-            report.kernels += worker.run(
-                partial(_kernel_rows, op, variant, load if op is ATTENTION else Load(load.many))
-            )
+            report.kernels += worker.run(partial(_kernel_rows, op, variant, load))
     _check_ops(report)
     logger.info("counting graph primitives")
     few = list(islice(cycle(texts), 3))
@@ -335,6 +319,16 @@ def _norm_rows(shape: tuple[int, ...]) -> list[dict[str, Any]]:
     return rows
 
 
+def _shapes(op: Op) -> list[tuple[Any, Load]]:
+    """The first float32 variant that is typical of each of the LOADS: that of small encoders. Some ops have none."""
+    typical = [(variant, load) for variant, load in op.typical(accelerator()) if "float16" not in str(variant)]
+    return [
+        next((variant, load) for variant, load in typical if load in (wanted, Load(wanted.many)))
+        for wanted in LOADS
+        if typical
+    ]
+
+
 def _kernel_rows(op: Op, variant: Any, load: Load) -> list[dict[str, Any]]:
     """One op by each implementation, on the worker thread."""
     here, host, many = accelerator(), mx.Device(mx.cpu), 20
@@ -359,19 +353,22 @@ def _kernel_rows(op: Op, variant: Any, load: Load) -> list[dict[str, Any]]:
                 label = f"{'custom' if name == 'kernel' else name}, {here}"
                 sides[label] = partial(on_mlx, compiled, moved, gpu, many), many
     sides["reference, CPU stream"] = partial(on_mlx, op.reference, sample, host, 1), 1
-    if cpu.available():
-        sides["native cpu"] = partial(getattr(custom_kernels, op.name), *arrays, **options), 1
+    native = twins.native(op)
+    if cpu.available() and native is not None:
+        sides["native cpu"] = partial(native, *twins.as_native(sample), **options), 1
+    # Before the clock runs: the native rope works in place.
+    found = {name: np.array(run()) for name, (run, _) in sides.items()}
     seconds = _interleaved({name: run for name, (run, _) in sides.items()})
-    expected = np.array(sides["reference, CPU stream"][0]())
+    expected = found["reference, CPU stream"]
     return [
         {
             "op": op.name,
             "input": f"{variant}, {load}",
             "implementation": name,
             "us": 1e6 * seconds[name] / times,
-            "max difference": float(np.abs(np.array(run()) - expected).max()),
+            "max difference": float(np.abs(found[name] - expected).max()),
         }
-        for name, (run, times) in sides.items()
+        for name, (_, times) in sides.items()
     ]
 
 

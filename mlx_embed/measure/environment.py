@@ -3,12 +3,13 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from custom_kernels import cpu
-from custom_kernels.backends import default_backend, kernels_wanted, shipped_kernel
+from custom_kernels import cpu, twins
+from custom_kernels.backends import default_backend
+from custom_kernels.choice.op import Op
+from custom_kernels.choice.switch import kernels_wanted
 from custom_kernels.cpu import blas
+from custom_kernels.ops import OPS
 from mlx_embed.engine.device import accelerator, describe, resolve_device
-
-OPS = ("layer_norm", "embedding_norm", "attention", "mean_pool", "rope")
 
 
 def environment() -> dict[str, str]:
@@ -29,9 +30,9 @@ def environment() -> dict[str, str]:
     rows["decoder models"] = _decoders()
     rows["custom kernels"] = "on" if switched_on else "off, by MLX_EMBED_KERNELS"
     for op in OPS:
-        rows[f"{op} on the cpu"] = "native kernel" if native and switched_on else "MLX's ops"
+        rows[f"{op.name} on the cpu"] = _on_cpu(op) if native and switched_on else "MLX's ops"
         if default_backend() is not None:
-            rows[f"{op} on {default_backend()}"] = _on_accelerator(op, switched_on)
+            rows[f"{op.name} on {default_backend()}"] = _on_accelerator(op, switched_on)
     return rows
 
 
@@ -49,9 +50,13 @@ def _decoders() -> str:
         return 'not without mlx-lm: pip install "mlx-embed[decoders]"'
 
 
-def _on_accelerator(op: str, switched_on: bool) -> str:
+def _on_cpu(op: Op) -> str:
+    return "native kernel" if twins.native(op) else "a part of other native kernels"
+
+
+def _on_accelerator(op: Op, switched_on: bool) -> str:
     backend = default_backend()
-    if backend is None or not switched_on or shipped_kernel(backend, op) is None:
+    if backend is None or not switched_on or backend not in op.kernels:
         return "MLX's ops"
     if backend == "metal":
         return "metal kernel or MLX's ops, whichever proves the faster"
