@@ -119,7 +119,7 @@ def complete(method: str, given: Mapping[str, Any], defaults: Mapping[str, Any])
     """
     for name in given:
         if name not in defaults:
-            near = get_close_matches(name, defaults, n=1)
+            near = get_close_matches(name, defaults, n=1, cutoff=0.75)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(defaults)}."
             raise TypeError(f"{method} has no option {name!r}; {hint}")
     return {**defaults, **given}

@@ -1,0 +1,107 @@
+"""Which engine is chosen, and that choices of one model never reach another."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels import cpu
+from mlx_embed import EmbeddingModel
+from mlx_embed.engine import choose
+from tests.conftest import DATA
+
+CPU, GPU = mx.Device(mx.cpu), mx.Device(mx.gpu)
+TEXTS = ["the wing " * n for n in (1, 9, 3, 0, 5)]
+
+needs_native = pytest.mark.skipif(not cpu.available(), reason="the native kernels are not built")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "dtype", "chosen"),
+    [
+        pytest.param("auto", CPU, mx.float32, "native", marks=needs_native),
+        pytest.param("native", CPU, mx.float32, "native", marks=needs_native),
+        ("graph", CPU, mx.float32, "graph"),
+        ("reference", CPU, mx.float32, "reference"),
+        ("auto", CPU, mx.bfloat16, "reference"),
+        ("auto", GPU, mx.float16, "graph"),
+        ("auto", GPU, None, "graph"),
+        ("reference", GPU, None, "reference"),
+    ],
+)
+def test_choice(wanted: str, device: mx.Device, dtype: mx.Dtype | None, chosen: str) -> None:
+    assert choose(wanted, device, dtype) == chosen
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_kernels_switched_off_by_the_environment(device: mx.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLX_EMBED_KERNELS", "reference")
+    assert choose("auto", device, mx.float32) == "reference"
+    assert choose("graph", device, mx.float32) == "graph", "what is named is had"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "dtype", "message"),
+    [
+        ("fastest", CPU, mx.float32, "engine 'fastest' is not one of auto, native, graph, reference"),
+        ("native", GPU, mx.float32, 'pass device="cpu"'),
+        ("native", CPU, mx.float16, "computes in float32"),
+    ],
+)
+def test_what_cannot_be(wanted: str, device: mx.Device, dtype: mx.Dtype, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose(wanted, device, dtype)
+
+
+def test_native_where_it_was_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "why_unavailable", lambda: "The CPU kernels were not built.")
+    with pytest.raises(RuntimeError, match="were not built"):
+        choose("native", CPU, mx.float32)
+
+
+def test_bad_choices_come_before_any_download() -> None:
+    with pytest.raises(ValueError, match="engine 'fastest'"):
+        EmbeddingModel.from_pretrained("no/such-model", engine="fastest")
+
+
+@needs_native
+def test_models_on_two_threads_keep_their_engines(tmp_path: Path) -> None:
+    """One of them on MLX's own ops alone: neither may change how the other, or a later one, is computed."""
+    models = {
+        name: EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine=name)
+        for name in ("auto", "reference", "graph")
+    }
+    expected = models["reference"].encode(TEXTS)
+    wrong: list[str] = []
+    stop = threading.Event()
+
+    def encode(name: str) -> None:
+        while not stop.is_set():
+            if np.abs(models[name].encode(TEXTS) - expected).max() > 1e-5:
+                wrong.append(name)
+
+    threads = [threading.Thread(target=encode, args=(name,)) for name in models]
+    for thread in threads:
+        thread.start()
+    loaded = [EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu").engine.name for _ in range(20)]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert set(loaded) == {"native"}
+    assert EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu").engine.name == "native"
+
+
+@needs_native
+def test_models_in_threads_of_asyncio_keep_their_engines() -> None:
+    async def main() -> list[str]:
+        plain = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="reference")
+        encodings = [asyncio.to_thread(plain.encode, TEXTS) for _ in range(8)]
+        loads = [asyncio.to_thread(EmbeddingModel.from_pretrained, DATA / "tiny-bert", device="cpu") for _ in range(8)]
+        (*_,) = await asyncio.gather(*encodings)
+        return [model.engine.name for model in await asyncio.gather(*loads)]
+
+    assert set(asyncio.run(main())) == {"native"}

@@ -1,0 +1,93 @@
+"""The contract of an engine, on each of them: rows in the order of the batches, errors, and an end when asked."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from custom_kernels import cpu
+from mlx_embed import EmbeddingModel
+from mlx_embed.batching import Batch
+from mlx_embed.engine import Engine
+from tests.conftest import DATA
+
+IDS = [[2, *[7 + i] * n, 3] for i, n in enumerate((1, 20, 4, 0, 9, 33, 2))]
+
+
+@pytest.fixture(scope="module", params=["native", "graph", "reference"])
+def model(request: pytest.FixtureRequest) -> EmbeddingModel:
+    if request.param == "native" and not cpu.available():
+        pytest.skip("the native kernels are not built")
+    return EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine=request.param)
+
+
+def vectors(engine: Engine, head: Any, budget: int) -> np.ndarray:
+    out = np.full((len(IDS), 32), np.nan, dtype=np.float32)
+    for batch, rows in engine.run(engine.batches(IDS, budget), head):
+        assert rows.shape == (len(batch.texts), 32)
+        out[batch.texts] = rows
+    return out
+
+
+def test_every_text_has_its_row_whatever_the_batches(model: EmbeddingModel) -> None:
+    whole = vectors(model.engine, model.head(), 4096)
+    assert np.isfinite(whole).all()
+    assert np.abs(vectors(model.engine, model.head(), 1) - whole).max() <= 1e-5
+    alone = [next(iter(model.engine.run(model.engine.batches([ids], 4096), model.head())))[1][0] for ids in IDS]
+    assert np.abs(np.stack(alone) - whole).max() <= 1e-5
+
+
+def test_rows_come_in_the_order_of_the_batches(model: EmbeddingModel) -> None:
+    given = list(model.engine.batches(IDS, 16))
+    found = [batch for batch, _ in model.engine.run(given, model.head())]
+    assert len(found) == len(given) > 2
+    assert all(a is b for a, b in zip(found, given, strict=True))
+
+
+def test_no_batches(model: EmbeddingModel) -> None:
+    assert list(model.engine.run([], model.head())) == []
+
+
+def test_an_error_of_a_batch_comes_after_the_rows_before_it(model: EmbeddingModel) -> None:
+    def failing() -> Iterator[Batch]:
+        yield from list(model.engine.batches(IDS, 16))[:2]
+        raise ZeroDivisionError("no third batch")
+
+    run = model.engine.run(failing(), model.head())
+    next(run)
+    with pytest.raises(ZeroDivisionError, match="no third"):
+        list(run)
+    assert list(run) == [], "a run that has failed has ended"
+    assert np.isfinite(vectors(model.engine, model.head(), 64)).all()
+
+
+def test_closing_stops_it(model: EmbeddingModel) -> None:
+    """What is drawn after the close is at most the batch that was being drawn."""
+    closed = threading.Event()
+    drawn = 0
+
+    def endless() -> Iterator[Batch]:
+        nonlocal drawn
+        batches = list(model.engine.batches(IDS, 64))
+        while drawn < 1_000_000:
+            drawn += closed.is_set()
+            yield batches[0]
+
+    run = model.engine.run(endless(), model.head())
+    next(run)
+    run.close()
+    closed.set()
+    assert list(run) == []
+    vectors(model.engine, model.head(), 64)  # behind the run on the worker, where there is one
+    assert drawn <= 1
+
+
+def test_budget(model: EmbeddingModel) -> None:
+    assert model.engine.budget(None) >= 1024
+    assert model.engine.budget(7) == model.engine.budget(np.int64(7)) == 7
+    with pytest.raises(ValueError, match="batch_tokens 0 is not a positive number"):
+        model.engine.budget(0)
+    with pytest.raises(TypeError):
+        model.engine.budget(1.5)  # type: ignore[arg-type]
