@@ -3,7 +3,6 @@
 Without a C++17 compiler the install succeeds and the package runs on MLX's own ops.
 """
 
-import hashlib
 import os
 import platform
 import shlex
@@ -11,31 +10,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-FOLDER = Path("custom_kernels/cpu")
+# What is compiled and how, from a file that the scripts read too; importing the package would import MLX.
+NATIVE = run_path("custom_kernels/cpu/sources.py")
+FOLDER = Path("custom_kernels/cpu/native")
 KERNELS = "custom_kernels.cpu.libmlx_embed_cpu"
 BLAS = "custom_kernels.cpu.libmlx_embed_blas"
-SOURCES = ("avx512.cpp", "avx2.cpp", "baseline.cpp", "threads.cpp", "ops.cpp")
-SUFFIXES = (".h", ".inl", ".cpp")
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wno-psabi")
-ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-INSTRUCTIONS = {
-    "avx512.cpp": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
-    "avx2.cpp": ("-mavx2", "-mfma"),
-}
-
-
-def source_hash() -> str:
-    """The same as custom_kernels.cpu.source_hash, which a build must not import."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in FOLDER.iterdir() if path.suffix in SUFFIXES):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+OPTIMISED = ("-O3", "-fPIC", "-fvisibility=hidden")
 
 
 def compiler() -> list[str]:
@@ -62,14 +49,13 @@ class Library(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(self.build_temp)
         work.mkdir(parents=True, exist_ok=True)
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
         objects = []
         for source in map(Path, ext.sources):
-            extra = (*ARITHMETIC, *(INSTRUCTIONS.get(source.name, ()) if x86 else ()))
+            flags = [*OPTIMISED, *NATIVE["flags"](source.name, platform.machine())]
             if source.name == "ops.cpp":
-                extra = (f'-DSOURCE_HASH="{source_hash()}"',)
+                flags.append(f'-DSOURCE_HASH="{NATIVE["source_hash"](FOLDER)}"')
             objects.append(str(work / f"{source.stem}.o"))
-            self.run_tool([*cxx, *FLAGS, *extra, "-c", str(source), "-o", objects[-1]])
+            self.run_tool([*cxx, *flags, "-c", str(source), "-o", objects[-1]])
         # Linked under another name first: replacing a library in place would crash processes that have it loaded.
         fresh = target.with_suffix(".new")
         self.run_tool([*cxx, "-shared", "-pthread", *objects, "-o", str(fresh)])
@@ -92,7 +78,7 @@ class Wheel(bdist_wheel):
 
 
 extensions = [
-    Extension(KERNELS, [str(FOLDER / name) for name in SOURCES], optional=True),
-    Extension(BLAS, [str(FOLDER / "blas.cpp")], optional=True),
+    Extension(KERNELS, [str(FOLDER / name) for name in NATIVE["SOURCES"]], optional=True),
+    Extension(BLAS, [str(FOLDER / NATIVE["BLAS"])], optional=True),
 ]
 setup(ext_modules=[] if sys.platform == "win32" else extensions, cmdclass={"build_ext": Library, "bdist_wheel": Wheel})

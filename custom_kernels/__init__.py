@@ -1,30 +1,41 @@
-"""Ops of text encoders on MLX arrays, each with a reference that runs anywhere and kernels where they help."""
+"""Ops of text encoders on MLX arrays, each with a reference that runs anywhere and kernels where they help.
+
+The same ops on numpy arrays, with the same arguments, are in `custom_kernels.cpu`.
+"""
 
 from custom_kernels.cpu import blas
 
 # The one exception to "nothing happens at import": MLX binds to its BLAS once, when mlx.core is first imported.
 blas.activate()
 
-from custom_kernels.activation import activate, gelu, gelu_tanh  # noqa: E402
-from custom_kernels.attention import attention  # noqa: E402
-from custom_kernels.backends import use_kernels  # noqa: E402
-from custom_kernels.embedding import embedding_norm  # noqa: E402
-from custom_kernels.layer_norm import layer_norm  # noqa: E402
-from custom_kernels.linear import linear, output_norm, pack_linear  # noqa: E402
-from custom_kernels.pool import mean_pool  # noqa: E402
-from custom_kernels.rope import rope  # noqa: E402
+from custom_kernels.choice.switch import use_kernels  # noqa: E402
+from custom_kernels.ops.activate import activate, gelu, gelu_tanh  # noqa: E402
+from custom_kernels.ops.attention import attention  # noqa: E402
+from custom_kernels.ops.embedding_norm import embedding_norm  # noqa: E402
+from custom_kernels.ops.layer_norm import layer_norm  # noqa: E402
+from custom_kernels.ops.linear import lay_out_linear, linear  # noqa: E402
+from custom_kernels.ops.mean_pool import mean_pool  # noqa: E402
+from custom_kernels.ops.output_norm import output_norm  # noqa: E402
+from custom_kernels.ops.position_ids import position_ids  # noqa: E402
+from custom_kernels.ops.rope import rope  # noqa: E402
+from custom_kernels.ops.short_encoder import short_encoder  # noqa: E402
+from custom_kernels.parameters import LayerWeights, Linear  # noqa: E402
 
 __all__ = [
+    "LayerWeights",
+    "Linear",
     "activate",
     "attention",
     "embedding_norm",
     "gelu",
     "gelu_tanh",
+    "lay_out_linear",
     "layer_norm",
     "linear",
     "mean_pool",
     "output_norm",
-    "pack_linear",
+    "position_ids",
     "rope",
+    "short_encoder",
     "use_kernels",
 ]

@@ -5,12 +5,9 @@ tokens; a sequence may be empty, and none is longer than `max_seqlen`.
 """
 
 from functools import cache
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
-
-from custom_kernels.backends import Load, Op
 
 
 @cache
@@ -25,28 +22,14 @@ def zeros(n: int) -> mx.array:
     return mx.array(np.zeros(n, dtype=np.int32))
 
 
-def sequence_ids(cu_seqlens: Any, total: int) -> Any:
-    """The sequence that each of the `total` tokens belongs to: int32 [T], of cu_seqlens' kind, MLX or numpy."""
-    if isinstance(cu_seqlens, np.ndarray):
-        return np.repeat(np.arange(len(cu_seqlens) - 1, dtype=np.int32), np.diff(cu_seqlens))
+def sequence_ids(cu_seqlens: mx.array, total: int) -> mx.array:
+    """The sequence that each of the `total` tokens belongs to: int32 [T]."""
     starts = mx.zeros((total + 1,), dtype=mx.int32).at[cu_seqlens[1:]].add(1)
     return mx.cumsum(starts)[:total]
 
 
-def position_ids(cu_seqlens: Any, total: int, *, backend: str | None = None) -> Any:
-    """Each token's place in its own sequence, counted from 0: int32 [T], of cu_seqlens' kind, MLX or numpy.
-
-    `backend` is as in `layer_norm`, "fast" aside.
-    """
-    if isinstance(cu_seqlens, np.ndarray):
-        return np.arange(total, dtype=np.int32) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
-    if not total or cu_seqlens.size == 1:
-        return reference_position_ids(cu_seqlens, total)
-    return POSITION_IDS.pick(backend, "int32", Load.of(total))(cu_seqlens, total)
-
-
-def reference_position_ids(cu_seqlens: mx.array, total: int) -> mx.array:
-    """The same from composed MLX ops."""
+def places(cu_seqlens: mx.array, total: int) -> mx.array:
+    """Each token's place in its own sequence, counted from 0: int32 [T]. `custom_kernels.position_ids` is faster."""
     return counting(total) - cu_seqlens[sequence_ids(cu_seqlens, total)]
 
 
@@ -75,14 +58,4 @@ def unpad(block: mx.array, cu_seqlens: mx.array, total: int) -> mx.array:
     rows = block.reshape(n * max_seqlen, *block.shape[2:])
     if n * max_seqlen == total:
         return rows
-    return rows[sequence_ids(cu_seqlens, total) * max_seqlen + reference_position_ids(cu_seqlens, total)]
-
-
-def _sample(variant: str, load: Load | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    texts = [1, 0, 37, 300, 2] if load is None else [32] * (load.tokens // 32)
-    return (mx.array(np.cumsum([0, *texts]).astype(np.int32)), sum(texts)), {}
-
-
-POSITION_IDS = Op(
-    "position_ids", reference_position_ids, lambda variant: {"reference": reference_position_ids}, _sample
-)
+    return rows[sequence_ids(cu_seqlens, total) * max_seqlen + places(cu_seqlens, total)]

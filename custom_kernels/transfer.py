@@ -8,7 +8,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from custom_kernels.backends import default_backend, kernels_wanted
+from custom_kernels.backends import default_backend
+from custom_kernels.choice.switch import kernels_wanted
+from custom_kernels.cuda import host
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -17,8 +19,6 @@ Float32 = npt.NDArray[np.float32]
 def to_device(*arrays: Int32) -> list[mx.array]:
     """The arrays, int32 [N] each, as MLX's."""
     if _pinned():
-        from custom_kernels.cuda import host
-
         return host.to_device(*arrays)
     return [mx.array(array) for array in arrays]
 
@@ -27,8 +27,6 @@ def to_host(x: mx.array) -> Callable[[], Float32]:
     """Begin to compute x; what comes back waits for the result, in float32."""
     x = x.astype(mx.float32)
     if _pinned() and x.size:
-        from custom_kernels.cuda import host
-
         return host.to_host(x)
     mx.async_eval(x)  # type: ignore[no-untyped-call]
     return lambda: np.asarray(x)
@@ -41,8 +39,6 @@ def _pinned() -> bool:
 @cache
 def _pinned_works() -> bool:
     """Whether numbers come back from the GPU as they were sent; if not, says so once."""
-    from custom_kernels.cuda import host
-
     sent = np.random.default_rng(0).integers(-(2**20), 2**20, size=3000).astype(np.int32)
     try:
         first, second = host.to_device(sent[:1000], sent[1000:])

@@ -266,8 +266,9 @@ def products_side(work: Path, _: argparse.Namespace) -> Figures:
     """A layer's products with what follows them: MLX's ops and this package's other kernels, and in one launch."""
     import mlx.core as mx
 
-    from custom_kernels import cuda, pack_linear
-    from custom_kernels.linear import builtin_linear, builtin_output_norm
+    from custom_kernels import Linear, cuda, lay_out_linear
+    from custom_kernels.ops.linear import builtin_linear
+    from custom_kernels.ops.output_norm import builtin_output_norm
 
     def each(run: Callable[[], mx.array], number: int = 20) -> float:
         """Microseconds of one of `number` ops, each of which may reuse the memory of the one before."""
@@ -284,18 +285,18 @@ def products_side(work: Path, _: argparse.Namespace) -> Figures:
         x, residual, norm = random(rows, width), random(rows, width), random(width)
         for name, outputs, act in (("", 3 * width, None), (" and GELU", 4 * width, "gelu")):
             weight, bias = random(outputs, width) * width**-0.5, random(outputs)
-            packed = pack_linear(weight)
             mx.eval(x, residual, norm, weight, bias)
-            layer, label = (x, weight, bias, act), f"[{rows}, {width}] to {outputs}{name}"
-            figures[f"{label}: separate, us"] = each(partial(builtin_linear, *layer))
-            figures[f"{label}: one launch, us"] = each(partial(cuda.linear, *layer, packed))
+            plain, laid_out = Linear(weight, bias), Linear(weight, bias, lay_out_linear(weight))
+            label = f"[{rows}, {width}] to {outputs}{name}"
+            figures[f"{label}: separate, us"] = each(partial(builtin_linear, x, plain, act))
+            figures[f"{label}: one launch, us"] = each(partial(cuda.linear, x, laid_out, act))
         if width == 384:
             weight, bias = random(width, width) * width**-0.5, random(width)
-            packed = pack_linear(weight)
             mx.eval(weight, bias)
-            layer, label = (x, weight, bias, residual, norm, norm, 1e-12), f"[{rows}, {width}] to {width} and LayerNorm"
-            figures[f"{label}: separate, us"] = each(partial(builtin_output_norm, *layer))
-            figures[f"{label}: one launch, us"] = each(partial(cuda.output_norm, *layer, packed))
+            plain, laid_out = Linear(weight, bias), Linear(weight, bias, lay_out_linear(weight))
+            rest, label = (residual, norm, norm, 1e-12), f"[{rows}, {width}] to {width} and LayerNorm"
+            figures[f"{label}: separate, us"] = each(partial(builtin_output_norm, x, plain, *rest))
+            figures[f"{label}: one launch, us"] = each(partial(cuda.output_norm, x, laid_out, *rest))
     return figures
 
 
@@ -324,7 +325,7 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
     """Kernel launches of one forward pass, from the CUDA graphs that MLX writes out."""
     import mlx.core as mx
 
-    from mlx_embed.launches import count_launches
+    from mlx_embed.measure.launches import count_launches
 
     figures: Figures = {}
     for count, length in ((1, 16), (32, 128)):

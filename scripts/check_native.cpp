@@ -22,14 +22,14 @@ const char* mlx_embed_choose(const char*);
 void mlx_embed_set_threads(int64_t);
 float* mlx_embed_allocate(int64_t);
 void mlx_embed_release(float*);
-void* mlx_embed_pack(const float*, const float*, int64_t, int64_t);
-void mlx_embed_unpack(void*);
+void* mlx_embed_lay_out(const float*, const float*, int64_t, int64_t);
+void mlx_embed_discard(void*);
 int mlx_embed_linear(const float*, int64_t, const void*, int, const float*, float*);
 int mlx_embed_layer_norm(const float*, const float*, const float*, const float*, float, int64_t, int64_t, float*);
 int mlx_embed_embedding_norm(const float* const*, const int64_t*, const int32_t* const*, int64_t, const float*,
                              const float*, float, int64_t, int64_t, float*);
 int mlx_embed_attention(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, float, const float*, int64_t,
-                        int64_t, int64_t, float*);
+                        int64_t, float*);
 int mlx_embed_output_norm(const float*, int64_t, const void*, const float*, const float*, const float*, float, float*);
 int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int, int, const float*, const float*,
                            const float*, float, float*);
@@ -41,7 +41,7 @@ struct EncoderLayer {
   float attention_eps, output_eps;
 };
 int mlx_embed_encoder(const float*, const EncoderLayer*, int64_t, int64_t, const int32_t*, int64_t, int64_t, int64_t,
-                      float, const float*, int64_t, int64_t, int, float*, float*, float*, float*);
+                      float, const float*, int64_t, int, float*, float*, float*, float*);
 }
 
 static std::atomic<int> failures{0}, checks{0};
@@ -93,12 +93,12 @@ static Floats norm(Floats x, const Floats& w, const Floats& b, int width) {
 static void products(int rows, int n, int k) {
   const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 1 / sqrtf(k)), b = normal(n, 3);
   const Floats residual = normal((size_t)rows * n, 4), gamma = normal(n, 5), beta = normal(n, 6);
-  void* packed = mlx_embed_pack(w.data(), b.data(), n, k);
+  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k);
   Floats y = unset((size_t)rows * n);
-  mlx_embed_linear(x.data(), rows, packed, 1, residual.data(), y.data());
+  mlx_embed_linear(x.data(), rows, layer, 1, residual.data(), y.data());
   close("linear", y, linear(x, w, b, rows, n, k, true, residual));
   y = unset(y.size());
-  mlx_embed_output_norm(x.data(), rows, packed, residual.data(), gamma.data(), beta.data(), 1e-3f, y.data());
+  mlx_embed_output_norm(x.data(), rows, layer, residual.data(), gamma.data(), beta.data(), 1e-3f, y.data());
   const Floats sum = linear(x, w, b, rows, n, k, false, residual);
   close("output_norm", y, norm(sum, gamma, beta, n), 2e-4f);
   y = unset(y.size());
@@ -106,17 +106,17 @@ static void products(int rows, int n, int k) {
   Floats twice = sum;
   for (size_t i = 0; i < twice.size(); i++) twice[i] += residual[i];
   close("layer_norm", y, norm(twice, gamma, beta, n), 2e-4f);
-  mlx_embed_unpack(packed);
+  mlx_embed_discard(layer);
 }
 
 static void feed_forward(int rows, int width, int inner, int gated) {
   const int wide = gated ? 2 * inner : inner;
   const Floats x = normal((size_t)rows * width, 1), up = normal((size_t)wide * width, 2, 0.1f);
   const Floats down = normal((size_t)width * inner, 3, 0.1f), b = normal(wide, 4);
-  void *packed_up = mlx_embed_pack(up.data(), b.data(), wide, width),
-       *packed_down = mlx_embed_pack(down.data(), nullptr, width, inner);
+  void *up_layer = mlx_embed_lay_out(up.data(), b.data(), wide, width),
+       *down_layer = mlx_embed_lay_out(down.data(), nullptr, width, inner);
   Floats y = unset(x.size());
-  mlx_embed_feed_forward(x.data(), rows, packed_up, packed_down, 1, gated, x.data(), nullptr, nullptr, 0, y.data());
+  mlx_embed_feed_forward(x.data(), rows, up_layer, down_layer, 1, gated, x.data(), nullptr, nullptr, 0, y.data());
   const Floats h = linear(x, up, b, rows, wide, width, !gated, {});
   Floats a((size_t)rows * inner);
   for (int i = 0; i < rows; i++)
@@ -127,8 +127,8 @@ static void feed_forward(int rows, int width, int inner, int gated) {
                                               : (float)gelu(second) * first;
     }
   close("feed_forward", y, linear(a, down, {}, rows, width, inner, false, x), 1e-4f);
-  mlx_embed_unpack(packed_up);
-  mlx_embed_unpack(packed_down);
+  mlx_embed_discard(up_layer);
+  mlx_embed_discard(down_layer);
 }
 
 static void attention(const Ints& lengths, int heads, int d, bool biased, int window) {
@@ -138,7 +138,7 @@ static void attention(const Ints& lengths, int heads, int d, bool biased, int wi
   const Floats qkv = normal((size_t)total * 3 * hidden, 7), bias = normal((size_t)heads * (2 * most - 1), 8);
   Floats y = unset((size_t)total * hidden), wanted((size_t)total * hidden);
   mlx_embed_attention(qkv.data(), cu.data(), (int64_t)lengths.size(), total, heads, d, 0.2f,
-                      biased ? bias.data() : nullptr, most, 1, window, y.data());
+                      biased ? bias.data() : nullptr, most, window, y.data());
   std::vector<double> p;
   for (size_t s = 0; s < lengths.size(); s++)
     for (int h = 0; h < heads; h++)
@@ -211,20 +211,26 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
   const Floats gamma = normal(width, 1), beta = normal(width, 2), x = normal(size, 3);
   EncoderLayer layers[2];
   for (unsigned i = 0; i < 2; i++) {
-    const auto packed = [&](int n, int depth, unsigned seed) {
-      return mlx_embed_pack(normal((size_t)n * depth, seed + i, 0.2f).data(), nullptr, n, depth);
+    const auto layer = [&](int n, int depth, unsigned seed) {
+      return mlx_embed_lay_out(normal((size_t)n * depth, seed + i, 0.2f).data(), nullptr, n, depth);
     };
-    layers[i] = {packed(3 * width, width, 10), packed(width, width, 20), packed(inner, width, 30),
-                 packed(width, inner, 40),     gamma.data(),             beta.data(),
-                 beta.data(),                  nullptr,                  1e-3f,
+    layers[i] = {layer(3 * width, width, 10),
+                 layer(width, width, 20),
+                 layer(inner, width, 30),
+                 layer(width, inner, 40),
+                 gamma.data(),
+                 beta.data(),
+                 beta.data(),
+                 nullptr,
+                 1e-3f,
                  1e-2f};
   }
   Floats qkv = unset(3 * size), attended = unset(size), between = unset(size), y = unset(size), wanted = x;
-  mlx_embed_encoder(x.data(), layers, 2, width, cu.data(), count, total, heads, 0.3f, nullptr, 0, 0, 1, qkv.data(),
+  mlx_embed_encoder(x.data(), layers, 2, width, cu.data(), count, total, heads, 0.3f, nullptr, 0, 1, qkv.data(),
                     attended.data(), between.data(), y.data());
   for (const EncoderLayer& w : layers) {
     mlx_embed_linear(wanted.data(), total, w.qkv, 0, nullptr, qkv.data());
-    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, 0, -1,
+    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, -1,
                         attended.data());
     mlx_embed_output_norm(attended.data(), total, w.out, wanted.data(), gamma.data(), beta.data(), 1e-3f,
                           between.data());
@@ -233,7 +239,7 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
   }
   close("encoder", y, wanted, 1e-6f);
   for (const EncoderLayer& w : layers)
-    for (const void* packed : {w.qkv, w.out, w.up, w.down}) mlx_embed_unpack(const_cast<void*>(packed));
+    for (const void* part : {w.qkv, w.out, w.up, w.down}) mlx_embed_discard(const_cast<void*>(part));
 }
 
 static void everything() {

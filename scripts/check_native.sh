@@ -1,29 +1,24 @@
 #!/usr/bin/env bash
 # Runs every CPU kernel under AddressSanitizer with UBSan, ThreadSanitizer, and valgrind where it is installed.
-# Takes about two minutes; needs g++ or the compiler named in CXX.
+# Takes about two minutes; needs python3, and g++ or the compiler named in CXX.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cpu=custom_kernels/cpu
 
 build() { # build NAME FLAGS...: the driver and every kernel source with FLAGS
-    local name=$1 objects=()
+    local name=$1 objects=() source flags
     shift
-    for source in avx512 avx2 baseline threads ops; do
-        local isa=()
-        if [ "$(uname -m)" = x86_64 ]; then
-            case $source in
-            avx512) isa=(-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma) ;;
-            avx2) isa=(-mavx2 -mfma) ;;
-            esac
-        fi
-        ${CXX:-g++} -std=c++17 -g -pthread -w -fno-math-errno -fno-trapping-math "$@" "${isa[@]}" -c $cpu/$source.cpp -o "$work/$source.o"
-        objects+=("$work/$source.o")
-    done
+    while read -r source flags; do
+        objects+=("$work/${source%.cpp}.o")
+        # shellcheck disable=SC2086 # a list of flags
+        ${CXX:-g++} -g -w $flags "$@" -c "custom_kernels/cpu/native/$source" -o "${objects[-1]}"
+    done < "$work/sources"
     ${CXX:-g++} -std=c++17 -g -pthread -w "$@" scripts/check_native.cpp "${objects[@]}" -o "$work/$name"
 }
+
+python3 custom_kernels/cpu/sources.py > "$work/sources"
 
 echo "AddressSanitizer and UBSan"
 build asan -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

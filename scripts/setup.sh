@@ -35,7 +35,7 @@ mlx_extra() {
 host_python=$(find_python) || fail "Python 3.10 or later is needed; none was found (set PYTHON to its path)."
 extra=$(mlx_extra)
 python=.venv/bin/python
-wanted=$({ "$host_python" -V; echo "$extra"; pwd; cat pyproject.toml setup.py custom_kernels/cpu/*.{cpp,h,inl}; } | cksum)
+wanted=$({ "$host_python" -V; echo "$extra"; pwd; cat pyproject.toml setup.py custom_kernels/cpu/{sources.py,native/*}; } | cksum)
 
 if [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then
   echo "Environment: .venv is up to date." >&2

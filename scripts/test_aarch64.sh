@@ -13,8 +13,14 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+objects=()
+python3 custom_kernels/cpu/sources.py aarch64 > "$work/sources"
+while read -r source flags; do
+    objects+=("$work/${source%.cpp}.o")
+    # shellcheck disable=SC2086 # a list of flags
+    "$compiler" -O3 -Wall -Wno-maybe-uninitialized $flags -c "custom_kernels/cpu/native/$source" -o "${objects[-1]}"
+done < "$work/sources"
 # qemu-user aborts in a forked child that starts threads, so that check is left out.
-"$compiler" -DNO_FORK -std=c++17 -O3 -static -pthread -Wall -Wno-psabi -Wno-maybe-uninitialized -fno-math-errno -fno-trapping-math \
-    custom_kernels/cpu/{avx512,avx2,baseline,threads,ops}.cpp scripts/check_native.cpp -o "$work/check"
+"$compiler" -DNO_FORK -std=c++17 -O3 -static -pthread -Wall scripts/check_native.cpp "${objects[@]}" -o "$work/check"
 "$emulator" "$work/check"
 echo "every check passed on aarch64"

@@ -19,8 +19,9 @@ from custom_kernels.attention import reference_attention
 from custom_kernels.embedding import reference_embedding_norm
 from custom_kernels.layer_norm import reference_layer_norm
 from custom_kernels.pool import reference_mean_pool
-from mlx_embed import EmbeddingModel, cli, tuning
+from mlx_embed import EmbeddingModel, cli
 from mlx_embed.engine import device
+from mlx_embed.measure import tuning
 from tests.conftest import DATA, forget_kernels
 
 PADDED = "built-in, heads padded to 64"

@@ -1,6 +1,8 @@
 // out[row, i] = act(x[row, i]) of x [rows, WIDTH]; or, of x [rows, 2 * WIDTH], act(a) * b, where a is the first half of
 // the row (GATE 1) or the second (GATE 2) and b the other one. A thread takes VEC elements, 16 bytes if it can.
 // Compiled in: T, WIDTH, VEC (a divisor of WIDTH), GATE, ACTIVATION (0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU).
+#include "shared/activations.cuh"
+
 constexpr int IN = GATE ? 2 * WIDTH : WIDTH;
 struct alignas(sizeof(T) * VEC) Vector {
   T at[VEC];

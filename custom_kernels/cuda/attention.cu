@@ -1,16 +1,21 @@
 // softmax(scale Q K^T + bias) V on the tensor cores, straight from qkv [T, 3 * heads * D] to out [T, heads * D].
 // A block takes QUERIES queries of one sequence and head, TILES * 16 a warp, and walks over the keys, KEYS at a time,
 // with the running maximum and sum of the online softmax in registers; the next keys are on their way meanwhile.
-// Compiled in: T of 16 bits, BFLOAT, B (the bias's type), D (a multiple of 16), WARPS, TILES, KEYS, HAS_BIAS, HAS_WINDOW.
+// `bias` [heads, 2 * reach + 1] is by distance: column - row is at place column - row + reach of the head's.
+// Compiled in: T of 16 bits, BFLOAT, B (the bias's type), D (a multiple of 16), WARPS, TILES, KEYS, HAS_BIAS,
+// HAS_WINDOW.
+#include "shared/halves.cuh"
+#include "shared/sequences.cuh"
+
 constexpr int QUERIES = WARPS * TILES * 16;
 constexpr int THREADS = WARPS * 32;
 constexpr int STRIDE = D + 8;  // an odd number of 16-byte units: the 8 rows of a matrix lie in different banks
 constexpr int DEPTH = D / 16;
 constexpr float LOG2E = 1.4426950408889634f;
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention(
-    const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int heads, int size, float scale,
-    int window) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attention(const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int heads, int reach,
+              float scale, int window) {
   scale *= LOG2E;  // exp(x) is exp2(x * LOG2E)
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -30,6 +35,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
   const T* queries = qkv + static_cast<long long>(begin) * 3 * width + head * D;
   const T* keys = queries + width;
   const T* values = keys + width;
+  const B* bias_at_zero = bias + static_cast<long long>(head) * (2 * reach + 1) + reach;
   const bool aligned = reinterpret_cast<unsigned long long>(qkv) % 16 == 0;  // a slice may start anywhere
 
   __shared__ alignas(16) T key_tile[2][KEYS * STRIDE];
@@ -46,9 +52,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
       T* value = &value_tile[stage][row * STRIDE + column];
       if (aligned) {
         const int bytes = inside ? 16 : 0;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                         static_cast<unsigned>(__cvta_generic_to_shared(key))),
-                     "l"(keys + source), "r"(bytes));
+        asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(key))),
+            "l"(keys + source), "r"(bytes));
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
                          static_cast<unsigned>(__cvta_generic_to_shared(value))),
                      "l"(values + source), "r"(bytes));
@@ -62,12 +68,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     asm volatile("cp.async.commit_group;");
   };
 
-  const auto matrices = [&](unsigned(&to)[4], const T* from) {
+  const auto matrices = [&](unsigned (&to)[4], const T* from) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))));
   };
-  const auto transposed = [&](unsigned(&to)[4], const T* from) {
+  const auto transposed = [&](unsigned (&to)[4], const T* from) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))));
@@ -164,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
               if constexpr (HAS_BIAS) {
                 score[m][j][i] *= scale;
                 if (attended && row < length) {
-                  score[m][j][i] += static_cast<float>(bias[(static_cast<long long>(head) * size + row) * size + column]) * LOG2E;
+                  score[m][j][i] += static_cast<float>(bias_at_zero[column - row]) * LOG2E;
                 }
               }
               score[m][j][i] = attended ? score[m][j][i] : -__int_as_float(0x7f800000);

@@ -2,14 +2,16 @@
 // what it computes and how blocks find their sequence. A warp takes EACH queries of one sequence and head; a lane
 // scores one of 32 keys at a time against all of them, then sums its own columns of the values.
 // Compiled in: T, B (the bias's type), D, HAS_BIAS, HAS_WINDOW.
+#include "shared/sequences.cuh"
+
 constexpr int WARPS = 4;
 constexpr int EACH = 8;
 constexpr int QUERIES = WARPS * EACH;
 constexpr int PARTS = (D + 31) / 32;
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32) attention_general(
-    const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int heads, int size, float scale,
-    int window) {
+extern "C" __global__ void __launch_bounds__(WARPS * 32)
+    attention_general(const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int heads,
+                      int reach, float scale, int window) {
   __shared__ alignas(16) float query[WARPS][D][EACH];
   __shared__ alignas(16) float weight[WARPS][32][EACH];
 
@@ -28,10 +30,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention_general(
 
   const int width = heads * D;
   const T* rows = qkv + static_cast<long long>(begin) * 3 * width + head * D;
+  const B* bias_at_zero = bias + static_cast<long long>(head) * (2 * reach + 1) + reach;
   for (int d = lane; d < D; d += 32) {
     for (int q = 0; q < EACH; ++q) {
       const bool inside = first + q < length;
-      query[warp][d][q] = inside ? static_cast<float>(rows[static_cast<long long>(first + q) * 3 * width + d]) * scale : 0.0f;
+      query[warp][d][q] =
+          inside ? static_cast<float>(rows[static_cast<long long>(first + q) * 3 * width + d]) * scale : 0.0f;
     }
   }
   __syncwarp();
@@ -71,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention_general(
       }
       if constexpr (HAS_BIAS) {
         if (attended && row < length) {
-          score[q] += static_cast<float>(bias[(static_cast<long long>(head) * size + row) * size + column]);
+          score[q] += static_cast<float>(bias_at_zero[column - row]);
         }
       }
       float highest = attended ? score[q] : -__int_as_float(0x7f800000);

@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from custom_kernels.cuda import launch
 from custom_kernels.cuda.driver import allocate_pinned
+from custom_kernels.cuda.launch import launch
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]

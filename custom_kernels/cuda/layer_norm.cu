@@ -5,6 +5,7 @@
 // NORM, HAS_BIAS.
 constexpr int STEPS = (WIDTH + VEC * LANES - 1) / (VEC * LANES);
 constexpr int WARPS = LANES / 32;
+constexpr int THREADS = LANES * ROWS;
 
 template <typename X>
 struct alignas(sizeof(X) * VEC) Vector {
@@ -28,9 +29,9 @@ __device__ void load(Vector<X> (&to)[STEPS], const X* row, int lane) {
   }
 }
 
-extern "C" __global__ void __launch_bounds__(LANES * ROWS) layer_norm(
-    const T* a, const T* b, const T* c, const int* ids_a, const int* ids_b, const int* ids_c, const W* weight,
-    const B* bias, T* out, int total, float eps) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    layer_norm(const T* a, const T* b, const T* c, const int* ids_a, const int* ids_b, const int* ids_c,
+               const W* weight, const B* bias, T* out, int total, float eps) {
   const int lane = threadIdx.x % LANES;
   const long long row = static_cast<long long>(blockIdx.x) * ROWS + threadIdx.x / LANES;
   if (row >= total) {

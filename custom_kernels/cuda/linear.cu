@@ -1,6 +1,10 @@
-// out [total, N] = act(x w^T + b). A block takes a run of tiles of ROWS x COLUMNS results, all columns of its rows before
-// the next rows. While the tensor cores multiply for one tile, the threads finish and store the tile before.
+// out [total, N] = act(x w^T + b). A block takes a run of tiles of ROWS x COLUMNS results, all columns of its rows
+// before the next rows. While the tensor cores multiply for one tile, the threads finish and store the tile before.
 // Compiled in: as `products.cu` says; ACTIVATION (-1 none, 0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS.
+#include "shared/activations.cuh"
+#include "shared/halves.cuh"
+#include "shared/products.cuh"
+
 constexpr int PIECES = COLUMNS / 32;
 constexpr int REGISTERS = GROUPS == 3 ? 160 : 240;  // of a thread that multiplies
 constexpr int FEW_REGISTERS = GROUPS == 3 ? 32 : 24;
@@ -32,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   const unsigned own = rows + group * DEPTHS * BLOCK_BYTES;
 
   // 32 columns of a tile, 8 of them this thread's.
-  const auto store = [&](const float (&sum)[SUMS], const Eight (&offsets)[PIECES], int tile, int piece) {
+  const auto store = [&](const float (&sum)[SUMS], const Eight(&offsets)[PIECES], int tile, int piece) {
     const int column = tile % SPANS * COLUMNS + piece * 32 + lane % 4 * 8;
     const int row = tile / SPANS * ROWS + group * GROUP_ROWS + warp * 16 + lane / 4;
     float value[2][8];
@@ -45,7 +49,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float* const v = value[half];
-      const uint4 result = make_uint4(rounded(v[0], v[1]), rounded(v[2], v[3]), rounded(v[4], v[5]), rounded(v[6], v[7]));
+      const uint4 result =
+          make_uint4(rounded(v[0], v[1]), rounded(v[2], v[3]), rounded(v[4], v[5]), rounded(v[6], v[7]));
       if (row + half * 8 < total) {
         *reinterpret_cast<uint4*>(out + static_cast<long long>(row + half * 8) * N + column) = result;
       }
@@ -65,8 +70,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if constexpr (HAS_BIAS) {
 #pragma unroll
       for (int piece = 0; piece < PIECES; ++piece) {
-        offsets[piece] =
-            *reinterpret_cast<const Eight*>(bias + tile % SPANS * COLUMNS + piece * 32 + lane % 4 * 8);
+        offsets[piece] = *reinterpret_cast<const Eight*>(bias + tile % SPANS * COLUMNS + piece * 32 + lane % 4 * 8);
       }
     }
     pin(sum);

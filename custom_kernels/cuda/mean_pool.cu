@@ -8,8 +8,8 @@ struct alignas(sizeof(T) * VEC) Vector {
   T at[VEC];
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) mean_pool(
-    const T* hidden, const int* cu_seqlens, float* out, int skip) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    mean_pool(const T* hidden, const int* cu_seqlens, float* out, int skip) {
   __shared__ float partial[GROUPS][WIDTH];
   __shared__ float squares[CHUNKS * GROUPS];
 

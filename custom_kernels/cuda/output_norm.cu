@@ -2,9 +2,11 @@
 // quarter of two rows. The residual is read while the tensor cores work: the sums of all but the first COLUMNS start
 // with it.
 // Compiled in: as `products.cu` says; N is a multiple of COLUMNS, and at most 384.
+#include "shared/halves.cuh"
+#include "shared/products.cuh"
 
-// visit(sum, half, piece, i, column) for each of a thread's sums of a span, `half` and i saying which of its two rows and
-// of its 8 neighbours in 32 columns; `left` is the first of these.
+// visit(sum, half, piece, i, column) for each of a thread's sums of a span, `half` and i saying which of its two rows
+// and of its 8 neighbours in 32 columns; `left` is the first of these.
 template <typename Visit>
 __device__ void each(float (&sum)[SUMS], int span, int left, Visit visit) {
 #pragma unroll
@@ -17,9 +19,9 @@ __device__ void each(float (&sum)[SUMS], int span, int left, Visit visit) {
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
-    const T* x, const T* w, const T* bias, const T* residual, const T* norm_weight, const T* norm_bias, T* out,
-    int total, float eps) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    output_norm(const T* x, const T* w, const T* bias, const T* residual, const T* norm_weight, const T* norm_bias,
+                T* out, int total, float eps) {
   extern __shared__ unsigned char memory[];
   unsigned char* const aligned = memory + (1024 - shared_address(memory) % 1024) % 1024;
   const unsigned rows = shared_address(aligned);
@@ -152,8 +154,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) output_norm(
           const uint4 y =
               make_uint4(rounded(s[0], s[1]), rounded(s[4], s[5]), rounded(s[8], s[9]), rounded(s[12], s[13]));
           if (row + half * 8 < total) {
-            *reinterpret_cast<uint4*>(
-                out + static_cast<long long>(row + half * 8) * N + span * COLUMNS + piece * 32 + left) = y;
+            *reinterpret_cast<uint4*>(out + static_cast<long long>(row + half * 8) * N + span * COLUMNS + piece * 32 +
+                                      left) = y;
           }
         }
       }

@@ -1,7 +1,7 @@
 // A thread turns one pair of one token: elements i and i + HALF of a head, a query's or key's. A value's pair passes.
 // Compiled in: T, HEADS, HALF.
-extern "C" __global__ void rope(
-    const T* qkv, const int* positions, const float* cosines, const float* sines, T* out, int total) {
+extern "C" __global__ void rope(const T* qkv, const int* positions, const float* cosines, const float* sines, T* out,
+                                int total) {
   const long long pair = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   const long long token = pair / (3 * HEADS * HALF);
   if (token >= total) {

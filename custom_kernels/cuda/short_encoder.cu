@@ -4,16 +4,21 @@
 // multiprocessors.
 // A step's work is shared out by columns, heads or rows. In a product, a block takes 8 columns and its WARPS warps
 // split the depth; what they read is 16 bytes a thread, straight from memory.
+// `bias` [HEADS, 2 * reach + 1] is by distance, as in attention.cu.
 // Compiled in: T, B (of the attention's bias), H (a multiple of 32), HEADS, INNER (a multiple of 32), TOKENS (no batch
 // has more), ACTIVATION (0 erf GELU, 1 tanh GELU, 2 ReLU, 3 SiLU), HAS_BIAS, BFLOAT, LAYERS; and, 12 pointers a layer,
 // the macros WEIGHTS (the parameters) and FILL (table[i] = parameter i, for all).
+#include "shared/activations.cuh"
+#include "shared/halves.cuh"
+#include "shared/sequences.cuh"
+
 constexpr int WARPS = 8;
 constexpr int THREADS = WARPS * 32;
 constexpr int D = H / HEADS;
 constexpr int ROWS = TOKENS < 128 ? TOKENS : 128;  // that a block has at a time
 constexpr int TILES = ROWS / 16;
 constexpr int KEYS = (TOKENS + 31) / 32;  // a lane
-constexpr int DIMS = (D + 31) / 32;     // a lane
+constexpr int DIMS = (D + 31) / 32;       // a lane
 
 struct alignas(16) Eight {
   unsigned at[4];
@@ -100,8 +105,8 @@ __device__ void product(const T* a, const T* w, int total, Store store) {
 }
 
 // A warp takes one query of one head; a lane scores KEYS keys and sums DIMS dimensions.
-__device__ void attend(
-    const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int bias_length, float scale) {
+__device__ void attend(const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int reach,
+                       float scale) {
   const int lane = threadIdx.x % 32;
   for (int item = blockIdx.x * WARPS + threadIdx.x / 32; item < total * HEADS; item += gridDim.x * WARPS) {
     const int token = item / HEADS, head = item % HEADS;
@@ -129,8 +134,7 @@ __device__ void attend(
         }
         score[j] = dot * scale;
         if constexpr (HAS_BIAS) {
-          score[j] += static_cast<float>(
-              bias[(static_cast<long long>(head) * bias_length + token - begin) * bias_length + key]);
+          score[j] += static_cast<float>(bias[head * (2 * reach + 1) + reach + key - (token - begin)]);
         }
       }
       largest = fmaxf(largest, score[j]);
@@ -197,9 +201,10 @@ __device__ __noinline__ void normalise(const float* x, const T* weight, const T*
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) short_encoder(
-    const T* x, const int* cu_seqlens, unsigned* state, const B* bias, WEIGHTS, T* out, T* qkv, T* attended,
-    float* added, T* between, T* inner, int total, int n, int bias_length, float scale, float eps) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    short_encoder(const T* x, const int* cu_seqlens, unsigned* state, const B* bias, WEIGHTS, T* out, T* qkv,
+                  T* attended, float* added, T* between, T* inner, int total, int n, int reach, float scale,
+                  float eps) {
   __shared__ const T* table[12 * LAYERS];
   if (threadIdx.x == 0) {
     FILL
@@ -215,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) short_encoder(
       qkv[row * 3 * H + column] = static_cast<T>(sum + static_cast<float>(qkv_bias[column]));
     });
     barrier(state);
-    attend(qkv, cu_seqlens, bias, attended, total, n, bias_length, scale);
+    attend(qkv, cu_seqlens, bias, attended, total, n, reach, scale);
     barrier(state);
     product<H, H>(attended, weights[2], total, [&](int row, int column, float sum) {
       added[row * H + column] = sum + static_cast<float>(out_bias[column]) + static_cast<float>(x[row * H + column]);

@@ -1,6 +1,7 @@
 // Packed self-attention by an online softmax. A threadgroup takes QUERIES rows of one head of one sequence, 8 rows a
 // simdgroup, and walks over the sequence's keys, KEYS at a time, through threadgroup memory. Everything but the tiles
-// is float. Template: T, DIM, SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (negative: none).
+// is float. The bias is by distance: [heads, 2 * L - 1], key - query in the place key - query + L - 1 of the head's.
+// Template: T, DIM, SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (negative: none).
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 constexpr int QUERIES = 8 * SIMDGROUPS;
@@ -101,7 +102,7 @@ for (int base = begin; base < end; base += KEYS) {
       const int key = base + 8 * group + column + i;
       float value = score[group].thread_elements()[i];
       if (HAS_BIAS && query < length && key < length) {
-        value += LOG2_E * float(bias[(size_t(head) * bias_shape[1] + query) * bias_shape[1] + key]);
+        value += LOG2_E * float(bias[head * bias_shape[1] + bias_shape[1] / 2 + key - query]);
       }
       if (key >= length || (WINDOW >= 0 && metal::abs(query - key) > WINDOW)) {
         value = MASKED;

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from custom_kernels.attention import MASKED
+from custom_kernels.ops.attention import MASKED
 from custom_kernels.packed import counting, lengths
 from mlx_embed.architectures.config import LARGEST_SIZE, read_config, rope_theta
 from mlx_embed.architectures.contract import Layout

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from custom_kernels import cpu
-from custom_kernels.backends import kernels_wanted
+from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
 from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.engine.contract import Engine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from custom_kernels.tune import cache_folder
+from custom_kernels.choice.tune import cache_folder
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _GPU_NAMES = {"gpu": None, "metal": "metal", "mps": "metal", "cuda": "cuda"}

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from custom_kernels.backends import kernels_switched
+from custom_kernels.choice.switch import use_kernels
 from custom_kernels.transfer import to_device, to_host
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Head, HeadFunction, Parameters, Rows
@@ -96,7 +96,7 @@ class GraphEngine:
         given = [batch.input_ids, batch.cu_seqlens]
         if batch.token_type_ids is not None:
             given.append(batch.token_type_ids)
-        with mx.stream(self.device), kernels_switched(self.kernels):
+        with mx.stream(self.device), use_kernels(self.kernels):
             input_ids, cu_seqlens, *types = to_device(*given)
             rows: mx.array = head(input_ids, cu_seqlens, batch.max_seqlen, types[0] if types else None)
             return rows
@@ -107,7 +107,7 @@ class GraphEngine:
 
     def _begin(self, batch: Batch, head: Head) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
-        with mx.stream(self.device), kernels_switched(self.kernels):
+        with mx.stream(self.device), use_kernels(self.kernels):
             wait = to_host(self.rows(batch, head))
         return lambda: wait()[:: batch.stride][: len(batch.texts)]
 

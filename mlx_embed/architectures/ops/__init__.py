@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from custom_kernels.activation import ACTIVATIONS, Gate
+from custom_kernels.ops.activate import ACTIVATIONS, Gate
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import graph, native
 from mlx_embed.architectures.ops.layers import PostNormLayers

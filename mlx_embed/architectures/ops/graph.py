@@ -9,9 +9,10 @@ import mlx.nn as nn
 import numpy as np
 
 import custom_kernels
-from custom_kernels.activation import Gate
-from custom_kernels.encoder import MAX_SHORT, LayerWeights, short_encoder
-from custom_kernels.packed import counting, pad, position_ids, sequence_ids, zeros
+from custom_kernels import LayerWeights, position_ids, short_encoder
+from custom_kernels.ops.activate import Gate
+from custom_kernels.ops.short_encoder import is_short
+from custom_kernels.packed import counting, pad, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 
@@ -47,7 +48,7 @@ def lay_out(encoder: nn.Module) -> None:
     """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
     for module in encoder.modules():
         for name, child in list(module.items()):
-            if type(child) is nn.Linear and (laid_out := custom_kernels.pack_linear(child.weight)) is not None:
+            if type(child) is nn.Linear and (laid_out := custom_kernels.lay_out_linear(child.weight)) is not None:
                 setattr(module, name, Linear(child, laid_out))
 
 
@@ -67,7 +68,7 @@ def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
     if isinstance(layer, nn.QuantizedLinear):
         y = layer(x)
         return y if act is None else custom_kernels.activate(y, act)
-    return custom_kernels.linear(x, layer.weight, layer.get("bias"), act, _laid_out(layer))
+    return custom_kernels.linear(x, _weights(layer), act)
 
 
 def add_linear(x: mx.array, layer: nn.Module, residual: mx.array) -> mx.array:
@@ -82,10 +83,9 @@ def layer_norm(x: mx.array, norm: LayerNorm) -> mx.array:
 
 def output_norm(x: mx.array, layer: nn.Module, residual: mx.array, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    laid_out = _laid_out(layer)
-    if laid_out is None or "bias" not in layer or "bias" not in norm:
+    if not isinstance(layer, Linear):
         return norm(linear(x, layer), residual=residual)
-    return custom_kernels.output_norm(x, layer.weight, layer.bias, residual, norm.weight, norm.bias, norm.eps, laid_out)
+    return custom_kernels.output_norm(x, _weights(layer), residual, norm.weight, norm.get("bias"), norm.eps)
 
 
 def attention(
@@ -103,9 +103,7 @@ def attention(
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:
     """See `ops`."""
-    length = (len(buckets) + 1) // 2
-    places = counting(length)
-    return table(mx.array(buckets))[places[None, :] - places[:, None] + length - 1].transpose(2, 0, 1)
+    return mx.contiguous(table(mx.array(buckets)).T)
 
 
 def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> mx.array:
@@ -128,7 +126,7 @@ def encoder_layers(
 ) -> mx.array:
     """See `ops`: in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    if x.size <= MAX_SHORT:
+    if is_short(x.size):
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
             weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
@@ -183,8 +181,9 @@ def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) ->
     return linear(custom_kernels.activate(linear(x, up), act, gate), down)
 
 
-def _laid_out(layer: nn.Module) -> mx.array | None:
-    return layer.laid_out if isinstance(layer, Linear) else None
+def _weights(layer: nn.Module) -> custom_kernels.Linear:
+    laid_out = layer.laid_out if isinstance(layer, Linear) else None
+    return custom_kernels.Linear(layer.weight, layer.get("bias"), laid_out)
 
 
 @cache

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
-from custom_kernels.activation import Gate
-from custom_kernels.packed import position_ids, sequence_ids
+from custom_kernels.cpu import position_ids, sequence_ids
+from custom_kernels.ops.activate import Gate
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 

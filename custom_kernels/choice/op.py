@@ -1,0 +1,229 @@
+"""An op with kernels, and the choice between them and MLX's own ways to compute it.
+
+Before its first use on a machine, every variant of a kernel is run on a small random input and compared with its
+reference; `trust` remembers what agreed. A kernel that cannot be built, or differs, is switched off with one warning
+that names it. So it never costs more than its speed. On Metal, what agrees is then timed beside MLX's own ways: see
+`tune`.
+
+All this happens when a shape class is first seen, and on arrays of its own, which are evaluated even while `mx.compile`
+traces the caller. After that a choice is a look-up.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+from custom_kernels.arrays import as_float32, is_float
+from custom_kernels.backends import KERNEL_BACKENDS, default_backend, require_backend
+from custom_kernels.choice import trust, tune
+from custom_kernels.choice.switch import kernels_wanted
+
+# Of the largest value of the reference. A broken kernel is far off; the reference itself may use TF32.
+TOLERANCE = {mx.float32: 4e-3, mx.float16: 1e-2, mx.bfloat16: 6e-2}
+
+# Seconds to time an op's candidates for when it is first needed. A model needs a handful of ops.
+QUICK = 0.02
+# Between 128 and 4096 tokens, the two numbers that are timed.
+MANY_FROM = 1024
+# Hidden size and head size of common encoders: MiniLM, e5-small and bge-small; BERT-base and MPNet.
+ENCODERS = ((384, 32), (768, 64))
+
+Kernel = Callable[..., mx.array]
+# The arguments of an op, by position and by name.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+# What this process has found out about this machine. Nothing here changes a result.
+# (back end, op, way to compute it, variant) to whether it agrees with the reference.
+_trusted: dict[tuple[Any, ...], bool] = {}
+_switched_off: set[tuple[str, str, str]] = set()
+# (back end, op, variant, load) to what computes it.
+_chosen: dict[tuple[Any, ...], Kernel] = {}
+# Re-entrant: a way to compute an op may itself be made of ops that choose.
+_lock = threading.RLock()
+
+
+class Load(NamedTuple):
+    """What beside the dtypes and widths decides which way to compute an op is fastest.
+
+    Attributes:
+        many: whether there are tokens enough to fill a device.
+        longest: of attention: texts are up to so long.
+        equal: of attention: all texts are of that length.
+    """
+
+    many: bool
+    longest: int | None = None
+    equal: bool = False
+
+    @classmethod
+    def of(cls, tokens: int, longest: int | None = None, equal: bool = False) -> "Load":
+        """The class of a batch of so many tokens."""
+        return cls(tokens >= MANY_FROM, longest, equal)
+
+    @property
+    def tokens(self) -> int:
+        """As many as are typical."""
+        return 4096 if self.many else 128
+
+    def __str__(self) -> str:
+        texts = "" if self.longest is None else f", texts {'of' if self.equal else 'up to'} {self.longest}"
+        return f"{'many' if self.many else 'few'} tokens{texts}"
+
+
+def typical_encoders() -> Iterator[tuple[int, int, mx.Dtype, Load]]:
+    """Hidden size, head size, dtype and load of common encoders, for `Op.typical`."""
+    for (width, head_dim), dtype, many in product(ENCODERS, (mx.float16, mx.float32), (False, True)):
+        yield width, head_dim, dtype, Load(many)
+
+
+@dataclass(frozen=True)
+class Op:
+    """An op that has kernels, and the choice between them and MLX's own ways to compute it.
+
+    A variant is what a kernel is compiled for, such as dtypes and a width: a named tuple, whose `str` leaves out what
+    does not decide about speed.
+
+    Attributes:
+        name: of the op, of its file in `ops`, and of its function on every back end that has one.
+        kernels: by back end, "metal" or "cuda", whatever this machine has.
+        reference: the same op from MLX's own ops, which a kernel must equal.
+        builtins: by name, the ways to compute a variant by MLX's own ops; the first runs where no kernel does.
+        sample: the arguments, by position and by name, of a small random input of a variant, which has the edge cases
+            (load None), or of a typical one.
+        typical: of a back end, or of none, the variants and loads of common encoders.
+    """
+
+    name: str
+    kernels: Mapping[str, Kernel]
+    reference: Kernel
+    builtins: Callable[[Any], Mapping[str, Kernel]]
+    sample: Callable[[Any, Load | None], Arguments]
+    typical: Callable[[str | None], Iterable[tuple[Any, Load]]]
+
+    def pick(self, backend: str | None, variant: Any, load: Load) -> Kernel:
+        """What computes this variant here.
+
+        Args:
+            backend: "metal" or "cuda" to have that kernel unchecked, "reference" for none, None to choose.
+            variant: see the class.
+            load: what it is to compute.
+
+        Raises:
+            ValueError: an unknown back end.
+            RuntimeError: a named back end that this machine does not have, or that has no such kernel.
+        """
+        if backend in KERNEL_BACKENDS:
+            require_backend(backend)
+            kernel = self.kernels.get(backend)
+            if kernel is None:
+                raise RuntimeError(f"There is no {backend} kernel of {self.name}.")
+            return kernel
+        if backend is not None and backend != "reference":
+            raise ValueError(f"{self.name} has no backend {backend!r}; choose one of reference, metal, cuda, or None.")
+        found = default_backend()
+        if backend == "reference" or found is None or not kernels_wanted():
+            return self.builtin(variant)
+        # On CUDA the kernels measured fastest, but where the op itself says otherwise. On Metal nothing was measured
+        # by us, so the user's machine decides, for each load.
+        key = (found, self.name, variant, load if found == "metal" else None)
+        with _lock:
+            if key not in _chosen:
+                _chosen[key] = self._fastest(variant, load) if found == "metal" else self._checked(found, variant)
+            return _chosen[key]
+
+    def builtin(self, variant: Any) -> Kernel:
+        """What computes it where no kernel does."""
+        return next(iter(self.builtins(variant).values()))
+
+    def candidates(self, backend: str, variant: Any) -> dict[str, Kernel]:
+        """By name, the kernel and the built-in ways, without those that differ from the reference here."""
+        kernel = self.kernels.get(backend)
+        ways = {**({} if kernel is None else {"kernel": kernel}), **self.builtins(variant)}
+        agreeing = {name: way for name, way in ways.items() if self._passes(backend, name, way, variant)}
+        return agreeing or {"reference": self.reference}
+
+    def runs(self, candidates: Mapping[str, Kernel], variant: Any, load: Load) -> dict[str, Callable[[], mx.array]]:
+        """Each candidate on a typical input, through `mx.compile`, as models have it."""
+        arguments, options = self.sample(variant, load)
+        mx.eval(list(arguments))
+
+        def run(kernel: Kernel) -> Callable[[], mx.array]:
+            compiled = mx.compile(partial(kernel, **options))
+            return lambda: compiled(*arguments)
+
+        return {name: run(kernel) for name, kernel in candidates.items()}
+
+    def _checked(self, backend: str, variant: Any) -> Kernel:
+        kernel = self.kernels.get(backend)
+        if kernel is not None and self._passes(backend, "kernel", kernel, variant):
+            return kernel
+        return self.builtin(variant)
+
+    def _fastest(self, variant: Any, load: Load) -> Kernel:
+        candidates = self.candidates("metal", variant)
+        winner = next(iter(candidates))
+        if len(candidates) > 1:
+            try:
+                winner = tune.best(self.name, f"{variant}, {load}", self.runs(candidates, variant, load), budget=QUICK)
+            except Exception as error:  # as in _passes; what agrees with the reference is right, if not the fastest
+                warnings.warn(f"The ways to compute {self.name} could not be timed: {error}", stacklevel=5)
+        return candidates[winner]
+
+    def _passes(self, backend: str, name: str, way: Kernel, variant: Any) -> bool:
+        """Whether it agrees with the reference, compared once."""
+        if way is self.reference:
+            return True
+        if (backend, self.name, name) in _switched_off:
+            return False
+        key = (backend, self.name, name, variant)
+        if key not in _trusted:
+            if trust.known(*key):
+                _trusted[key] = True
+                return True
+            try:
+                fault = self._fault(way, variant)
+            except NotImplementedError:  # no kernel of this variant, and none promised
+                _trusted[key] = False
+                return False
+            _trusted[key] = fault is None
+            if fault is None:
+                trust.remember(*key)
+            else:
+                _switch_off(backend, self.name, name, fault)
+        return _trusted[key]
+
+    def _fault(self, way: Kernel, variant: Any) -> str | None:
+        """Compare once. The arrays are fresh, so that this may run while `mx.compile` traces the caller."""
+        arguments, options = self.sample(variant, None)
+        try:
+            found = way(*arguments, **options)
+            mx.eval(found)
+        except NotImplementedError:
+            raise
+        except Exception as error:  # whatever a compiler or a driver may say
+            return f"it does not run: {str(error).strip()[:300]}"
+        # On the CPU, where MLX has no kernels to compile: on CUDA the reference's own would take many seconds.
+        with mx.stream(mx.cpu):
+            expected = self.reference(*tree_map(as_float32, arguments), **options)
+            if found.shape != expected.shape:
+                return f"its result has the shape {found.shape}, not {expected.shape}"
+            difference = float(mx.abs(as_float32(found) - expected).max() / mx.abs(expected).max())
+        leaves: Any = tree_flatten(list(arguments))
+        if not difference <= max((TOLERANCE[x.dtype] for _, x in leaves if is_float(x)), default=0.0):
+            return f"its relative error is {difference:.1e}"
+        return None
+
+
+def _switch_off(backend: str, op: str, name: str, why: str) -> None:
+    _switched_off.add((backend, op, name))
+    for key in [key for key in _chosen if key[:2] == (backend, op)]:
+        del _chosen[key]
+    message = f"The {backend} {name} of {op} is switched off, since {why}. MLX's own ops run instead."
+    warnings.warn(message, RuntimeWarning, stacklevel=7)

@@ -1,0 +1,115 @@
+"""All layers of a post-norm encoder in one call."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from custom_kernels.cpu import memory
+from custom_kernels.cpu.arguments import (
+    Floats,
+    Ints,
+    activation_number,
+    at,
+    bias_length,
+    ints,
+    norm_parameters,
+    token_rows,
+)
+from custom_kernels.cpu.layer_norm import Norm
+from custom_kernels.cpu.library import check_sequences, library
+from custom_kernels.cpu.linear import Linear
+
+
+class EncoderLayer(NamedTuple):
+    """A post-norm layer (BERT's): norm(out(attention(qkv(x))) + x), then norm(down(act(up(x))) + x)."""
+
+    qkv: Linear
+    out: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    output_norm: Norm
+
+
+class Encoder:
+    """Post-norm layers, one or more, to be run in one call, which a short text feels.
+
+    Args:
+        layers: all of one width H.
+        num_heads: heads; must divide H.
+        scale: of the attention, usually 1 / sqrt(head_dim).
+        act: as in `feed_forward`.
+
+    Raises:
+        TypeError, ValueError: weights that do not fit, or an unknown activation.
+    """
+
+    def __init__(self, layers: Sequence[EncoderLayer], num_heads: int, scale: float, act: str | None) -> None:
+        self._layers = tuple(layers)
+        self._width = width = layers[0].down.out_features
+        self._num_heads, self._scale, self._activation = num_heads, scale, activation_number("Encoder", act)
+        if num_heads < 1 or width % num_heads:
+            raise ValueError(f"Encoder needs heads that divide the width {width}, got {num_heads}.")
+        self._table = (_EncoderLayer * len(self._layers))()
+        for row, (qkv, out, attention_norm, up, down, output_norm) in zip(self._table, self._layers, strict=True):
+            shapes = [(w.out_features, w.in_features) for w in (qkv, out, up, down)]
+            inner = up.out_features
+            if shapes != [(3 * width, width), (width, width), (inner, width), (width, inner)]:
+                raise ValueError(f"Encoder got a layer with weights of shapes {shapes}, which do not fit each other.")
+            row.qkv, row.out, row.up, row.down = qkv.handle, out.handle, up.handle, down.handle
+            for name, (weight, bias, eps) in (("attention", attention_norm), ("output", output_norm)):
+                norm_parameters("Encoder", weight, bias, width)
+                setattr(row, f"{name}_weight", at(weight))
+                setattr(row, f"{name}_bias", at(bias))
+                setattr(row, f"{name}_eps", eps)
+
+    def __call__(self, x: Floats, cu_seqlens: Ints, bias: Floats | None = None) -> Floats:
+        """Run the layers.
+
+        Args:
+            x: [T, H].
+            cu_seqlens: as in `attention`.
+            bias: as in `attention`, for all layers.
+
+        Returns:
+            [T, H].
+
+        Raises:
+            TypeError, ValueError: as from `attention`.
+        """
+        width = self._width
+        total = token_rows("Encoder", "x", x, width)
+        ints("Encoder", "cu_seqlens", cu_seqlens, (None,))
+        length = bias_length("Encoder", bias, self._num_heads)
+        qkv, attended, between, out = (memory.empty((total, n * width)) for n in (3, 1, 1, 1))
+        status = library().mlx_embed_encoder(
+            at(x),
+            ctypes.addressof(self._table),
+            len(self._layers),
+            width,
+            at(cu_seqlens),
+            cu_seqlens.size - 1,
+            total,
+            self._num_heads,
+            self._scale,
+            at(bias),
+            length,
+            self._activation,
+            at(qkv),
+            at(attended),
+            at(between),
+            at(out),
+        )
+        check_sequences("Encoder", status, total, None if bias is None else length)
+        return out
+
+
+class _EncoderLayer(ctypes.Structure):
+    """`EncoderLayer` of ops.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("qkv", "out", "up", "down")),
+        *((f"{norm}_{name}", ctypes.c_void_p) for norm in ("attention", "output") for name in ("weight", "bias")),
+        ("attention_eps", ctypes.c_float),
+        ("output_eps", ctypes.c_float),
+    )

@@ -1,0 +1,121 @@
+"""The shared library of C++ kernels: found, checked, loaded at first use, and set to this machine."""
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from custom_kernels.cpu.cores import usable_cores
+from custom_kernels.cpu.sources import source_hash
+
+LIBRARY = Path(__file__).with_name("libmlx_embed_cpu.so")
+# What a function of the library returns, if not 0.
+NO_MEMORY, BAD_SEQUENCES, BAD_IDS = 1, 2, 3
+
+
+def available() -> bool:
+    """Whether the library is there, up to date, and loads."""
+    return not why_unavailable()
+
+
+@cache
+def why_unavailable() -> str:
+    """A sentence that says why the kernels cannot be used and what to do, or "" where they can."""
+    try:
+        library()
+    except (OSError, AttributeError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def instruction_set() -> str:
+    """What the kernels run on: "AVX-512", "AVX2", "NEON" or "baseline". MLX_EMBED_CPU_ISA can ask for less."""
+    return str(load()[1])
+
+
+def num_threads() -> int:
+    """How many threads an op uses, its caller included."""
+    return int(library().mlx_embed_threads())
+
+
+def set_num_threads(count: int) -> None:
+    """Let ops use `count` threads.
+
+    Raises:
+        ValueError: `count` is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"set_num_threads needs at least 1 thread, got {count}.")
+    library().mlx_embed_set_threads(count)
+
+
+@cache
+def library() -> Any:
+    """The library's functions."""
+    return load()[0]
+
+
+@cache
+def load() -> tuple[Any, str]:
+    """The library, and the instruction set it runs on: loaded once, at the first call.
+
+    Raises:
+        RuntimeError: it is not there, or out of date, or the environment asks for something that does not exist.
+        OSError, AttributeError: it does not load.
+    """
+    if not LIBRARY.exists():
+        raise RuntimeError("The CPU kernels were not built; with a C++17 compiler installed, run: pip install -e .")
+    library: Any = ctypes.CDLL(str(LIBRARY))
+    library.mlx_embed_source_hash.restype = ctypes.c_char_p
+    if source_hash() not in ("", library.mlx_embed_source_hash().decode()):
+        raise RuntimeError("The CPU kernels were built from other sources than these; rebuild: pip install -e .")
+    pointer, integer, real, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "choose": (ctypes.c_char_p, [ctypes.c_char_p]),
+        "threads": (integer, []),
+        "set_threads": (None, [integer]),
+        "allocate": (pointer, [integer]),
+        "release": (None, [pointer]),
+        "lay_out": (pointer, [pointer, pointer, integer, integer]),
+        "discard": (None, [pointer]),
+        "linear": (flag, [pointer, integer, pointer, flag, pointer, pointer]),
+        "layer_norm": (flag, [pointer] * 4 + [real, integer, integer, pointer]),
+        "embedding_norm": (flag, [pointer] * 3 + [integer, pointer, pointer, real, integer, integer, pointer]),
+        "attention": (flag, [pointer] * 2 + [integer] * 4 + [real, pointer, integer, integer, pointer]),
+        "output_norm": (flag, [pointer, integer] + [pointer] * 4 + [real, pointer]),
+        "feed_forward": (flag, [pointer, integer, pointer, pointer, flag, flag, *[pointer] * 3, real, pointer]),
+        "encoder": (
+            flag,
+            [pointer, pointer, integer, integer, pointer, integer, integer, integer, real, pointer, integer, flag]
+            + [pointer] * 4,
+        ),
+        "rope": (flag, [pointer] * 4 + [integer] * 4),
+        "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, f"mlx_embed_{name}")
+        function.restype, function.argtypes = result, arguments
+    wanted = os.environ.get("MLX_EMBED_CPU_ISA", "")
+    if wanted not in ("", "avx2", "baseline"):
+        raise RuntimeError(f"MLX_EMBED_CPU_ISA can be avx2 or baseline, got {wanted!r}.")
+    chosen = library.mlx_embed_choose(wanted.encode()).decode()
+    threads = os.environ.get("MLX_EMBED_NUM_THREADS", "")
+    if threads and not (threads.isdecimal() and int(threads)):
+        raise RuntimeError(f"MLX_EMBED_NUM_THREADS needs a number of at least 1, got {threads!r}.")
+    library.mlx_embed_set_threads(int(threads) if threads else usable_cores())
+    return library, chosen
+
+
+def check(status: int) -> None:
+    """Raise MemoryError where a function had none for its scratch space."""
+    if status == NO_MEMORY:
+        raise MemoryError("There is no memory for the scratch space of a CPU kernel.")
+
+
+def check_sequences(op: str, status: int, total: int, longest: int | None = None) -> None:
+    """As `check`; ValueError where cu_seqlens do not run from 0 to `total`, or one is longer than `longest`."""
+    if status == BAD_SEQUENCES:
+        bound = "" if longest is None else f", none longer than the bias's {longest}"
+        raise ValueError(f"{op} needs cu_seqlens that rise from 0 to {total}{bound}.")
+    check(status)

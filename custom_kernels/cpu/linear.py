@@ -1,0 +1,57 @@
+"""Linear layers, from weights that are laid out once."""
+
+import weakref
+
+from custom_kernels.cpu import memory
+from custom_kernels.cpu.arguments import Floats, activation_number, at, floats, token_rows
+from custom_kernels.cpu.library import check, library
+
+
+class Linear:
+    """A weight [N, K] and bias [N] or None, laid out once for `linear`, `output_norm` and `feed_forward`.
+
+    The copy belongs to the library and goes with this object; the arrays are not kept.
+
+    Raises:
+        TypeError, ValueError: arrays that are not float32 of these shapes.
+        MemoryError: no room for the copy.
+    """
+
+    __slots__ = ("__weakref__", "handle", "in_features", "out_features")
+
+    def __init__(self, weight: Floats, bias: Floats | None = None) -> None:
+        floats("Linear", "weight", weight, (None, None))
+        if bias is not None:
+            floats("Linear", "bias", bias, (weight.shape[0],))
+        if not weight.size:
+            raise ValueError(f"Linear needs a weight with elements, got shape {weight.shape}.")
+        native = library()
+        self.out_features, self.in_features = weight.shape
+        self.handle: int = native.mlx_embed_lay_out(at(weight), at(bias), self.out_features, self.in_features)
+        if not self.handle:
+            raise MemoryError(f"There is no memory to lay out a weight of shape {weight.shape}.")
+        weakref.finalize(self, native.mlx_embed_discard, self.handle)
+
+
+def linear(x: Floats, layer: Linear, act: str | None = None, residual: Floats | None = None) -> Floats:
+    """act(x W^T + bias) + residual.
+
+    Args:
+        x: [T, K].
+        layer: of a weight [N, K] and its bias.
+        act: "gelu" (by erf), "gelu_tanh", "relu", "silu" or None.
+        residual: [T, N], or None.
+
+    Returns:
+        [T, N].
+
+    Raises:
+        TypeError, ValueError: arrays of another type, layout or shape, or an unknown activation.
+    """
+    rows = token_rows("linear", "x", x, layer.in_features)
+    number = activation_number("linear", act)
+    if residual is not None:
+        floats("linear", "residual", residual, (rows, layer.out_features))
+    out = memory.empty((rows, layer.out_features))
+    check(library().mlx_embed_linear(at(x), rows, layer.handle, number, at(residual), at(out)))
+    return out

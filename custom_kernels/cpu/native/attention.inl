@@ -1,0 +1,194 @@
+// Attention of one head of one sequence. Keys go by in blocks of KEY_BLOCK; a running maximum, sum and output per query
+// joins the blocks. A part of kernels.inl.
+
+struct Block {
+  const float *keys, *values;  // [panels][head_dim][NR] and [head_dim panels][count][NR]
+  int64_t begin, count;
+  bool first, last;
+};
+
+// Lanes [from, to) of x, and -inf elsewhere.
+ALWAYS_INLINE Vec only(Vec x, int64_t from, int64_t to) {
+  const Vec lowest = splat(-__builtin_inff());
+  x = first_n(x, larger(0, smaller(VL, to)), lowest);
+  return first_n(lowest, larger(0, smaller(VL, from)), x);
+}
+
+template <int64_t M>
+__attribute__((noinline)) void attention_tile(const Attention& a, const Block& block, int64_t row, float* q,
+                                              float* strip, float* maxima, float* sums, float* partial) {
+  constexpr int64_t GROUPS = (M + VL - 1) / VL;  // the M rows as lanes of vectors
+  const int64_t d = a.head_dim, width = round_up(d, NR);
+  // The window's keys for these rows, within the block.
+  int64_t from = 0, to = block.count;
+  if (a.window >= 0) {
+    from = larger(0, row - a.window - block.begin) / NR * NR;
+    to = smaller(to, row + M + a.window - block.begin);
+  }
+  Vec top[GROUPS * VL], total[GROUPS * VL];
+  for (int64_t i = 0; i < GROUPS * VL; i++) {
+    top[i] = splat(-__builtin_inff());
+    total[i] = Vec{};
+  }
+  if (from < to) transpose_rows(a.q + row * a.stride, a.stride, M, d, a.scale * LOG2_E, q, M);
+  for (int64_t j = from; j < to; j += NR) {
+    Vec acc[M][NV] = {};
+    multiply<M, 1, M>(q, block.keys + j * d, d, acc, nothing);
+    UNROLL
+    for (int64_t i = 0; i < M; i++) {
+      UNROLL
+      for (int64_t v = 0; v < NV; v++) store(strip + i * STRIP + j + v * VL, acc[i][v]);
+    }
+    const bool masked = a.window >= 0 || j + NR > to;
+    if (!a.bias && !masked) {
+      UNROLL
+      for (int64_t i = 0; i < M; i++) {
+        UNROLL
+        for (int64_t v = 0; v < NV; v++) top[i] = vmax(acc[i][v], top[i]);
+      }
+      continue;
+    }
+    for (int64_t i = 0; i < M; i++) {
+      const int64_t query = row + i, key = block.begin + j;
+      const float* bias = a.bias ? a.bias + key - query : nullptr;
+      const int64_t low = a.window >= 0 ? query - a.window - key : 0;
+      const int64_t high = smaller(to - j, a.window >= 0 ? query + a.window + 1 - key : NR);
+      for (int64_t v = 0; v < NV; v++) {
+        const int64_t there = to - j - v * VL;
+        float* score = strip + i * STRIP + j + v * VL;
+        Vec x = load(score);
+        if (bias && there > 0) x += LOG2_E * load_up_to(bias + v * VL, there);
+        if (masked) x = only(x, low - v * VL, high - v * VL);
+        store(score, x);
+        top[i] = vmax(x, top[i]);
+      }
+    }
+  }
+  float shift[GROUPS * VL], rescale[GROUPS * VL], inverse[GROUPS * VL];
+  for (int64_t g = 0; g < GROUPS; g++) {
+    const int64_t lanes = smaller(VL, M - g * VL);
+    const Vec lowest = splat(-__builtin_inff());
+    const Vec before = block.first ? lowest : load_up_to(maxima + g * VL, lanes);
+    const Vec now = vmax(before, across<Greater>(top + g * VL));
+    // A row with nothing but -inf so far has no maximum to subtract.
+    const Vec by = now == lowest ? Vec{} : now;
+    store_up_to(maxima + g * VL, now, lanes);
+    store(shift + g * VL, by);
+    store(rescale + g * VL, power_of_two(before - by));
+  }
+  for (int64_t i = 0; i < M; i++) {
+    float* s = strip + i * STRIP;
+    const Vec by = splat(shift[i]);
+    Vec t = {};
+    for (int64_t j = from; j < to; j += VL) {
+      const Vec e = power_of_two(load(s + j) - by);
+      store(s + j, e);
+      t += e;
+    }
+    total[i] = t;
+  }
+  for (int64_t g = 0; g < GROUPS; g++) {
+    const int64_t lanes = smaller(VL, M - g * VL);
+    Vec t = across<Plus>(total + g * VL);
+    if (!block.first) t += load_up_to(sums + g * VL, lanes) * load(rescale + g * VL);
+    store_up_to(sums + g * VL, t, lanes);
+    store(inverse + g * VL, 1.0f / t);
+  }
+  for (int64_t p = 0; p < width; p += NR) {
+    Vec acc[M][NV] = {};
+    multiply<M, STRIP, 1>(strip + from, block.values + (p * block.count + from * NR), larger(0, to - from), acc,
+                          nothing);
+    if (block.first && block.last && p + NR <= d) {
+      UNROLL
+      for (int64_t i = 0; i < M; i++) {
+        UNROLL
+        for (int64_t v = 0; v < NV; v++) store(a.out + (row + i) * a.out_stride + p + v * VL, acc[i][v] * inverse[i]);
+      }
+      continue;
+    }
+    float edge[M * NR];
+    UNROLL
+    for (int64_t i = 0; i < M; i++) {
+      UNROLL
+      for (int64_t v = 0; v < NV; v++) store(edge + i * NR + v * VL, acc[i][v]);
+    }
+    for (int64_t i = 0; i < M; i++)
+      for (int64_t v = 0; v < NV; v++) {
+        const int64_t column = p + v * VL;
+        float* mine = partial + i * width + column;
+        Vec x = load(edge + i * NR + v * VL);
+        if (!block.first) x += load(mine) * rescale[i];
+        if (!block.last) store(mine, x);
+        else if (column < d) store_up_to(a.out + (row + i) * a.out_stride + column, x * inverse[i], d - column);
+      }
+  }
+}
+typedef void (*AttentionTile)(const Attention&, const Block&, int64_t, float*, float*, float*, float*, float*);
+constexpr AttentionTile ATTENTION_TILES[] = {
+    nullptr,
+    attention_tile<1>,
+    attention_tile<2>,
+    attention_tile<3>,
+    attention_tile<4>,
+    attention_tile<5>,
+    attention_tile<6>,
+#if TILE_ROWS > 6
+    attention_tile<7>,
+    attention_tile<8>,
+#endif
+#if TILE_ROWS > 8
+    attention_tile<9>,
+    attention_tile<10>,
+    attention_tile<11>,
+    attention_tile<12>,
+    attention_tile<13>,
+    attention_tile<14>,
+#endif
+};
+
+size_t attention_scratch(int64_t rows, int64_t length, int64_t head_dim) {
+  const int64_t keys = round_up(smaller(length, KEY_BLOCK), NR), width = round_up(head_dim, NR);
+  const int64_t partial = length > KEY_BLOCK ? rows * width : 0;
+  return (size_t)(keys * head_dim + VL * NR + keys * width + round_up(head_dim * MR + VL, 16) + MR * STRIP +
+                  2 * round_up(rows, 16) + partial + 64);
+}
+
+void attention(const Attention& a, float* scratch) {
+  const int64_t d = a.head_dim, width = round_up(d, NR), rows = a.row_end - a.row_begin;
+  const int64_t most = round_up(smaller(a.length, KEY_BLOCK), NR);
+  float* values = scratch;
+  float* keys = values + most * width;
+  float* strip = keys + most * d + VL * NR;
+  float* q = strip + MR * STRIP;
+  float* maxima = q + round_up(d * MR + VL, 16);
+  float* sums = maxima + round_up(rows, 16);
+  float* partial = sums + round_up(rows, 16);
+  int64_t begin = 0, end = a.length;
+  if (a.window >= 0) {
+    begin = larger(0, a.row_begin - a.window) / KEY_BLOCK * KEY_BLOCK;
+    end = smaller(end, a.row_end + a.window);
+  }
+  for (int64_t j0 = begin; j0 < end; j0 += KEY_BLOCK) {
+    const int64_t count = smaller(KEY_BLOCK, end - j0);
+    for (int64_t j = 0; j < count; j += VL) {
+      const int64_t there = smaller(VL, count - j);
+      float* panel = keys + j / NR * NR * d + j % NR;
+      transpose_rows(a.k + (j0 + j) * a.stride, a.stride, there, d, 1.0f, panel, NR);
+    }
+    for (int64_t j = 0; j < count; j++)
+      for (int64_t c = 0; c < width; c += VL) {
+        const float* v = a.v + (j0 + j) * a.stride + c;
+        Vec x = c + VL <= d ? load(v) : c < d ? load_n(v, d - c) : Vec{};
+        store(values + (c / NR * count + j) * NR + c % NR, x);
+      }
+    const Block block = {keys, values, j0, count, j0 == begin, j0 + count == end};
+    const int64_t tiles = ceil_div(rows, MR);
+    for (int64_t t = 0, row = 0; t < tiles; t++) {
+      const int64_t m = (rows - row) / (tiles - t);
+      for (int64_t i = 0; i < m; i++)
+        for (int64_t c = 0; c < d; c += 16) __builtin_prefetch(a.out + (a.row_begin + row + i) * a.out_stride + c, 1);
+      ATTENTION_TILES[m](a, block, a.row_begin + row, q, strip, maxima + row, sums + row, partial + row * width);
+      row += m;
+    }
+  }
+}

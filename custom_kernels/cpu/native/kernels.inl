@@ -1,0 +1,26 @@
+// Every kernel, written on the compiler's vector types and compiled once an instruction set. The including file
+// defines LANES (floats a vector), TILE_ROWS, TILE_VECTORS, TABLE and NAME.
+//
+// Nothing here may be visible outside but TABLE, nor run at load: a processor without the instruction set must
+// never meet one of its instructions. Hence no standard library, no inline function of a shared header, no
+// constructor.
+#include "kernels.h"
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#include "vectors.inl"
+#include "functions.inl"
+#include "gemm.inl"
+#include "attention.inl"
+#include "rows.inl"
+
+}  // namespace
+
+extern "C" {
+extern const Kernels TABLE;
+const Kernels TABLE = {NAME,      MR,         NR,     lay_out, gemm_scratch, gemm, attention_scratch,
+                       attention, layer_norm, gather, gated,   rope,         mean};
+}

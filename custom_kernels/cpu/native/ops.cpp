@@ -1,0 +1,373 @@
+// The ops behind a plain C interface: how each is cut into jobs, and what memory the jobs use. Arguments come checked
+// by the Python functions, except what needs a pass over the data. Every function returns 0, or one of the codes below.
+#include <string.h>
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels.h"
+#include "threads.h"
+
+#ifndef SOURCE_HASH
+#define SOURCE_HASH ""
+#endif
+
+namespace {
+
+enum Status { OK = 0, NO_MEMORY = 1, BAD_SEQUENCES = 2, BAD_IDS = 3 };
+
+const Kernels* choose(const char* most) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool any = !*most;
+  if (any && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    return &mlx_embed_avx512;
+  if ((any || !strcmp(most, "avx2")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return &mlx_embed_avx2;
+#else
+  (void)most;
+#endif
+  return &mlx_embed_baseline;
+}
+const Kernels* kernels = &mlx_embed_baseline;
+
+// A linear layer's weight as the products read it, and its bias.
+struct LaidOut {
+  int64_t n, depth;
+  float *weight = nullptr, *bias = nullptr;
+  ~LaidOut() {
+    release(weight);
+    release(bias);
+  }
+  int64_t panels() const { return (n + kernels->panel - 1) / kernels->panel; }
+};
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Row blocks are as equal as they can be; `most` bounds them by what should stay in a core's cache.
+int64_t block_rows(int64_t rows, int64_t most) {
+  const int64_t threads = thread_count();
+  const int64_t blocks = ceil_div(ceil_div(rows, most), threads) * threads;
+  return blocks ? ceil_div(rows, blocks) : 1;
+}
+// Below this many rows a thread, products are cut by columns too, so that weights are read once.
+bool few(int64_t rows) { return rows < 24 * thread_count(); }
+constexpr int64_t MOST_ROWS = 112;
+constexpr int64_t CACHE_FLOATS = 144 * 1024;
+
+Gemm product(const float* x, int64_t rows, const LaidOut& w, float* y) {
+  return {x, w.weight, w.bias, nullptr, y, w.depth, 0, w.n, rows, w.n, w.depth, 0, w.panels(), IDENTITY};
+}
+
+void run(const Gemm& g) { kernels->gemm(g, scratch(kernels->gemm_scratch(g.m, g.depth))); }
+
+void linear(const float* x, int64_t rows, const LaidOut& w, int activation, const float* residual, float* y) {
+  const int64_t panels = w.panels(), threads = thread_count();
+  int64_t mb = block_rows(rows, MOST_ROWS), pb = panels;
+  if (few(rows)) {
+    mb = std::clamp<int64_t>(rows, 1, MOST_ROWS);
+    pb = ceil_div(panels, threads);
+  }
+  const int64_t nm = ceil_div(rows, mb), np = ceil_div(panels, pb);
+  parallel_for(nm * np, [&](int64_t job) {
+    const int64_t row = job / np * mb, panel = job % np * pb;
+    Gemm g = product(x + row * w.depth, std::min(mb, rows - row), w, y + row * w.n);
+    g.panel_begin = panel;
+    g.panel_end = std::min(panel + pb, panels);
+    g.activation = activation;
+    g.residual = residual ? residual + row * w.n : nullptr;
+    g.ldr = w.n;
+    run(g);
+  });
+}
+
+struct Norm {
+  const float *weight, *bias;
+  float eps;
+};
+
+void layer_norm(const float* x, const float* residual, const Norm& norm, int64_t rows, int64_t width, float* y) {
+  const int64_t rb = block_rows(rows, std::max<int64_t>(1, 32768 / width));
+  parallel_for(ceil_div(rows, rb), [&](int64_t job) {
+    const int64_t o = job * rb * width;
+    kernels->layer_norm(x + o, residual ? residual + o : nullptr, norm.weight, norm.bias, norm.eps,
+                        std::min(rb, rows - job * rb), width, y + o);
+  });
+}
+
+bool good_sequences(const int32_t* cu, int64_t count, int64_t total) {
+  if (cu[0] != 0 || cu[count] != total) return false;
+  for (int64_t i = 0; i < count; i++)
+    if (cu[i + 1] < cu[i]) return false;
+  return true;
+}
+
+template <class F> int guarded(const F& f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    return NO_MEMORY;
+  }
+}
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT const char* mlx_embed_source_hash() { return SOURCE_HASH; }
+// `most`: "" for the best that the processor has, "avx2" or "baseline" for less. Returns what was chosen.
+EXPORT const char* mlx_embed_choose(const char* most) {
+  kernels = choose(most);
+  return kernels->name;
+}
+EXPORT int64_t mlx_embed_threads() { return thread_count(); }
+EXPORT void mlx_embed_set_threads(int64_t count) { set_thread_count(count); }
+
+EXPORT float* mlx_embed_allocate(int64_t floats) {
+  try {
+    return allocate((size_t)floats);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+EXPORT void mlx_embed_release(float* block) { release(block); }
+
+EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n, int64_t depth) {
+  LaidOut* w = nullptr;
+  try {
+    w = new LaidOut{n, depth};
+    const size_t padded = (size_t)(w->panels() * kernels->panel);
+    w->weight = allocate(padded * (size_t)depth);
+    kernels->lay_out(weight, n, depth, w->weight);
+    if (bias) {
+      w->bias = allocate(padded);
+      std::fill(std::copy(bias, bias + n, w->bias), w->bias + padded, 0.0f);
+    }
+    return w;
+  } catch (const std::bad_alloc&) {
+    delete w;
+    return nullptr;
+  }
+}
+EXPORT void mlx_embed_discard(void* layer) { delete static_cast<LaidOut*>(layer); }
+
+EXPORT int mlx_embed_linear(const float* x, int64_t rows, const void* layer, int activation, const float* residual,
+                            float* y) {
+  return guarded([&] {
+    linear(x, rows, *static_cast<const LaidOut*>(layer), activation, residual, y);
+    return OK;
+  });
+}
+
+EXPORT int mlx_embed_layer_norm(const float* x, const float* residual, const float* weight, const float* bias,
+                                float eps, int64_t rows, int64_t width, float* y) {
+  return guarded([&] {
+    layer_norm(x, residual, {weight, bias, eps}, rows, width, y);
+    return OK;
+  });
+}
+
+EXPORT int mlx_embed_embedding_norm(const float* const* tables, const int64_t* sizes, const int32_t* const* ids,
+                                    int64_t count, const float* weight, const float* bias, float eps, int64_t rows,
+                                    int64_t width, float* y) {
+  return guarded([&] {
+    for (int64_t t = 0; t < count; t++)
+      for (int64_t i = 0; i < rows; i++)
+        if (ids[t][i] < 0 || ids[t][i] >= sizes[t]) return BAD_IDS;
+    const int64_t rb = block_rows(rows, std::max<int64_t>(1, 32768 / width));
+    parallel_for(ceil_div(rows, rb), [&](int64_t job) {
+      const int64_t row = job * rb, n = std::min(rb, rows - row);
+      const int32_t* here[8];
+      for (int64_t t = 0; t < count; t++) here[t] = ids[t] + row;
+      float* out = y + row * width;
+      kernels->gather(tables, here, count, n, width, out);
+      if (weight) kernels->layer_norm(out, nullptr, weight, bias, eps, n, width, out);
+    });
+    return OK;
+  });
+}
+
+// bias [heads, 2 * bias_length - 1] is by distance: key - query is at place key - query + bias_length - 1.
+EXPORT int mlx_embed_attention(const float* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
+                               int64_t head_dim, float scale, const float* bias, int64_t bias_length, int64_t window,
+                               float* y) {
+  return guarded([&] {
+    if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
+    struct Job {
+      int32_t start, length, begin, end, head;
+    };
+    std::vector<int32_t> order((size_t)count);
+    for (int64_t i = 0; i < count; i++) order[(size_t)i] = (int32_t)i;
+    const auto length = [&](int32_t s) { return cu[s + 1] - cu[s]; };
+    // The longest go first, so that no thread is left with one at the end.
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return length(a) > length(b); });
+    if (bias && count && length(order[0]) > bias_length) return BAD_SEQUENCES;
+    const int64_t enough = 4 * thread_count();
+    std::vector<Job> jobs;
+    for (int32_t s : order) {
+      const int32_t n = length(s);
+      if (!n) break;
+      // Keys are laid out once a job: more than one block of queries only where jobs are few or the sequence long.
+      const int64_t parts = std::max<int64_t>(
+          ceil_div(n, 1024),
+          count * heads < enough ? std::min<int64_t>(ceil_div(enough, count * heads), ceil_div(n, 64)) : 1);
+      const int32_t rows = (int32_t)ceil_div(n, parts);
+      for (int64_t h = 0; h < heads; h++)
+        for (int32_t r = 0; r < n; r += rows) jobs.push_back({cu[s], n, r, std::min(n, r + rows), (int32_t)h});
+    }
+    const int64_t hidden = heads * head_dim;
+    parallel_for((int64_t)jobs.size(), [&](int64_t j) {
+      const Job& job = jobs[(size_t)j];
+      const float* q = qkv + job.start * 3 * hidden + job.head * head_dim;
+      Attention a;
+      a.q = q;
+      a.k = q + hidden;
+      a.v = q + 2 * hidden;
+      a.out = y + job.start * hidden + job.head * head_dim;
+      a.stride = 3 * hidden;
+      a.out_stride = hidden;
+      a.bias = bias ? bias + job.head * (2 * bias_length - 1) + bias_length - 1 : nullptr;
+      a.length = job.length;
+      a.head_dim = head_dim;
+      a.row_begin = job.begin;
+      a.row_end = job.end;
+      a.window = window;
+      a.scale = scale;
+      kernels->attention(a, scratch(kernels->attention_scratch(job.end - job.begin, job.length, head_dim)));
+    });
+    return OK;
+  });
+}
+
+// y = norm(x W + bias + residual); without a norm weight, only the sum.
+EXPORT int mlx_embed_output_norm(const float* x, int64_t rows, const void* layer, const float* residual,
+                                 const float* weight, const float* bias, float eps, float* y) {
+  return guarded([&] {
+    const LaidOut& w = *static_cast<const LaidOut*>(layer);
+    if (few(rows)) {
+      linear(x, rows, w, IDENTITY, residual, y);
+      if (weight) layer_norm(y, nullptr, {weight, bias, eps}, rows, w.n, y);
+      return OK;
+    }
+    const int64_t mb = block_rows(rows, MOST_ROWS);
+    parallel_for(ceil_div(rows, mb), [&](int64_t job) {
+      const int64_t row = job * mb;
+      float* out = y + row * w.n;
+      Gemm g = product(x + row * w.depth, std::min(mb, rows - row), w, out);
+      g.residual = residual ? residual + row * w.n : nullptr;
+      g.ldr = w.n;
+      run(g);
+      if (weight) kernels->layer_norm(out, nullptr, weight, bias, eps, g.m, w.n, out);
+    });
+    return OK;
+  });
+}
+
+// gated: 0 no, 1 act(first half) * second half, 2 act(second half) * first half.
+EXPORT int mlx_embed_feed_forward(const float* x, int64_t rows, const void* up_layer, const void* down_layer,
+                                  int activation, int gated, const float* residual, const float* weight,
+                                  const float* bias, float eps, float* y) {
+  return guarded([&] {
+    const LaidOut &up = *static_cast<const LaidOut*>(up_layer), &down = *static_cast<const LaidOut*>(down_layer);
+    const int64_t inner = down.depth, width = down.n;
+    const int64_t gate = gated == 2 ? inner : 0, value = gated == 2 ? 0 : inner;
+    const int act_up = gated ? IDENTITY : activation;
+    if (few(rows)) {
+      const size_t floats = (size_t)(rows * (up.n + (gated ? inner : 0)));
+      const std::unique_ptr<float, void (*)(float*)> both(allocate(floats), release);
+      float *wide = both.get(), *narrow = gated ? wide + rows * up.n : wide;
+      linear(x, rows, up, act_up, nullptr, wide);
+      if (gated)
+        parallel_for(rows, [&](int64_t i) {
+          const float* from = wide + i * up.n;
+          kernels->gated(from + gate, from + value, 1, inner, up.n, activation, narrow + i * inner);
+        });
+      linear(narrow, rows, down, IDENTITY, residual, y);
+      if (weight) layer_norm(y, nullptr, {weight, bias, eps}, rows, width, y);
+      return OK;
+    }
+    const int64_t floats = up.n + (gated ? inner : 0);
+    const int64_t mb = block_rows(rows, std::clamp<int64_t>(CACHE_FLOATS / floats, 28, MOST_ROWS));
+    parallel_for(ceil_div(rows, mb), [&](int64_t job) {
+      const int64_t row = job * mb, n = std::min(mb, rows - row);
+      const size_t gemm =
+          (std::max(kernels->gemm_scratch(n, up.depth), kernels->gemm_scratch(n, inner)) + 15) / 16 * 16;
+      float* work = scratch(gemm + (size_t)(n * floats));
+      float* wide = work + gemm;
+      float* narrow = gated ? wide + n * up.n : wide;
+      Gemm g = product(x + row * up.depth, n, up, wide);
+      g.activation = act_up;
+      kernels->gemm(g, work);
+      if (gated) kernels->gated(wide + gate, wide + value, n, inner, up.n, activation, narrow);
+      float* out = y + row * width;
+      g = product(narrow, n, down, out);
+      g.residual = residual ? residual + row * width : nullptr;
+      g.ldr = width;
+      kernels->gemm(g, work);
+      if (weight) kernels->layer_norm(out, nullptr, weight, bias, eps, n, width, out);
+    });
+    return OK;
+  });
+}
+
+EXPORT int mlx_embed_rope(float* qkv, const int32_t* positions, const float* cosine, const float* sine, int64_t places,
+                          int64_t rows, int64_t heads, int64_t head_dim) {
+  return guarded([&] {
+    for (int64_t i = 0; i < rows; i++)
+      if (positions[i] < 0 || positions[i] >= places) return BAD_IDS;
+    const int64_t width = heads * head_dim, half = head_dim / 2;
+    const int64_t rb = block_rows(rows, std::max<int64_t>(1, 32768 / width));
+    parallel_for(ceil_div(rows, rb), [&](int64_t job) {
+      for (int64_t i = job * rb; i < std::min(rows, (job + 1) * rb); i++) {
+        const int64_t place = positions[i] * half;
+        kernels->rope(qkv + i * 3 * width, cosine + place, sine + place, 2 * heads, head_dim);
+      }
+    });
+    return OK;
+  });
+}
+
+EXPORT int mlx_embed_mean_pool(const float* x, const int32_t* cu, int64_t count, int64_t total, int64_t width,
+                               int64_t skip, int normalize, float* y) {
+  return guarded([&] {
+    if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
+    parallel_for(count, [&](int64_t s) {
+      // A text that is all prompt keeps its tokens rather than none.
+      const int64_t length = cu[s + 1] - cu[s], from = length > skip ? skip : 0;
+      kernels->mean(x + (cu[s] + from) * width, length - from, width, normalize, y + s * width);
+    });
+    return OK;
+  });
+}
+
+// A post-norm layer (BERT's): weights that are laid out, and the parameters of its two LayerNorms.
+struct EncoderLayer {
+  const void *qkv, *out, *up, *down;
+  const float *attention_weight, *attention_bias, *output_weight, *output_bias;
+  float attention_eps, output_eps;
+};
+
+// x [total, width] through all layers: y. What one op hands on is in qkv [total, 3 * width], attended and between.
+EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t depth, int64_t width,
+                             const int32_t* cu, int64_t count, int64_t total, int64_t heads, float scale,
+                             const float* bias, int64_t bias_length, int activation, float* qkv, float* attended,
+                             float* between, float* y) {
+  int status = OK;
+  for (int64_t l = 0; l < depth && !status; l++) {
+    const EncoderLayer& w = layers[l];
+    status = mlx_embed_linear(x, total, w.qkv, IDENTITY, nullptr, qkv);
+    if (!status)
+      status = mlx_embed_attention(qkv, cu, count, total, heads, width / heads, scale, bias, bias_length, -1, attended);
+    if (!status)
+      status = mlx_embed_output_norm(attended, total, w.out, x, w.attention_weight, w.attention_bias, w.attention_eps,
+                                     between);
+    if (!status)
+      status = mlx_embed_feed_forward(between, total, w.up, w.down, activation, 0, between, w.output_weight,
+                                      w.output_bias, w.output_eps, y);
+    x = y;
+  }
+  return status;
+}

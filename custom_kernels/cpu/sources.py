@@ -1,0 +1,43 @@
+"""The C++ sources of the CPU kernels and how each is compiled: the one list for setup.py and the scripts.
+
+It imports nothing of this package, since a build must not: setup.py runs it by its path. As a program it prints a line
+for each source, its name and flags, for the architecture that is named or this machine's:
+
+    python custom_kernels/cpu/sources.py aarch64
+"""
+
+import hashlib
+import platform
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("native")
+SOURCES = ("avx512.cpp", "avx2.cpp", "baseline.cpp", "threads.cpp", "ops.cpp")
+BLAS = "blas.cpp"
+SUFFIXES = (".h", ".inl", ".cpp")
+FLAGS = ("-std=c++17", "-pthread", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+INSTRUCTIONS = {
+    "avx512.cpp": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
+    "avx2.cpp": ("-mavx2", "-mfma"),
+}
+
+
+def flags(source: str, machine: str) -> tuple[str, ...]:
+    """What decides about the code of `source` on "x86_64" or "aarch64", beside how far it is optimised."""
+    x86 = machine.lower() in ("x86_64", "amd64")
+    return FLAGS + (INSTRUCTIONS.get(source, ()) if x86 else ())
+
+
+def source_hash(folder: Path = FOLDER) -> str:
+    """A hash of the C++ sources in `folder`, or "" where there are none; the library carries that of its own."""
+    digest = hashlib.sha256()
+    sources = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
+    for path in sources:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16] if sources else ""
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1] if len(sys.argv) > 1 else platform.machine()
+    for name in SOURCES:
+        print(name, *flags(name, asked))

@@ -1,0 +1,72 @@
+"""Every number that was measured on a card, and every choice made by one: the card was an H100.
+
+Whoever has another card finds here all that may be worth measuring again.
+"""
+
+# A LayerNorm of fewer elements, with no residual, waits for its launch, and MLX's own launches sooner.
+PLAIN_NORM_SIZE = 3 << 20
+# Values of a short batch's hidden state: 256 tokens of MiniLM, 128 of BERT-base. Beyond, a launch for each op, with
+# larger tiles, is faster than one launch for all layers.
+MAX_SHORT = 2**17
+# Blocks of the launch for all layers: more of them only wait longer for each other.
+SHORT_BLOCKS = 128
+# Rows wider than the first leave little shared memory for the weights, and so many of them are quicker by cuBLAS,
+# unless that needs another launch for an activation.
+NARROW, MANY = 384, 2**15
+# Wider rows do not fit beside each other into a multiprocessor's shared memory.
+MAX_LAID_OUT_INPUTS = 768
+# Outputs whose rows `output_norm` has in registers.
+NORM_OUTPUTS = (256, 384)
+# Shared memory of a block on Hopper, and what of it a product keeps for barriers and alignment.
+HOPPER_MEMORY = 232448
+RESERVED = 1280
+
+
+def builtin_norm_is_faster(size: int) -> bool:
+    """Whether MLX's LayerNorm of so many elements, with no residual, is done before our kernel's launch is."""
+    return size < PLAIN_NORM_SIZE
+
+
+def builtin_attention_is_faster(head_dim: int, max_seqlen: int) -> bool:
+    """Whether cuDNN's attention, which has Hopper's own instructions, is faster where it needs no mask or padding."""
+    return head_dim > 32 and max_seqlen > 64
+
+
+def builtin_linear_is_faster(rows: int, inputs: int, act: str | None) -> bool:
+    """Whether cuBLAS is faster at the product, and needs no second launch."""
+    return act is None and inputs > NARROW and rows >= MANY
+
+
+def is_short(values: int) -> bool:
+    """Whether a hidden state of so many values is one for the launch of all layers."""
+    return 1 <= values <= MAX_SHORT
+
+
+def attention_tiles(head_dim: int, max_seqlen: int, has_bias: bool) -> tuple[int, int, int]:
+    """(warps a block, tiles of 16 queries a warp, keys at a time)."""
+    if max_seqlen <= 16:
+        return 1, 1, 16
+    if max_seqlen <= 32:
+        return 2, 1, 32
+    if head_dim > 64:
+        return 4, 1, 32
+    if max_seqlen <= 64:
+        return 2, 2, 32
+    return 4, 2, 64 if head_dim > 32 and not has_bias else 32  # with a bias 64 would spill registers
+
+
+def norm_rows(width: int) -> tuple[int, int]:
+    """(threads a row, rows a block): a warp a row up to 1024 wide, else up to 8 warps."""
+    lanes = min(256, -(-width // 1024) * 32)
+    return lanes, 4 if lanes == 32 else 1
+
+
+def pool_groups(chunks: int) -> int:
+    """Teams of a block that take turns at a sequence's rows, each of `chunks` warps side by side."""
+    return max(16 // chunks, 1)
+
+
+def linear_tiles(outputs: int, inputs: int) -> tuple[int, int]:
+    """(groups of 64 rows, columns) that a block computes at a time."""
+    narrow = inputs <= NARROW
+    return 3 if narrow else 2, 96 if narrow and outputs % 96 == 0 else 64

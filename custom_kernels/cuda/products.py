@@ -1,0 +1,93 @@
+"""Products on Hopper's tensor cores: how weights are laid out for them, and the launch of kernels made of them."""
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from custom_kernels.cuda.driver import multiprocessors
+from custom_kernels.cuda.heuristics import HOPPER_MEMORY, MAX_LAID_OUT_INPUTS, RESERVED
+from custom_kernels.cuda.launch import Scalar, architecture, launch
+
+
+def lay_out(weight: mx.array) -> mx.array | None:
+    """A weight [N, K] as the kernels of products read it: [K / 64, N, 64], of its dtype.
+
+    Each block of 64 columns is one piece, in which the 8 chunks of 8 columns of row r are in the order that r % 8
+    says (the tensor cores' 128-byte swizzle), and each 32 rows in the order 0, 1, 8, 9, 16, 17, 24, 25, 2, 3, ...
+
+    None where no kernel wants it: they are for Hopper, and 16 bits.
+    """
+    outputs, inputs = weight.shape
+    if mx.device_info()["architecture"] != "sm_90" or weight.dtype == mx.float32:
+        return None
+    if inputs % 64 or inputs > MAX_LAID_OUT_INPUTS or outputs % 32:
+        return None
+    rows = np.array(weight.view(mx.uint16)).reshape(outputs // 32, 4, 4, 2, inputs // 64, 8, 8)
+    rows = rows.transpose(4, 0, 2, 1, 3, 5, 6).reshape(inputs // 64, outputs // 8, 8, 8, 8)
+    place = np.arange(8)
+    swizzled = rows[:, :, place[:, None], place[:, None] ^ place]
+    laid_out = mx.array(swizzled.reshape(inputs // 64, outputs, 64)).view(weight.dtype)
+    mx.eval(laid_out)  # or every graph would do it again
+    return laid_out
+
+
+def launch_product(
+    name: str,
+    x: mx.array,
+    laid_out: mx.array | None,
+    others: list[mx.array],
+    scalars: list[Scalar],
+    tiles: int,
+    groups: int,
+    columns: int,
+    constants: Mapping[str, int],
+    parameters: int = 0,
+) -> mx.array:
+    """One launch of a kernel made of `shared/products.cuh`, on x, the laid out weight and `others`: [T, N].
+
+    Its blocks share `tiles` of 64 rows for each of `groups` warpgroups, and `columns` columns; each keeps `parameters`
+    floats of every output at hand.
+    """
+    if laid_out is None or architecture() != "sm_90":
+        raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and laid out weights.")
+    depths, outputs, _ = laid_out.shape
+    if outputs % columns:
+        raise NotImplementedError(f"The CUDA kernel of this product takes multiples of {columns} outputs.")
+    kept = RESERVED + groups * depths * 64 * 128 + parameters * outputs * 4
+    stages = min((HOPPER_MEMORY - kept) // (columns * 128), 8)
+    if stages < 3:
+        raise NotImplementedError(f"Rows {depths * 64} wide do not fit into the CUDA kernels of products.")
+    return launch(
+        name,
+        [x, laid_out, *others],
+        scalars,
+        (min(multiprocessors(), tiles), (groups + 1) * 128),
+        (x.shape[0], outputs),
+        x.dtype,
+        {"T": x.dtype},
+        {
+            "BFLOAT": laid_out.dtype == mx.bfloat16,
+            "K": depths * 64,
+            "N": outputs,
+            "COLUMNS": columns,
+            "STAGES": stages,
+            "GROUPS": groups,
+            **constants,
+        },
+        {"WGMMA": wgmma(columns, laid_out.dtype)},
+        kept + stages * columns * 128,
+    )
+
+
+def wgmma(columns: int, dtype: mx.Dtype) -> str:
+    """The instruction's statement: 64 rows x 16 times 16 x `columns`, both in shared memory, added to `sum`."""
+    sums = columns // 2
+    registers = ", ".join(f"%{i}" for i in range(sums))
+    operands = ", ".join(f'"+f"(sum[{i}])' for i in range(sums))
+    kind = "bf16" if dtype == mx.bfloat16 else "f16"
+    return (
+        f'asm volatile("{{.reg .pred p;\\nsetp.ne.b32 p, %{sums + 2}, 0;\\n'
+        f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{kind}.{kind} "
+        f'{{{registers}}}, %{sums}, %{sums + 1}, p, 1, 1, 0, 0;}}" : {operands} : "l"(rows), "l"(columns), "r"(keep))'
+    )

@@ -1,0 +1,138 @@
+// Products on Hopper's tensor cores (wgmma), x [total, K] times the transpose of w [N, K]. A warpgroup has GROUP_ROWS
+// rows of x in shared memory for as long as it needs them; w streams by, COLUMNS of its rows and 64 of its columns at a
+// time, through a ring of STAGES places that one thread keeps filled for all warpgroups.
+// `pack_linear` has laid w out as [K / 64, N, 64], so that a place is one bulk copy: in the order of the tensor cores'
+// 128-byte swizzle, and each 32 rows of w such that a thread's sums of them are 8 neighbours in the result.
+// Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, WGMMA (the instruction).
+constexpr int GROUP_ROWS = 64;
+constexpr int ROWS = GROUPS * GROUP_ROWS;
+constexpr int DEPTHS = K / 64;
+constexpr int SPANS = N / COLUMNS;
+constexpr int SUMS = COLUMNS / 2;      // of a thread: for each 8 columns two in its row, two in the row 8 below
+constexpr int BLOCK_BYTES = 64 * 128;  // of a group's rows, 64 columns of them
+constexpr int STAGE_BYTES = COLUMNS * 128;
+constexpr int THREADS = (GROUPS + 1) * 128;  // one warpgroup fetches
+
+struct alignas(16) Eight {
+  T at[8];
+};
+
+__device__ unsigned shared_address(const void* place) { return static_cast<unsigned>(__cvta_generic_to_shared(place)); }
+
+__device__ void barrier_arrive(unsigned barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ void barrier_wait(unsigned barrier, int parity) {
+  asm volatile(
+      "{.reg .pred done;\nagain: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;}" ::"r"(
+          barrier),
+      "r"(parity)
+      : "memory");
+}
+
+// The ring in shared memory, with a barrier a place that says that it is full and one that it is empty again.
+struct Ring {
+  unsigned places, full, empty;
+  int stage = 0, parity = 0;
+
+  __device__ explicit Ring(unsigned start)
+      : places(start), full(start + STAGES * STAGE_BYTES), empty(full + STAGES * 8) {}
+
+  __device__ void initialise() {
+    for (int s = 0; s < STAGES; ++s) {
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full + s * 8) : "memory");
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + s * 8), "n"(GROUPS * 4) : "memory");
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
+  }
+
+  __device__ void advance() {
+    if (++stage == STAGES) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+
+  __device__ unsigned place() const { return places + stage * STAGE_BYTES; }
+
+  // By one thread: the next place gets the rows of w from `row` on, at this depth.
+  __device__ void fetch(const T* w, int row, int depth) {
+    barrier_wait(empty + stage * 8, parity ^ 1);
+    const unsigned barrier = full + stage * 8;
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "n"(STAGE_BYTES) : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(place()),
+        "l"(w + (static_cast<long long>(depth) * N + row) * 64), "n"(STAGE_BYTES), "r"(barrier)
+        : "memory");
+    advance();
+  }
+};
+
+// A place in shared memory, as the tensor cores want it described: 8 rows of 128 bytes after each other, swizzled.
+__device__ unsigned long long described(unsigned place) {
+  return (static_cast<unsigned long long>(place & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
+}
+
+__device__ void wgmma(float (&sum)[SUMS], unsigned long long rows, unsigned long long columns, int keep) { WGMMA; }
+
+// One place of the ring times the rows at the same depth: added to `sum`, or, if not `keep`, in its place. The tensor
+// cores go on while the threads do; `finish_wgmma` waits until all but the last `n` such products are done.
+__device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
+  barrier_wait(ring.full + ring.stage * 8, ring.parity);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  const unsigned long long a = described(rows), b = described(ring.place());
+#pragma unroll
+  for (int i = 0; i < 4; ++i) wgmma(sum, a + i * 2, b + i * 2, keep || i > 0);
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+template <int LEFT>
+__device__ void finish_wgmma() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+
+// After such a product: on to the next place. Unless this was the `first`, the place before it, whose barrier is
+// `last`, is empty again once its product is done.
+__device__ void go_on(Ring& ring, unsigned& last, bool first, int lane) {
+  if (!first) {
+    finish_wgmma<1>();
+    if (lane == 0) barrier_arrive(last);
+  }
+  last = ring.empty + ring.stage * 8;
+  ring.advance();
+}
+
+// After the last of a sum's products.
+__device__ void finish(unsigned last, int lane) {
+  finish_wgmma<0>();
+  if (lane == 0) barrier_arrive(last);
+}
+
+// The compiler knows not that the tensor cores write the sums: they are in these registers, before and after.
+__device__ void pin(float (&sum)[SUMS]) {
+#pragma unroll
+  for (int i = 0; i < SUMS; ++i) asm volatile("" : "+f"(sum[i])::"memory");
+}
+
+// A warpgroup's threads wait for each other.
+__device__ void group_sync(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory"); }
+
+// Begin to copy the group's rows from `first` on into shared memory; those beyond `total` are zero.
+__device__ void load_rows(const T* x, unsigned to, int first, int total) {
+#pragma unroll 4
+  for (int i = 0; i < K / 16; ++i) {
+    const int place = i * 128 + threadIdx.x % 128, r = place / (K / 8), chunk = place % (K / 8), row = first + r;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + chunk / 8 * BLOCK_BYTES + r * 128 +
+                                                                       ((chunk % 8 ^ r % 8) << 4)),
+                 "l"(x + static_cast<long long>(min(row, total - 1)) * K + chunk * 8), "r"(row < total ? 16 : 0)
+                 : "memory");
+  }
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Wait for these rows, until all of the group's threads have theirs and the tensor cores may read them.
+__device__ void wait_for_rows(int group) {
+  asm volatile("cp.async.wait_group 0;\nfence.proxy.async;" ::: "memory");
+  group_sync(group);
+}

@@ -1,0 +1,55 @@
+"""Packed attention on Metal."""
+
+import mlx.core as mx
+
+from custom_kernels.metal.launch import kernel, round_up
+
+MAX_HEAD_DIM = 256
+THREADGROUP_MEMORY = 32768  # bytes, the least that a device with simdgroup matrices has
+
+
+def attention(
+    qkv: mx.array,
+    cu_seqlens: mx.array,
+    num_heads: int,
+    scale: float,
+    bias: mx.array | None = None,
+    *,
+    max_seqlen: int,
+    window: int | None = None,
+) -> mx.array:
+    """One launch of `attention.metal`: a threadgroup for each head and 32 queries (16, if all sequences are short).
+
+    Raises:
+        NotImplementedError: heads wider than 256, which threadgroup memory and registers cannot hold.
+    """
+    total, hidden = qkv.shape[0], qkv.shape[1] // 3
+    head_dim = hidden // num_heads
+    if head_dim > MAX_HEAD_DIM:
+        raise NotImplementedError(f"The Metal attention kernel takes heads up to {MAX_HEAD_DIM} wide, got {head_dim}.")
+    simdgroups = 2 if max_seqlen <= 16 else 4
+    row = round_up(head_dim, 8) * qkv.dtype.size + 16
+    keys = next(keys for keys in (32, 16, 8) if 2 * keys * row <= THREADGROUP_MEMORY)
+    blocks = total // (8 * simdgroups) + cu_seqlens.size - 1
+    (out,) = kernel("attention", "qkv", "cu_seqlens", "bias", "scale", header="#include <metal_simdgroup_matrix>\n")(
+        inputs=[
+            qkv,
+            cu_seqlens,
+            mx.zeros((1, 1), dtype=qkv.dtype) if bias is None else bias,
+            mx.array([scale], dtype=mx.float32),
+        ],
+        template=[
+            ("T", qkv.dtype),
+            ("DIM", head_dim),
+            ("SIMDGROUPS", simdgroups),
+            ("KEYS", keys),
+            ("HAS_BIAS", bias is not None),
+            ("WINDOW", -1 if window is None else min(window, 2**30)),
+        ],
+        grid=(32 * simdgroups, num_heads, blocks),
+        threadgroup=(32 * simdgroups, 1, 1),
+        output_shapes=[(total, hidden)],
+        output_dtypes=[qkv.dtype],
+        stream=mx.gpu,
+    )
+    return out

@@ -1,0 +1,29 @@
+"""What every op means: its signature and checks, its reference, and the choice between its kernels.
+
+OPS is the list of them all, which `env`, `compare`, `tune` and the tests go through.
+"""
+
+from custom_kernels.choice.op import Op
+from custom_kernels.ops.activate import ACTIVATE
+from custom_kernels.ops.attention import ATTENTION
+from custom_kernels.ops.embedding_norm import EMBEDDING_NORM
+from custom_kernels.ops.layer_norm import LAYER_NORM
+from custom_kernels.ops.linear import LINEAR
+from custom_kernels.ops.mean_pool import MEAN_POOL
+from custom_kernels.ops.output_norm import OUTPUT_NORM
+from custom_kernels.ops.position_ids import POSITION_IDS
+from custom_kernels.ops.rope import ROPE
+from custom_kernels.ops.short_encoder import SHORT_ENCODER
+
+OPS: tuple[Op, ...] = (
+    LAYER_NORM,
+    EMBEDDING_NORM,
+    ATTENTION,
+    ACTIVATE,
+    LINEAR,
+    OUTPUT_NORM,
+    SHORT_ENCODER,
+    MEAN_POOL,
+    ROPE,
+    POSITION_IDS,
+)

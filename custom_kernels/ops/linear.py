@@ -1,0 +1,140 @@
+"""Linear layers, and the activation that follows them in the same launch.
+
+On an H100 MLX's own product, by cuBLAS, is no slower by itself (`scripts/bench_gpu.py --sides products`). But it writes
+a result that the next kernel reads again, and its calls take the host longer than a kernel's launch. The kernels take
+weights that `lay_out_linear` has laid out.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from custom_kernels import cuda
+from custom_kernels.arrays import random, spelled
+from custom_kernels.backends import default_backend
+from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
+from custom_kernels.cuda import heuristics
+from custom_kernels.cuda.products import lay_out
+from custom_kernels.ops.activate import ACTIVATIONS, activate, reference_activate
+from custom_kernels.parameters import Linear
+
+
+def lay_out_linear(weight: mx.array) -> mx.array | None:
+    """A weight [N, K] as this machine's kernels of `linear` and `output_norm` read it, or None where there are none."""
+    return lay_out(weight) if default_backend() == "cuda" else None
+
+
+def linear(
+    x: mx.array,
+    layer: Linear,
+    act: str | None = None,
+    residual: mx.array | None = None,
+) -> mx.array:
+    """act(x W^T + b) + residual.
+
+    Args:
+        x: [T, K], a whole array and not a slice of one.
+        layer: of a weight [N, K].
+        act: a key of ACTIVATIONS, or None.
+        residual: [T, N], or None.
+
+    Returns:
+        [T, N] of x's dtype.
+
+    Raises:
+        ValueError: shapes that do not fit, or an unknown activation.
+    """
+    check("linear", x, layer)
+    if act is not None and act not in ACTIVATIONS:
+        raise ValueError(f"linear has no {act!r}; it has {', '.join(ACTIVATIONS)}.")
+    outputs, inputs = layer.weight.shape
+    if residual is not None and residual.shape != (x.shape[0], outputs):
+        raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
+    quicker_by_mlx = heuristics.builtin_linear_is_faster(x.shape[0], inputs, act)
+    if layer.laid_out is None or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer):
+        y = builtin_linear(x, layer, act)
+    else:
+        variant = Variant(x.dtype, outputs, inputs, act, layer.bias is not None)
+        y = LINEAR.pick(None, variant, Load.of(x.shape[0]))(x, layer, act)
+    return y if residual is None else y + residual
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for."""
+
+    dtype: mx.Dtype
+    outputs: int
+    inputs: int
+    act: str | None
+    has_bias: bool
+
+    def __str__(self) -> str:
+        act = "" if self.act is None else f", {self.act}"
+        return f"{spelled(self.dtype)}, {self.inputs} to {self.outputs} wide{act}"
+
+
+def builtin_linear(x: mx.array, layer: Linear, act: str | None) -> mx.array:
+    """The same, without a residual, by MLX's product, and the activation as this package has it."""
+    y = product(x, layer)
+    return y if act is None else activate(y, act)
+
+
+def reference_linear(x: mx.array, layer: Linear, act: str | None) -> mx.array:
+    """The same, without a residual, from MLX's own ops alone."""
+    y = product(x, layer)
+    return y if act is None else reference_activate(y, act)
+
+
+def product(x: mx.array, layer: Linear) -> mx.array:
+    """x W^T + b by MLX."""
+    return x @ layer.weight.T if layer.bias is None else mx.addmm(layer.bias, x, layer.weight.T)
+
+
+def check(op: str, x: mx.array, layer: Linear) -> None:
+    """Raise ValueError where x and the layer do not fit."""
+    weight, bias, laid_out = layer
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(f"{op} takes x [T, K] and a weight [N, K], got {x.shape} and {weight.shape}.")
+    outputs, inputs = weight.shape
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{op} of a layer with {outputs} outputs got a bias of shape {bias.shape}.")
+    if laid_out is not None and laid_out.shape != (inputs // 64, outputs, 64):
+        raise ValueError(f"{laid_out.shape} is not the shape of lay_out_linear's of a weight {weight.shape}.")
+
+
+def of_many_dtypes(*arrays: mx.array | None) -> bool:
+    """Whether they are not all of one dtype."""
+    return len({array.dtype for array in arrays if array is not None}) > 1
+
+
+def sample(
+    rows: int, outputs: int, inputs: int, dtype: mx.Dtype, load: Load | None, has_bias: bool = True
+) -> tuple[mx.array, Linear]:
+    """x of so many rows, or of a typical number, and a layer."""
+    x = random(rows if load is None else load.tokens, inputs, dtype=dtype, seed=1)
+    weight = random(outputs, inputs, dtype=dtype, scale=inputs**-0.5, seed=2)
+    return x, Linear(weight, random(outputs, dtype=dtype, seed=3) if has_bias else None, lay_out_linear(weight))
+
+
+def _sample(variant: Variant, load: Load | None) -> Arguments:
+    dtype, outputs, inputs, act, has_bias = variant
+    # Rows enough for every block of a kernel to have several tiles, of which the last is partly empty.
+    return (*sample(3001, outputs, inputs, dtype, load, has_bias), act), {}
+
+
+def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
+    for width, _, dtype, load in typical_encoders():
+        if dtype == mx.float16 and backend == "cuda":
+            for outputs, act in ((3 * width, None), (4 * width, "gelu")):
+                yield Variant(dtype, outputs, width, act, True), load
+
+
+LINEAR = Op(
+    "linear",
+    {"cuda": cuda.linear},
+    reference_linear,
+    lambda variant: {"built-in": builtin_linear},
+    _sample,
+    _typical,
+)

@@ -1,0 +1,32 @@
+"""Compare MLX's CPU stream, the native kernels and the accelerator: vectors, latency, each op."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlx_embed.engine.device import DTYPES
+from mlx_embed.hub import DEFAULT_MODEL
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The model, the texts, and where to write the figures."""
+    parser.add_argument("--model", default=DEFAULT_MODEL.value, help="folder, repository id or alias (%(default)s)")
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="texts to embed, one a line")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the accelerator's side")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report; 1 where something does not agree."""
+    from mlx_embed.measure.compare import DEFAULT_TEXTS, compare, format_report, to_json
+
+    texts: Sequence[str] = DEFAULT_TEXTS
+    if options.texts is not None:
+        texts = [line for line in options.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        raise ValueError(f"--json {options.json}: there is no folder {options.json.absolute().parent}.")
+    report = compare(options.model, texts, options.dtype)
+    print(format_report(report))
+    if options.json is not None:
+        options.json.write_text(to_json(report) + "\n", encoding="utf-8")
+    return 1 if report.failures else 0

@@ -1,0 +1,45 @@
+"""Write a checkpoint as an MLX checkpoint, verified, and report what it costs in quality."""
+
+import argparse
+from pathlib import Path
+
+from mlx_embed.convert import BITS, GROUP_SIZES, convert
+from mlx_embed.engine.device import DTYPES
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Source, destination and how to convert."""
+    parser.add_argument("source", help="folder, repository id or alias")
+    parser.add_argument("destination", help="folder to write")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (the source's)")
+    parser.add_argument("--quantize", type=int, choices=BITS, metavar="BITS", help="8 or 4")
+    parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights a scale (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint at the destination")
+    parser.add_argument(
+        "--evaluate", type=Path, metavar="FOLDER", help="also measure retrieval, in BEIR's or Cranfield's layout"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert, and print the report."""
+    report = convert(
+        options.source,
+        options.destination,
+        dtype=options.dtype,
+        quantize=options.quantize,
+        group_size=options.group_size,
+        overwrite=options.overwrite,
+        evaluate=options.evaluate,
+    )
+    before, after = report.source_bytes / 2**20, report.destination_bytes / 2**20
+    print(f"wrote {report.destination}")
+    print(f"weights: {before:.1f} MiB -> {after:.1f} MiB ({after / before:.0%})")
+    print(f"lowest cosine to the original, over sample texts: {report.min_cosine:.6f}")
+    if report.logit_difference is not None:
+        print(f"largest difference of a logit from the original's, over sample pairs: {report.logit_difference:.6f}")
+    if (quality := report.quality) is not None:
+        print(f"retrieval of {quality.documents} documents by {quality.queries} queries:")
+        if quality.ndcg_drop is not None:
+            print(f"  nDCG@10: {quality.ndcg_before:.4f} -> {quality.ndcg_after:.4f} (drop {quality.ndcg_drop:.4f})")
+        print(f"  top 10 in common: {quality.top_10_overlap:.1%}")
+    return 0
