@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from custom_kernels import backends
 from mlx_embed import EmbeddingModel
 
 DATA = Path(__file__).parent / "data"
 TINY = ("tiny-bert", "tiny-mpnet")
-
-
-def forget_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No verdict on any kernel, as in a new process."""
-    for name, empty in (("_trusted", {}), ("_chosen", {}), ("_switched_off", set())):
-        monkeypatch.setattr(backends, name, empty)
 
 
 def minilm_folder() -> Path | None:
