@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 LIBRARY = ROOT / "custom_kernels/cpu/libmlx_embed_blas.so"
 
 # The folder is put first by hand: importing the package imports mlx.core.

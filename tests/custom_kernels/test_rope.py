@@ -7,17 +7,13 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu, rope
-from tests.test_kernels import TOLERANCE, error, exact, present
+from tests.custom_kernels.conftest import TOLERANCE, error, exact, present
 
 HEADS, HEAD_DIM, POSITIONS = 3, 8, 50
 
-arrays = pytest.mark.parametrize(
-    "array",
-    [
-        mx.array,
-        pytest.param(np.array, marks=pytest.mark.skipif(not cpu.available(), reason="the CPU kernels are not built")),
-    ],
-    ids=["mlx", "numpy"],
+no_native = pytest.mark.skipif(not cpu.available(), reason="the CPU kernels are not built")
+twins = pytest.mark.parametrize(
+    ("op", "array"), [(rope, mx.array), pytest.param(cpu.rope, np.array, marks=no_native)], ids=["mlx", "numpy"]
 )
 
 
@@ -37,13 +33,13 @@ def expected(qkv: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return out.reshape(qkv.shape)
 
 
-@arrays
+@twins
 @pytest.mark.parametrize("total", [1, 7, 64])
-def test_rope(total: int, array: Callable) -> None:
+def test_rope(op: Callable, array: Callable, total: int) -> None:
     rng = np.random.default_rng()
     qkv = rng.normal(size=(total, 3 * HEADS * HEAD_DIM)).astype(np.float32)
     positions = rng.integers(POSITIONS, size=total).astype(np.int32)
-    found = rope(array(qkv), array(positions), *map(array, tables()), HEADS)
+    found = op(array(qkv), array(positions), *map(array, tables()), HEADS)
     assert isinstance(found, type(array(qkv)))
     assert np.abs(np.array(found) - expected(qkv, positions)).max() <= 1e-5
 
@@ -83,10 +79,10 @@ def test_half_precision_is_rounded_once() -> None:
     assert np.abs(np.array(found) - expected(qkv, positions)).max() <= 2e-3
 
 
-@arrays
+@twins
 @pytest.mark.parametrize(("rows", "width", "heads"), [(3, 72, 2), (3, 70, 3), (2, 72, 3)])
-def test_shapes_that_do_not_fit(rows: int, width: int, heads: int, array: Callable) -> None:
+def test_shapes_that_do_not_fit(rows: int, width: int, heads: int, op: Callable, array: Callable) -> None:
     qkv = array(np.zeros((3, width), dtype=np.float32))
     positions = array(np.zeros(rows, dtype=np.int32))
     with pytest.raises(ValueError, match="rope"):
-        rope(qkv, positions, *map(array, tables()), heads)
+        op(qkv, positions, *map(array, tables()), heads)

@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from custom_kernels import tune
+from custom_kernels.choice import tune
 
 
 class Machine:
