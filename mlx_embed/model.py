@@ -93,7 +93,7 @@ class EmbeddingModel:
         decodes: whether it is a decoder, of MLX's ops alone, on padded blocks.
         native: whether the native CPU kernels run it, at once and in the caller's thread; otherwise MLX does.
         compiled: whether MLX runs it as compiled graphs.
-        kernels: False where it uses MLX's own ops alone; None follows `custom_kernels.use_kernels`.
+        kernels: False where it uses MLX's own ops alone; None follows the environment.
     """
 
     def __init__(
