@@ -77,7 +77,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
-            print(f"mlx-embed: {error or 'there is not enough memory.'}", file=sys.stderr)
+            print(f"mlx-embed: {str(error) or 'There is not enough memory.'}", file=sys.stderr)
         return 2
 
 
