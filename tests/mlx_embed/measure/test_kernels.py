@@ -1,6 +1,6 @@
 """The tables of ops: every op is in them, each way has arrays of its own, and a wrong result is seen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +14,7 @@ from custom_kernels.ops.layer_norm import fast_layer_norm
 from mlx_embed.engine.worker import worker
 from mlx_embed.measure import kernels
 from mlx_embed.measure.report import MAX_NORM_ERROR, MAX_OP_ERROR, OpRow
+from mlx_embed.measure.timing import Timing
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the native CPU kernels are not built")
 # What runs instead of it depends on the layers around it, so it has no row of its own.
@@ -134,14 +135,36 @@ def test_each_side_has_arrays_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("gpu")
 def test_a_gpu_has_the_time_of_a_call_and_of_one_of_many_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluated: list[int] = []
-    monkeypatch.setattr(kernels, "_wait", lambda found: evaluated.append(len(found) if type(found) is list else 1))
+    asked: list[tuple[set[str], bool]] = []
+
+    def interleaved(works: Mapping[str, Any], *, prepared: bool = False, **_: Any) -> dict[str, Timing]:
+        asked.append((set(works), prepared))
+        return {name: Timing(3.0, 2.0, 4.0, 1) if prepared else Timing(1.0, 1.0, 1.0, 1) for name in works}
+
+    monkeypatch.setattr(kernels, "interleaved", interleaved)
     found = {row.way: row for row in worker.run(lambda: kernels.norm_rows((3, 384)))}
-    assert found["kernel, cuda"].chain is not None
-    assert found["ops, cpu"].chain is None
-    assert set(evaluated) == {1, kernels.CHAIN}
-    # A chain takes little more than a call where nothing is computed; one of it is a fraction.
-    assert found["kernel, cuda"].chain.seconds < found["kernel, cuda"].call.seconds
+    on_gpu = {"kernel, cuda", "mx.fast, cuda"}
+    assert asked == [(set(found), False), (on_gpu, True)]
+    for way, row in found.items():
+        assert row.call.seconds == 1.0
+        n = kernels.CHAIN
+        assert row.chain == (Timing(3.0 / n, 2.0 / n, 4.0 / n, 1) if way in on_gpu else None)
+
+
+def test_a_chain_is_of_launches_that_are_waited_for_together() -> None:
+    begun: list[mx.array] = []
+
+    def begin() -> mx.array:
+        begun.append(mx.zeros((2,)) + len(begun))
+        return begun[-1]
+
+    def chained() -> list[int]:
+        run = kernels.Way("kernel, cuda", begin, [], launches=True).chain(4)
+        assert len(begun) == 4
+        run()
+        return [int(x[0]) for x in begun]
+
+    assert worker.run(chained) == [0, 1, 2, 3]
 
 
 def test_a_chain_is_shorter_where_results_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
