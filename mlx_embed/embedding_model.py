@@ -17,7 +17,7 @@ from mlx_embed.batching import Batch
 from mlx_embed.checkpoint import DEFAULT_MODEL, Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module, Pooling
 from mlx_embed.engine import Engine, Head
-from mlx_embed.engine.contract import Parameters, Run
+from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
@@ -290,7 +290,7 @@ class EmbeddingModel:
                     self._check_lengths(found, done)
                 done += len(window)
                 tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
-                begun = _Window(self.engine, head, tokens, budget, options["batch_size"])
+                begun = _Window(self.engine, head, tokens, budget, options["batch_size"], advance)
                 del encodings, tokens  # the window's alone now, which lets go of them as soon as it can
                 yield begun
 
@@ -300,7 +300,7 @@ class EmbeddingModel:
             closing(begun_ahead(begin(), self.engine.ahead)) as works,
         ):
             for work in works:
-                vectors.append(mean_of_chunks(work.rows(dim, advance), work.weights, work.chunks, unit))
+                vectors.append(mean_of_chunks(work.rows(), work.weights, work.chunks, unit))
                 counts.append(work.counts)
                 chunks.append(work.chunks)
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
@@ -373,10 +373,17 @@ class _Window:
     weights: Float32
 
     def __init__(
-        self, engine: Engine, head: Head, tokens: Callable[[], Tokens], budget: int, max_texts: int | None
+        self,
+        engine: Engine,
+        head: Head,
+        tokens: Callable[[], Tokens],
+        budget: int,
+        max_texts: int | None,
+        advance: Callable[[int], Any],
     ) -> None:
         self._tokens: Callable[[], Tokens] | None = tokens
-        self._run: Run = engine.run(self._batches(engine, budget, max_texts), head)
+        self._advance = advance
+        self._rows = engine.gather(self._batches(engine, budget, max_texts), head, self._computed)
 
     def _batches(self, engine: Engine, budget: int, max_texts: int | None) -> Iterator[Batch]:
         # Where the engine has a thread of its own, ids are made and let go there: both take Python's lock for as long
@@ -387,22 +394,17 @@ class _Window:
         self.counts, self.chunks, self.weights = tokens.counts, tokens.chunks, tokens.weights
         yield from engine.batches(tokens.ids, budget, max_texts)
 
-    def rows(self, dim: int, advance: Callable[[int], Any]) -> Float32:
-        """A row for each list of ids, once all are computed; `advance` is told of the texts that are done."""
-        rows: Float32 | None = None
-        split = False
-        for batch, found in self._run:
-            if rows is None:
-                rows = np.empty((len(self.weights), dim), dtype=np.float32)
-                split = len(self.weights) > len(self.counts)
-            rows[batch.texts] = found
-            if not split:
-                advance(len(batch.texts))
-        assert rows is not None  # a window has texts
-        if split:
-            advance(len(self.counts))
+    def _computed(self, rows: int) -> None:
+        if len(self.weights) == len(self.counts):  # else a text has several rows
+            self._advance(rows)
+
+    def rows(self) -> Float32:
+        """A row for each list of ids, once all are computed."""
+        rows = self._rows.result()
+        if len(self.weights) > len(self.counts):
+            self._advance(len(self.counts))
         return rows
 
     def close(self) -> None:
         """Stop."""
-        self._run.close()
+        self._rows.close()
