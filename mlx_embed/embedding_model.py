@@ -291,7 +291,7 @@ class EmbeddingModel:
                 done += len(window)
                 tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
                 begun = _Window(self.engine, head, tokens, budget, options["batch_size"], advance)
-                del encodings, tokens  # the window's alone now, which lets go of them as soon as it can
+                del encodings, tokens  # they are the window's alone now
                 yield begun
 
         total = len(texts) if isinstance(texts, (list, tuple)) else None
@@ -381,16 +381,15 @@ class _Window:
         max_texts: int | None,
         advance: Callable[[int], Any],
     ) -> None:
-        self._tokens: Callable[[], Tokens] | None = tokens
         self._advance = advance
-        self._rows = engine.gather(self._batches(engine, budget, max_texts), head, self._computed)
+        self._rows = engine.gather(self._batches(engine, tokens, budget, max_texts), head, self._computed)
 
-    def _batches(self, engine: Engine, budget: int, max_texts: int | None) -> Iterator[Batch]:
-        # Where the engine has a thread of its own, ids are made and let go there: both take Python's lock for as long
-        # as there are tokens, and all cores can meanwhile tokenize the next window.
-        assert self._tokens is not None
-        tokens = self._tokens()
-        self._tokens = None
+    def _batches(
+        self, engine: Engine, make_tokens: Callable[[], Tokens], budget: int, max_texts: int | None
+    ) -> Iterator[Batch]:
+        # Where the engine has a thread of its own, ids are made there, and let go when the last batch has begun, which
+        # is when this generator ends: both hold Python's lock, and all cores are to tokenize the next window meanwhile.
+        tokens = make_tokens()
         self.counts, self.chunks, self.weights = tokens.counts, tokens.chunks, tokens.weights
         yield from engine.batches(tokens.ids, budget, max_texts)
 
