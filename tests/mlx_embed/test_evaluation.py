@@ -90,7 +90,8 @@ def test_top_10_is_by_the_models_similarity(tiny_bert: EmbeddingModel, monkeypat
 def test_live_evaluator(tmp_path: Path) -> None:
     """sentence-transformers' evaluator, which knows relevant and irrelevant only, on its own vectors."""
     evaluation = pytest.importorskip(
-        "sentence_transformers.sentence_transformer.evaluation", reason="PyTorch oracles are not installed"
+        "sentence_transformers.sentence_transformer.evaluation",
+        reason='PyTorch oracles are not installed: pip install ".[oracles]"',
     )
     from sentence_transformers import SentenceTransformer
 
