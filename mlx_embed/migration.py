@@ -19,7 +19,6 @@ OPTIONS = {
     "max_length": "it is `max_seq_length`",
     "cache_folder": "it is `cache_dir`",
     "backend": "it is `engine`",
-    "kernels": '`engine="reference"` switches the kernels off',
     "trust_remote_code": "code of a repository is never run",
     "use_auth_token": "log in with `hf auth login`, or set HF_TOKEN",
     "token": "log in with `hf auth login`, or set HF_TOKEN",

