@@ -29,12 +29,9 @@ _WEIGHTS, _INDEX, _SHARDS = "model.safetensors", "model.safetensors.index.json",
 def needed(listed: Iterable[str], snapshot: Path) -> list[str]:
     """Of a repository's files, those that loading the model reads and that are missing from its folder in the cache.
 
-    A link to nothing is missing. Without modules.json it is not known what follows the encoder; that it is missing is
-    then said alone.
+    A link to nothing is missing. Without modules.json it is not known which other folders matter.
     """
     missing = sorted(name for name in listed if not (snapshot / name).is_file())
-    if "modules.json" in missing:
-        return ["modules.json"]
     folders = _folders(snapshot)
     return [name for name in missing if str(PurePosixPath(name).parent) in folders and _is_read(name, snapshot)]
 

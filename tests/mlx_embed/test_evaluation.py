@@ -1,6 +1,7 @@
 """Retrieval figures against values worked out by hand and sentence-transformers; folders; the report of convert."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from mlx_embed import EmbeddingModel, cli, convert
 from mlx_embed.checkpoint.folder import E5_PROMPTS
-from mlx_embed.evaluation import Collection, ndcg_at_10, read_collection, top_10, top_10_overlap
+from mlx_embed.evaluation import Collection, ndcg_at_10, quality, read_collection, top_10, top_10_overlap
 from tests.conftest import DATA
 
 WORDS = ["the", "wing", "flow", "of", "heat", "boundary", "layer", "speed", "index", "query", "note", "code"]
@@ -183,6 +184,24 @@ def test_the_report_of_convert(tmp_path: Path) -> None:
         "ndcg_after": found.ndcg_after,
         "top_10_overlap": found.top_10_overlap,
     }
+
+
+def test_an_evaluation_shows_how_far_it_is(
+    tmp_path: Path,
+    tiny_bert: EmbeddingModel,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One bar over both models' documents and queries, where the package logs at INFO, as on a terminal."""
+    caplog.set_level(logging.INFO, logger="mlx_embed")
+    monkeypatch.setattr("mlx_embed.texts.BAR_AFTER", 0.0)
+    quality(tiny_bert, tiny_bert, read_collection(beir(tmp_path / "data")))
+    said = capsys.readouterr().err
+    assert "Evaluating: 100%" in said
+    assert "70/70" in said
+    assert "Encoding" not in said
+    assert "Embedding 35 documents and queries with both models." in caplog.text
 
 
 def test_prompts_are_those_of_queries_and_documents(checkpoint: Path, tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_the_first_of_equal_documents_comes_first(monkeypatch: pytest.MonkeyPatc
         assert np.array_equal(found.places[:, :3], best[:, None] + [0, 10, 20])
 
 
+def test_zeros_of_either_sign_are_equal() -> None:
+    """Products that are too small for float32 round to zeros that keep their sign."""
+    tiny = np.array([[-1e-30], [1e-30], [0], [-1e-30]], dtype=np.float32)
+    found = search(tiny[1], tiny, 4)
+    assert found.places.tolist() == [0, 1, 2, 3]
+    assert not np.signbit(found.scores).any()
+
+
 def test_one_query_and_no_documents() -> None:
     one = search(QUERIES[0], DOCUMENTS, 3)
     assert one.places.shape == one.scores.shape == (3,)

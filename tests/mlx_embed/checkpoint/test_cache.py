@@ -58,6 +58,7 @@ def test_enough(listed: list[str] | None, missing: tuple[str, ...], tmp_path: Pa
     [
         (("modules.json",), "modules.json is missing"),
         (("modules.json", "1_Pooling/config.json"), "modules.json is missing"),
+        (("modules.json", "config.json"), "config.json, modules.json are missing"),
         (("1_Pooling/config.json",), "1_Pooling/config.json is missing"),
         (("tokenizer.json", "config.json"), "config.json, tokenizer.json are missing"),
         (("model.safetensors",), "model.safetensors is missing"),

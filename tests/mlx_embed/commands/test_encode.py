@@ -371,6 +371,17 @@ def test_bad_arguments(
     assert files(tmp_path) == before
 
 
+def test_parquet_without_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "mlx_embed.records.parquet", raising=False)
+    monkeypatch.delattr("mlx_embed.records.parquet", raising=False)
+    run(lines(tmp_path / "texts.txt"), "-o", tmp_path / "out.parquet", code=2)
+    assert 'Parquet needs pyarrow: pip install ".[parquet]" in a clone' in capsys.readouterr().err
+    assert files(tmp_path) == {"texts.txt"}
+
+
 def test_it_streams() -> None:
     """The vectors of a part are there before the next one's texts are: memory does not grow with the file."""
     script = SCRIPT.replace("PLACE", "")

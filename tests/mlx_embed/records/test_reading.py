@@ -38,8 +38,9 @@ def test_a_text_a_line(content: str, texts: list[str], tmp_path: Path) -> None:
 
 def test_jsonl(tmp_path: Path) -> None:
     rows = [{"text": "a\u2028b", "id": 1, "title": "t"}, {"text": "", "id": 2, "title": None}, {"id": 3, "title": "u"}]
+    rows += [{"text": "v", "id": 4, "title": ""}]
     path = written(tmp_path / "x.ndjson", "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
-    assert read(path, "title", "text") == [("t a\u2028b", 1), ("", 2), ("u", 3)]
+    assert read(path, "title", "text") == [("t a\u2028b", 1), ("", 2), ("u", 3), ("v", 4)]
     assert read(path, "title", "text", id_field="id")[0] == ("t a\u2028b", 1)
 
 
