@@ -69,8 +69,8 @@ def test_tune(mac: Machine, backend: str, capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setattr(tuning, "default_backend", lambda: backend)
     monkeypatch.setattr(tuning, "prepare_accelerator", lambda: None)
     monkeypatch.setattr(mx, "gpu", mx.cpu)
-    wanted = [c for c in tuning.classes() if c[0].name in PLAYED and not c[2].many][:6]
-    monkeypatch.setattr(tuning, "classes", lambda: wanted)
+    wanted = [c for c in tuning.classes(backend) if c[0].name in PLAYED and not c[2].many][:6]
+    monkeypatch.setattr(tuning, "classes", lambda backend: wanted)
     mac.seconds["built-in"] = 1e-4
     assert cli.main(["tune"]) == 0
     lines = capsys.readouterr().out.splitlines()
