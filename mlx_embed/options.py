@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy.typing as npt
 
 from mlx_embed.engine import EngineChoice
+from mlx_embed.migration import OPTIONS
 from mlx_embed.vector_dtypes import OutputDtype
 
 if TYPE_CHECKING:
@@ -115,10 +116,12 @@ def complete(method: str, given: Mapping[str, Any], defaults: Mapping[str, Any])
     """The options given, and the defaults of all others.
 
     Raises:
-        TypeError: an option that `method` does not have; the nearest that it has is named.
+        TypeError: an option that `method` does not have; the one to use instead, or the nearest, is named.
     """
     for name in given:
         if name not in defaults:
+            if name in OPTIONS:
+                raise TypeError(f"{method} has no option {name!r}: {OPTIONS[name]}.")
             near = get_close_matches(name, defaults, n=1, cutoff=0.75)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(defaults)}."
             raise TypeError(f"{method} has no option {name!r}; {hint}")

@@ -4,7 +4,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 logger = logging.getLogger("mlx_embed")
 
@@ -76,16 +77,36 @@ def begun_ahead(works: Iterable[Begun], ahead: int) -> Generator[Begun, None, No
             work.close()
 
 
-@contextmanager
-def progress(show: bool | None, total: int | None, unit: str = "text") -> Iterator[Callable[[int], Any]]:
-    """A tqdm bar over texts, or nothing; gives the function that advances it."""
-    if not (logger.isEnabledFor(logging.INFO) if show is None else show):
-        yield lambda done: None
-        return
-    from tqdm.auto import tqdm
+Advance: TypeAlias = Callable[[int], Any]
+# The bar of the outermost `progress`: what runs inside it advances that one, and shows none of its own.
+_outer: ContextVar[Advance | None] = ContextVar("_outer", default=None)
+# Seconds: what is done sooner needs no bar.
+BAR_AFTER = 2.0
 
-    with tqdm(total=total, unit=unit, desc="Encoding") as bar:
-        yield bar.update
+
+@contextmanager
+def progress(
+    show: bool | None, total: int | None, unit: str = "text", *, description: str = "Encoding", done: int = 0
+) -> Iterator[Advance]:
+    """A tqdm bar over texts, or nothing; gives the function that advances it.
+
+    None shows it where mlx_embed logs at INFO, as its commands do on a terminal, and only for what takes longer than
+    BAR_AFTER. `done` have been done before.
+    """
+    if (outer := _outer.get()) is not None:
+        yield outer
+    elif not (logger.isEnabledFor(logging.INFO) if show is None else show):
+        yield lambda count: None
+    else:
+        from tqdm.auto import tqdm
+
+        delay = BAR_AFTER if show is None else 0
+        with tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=1) as bar:
+            token = _outer.set(bar.update)
+            try:
+                yield bar.update
+            finally:
+                _outer.reset(token)
 
 
 def _checking(texts: Iterable[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     ("mlx_embed.cli",),
     ("mlx_embed.commands",),
+    ("mlx_embed.records",),
     ("mlx_embed.integrations",),
     ("mlx_embed.measure", "mlx_embed.compare", "mlx_embed.environment", "mlx_embed.tuning", "mlx_embed.launches"),
     ("mlx_embed",),
@@ -26,9 +27,9 @@ LEVELS = [
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching",),
     ("mlx_embed.checkpoint",),
-    ("mlx_embed.similarity", "mlx_embed.pooling"),
+    ("mlx_embed.similarity", "mlx_embed.pooling", "mlx_embed.search"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors",),
+    ("mlx_embed.errors", "mlx_embed.migration"),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only folder that may import it.
@@ -36,6 +37,7 @@ EXTRAS = {
     "langchain_core": "mlx_embed/integrations/langchain.py",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
+    "pyarrow": "mlx_embed/records/parquet.py",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
 }
 FILES = sorted([*(ROOT / "mlx_embed").rglob("*.py"), *(ROOT / "custom_kernels").rglob("*.py")])
@@ -144,6 +146,7 @@ def test_exported_members() -> None:
         "UnsupportedModelError",
         "__version__",
         "convert",
+        "search",
     }
 
 

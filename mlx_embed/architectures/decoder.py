@@ -122,7 +122,8 @@ def _code(file: str) -> Any:
         return import_module(f"mlx_embed.architectures.mlx_lm.{file}")
     except ImportError as error:
         raise UnsupportedModelError(
-            f'Decoder models run on mlx-lm\'s code, which is not here ({error}): pip install "mlx-embed[decoders]"'
+            f"Decoder models run on mlx-lm's code, which is not here ({error}): "
+            'pip install ".[decoders]" in a clone of mlx-embed, or pip install mlx-lm'
         ) from error
 
 

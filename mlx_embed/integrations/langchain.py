@@ -10,7 +10,7 @@ from mlx_embed.embedding_model import EmbeddingModel
 try:
     from langchain_core.embeddings import Embeddings
 except ImportError as error:
-    raise ImportError('This needs langchain-core: pip install "mlx-embed[langchain]"') from error
+    raise ImportError('This needs langchain-core: pip install ".[langchain]" in a clone of mlx-embed') from error
 
 
 class MLXEmbeddings(Embeddings):

@@ -83,7 +83,7 @@ def _decoders() -> str:
     try:
         return f"on MLX's ops, in the code of mlx-lm {version('mlx-lm')}"
     except PackageNotFoundError:
-        return 'not without mlx-lm: pip install "mlx-embed[decoders]"'
+        return 'not without mlx-lm: pip install ".[decoders]" in a clone of mlx-embed'
 
 
 def _kernels(op: Op) -> dict[str, str]:

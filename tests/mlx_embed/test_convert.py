@@ -335,6 +335,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert re.fullmatch(r"weights: 0.1 MiB -> 0.1 MiB \(\d\d%\)", lines[1])
     assert 0.99 < float(lines[2].removeprefix("lowest cosine to the original, over sample texts: ")) <= 1
     assert cli.main(["convert", source, destination]) == 2
+    assert lines[3] == (
+        "Smaller on disk, and in a GPU's memory; on a CPU not in memory, where kernels compute in float32."
+    )
+    model = EmbeddingModel.from_pretrained(destination, device="cpu")
+    assert repr(model).endswith(", weights of 8 bits)")
+    assert "bits" not in repr(EmbeddingModel.from_pretrained(source, device="cpu"))
     assert "mlx-embed: " in (error := capsys.readouterr().err)
     assert "--overwrite" in error
     assert cli.main(["convert", source, destination, "--overwrite", "--dtype", "float16"]) == 0

@@ -33,7 +33,9 @@ def load(folder: Path, **options: Any) -> CrossEncoder:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = pytest.importorskip(
+        "sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
     return sentence_transformers.CrossEncoder(str(folder), device="cpu")
 
 

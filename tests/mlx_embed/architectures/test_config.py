@@ -123,7 +123,9 @@ def test_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_defaults_are_those_of_transformers(name: str) -> None:
-    transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
+    transformers = pytest.importorskip(
+        "transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
     expected = transformers.AutoConfig.for_model(name)
     # Under other names, or of a number of layers that is not the default.
     other = {"max_tokens", "layer_types", "rope_scaling", "type_vocab_size"}

@@ -21,7 +21,9 @@ def load(folder: Path) -> EmbeddingModel:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = pytest.importorskip(
+        "sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
 
 

@@ -126,7 +126,9 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [
 
 
 def live(folder: Path) -> Any:
-    transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
+    transformers = pytest.importorskip(
+        "transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
