@@ -49,6 +49,7 @@ class Config:
     rope_theta: float
     rope_scaling: dict[str, Any] | None = None
     rms_norm_eps: float = 1e-6
+    causal: bool = True
     type_vocab_size: ClassVar[int] = 0
 
     @property

@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from custom_kernels.ops.activate import ACTIVATIONS, Gate
+from custom_kernels.ops.attention import MASKED
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import graph, native
 from mlx_embed.architectures.ops.layers import PostNormLayers
@@ -31,6 +32,7 @@ __all__ = [
     "add_linear",
     "attention",
     "block",
+    "causal_bias",
     "distance_bias",
     "embedding_norm",
     "encoder_layers",
@@ -121,6 +123,13 @@ def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]
     `buckets` [2 L - 1] has the table's row for each distance j - i from -(L - 1) to L - 1.
     """
     return _twin(table).distance_bias(table, buckets)
+
+
+def causal_bias(x: Array, num_heads: int, max_seqlen: int) -> Array:
+    """An attention's bias that hides from each token of x what comes after it: [heads, 2 L - 1], L >= 1."""
+    distances = np.arange(1 - max(max_seqlen, 1), max(max_seqlen, 1))
+    row = np.where(distances > 0, MASKED, 0).astype(np.float32)
+    return _twin(x).constant(np.tile(row, (num_heads, 1)), x)
 
 
 def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Array:

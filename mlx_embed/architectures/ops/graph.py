@@ -172,6 +172,11 @@ def normalize(vectors: mx.array) -> mx.array:
     return mx.fast.rms_norm(vectors, _filled(dim, dim**-0.5, vectors.dtype), 1e-24 / dim)
 
 
+def constant(values: np.ndarray[Any, np.dtype[np.float32]], x: mx.array) -> mx.array:
+    """These numbers as an array of x's dtype."""
+    return mx.array(values).astype(x.dtype)
+
+
 def float32(x: mx.array) -> mx.array:
     """See `ops`."""
     return x.astype(mx.float32)

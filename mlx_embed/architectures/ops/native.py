@@ -137,6 +137,11 @@ def normalize(vectors: Floats) -> Floats:
     return unit
 
 
+def constant(values: Floats, x: Floats) -> Floats:
+    """These numbers, which are of x's dtype."""
+    return values
+
+
 def float32(x: Floats) -> Floats:
     """See `ops`."""
     return x
