@@ -15,6 +15,7 @@ from custom_kernels.ops.attention import MASKED
 from custom_kernels.packed import counting, lengths
 from mlx_embed.architectures.config import LARGEST_SIZE, read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.ops import activation
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 # mlx-lm's models name their parameters as transformers does, so that nothing is renamed.
@@ -139,9 +140,12 @@ def read(cls: type[AnyConfig], config: Mapping[str, Any], derived: Mapping[str, 
 
 
 def expect(config: Mapping[str, Any], **implemented: Any) -> None:
-    """UnsupportedModelError where config.json has anything else for these keys."""
+    """UnsupportedModelError where config.json has anything else for these keys, or for activations another function."""
     for name, value in implemented.items():
-        if config.get(name, value) not in (value, None):
+        given = config.get(name)
+        if name.startswith("hidden_act") and isinstance(given, str) and activation(given) == activation(value):
+            continue
+        if given not in (value, None):
             raise UnsupportedModelError(f'config.json has "{name}": {config[name]!r}; mlx_embed has {value!r}.')
 
 

@@ -13,7 +13,7 @@ from tests.mlx_embed.architectures.cases import BASES, make, needs_mlx_lm
 BAD = [
     ("distilbert", {"dim": None}, CheckpointError, 'has no "dim", which model_type'),
     ("distilbert", {"n_layers": 3}, CheckpointError, "asks for 3 layers, but the weights hold 2"),
-    ("distilbert", {"activation": "mish"}, UnsupportedModelError, "mish"),
+    ("distilbert", {"activation": "prelu"}, UnsupportedModelError, "prelu"),
     ("roberta", {"position_embedding_type": "relative_key"}, UnsupportedModelError, "relative_key"),
     ("roberta", {"pad_token_id": "x"}, CheckpointError, "\"pad_token_id\": 'x'"),
     ("modernbert", {"layer_types": ["full_attention"]}, CheckpointError, "1 layer_types for 4 layers"),

@@ -200,7 +200,7 @@ def test_a_value_of_the_wrong_type(file: str, changes: dict[str, Any], message: 
     ("changes", "message"),
     [
         ({"model_type": "llama"}, "model_type 'llama' is not supported; mlx_embed has bert"),
-        ({"hidden_act": "mish"}, "mish"),
+        ({"hidden_act": "prelu"}, "prelu"),
         ({"position_embedding_type": "relative_key"}, "\"position_embedding_type\": 'relative_key'"),
     ],
 )
