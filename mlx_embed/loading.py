@@ -60,7 +60,9 @@ def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Ope
         local_files_only=options["local_files_only"],
     )
     name = hub.repository_id(name_or_path)
-    checkpoint = read_checkpoint(folder, name)
+    checkpoint = read_checkpoint(
+        folder, name, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
+    )
     length = _max_seq_length(options["max_seq_length"], checkpoint)
     return Opened(name, checkpoint, length, device, dtype, options["engine"])
 

@@ -29,7 +29,6 @@ RENAMES = (
     ("output.dense.", "down."),
     ("output.LayerNorm.", "output_norm."),
 )
-UNUSED = ("pooler.", "cls.", "classifier.", "embeddings.position_ids")
 # The layers of a sequence classifier behind the pooled token, and torch's names of their activations.
 HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"

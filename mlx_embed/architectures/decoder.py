@@ -21,7 +21,6 @@ from mlx_embed.errors import CheckpointError, UnsupportedModelError
 # mlx-lm's models name their parameters as transformers does, so that nothing is renamed.
 PREFIXES: tuple[str, ...] = ()
 RENAMES: tuple[tuple[str, str], ...] = ()
-UNUSED = ("lm_head.",)
 HEAD: tuple[tuple[str, str], ...] = ()
 # mlx-lm's code runs on padded blocks, by MLX's ops alone.
 LAYOUT: Layout = "padded"

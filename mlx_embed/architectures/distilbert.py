@@ -29,7 +29,6 @@ RENAMES = (
     ("ffn.lin2.", "down."),
     ("output_layer_norm.", "output_norm."),
 )
-UNUSED = ("vocab_", "pre_classifier.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 HEAD = (("pre_classifier", "ReLU"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
 

@@ -30,7 +30,6 @@ RENAMES = (
     ("mlp.gate_proj.", "mlp.gate."),
     ("mlp.down_proj.", "mlp.down."),
 )
-UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = nomic_bert.HEAD
 LAYOUT: Layout = "packed"
 

@@ -23,7 +23,6 @@ RENAMES = (
     ("mlp.Wi.", "up."),
     ("mlp.Wo.", "down."),
 )
-UNUSED = ("head.", "decoder.", "classifier.")
 HEAD = (("head.dense", "GELU"), ("head.norm", "LayerNorm"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
 FULL, SLIDING = "full_attention", "sliding_attention"

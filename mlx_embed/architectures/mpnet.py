@@ -33,7 +33,6 @@ RENAMES = (
     ("output.dense.", "down."),
     ("output.LayerNorm.", "output_norm."),
 )
-UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 LAYOUT: Layout = "packed"
 MAX_DISTANCE = 128

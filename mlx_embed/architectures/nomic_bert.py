@@ -37,7 +37,6 @@ RENAMES = (
     ("mlp.gate_proj.", "mlp.gate."),
     ("mlp.down_proj.", "mlp.down."),
 )
-UNUSED = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
 

@@ -193,8 +193,8 @@ def _matrix(module: nn.Module) -> Floats:
     """A linear layer's or embedding's weight [N, K], quantized or not."""
     if "scales" not in module:
         return _float32(module.weight)
-    whole = mx.dequantize(module.weight, module.scales, module.get("biases"), module.group_size, module.bits)
-    return _float32(whole)
+    how = {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
+    return _float32(mx.dequantize(module.weight, module.scales, module.get("biases"), **how, dtype=mx.float32))
 
 
 def _float32(array: mx.array) -> Floats:
