@@ -260,7 +260,8 @@ def _pattern(path: Path, config: Mapping[str, Any], key: str, *, whole: bool = F
 
 
 def _number(path: Path, key: str, value: Any, *, whole: bool = False) -> float:
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < 1e6:
-        raise CheckpointError(f'{path} has "{key}": {value!r}, where a {"whole " if whole else ""}number is needed.')
-    return value
+    if type(value) is int or (type(value) is float and not whole):
+        number: float = value
+        if 0 < number < 1e6:
+            return number
+    raise CheckpointError(f'{path} has "{key}": {value!r}, where a {"whole " if whole else ""}number is needed.')

@@ -150,9 +150,10 @@ def _read(sources: Mapping[str, list[Tensor]], dtype: mx.Dtype | None) -> dict[s
         found = []
         for i, part in enumerate(parts):
             array = arrays[name, i]
-            # An adapter is added in float32, whatever the weight is kept in.
-            floats = dtype or FLOATS.get(part.dtype)
-            found.append(array.astype(floats) if mx.issubdtype(array.dtype, mx.floating) else array)
+            if mx.issubdtype(array.dtype, mx.floating):
+                # An adapter is added in float32, whatever the weight is kept in.
+                array = array.astype(dtype or FLOATS[part.dtype])
+            found.append(array)
         parameters[name] = found[0] if len(found) == 1 else mx.concatenate(found)
     check_finite(parameters, sources)
     return parameters
