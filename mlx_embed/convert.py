@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_embed.checkpoint import Checkpoint, heads, hub, read_checkpoint, safetensors, weights
+from mlx_embed.checkpoint import Checkpoint, adapters, heads, hub, quantization, read_checkpoint, safetensors, weights
 from mlx_embed.checkpoint.modules import Normalize
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
@@ -90,7 +90,8 @@ def convert(
 
     The folder is written beside `destination`, loaded, compared with the source and only then renamed: nothing
     half-written is ever seen at `destination`. A conversion that is killed leaves a hidden `.NAME.partial-...` beside
-    it, which may be deleted. A reranker keeps its head, and `CrossEncoder.from_pretrained(destination)` loads it.
+    it, which may be deleted. A reranker keeps its head, and `CrossEncoder.from_pretrained(destination)` loads it. An
+    adapter is merged into the weights.
 
     Args:
         source: a local folder, hub repository id or alias.
@@ -125,7 +126,9 @@ def convert(
         raise ValueError(f"The source and the destination are the same folder, {folder}.")
     if places[0] in places[1].parents or places[1] in places[0].parents:
         raise ValueError(f"Of the source {folder} and the destination {target}, one is inside the other.")
-    checkpoint = read_checkpoint(folder, hub.repository_id(source))
+    checkpoint = read_checkpoint(
+        folder, hub.repository_id(source), cache_dir=cache_dir, local_files_only=local_files_only
+    )
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
     hidden_size = checkpoint.encoder_config.hidden_size
@@ -183,16 +186,14 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     module_files = {file for folder in _module_folders(checkpoint) for file in safetensors.files(folder)}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
-        if path.parent == checkpoint.transformer and path.name.endswith(".index.json"):
-            continue  # it lists the shards, which become one file
+        # The shards become one file, and an adapter a part of it.
+        if path.parent == checkpoint.transformer and path.name.endswith((".index.json", adapters.CONFIG)):
+            continue
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     transformer = target / checkpoint.transformer.relative_to(checkpoint.folder)
-    config = dict(checkpoint.config)
-    if bits is not None:
-        config["quantization"] = {"bits": bits, "group_size": group_size}
-    _write_json(transformer / "config.json", config)
+    config = {key: value for key, value in checkpoint.config.items() if not key.startswith("quantization")}
     if checkpoint.prompts:
         # The E5 family's prompts come from the model's name, which a converted folder need not carry.
         path = target / "config_sentence_transformers.json"
@@ -205,8 +206,12 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             if bits is not None:
                 weights.quantize(encoder, bits, group_size)
             weights.save_encoder(encoder, transformer, heads.head_arrays(checkpoint, DTYPES[dtype] if dtype else None))
+            if how := quantization.stated(encoder):
+                config["quantization"] = how
 
+    transformer.mkdir(parents=True, exist_ok=True)
     worker.run(save)
+    _write_json(transformer / "config.json", config)
 
 
 def _kept_files(folder: Path) -> list[Path]:
@@ -243,8 +248,12 @@ def _module_folders(checkpoint: Checkpoint) -> list[Path]:
 
 
 def _weight_bytes(checkpoint: Checkpoint) -> int:
-    folders = [checkpoint.transformer, *_module_folders(checkpoint)]
-    return sum(path.stat().st_size for folder in folders for path in safetensors.files(folder))
+    found = [
+        path for folder in [checkpoint.weights, *_module_folders(checkpoint)] for path in safetensors.files(folder)
+    ]
+    if checkpoint.adapter is not None:
+        found.append(checkpoint.adapter.folder / adapters.FILE)
+    return sum(path.stat().st_size for path in found)
 
 
 def _weight_bytes_under(folder: Path) -> int:

@@ -64,7 +64,9 @@ def open_model(
         cache_dir=options["cache_dir"],
         local_files_only=options["local_files_only"],
     )
-    checkpoint = read_checkpoint(folder, name)
+    checkpoint = read_checkpoint(
+        folder, name, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
+    )
     length = _max_seq_length(options["max_seq_length"], checkpoint)
     return Opened(name, checkpoint, length, device, dtype, options["engine"])
 

@@ -9,8 +9,12 @@ from typing import Any
 
 from mlx_embed.architectures import Architecture, EncoderConfig, architecture
 from mlx_embed.architectures.config import LARGEST_SIZE
+from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
+from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooling
+from mlx_embed.checkpoint.safetensors import other_weights, what_else
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
@@ -64,6 +68,8 @@ class Checkpoint:
         prompts: prompt name to text.
         default_prompt_name: the prompt that `encode` applies when it is given none.
         similarity: one of cosine, dot, euclidean, manhattan.
+        base: the folder of the weights, where they lie elsewhere: those of the model that an adapter changes.
+        adapter: what is merged into the weights when they are read.
     """
 
     folder: Path
@@ -83,24 +89,47 @@ class Checkpoint:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: str = "cosine"
+    base: Path | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The folder of the safetensors files."""
+        return self.base or self.transformer
 
 
-def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
+def read_checkpoint(
+    folder: Path, name: str = "", *, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> Checkpoint:
     """Read the JSON files of a checkpoint folder.
 
-    A folder without modules.json is a bare transformers checkpoint: mean pooling, vectors not normalised, as in
-    sentence-transformers. `name` is what the user asked for; E5 models are known by it, or by the folder.
+    A folder without modules.json is a bare transformers checkpoint. As in sentence-transformers 6.2, its tokens are
+    averaged, or the last is taken where the first of config.json's architectures is a ...ForCausalLM that is causal;
+    vectors are not normalised.
+
+    Args:
+        folder: the checkpoint.
+        name: what the user asked for; E5 models are known by it, or by the folder.
+        cache_dir: the hub's cache, for the base model of an adapter that has none beside it.
+        local_files_only: whether that may be downloaded.
 
     Raises:
         CheckpointError: a missing or malformed file.
-        UnsupportedModelError: a module or pooling mode that is not implemented.
+        UnsupportedModelError: a module, pooling mode or adapter that is not implemented.
+        ModelNotFoundError: an adapter's base model is not to be had.
     """
     entries = _entries(folder)
     transformer = _inside(folder, entries[0][1])
-    config = read_json(transformer / "config.json")
+    adapter = read_adapter(transformer)
+    base = _base(adapter, cache_dir=cache_dir, local_files_only=local_files_only)
+    config = _config(base or transformer)
     implementation = architecture(config)
     encoder_config = implementation.Config.from_dict(config)
-    pooling, modules, dimension = _modules(folder, entries[1:], encoder_config.hidden_size)
+    hidden_size = encoder_config.hidden_size
+    if len(entries) > 1:
+        pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
+    else:
+        pooling, modules, dimension = Pooling((_bare_pooling(config),)), (), hidden_size
     normalize = bool(modules) and isinstance(modules[-1], Normalize)
     settings = [transformer / file for file in _TRANSFORMER_FILES]
     settings_path = next((path for path in settings if present(path)), settings[0])
@@ -135,7 +164,40 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         prompts=prompts,
         default_prompt_name=default,
         similarity=similarity,
+        base=base,
+        adapter=adapter,
     )
+
+
+def _base(adapter: Adapter | None, *, cache_dir: str | Path | None, local_files_only: bool) -> Path | None:
+    """The folder of the model that an adapter changes, where that is not beside it, as in transformers."""
+    if adapter is None or present(adapter.folder / "config.json"):
+        return None
+    if not adapter.base:
+        raise CheckpointError(
+            f'{adapter.folder} has an adapter alone, whose {ADAPTER} names no "base_model_name_or_path"; '
+            "save it with the model that it was trained on."
+        )
+    base = resolve(adapter.base, revision=adapter.revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    if present(base / ADAPTER):
+        raise UnsupportedModelError(f"{base}, the base model of {adapter.folder}, has an adapter itself; merge it.")
+    return base
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json; where it is missing, CheckpointError says what else the folder has."""
+    path = folder / "config.json"
+    if not present(path) and other_weights(folder):
+        raise CheckpointError(f"{path} is missing, and so is model.safetensors. {what_else(folder)}")
+    return read_json(path)
+
+
+def _bare_pooling(config: Mapping[str, Any]) -> str:
+    """How sentence-transformers 6.2 pools what has no Pooling module."""
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    causal_lm = isinstance(first, str) and first.endswith("ForCausalLM")
+    return "lasttoken" if causal_lm and config.get("is_causal", True) else "mean"
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -149,9 +211,15 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
         return [("Transformer", "")]
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
-        entries = [(str(entry["type"]).rsplit(".", 1)[-1], str(entry["path"])) for entry in listed]
+        types = [str(entry["type"]) for entry in listed]
+        entries = [(kind.rsplit(".", 1)[-1], str(entry["path"])) for kind, entry in zip(types, listed, strict=True)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
+    if foreign := [kind for kind in types if not kind.startswith("sentence_transformers.")]:
+        raise UnsupportedModelError(
+            f"{path} names {', '.join(foreign)}: code of the repository's own, which mlx_embed does not run. It has "
+            "sentence-transformers' modules Transformer, Pooling, Dense, Dropout, LayerNorm and Normalize."
+        )
     order = [kind for kind, _ in entries]
     if order[:1] != ["Transformer"] or "Transformer" in order[1:]:
         raise UnsupportedModelError(
@@ -163,9 +231,7 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
 def _modules(
     folder: Path, entries: Sequence[tuple[str, str]], hidden_size: int
 ) -> tuple[Pooling, tuple[Module, ...], int]:
-    """What follows the Transformer, and the dimension of the vectors that come out; a bare Transformer is averaged."""
-    if not entries:
-        return Pooling(), (), hidden_size
+    """What follows the Transformer, and the dimension of the vectors that come out."""
     (first, path), *rest = entries
     if first != "Pooling":
         raise UnsupportedModelError(

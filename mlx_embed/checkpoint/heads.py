@@ -5,8 +5,8 @@ import mlx.core as mx
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module
-from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors, read_headers
-from mlx_embed.checkpoint.weights import stripped
+from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors
+from mlx_embed.checkpoint.weights import read_tensors
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 
@@ -92,6 +92,4 @@ def activation(checkpoint: Checkpoint, num_labels: int) -> str:
 def _head_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """By name without prefixes."""
     layers = tuple(f"{layer}." for layer, _ in checkpoint.architecture.HEAD)
-    tensors = read_headers(checkpoint.transformer)
-    named = ((stripped(tensor.name, checkpoint.architecture), tensor) for tensor in tensors)
-    return {name: tensor for name, tensor in named if name.startswith(layers)}
+    return {name: tensor for name, tensor in read_tensors(checkpoint).items() if name.startswith(layers)}

@@ -103,7 +103,7 @@ def test_dtypes(dtype: str, stored: str, least: float, wide: Path, tmp_path: Pat
 def test_quantized(bits: int, least: float, group_size: int, wide: Path, tmp_path: Path) -> None:
     report = convert(wide, tmp_path / "a", quantize=bits, group_size=group_size)
     config = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert config["quantization"] == {"bits": bits, "group_size": group_size}
+    assert config["quantization"] == {"bits": bits, "group_size": group_size, "mode": "affine"}
     assert "U32" in dtypes(tmp_path / "a")
     # A group of weights shares a scale and a bias of 32 bits each; norms, positions and biases stay as they are.
     expected = (bits + 64 / group_size) / 32

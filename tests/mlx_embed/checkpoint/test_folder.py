@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
 from mlx_embed.architectures import bert
 from mlx_embed.checkpoint import Checkpoint, read_checkpoint
 from mlx_embed.checkpoint.folder import E5_PROMPTS
+from tests.conftest import DATA
 
 SENTENCE = "config_sentence_transformers.json"
 FILES = [
@@ -53,6 +55,63 @@ def test_a_bare_checkpoint(checkpoint: Path) -> None:
     model = load(checkpoint)
     assert model.max_seq_length == 64, "the positions' number"
     assert model.encode_query("a").shape == (32,)
+
+
+BARE = json.loads((DATA / "odd/bare.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("row", BARE, ids=[f"{row['source']}, {row.get('config') or row['beside']}" for row in BARE])
+def test_pooling_of_a_bare_checkpoint(row: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DATA / row["source"], tmp_path / "a"))
+    for file in ("modules.json", SENTENCE):
+        (folder / file).unlink(missing_ok=True)
+    config = json.loads((folder / "config.json").read_text()) | row.get("config", {})
+    (folder / "config.json").write_text(json.dumps({key: x for key, x in config.items() if x is not None}))
+    for file, content in row.get("beside", {}).items():
+        change(folder, file, content)
+    found = read_checkpoint(folder)
+    assert (found.pooling.modes, found.modules, found.normalize) == ((row["pooling"],), (), False)
+
+
+@pytest.mark.parametrize("named", ["BertForCausalLM", [], [None], [["BertForCausalLM"]], {}])
+def test_architectures_of_another_kind(named: object, checkpoint: Path) -> None:
+    change(bare(checkpoint), "config.json", {"architectures": named})
+    assert read_checkpoint(checkpoint).pooling.modes == ("mean",)
+
+
+@pytest.mark.parametrize("kind", ["custom_st.Transformer", "Transformer", "sentence_transformersx.models.Transformer"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_class_of_the_repositorys_own(place: int, kind: str, checkpoint: Path) -> None:
+    """sentence-transformers does not run it either, unless told to trust it."""
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    modules[place]["type"] = kind
+    (checkpoint / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UnsupportedModelError, match=rf"modules\.json names {re.escape(kind)}: code of the repository"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["pytorch_model.bin"], r"It has pytorch_model\.bin, which .* save it as safetensors, by transformers'"),
+        (["model.onnx"], r"It has model\.onnx, a compiled model; .* Take the model that it was exported from"),
+        (
+            ["onnx/model.onnx", "openvino/openvino_model.xml"],
+            "It has onnx/model.onnx, openvino/openvino_model.xml, a compiled",
+        ),
+        (["onnx/model.onnx", "pytorch_model.bin"], "It has onnx/model.onnx, pytorch_model.bin, which .* save it"),
+    ],
+)
+def test_weights_of_another_kind(files: list[str], message: str, with_config: bool, checkpoint: Path) -> None:
+    for file in ["model.safetensors", *([] if with_config else ["config.json"])]:
+        (checkpoint / file).unlink()
+    for file in files:
+        (checkpoint / file).parent.mkdir(exist_ok=True)
+        (checkpoint / file).write_bytes(b"x")
+    missing = "" if with_config else r"config\.json is missing, and so is model\.safetensors\. "
+    with pytest.raises(CheckpointError, match=missing + message):
+        load(checkpoint)
 
 
 def test_what_sentence_transformers_wrote(checkpoint: Path) -> None:
@@ -200,7 +259,7 @@ def test_a_value_of_the_wrong_type(file: str, changes: dict[str, Any], message: 
     ("changes", "message"),
     [
         ({"model_type": "llama"}, "model_type 'llama' is not supported; mlx_embed has bert"),
-        ({"hidden_act": "mish"}, "mish"),
+        ({"hidden_act": "prelu"}, "prelu"),
         ({"position_embedding_type": "relative_key"}, "\"position_embedding_type\": 'relative_key'"),
     ],
 )
