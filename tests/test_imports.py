@@ -31,11 +31,16 @@ LEVELS = [
     ("mlx_embed.errors",),
     ("custom_kernels",),
 ]
-# What an extra brings, and the only folder that may import it.
+# What an extra brings, and the only file that may import it.
 EXTRAS = {
     "langchain_core": "mlx_embed/integrations/langchain.py",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
+    "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
+    "torch": "mlx_embed/integrations/sentence_transformers.py",
+    "keybert": "mlx_embed/integrations/keybert.py",
+    "bertopic": "mlx_embed/integrations/bertopic.py",
+    "mteb": "mlx_embed/integrations/mteb.py",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
 }
 FILES = sorted([*(ROOT / "mlx_embed").rglob("*.py"), *(ROOT / "custom_kernels").rglob("*.py")])

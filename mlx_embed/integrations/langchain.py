@@ -27,7 +27,7 @@ class MLXEmbeddings(Embeddings):
         encode_options: Mapping[str, Any] | None = None,
         query_encode_options: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
-        show_progress: bool = False,
+        show_progress: bool | None = None,
     ) -> None:
         """Take a model, or the name of one to load.
 
@@ -36,7 +36,7 @@ class MLXEmbeddings(Embeddings):
             encode_options: what goes to `encode`, `truncate_dim` for example.
             query_encode_options: what goes to it for queries instead; None is `encode_options` there too.
             batch_size: the most texts of a batch; there is no need to set it.
-            show_progress: show a bar of the documents done.
+            show_progress: show a bar of the documents done. None shows it where mlx_embed logs at INFO.
 
         Raises:
             MLXEmbedError: a model that cannot be loaded.
