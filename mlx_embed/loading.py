@@ -144,7 +144,7 @@ def pickled(model: Loadable, source: Source | None, *settings: str) -> tuple[Any
 def _load_again(kind: type[Loadable], source: Source, settings: Mapping[str, Any]) -> Loadable:
     if not source.folder.is_dir():
         raise ModelNotFoundError(
-            f"{source.folder} is not here, which a {kind.__name__} was loaded from before it was pickled or copied: "
+            f"{source.folder} is not here, where this {kind.__name__} was loaded from when it was pickled or copied: "
             "put the checkpoint there, or load the model by its name on each side."
         )
     model: Loadable = kind.from_pretrained(source.folder, **source.options)

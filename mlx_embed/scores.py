@@ -62,6 +62,11 @@ SCORES: dict[str, Callable[[Float64], Float64]] = {
 _OF_LABELS = ("LogSoftmax", "Softmax")
 
 
+def activations(num_labels: int) -> list[str]:
+    """The keys of SCORES that a model of so many labels can have."""
+    return [name for name in SCORES if num_labels > 1 or name not in _OF_LABELS]
+
+
 def activation_name(activation: Any, num_labels: int) -> str:
     """A key of SCORES: of a name, or of an object whose class has such a name, `torch.nn.Sigmoid()` for example.
 
@@ -69,8 +74,7 @@ def activation_name(activation: Any, num_labels: int) -> str:
         ValueError: none of SCORES, or one that needs several labels where there is one.
     """
     name = activation if isinstance(activation, str) else type(activation).__name__
-    known = [key for key in SCORES if num_labels > 1 or key not in _OF_LABELS]
-    if name not in known:
-        labels = "one label" if num_labels == 1 else f"{num_labels} labels"
-        raise ValueError(f"activation {name!r} is not one of {', '.join(known)}, which a model of {labels} can have.")
+    if name not in activations(num_labels):
+        known, labels = ", ".join(activations(num_labels)), "one label" if num_labels == 1 else f"{num_labels} labels"
+        raise ValueError(f"activation {name!r} is not one of {known}, which a model of {labels} can have.")
     return name

@@ -11,7 +11,7 @@ from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module
 from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors, read_headers
 from mlx_embed.checkpoint.weights import stripped
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
-from mlx_embed.scores import activation_name
+from mlx_embed.scores import activations
 
 
 def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]]:
@@ -85,13 +85,12 @@ def activation(checkpoint: Checkpoint, num_labels: int) -> str:
     if named is None:
         return "Sigmoid" if num_labels == 1 else "Identity"
     package, _, name = str(named).rpartition(".")
-    try:
-        if package.split(".")[0] == "torch":
-            return activation_name(name, num_labels)
-        reason = "only torch's own are known."
-    except ValueError as error:
-        reason = str(error)
-    raise UnsupportedModelError(f"The checkpoint has the activation {named!r}: {reason}")
+    known = activations(num_labels)
+    if package.split(".")[0] != "torch" or name not in known:
+        raise UnsupportedModelError(
+            f"The checkpoint has the activation {named!r}; mlx_embed has torch's {', '.join(known)}."
+        )
+    return name
 
 
 def prompts(checkpoint: Checkpoint) -> tuple[dict[str, str], str | None]:

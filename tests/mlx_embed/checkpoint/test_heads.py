@@ -85,7 +85,12 @@ IDENTITY, TANH = "torch.nn.modules.linear.Identity", "torch.nn.modules.activatio
         (None, {"sbert_ce_default_activation_function": TANH}, "Tanh"),
         (None, {"sentence_transformers": {"activation_fn": TANH}}, "Tanh"),
         (None, {"sentence_transformers": "4.0"}, "Sigmoid"),
-        (f'{{"activation_fn": "{IDENTITY}"}}', {"sentence_transformers": {"activation_fn": TANH}}, "Identity"),
+        (
+            f'{{"model_type": "CrossEncoder", "activation_fn": "{IDENTITY}"}}',
+            {"sentence_transformers": {"activation_fn": TANH}},
+            "Identity",
+        ),
+        (f'{{"activation_fn": "{IDENTITY}"}}', {"sentence_transformers": {"activation_fn": TANH}}, "Tanh"),
         (
             None,
             {"sentence_transformers": {"activation_fn": IDENTITY}, "sbert_ce_default_activation_function": TANH},
@@ -98,6 +103,7 @@ def test_the_activation(note: str | None, config: dict[str, Any], expected: str,
     checkpoint = read_checkpoint(reranker("bert", 1, tmp_path, **config))
     if note is not None:
         (tmp_path / "config_sentence_transformers.json").write_text(note)
+        (tmp_path / "modules.json").write_text("[]")
     assert heads.activation(checkpoint, 1) == expected
     assert heads.activation(checkpoint, 3) == ("Identity" if expected == "Sigmoid" else expected)
 
