@@ -165,6 +165,8 @@ class SentenceTransformerView:
             raise ValueError(f"output_value {output_value!r}: a view has only the embeddings of whole texts.")
         if pool is not None or (device is not None and str(device) != str(self.device)):
             raise ValueError("A view encodes where the model was loaded: leave pool and device None.")
+        if options.get("prompt") is None and options.get("prompt_name") in self.prompts:
+            options["prompt"] = self.prompts[options["prompt_name"]]  # an empty one is there, too
         vectors = encode(texts, normalize_embeddings=normalize_embeddings, **options)
         single = vectors.ndim == 1
         rows: Any = vectors[None] if single else vectors

@@ -46,6 +46,14 @@ def test_bits_are_signs(name: str, dim: int) -> None:
         assert hamming(left[:0], right).shape == (0, 9)
 
 
+def test_bits_are_counted_without_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (quantize(vectors(count, 100), "ubinary") for count in (5, 9))
+    expected = np.unpackbits(a[:, None] ^ b, axis=2).sum(axis=2)
+    assert np.array_equal(hamming(a, b), expected)
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert np.array_equal(hamming(a, b), expected)
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_levels_are_the_middle_of_their_step(kind: str) -> None:
     rows = vectors(200, 16)

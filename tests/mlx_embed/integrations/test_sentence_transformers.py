@@ -147,6 +147,14 @@ def test_live_similarity(prompted: Path) -> None:
     assert float(ours.similarity(a[0], a[0])) == pytest.approx(1, abs=1e-6)
 
 
+def test_live_a_prompt_that_is_there_if_empty() -> None:
+    folder = DATA / "tiny-bert"
+    expected = theirs(folder).encode(TEXTS, prompt_name="query")
+    assert np.abs(view(folder).encode(TEXTS, prompt_name="query") - expected).max() <= TOLERANCE
+    with pytest.raises(ValueError, match="prompt_name 'corpus' is not among"):
+        view(folder).encode(TEXTS, prompt_name="corpus")
+
+
 def test_live_what_a_model_says_of_itself(prompted: Path) -> None:
     ours, reference = view(prompted), theirs(prompted)
     for name in (
