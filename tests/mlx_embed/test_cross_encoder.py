@@ -166,21 +166,6 @@ def test_golden_prompts(tmp_path: Path) -> None:
     assert np.abs(again.predict(meta["pairs"]) - expected["default"]).max() <= 5 * TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"prompts": ["q"]}, r"has \"prompts\": \['q'\]"),
-        ({"prompts": {"q": 1}}, r"has \"prompts\": \{'q': 1\}"),
-        ({"prompts": {"q": "note "}, "default_prompt_name": "r"}, r"names the default prompt 'r', but has .*\['q'\]"),
-    ],
-)
-def test_prompts_that_are_none(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
-    folder, _, _ = prompted(tmp_path)
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"} | settings))
-    with pytest.raises(CheckpointError, match=message):
-        load(folder)
-
-
 @pytest.mark.parametrize(("name", "labels"), CASES)
 def test_conversion_keeps_the_scores(name: str, labels: int, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()

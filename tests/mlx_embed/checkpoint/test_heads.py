@@ -1,5 +1,6 @@
 """A sequence classifier's head: found by its tensors, saved with the encoder, and what is said of its use."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,19 @@ def test_what_the_head_reads(tmp_path: Path) -> None:
         heads.load_head(read_checkpoint(edit(tmp_path, classifier_activation="relu")))
     other = reranker("bert", 1, tmp_path / "bert", classifier_pooling="mean")
     assert heads.pooling(read_checkpoint(other)) == "cls", "only ModernBERT means something by it"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": ["q"]}, r"has \"prompts\": \['q'\]"),
+        ({"prompts": {"q": 1}}, r"has \"prompts\": \{'q': 1\}"),
+        ({"prompts": {"q": "note "}, "default_prompt_name": "r"}, r"names the default prompt 'r', but has .*\['q'\]"),
+    ],
+)
+def test_prompts_that_are_none(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(reranker("bert", 1, tmp_path))
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"} | settings))
+    with pytest.raises(CheckpointError, match=message):
+        heads.prompts(checkpoint)
