@@ -10,10 +10,14 @@ import pytest
 @pytest.fixture
 def prompted(checkpoint: Path) -> Path:
     """A checkpoint whose queries and documents get prompts, so that mistaking one for the other shows."""
-    path = checkpoint / "config_sentence_transformers.json"
+    return with_prompts(checkpoint)
+
+
+def with_prompts(folder: Path) -> Path:
+    path = folder / "config_sentence_transformers.json"
     prompts = {"query": "index: ", "document": "note of the "}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": prompts}))
-    return checkpoint
+    return folder
 
 
 def theirs(folder: Path) -> Any:

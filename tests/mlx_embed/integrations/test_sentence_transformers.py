@@ -1,6 +1,7 @@
 """The view of a model that sentence-transformers' own code takes: its results, golden and live."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from mlx_embed import EmbeddingModel
 from tests.conftest import DATA
-from tests.mlx_embed.integrations.conftest import theirs
+from tests.mlx_embed.integrations.conftest import theirs, with_prompts
 
 pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
 
@@ -29,6 +30,13 @@ K = {"accuracy_at_k": [1, 3], "precision_recall_at_k": [1, 3], "mrr_at_k": [3], 
 
 def view(folder: Path) -> SentenceTransformerView:
     return SentenceTransformerView(EmbeddingModel.from_pretrained(folder, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[SentenceTransformerView, Any]:
+    """A view of a model with prompts, and sentence-transformers' own model of the folder."""
+    folder = with_prompts(Path(shutil.copytree(DATA / "tiny-bert", tmp_path_factory.mktemp("both") / "model")))
+    return view(folder), theirs(folder)
 
 
 def information_retrieval() -> Any:
@@ -123,11 +131,12 @@ def test_golden_hard_negatives() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("texts", [TEXTS, TEXTS[2]], ids=["list", "single"])
-def test_live_encode(method: str, options: dict[str, Any], texts: Any, prompted: Path) -> None:
+def test_live_encode(
+    method: str, options: dict[str, Any], texts: Any, both: tuple[SentenceTransformerView, Any]
+) -> None:
     if options.get("precision") == "uint8" and isinstance(texts, str):
         pytest.skip("one vector has no ranges")
-    expected = getattr(theirs(prompted), method)(texts, **options)
-    found = getattr(view(prompted), method)(texts, **options)
+    found, expected = (getattr(model, method)(texts, **options) for model in both)
     assert type(found) is type(expected)
     if isinstance(expected, list):
         assert {type(row) for row in found} == {type(row) for row in expected}
@@ -138,8 +147,8 @@ def test_live_encode(method: str, options: dict[str, Any], texts: Any, prompted:
     assert np.abs(np.asarray(found, dtype=float) - np.asarray(expected, dtype=float)).max() <= max(steps, TOLERANCE)
 
 
-def test_live_similarity(prompted: Path) -> None:
-    ours, reference = view(prompted), theirs(prompted)
+def test_live_similarity(both: tuple[SentenceTransformerView, Any]) -> None:
+    ours, reference = both
     a, b = ours.encode(TEXTS), ours.encode(TEXTS[::-1], convert_to_tensor=True)
     for method in ("similarity", "similarity_pairwise"):
         found, expected = getattr(ours, method)(a, b), getattr(reference, method)(a, b)
