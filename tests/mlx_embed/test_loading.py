@@ -40,7 +40,7 @@ def test_an_embedding_model(copied: Any, checkpoint: Path) -> None:
     assert (found.engine.name, found.dtype, found.device) == (model.engine.name, mx.float16, model.device)
     assert np.array_equal(found.encode(TEXTS), model.encode(TEXTS))
     assert np.array_equal(found.encode_query(TEXTS), model.encode_query(TEXTS))
-    assert found.similarity_fn_name == "dot"
+    assert (found.similarity_fn_name, found.dimension) == ("dot", 8)
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
