@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed import codes
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.batching import Batch
@@ -21,9 +22,20 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.loading import open_model
+from mlx_embed.loading import Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
-from mlx_embed.options import ENCODE, EncodeOptions, LoadOptions, LongText, complete
+from mlx_embed.options import (
+    ENCODE,
+    SIMILARITY_OPTIONS,
+    EncodeOptions,
+    LoadOptions,
+    LongText,
+    SimilarityOptions,
+    checked_batch_size,
+    chosen_prompt,
+    complete,
+    numpy_only,
+)
 from mlx_embed.pooling import mean_of_chunks
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.texts import begun_ahead, checked, progress, windows
@@ -87,14 +99,22 @@ class EmbeddingHead:
 class EmbeddingModel(FromSentenceTransformers):
     """A text embedding model: texts in, numpy vectors out.
 
-    Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
+    Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread, and
+    may be pickled and copied: it is then loaded again, from the same folder.
 
     Attributes:
         checkpoint: what its folder says of it.
         tokenizer: which makes token ids of texts.
         engine: which computes it, and has its weights.
         name: as the hub or the caller knows it.
+        prompts: texts to put in front, by name. This and the next three are the checkpoint's, and may be changed.
+        default_prompt_name: the prompt of `encode` where it is given none.
+        truncate_dim: the dimensions that are kept where `encode` is told nothing else; None keeps all.
+        similarity_fn_name: what `similarity` computes: "cosine", "dot", "euclidean" or "manhattan".
     """
+
+    # What loads it again, where it was loaded.
+    _source: Source | None = None
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: Tokenizer, engine: Engine, parameters: Parameters, *, name: str = ""
@@ -104,6 +124,10 @@ class EmbeddingModel(FromSentenceTransformers):
         self.tokenizer = tokenizer
         self.engine = engine
         self.name = name or str(checkpoint.folder)
+        self.prompts = dict(checkpoint.prompts)
+        self.default_prompt_name = checkpoint.default_prompt_name
+        self.truncate_dim = checkpoint.truncate_dim
+        self.similarity_fn_name = checkpoint.similarity
         self._said_cut = False
 
         @lru_cache(maxsize=KEPT_HEADS)
@@ -142,17 +166,32 @@ class EmbeddingModel(FromSentenceTransformers):
             )
         engine = opened.load()
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
-        return cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
+        model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
+        model._source = opened.source
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = ("name", "max_seq_length", "prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name")
+        return pickled(self, self._source, *settings)
 
     @property
     def dimension(self) -> int:
         """The length of a vector, where `encode` is not told to cut it."""
-        return self.checkpoint.truncate_dim or self.checkpoint.dimension
+        return self._dim(None)
 
     @property
     def max_seq_length(self) -> int:
-        """The number of tokens at which texts are cut, special tokens included."""
+        """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
+
+        Raises:
+            ValueError: a number that the model cannot have.
+        """
         return self.tokenizer.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int | None) -> None:
+        self.tokenizer = Tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
+        self._said_cut = False
 
     @property
     def device(self) -> mx.Device:
@@ -205,13 +244,11 @@ class EmbeddingModel(FromSentenceTransformers):
                 that is too long where long_text is "error"; its index is named.
         """
         chosen: EncodeOptions = complete("encode", options, ENCODE)
-        if chosen["convert_to_tensor"] or not chosen["convert_to_numpy"]:
-            raise ValueError("encode returns numpy arrays: leave convert_to_numpy True and convert_to_tensor False.")
-        if chosen["batch_size"] is not None and chosen["batch_size"] < 1:
-            raise ValueError(f"batch_size {chosen['batch_size']} is not a positive number of texts.")
+        numpy_only("encode", chosen)
+        checked_batch_size(chosen["batch_size"])
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else checked(texts)
-        dim = self._truncate_dim(chosen["truncate_dim"])
+        dim = self._dim(chosen["truncate_dim"])
         ranges = checked_ranges(chosen["output_dtype"], dim, chosen["ranges"], chosen["calibration_embeddings"])
         vectors, info = self._encode(texts, dim, chosen)
         vectors = quantize(vectors, chosen["output_dtype"], ranges)
@@ -231,7 +268,7 @@ class EmbeddingModel(FromSentenceTransformers):
     def encode_query(
         self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
-        """`encode` with the checkpoint's "query" prompt, where it has one and no other is given."""
+        """`encode` with the "query" prompt: where there is none, and no other is given, with none at all."""
         self._prefer_prompt(options, "query")
         return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
 
@@ -248,23 +285,44 @@ class EmbeddingModel(FromSentenceTransformers):
     def encode_document(
         self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
-        """`encode` with the checkpoint's "document", "passage" or "corpus" prompt, where it has one."""
+        """`encode` with the "document", "passage" or "corpus" prompt: where there is none, with none at all."""
         self._prefer_prompt(options, "document", "passage", "corpus")
         return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
 
-    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Float32:
-        """The checkpoint's similarity (cosine unless it says otherwise) of each row of a [N, D] and b [M, D].
+    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike, **options: "Unpack[SimilarityOptions]") -> Float32:
+        """The model's similarity, `similarity_fn_name`, of each row of a [N, D] and b [M, D].
+
+        Codes are compared as the vectors that they stand for: bits by the number of those that differ, int8 and uint8
+        by the ranges that they were made with. One side may be codes and the other vectors.
+
+        Args:
+            a: vectors, or codes that `encode` gave with an output_dtype.
+            b: likewise.
+            **options: of codes: output_dtype, truncate_dim, ranges, calibration_embeddings: see `SimilarityOptions`.
 
         Returns:
-            numpy float32 [N, M]; larger is nearer. A single vector [D] counts as one row.
+            numpy float32 [N, M]; larger is nearer. A single vector [D] counts as one row, so that of two vectors
+            `similarity(a, b).item()` is the number.
 
         Raises:
-            ValueError: vectors of different lengths.
+            ValueError: vectors of different lengths, or codes without what tells how they were made.
         """
-        left, right = (np.atleast_2d(np.asarray(x, dtype=np.float32)) for x in (a, b))
-        if left.shape[1] != right.shape[1]:
-            raise ValueError(f"similarity needs vectors of one length, got {left.shape[1]} and {right.shape[1]}.")
-        return SIMILARITY[self.checkpoint.similarity](left, right).astype(np.float32)
+        chosen: SimilarityOptions = complete("similarity", options, SIMILARITY_OPTIONS)
+        return codes.similarity(self._similarity_name(), a, b, self._dim(chosen["truncate_dim"]), chosen)
+
+    def similarity_pairwise(
+        self, a: npt.ArrayLike, b: npt.ArrayLike, **options: "Unpack[SimilarityOptions]"
+    ) -> Float32:
+        """The model's similarity of row i of a [N, D] and row i of b [N, D]; `options` are those of `similarity`.
+
+        Returns:
+            numpy float32 [N]; of two single vectors [D] a number, an array without dimensions.
+
+        Raises:
+            ValueError: arrays of different shapes, or codes without what tells how they were made.
+        """
+        chosen: SimilarityOptions = complete("similarity_pairwise", options, SIMILARITY_OPTIONS)
+        return codes.similarity_pairwise(self._similarity_name(), a, b, self._dim(chosen["truncate_dim"]), chosen)
 
     def token_counts(self, texts: Texts) -> Int32:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
@@ -279,8 +337,11 @@ class EmbeddingModel(FromSentenceTransformers):
 
     def _encode(self, texts: Iterable[str], dim: int, options: EncodeOptions) -> tuple[Float32, EncodeInfo]:
         """The vectors [N, dim] of checked texts, and what is to be said of each."""
+        wanted = dim
+        if options["normalize_embeddings"] is False and self.checkpoint.normalize:
+            dim = self.checkpoint.dimension  # they are scaled whole, and cut afterwards
         long_text = options["long_text"]
-        prefix = self._prompt(options["prompt_name"], options["prompt"])
+        prefix = chosen_prompt(self.prompts, self.default_prompt_name, options["prompt_name"], options["prompt"])
         overlap = self._overlap(long_text, options["chunk_overlap"], prefix)
         skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
@@ -314,33 +375,28 @@ class EmbeddingModel(FromSentenceTransformers):
         cut = (all_counts > self.max_seq_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
             self._said_cut = warn_truncated(all_counts, self.max_seq_length)
-        return np.concatenate(vectors), EncodeInfo(all_counts, cut, all_chunks)
-
-    def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
-        if prompt is not None:
-            if not isinstance(prompt, str):
-                raise TypeError(f"prompt is a {type(prompt).__name__}, where a string is needed.")
-            return prompt
-        name = self.checkpoint.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if name not in self.checkpoint.prompts:
-            raise ValueError(
-                f"prompt_name {name!r} is not among the model's prompts: {sorted(self.checkpoint.prompts) or 'none'}."
-            )
-        return self.checkpoint.prompts[name]
+        return np.ascontiguousarray(np.concatenate(vectors)[:, :wanted]), EncodeInfo(all_counts, cut, all_chunks)
 
     def _prefer_prompt(self, options: EncodeOptions, *names: str) -> None:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in names if name in self.checkpoint.prompts), None)
+            name = next((name for name in names if name in self.prompts), None)
+            # As in sentence-transformers, where both prompts are always there, if empty: the default is not for these.
+            options["prompt"] = "" if name is None else self.prompts[name]
 
-    def _truncate_dim(self, truncate_dim: int | None) -> int:
-        if truncate_dim is None:
-            return self.dimension
+    def _dim(self, truncate_dim: int | None) -> int:
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         whole = self.checkpoint.dimension
+        if truncate_dim is None:
+            return whole
         if not 1 <= truncate_dim <= whole:
             raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
+
+    def _similarity_name(self) -> str:
+        if self.similarity_fn_name not in SIMILARITY:
+            known = ", ".join(SIMILARITY)
+            raise ValueError(f"similarity_fn_name {self.similarity_fn_name!r} is not one of {known}.")
+        return self.similarity_fn_name
 
     def _overlap(self, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
         """The overlap of chunks in tokens; None where texts are not split."""

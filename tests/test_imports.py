@@ -22,22 +22,27 @@ LEVELS = [
     ("mlx_embed.convert",),
     ("mlx_embed.evaluation",),
     ("mlx_embed.embedding_model", "mlx_embed.cross_encoder"),
-    ("mlx_embed.loading",),
+    ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching",),
     ("mlx_embed.checkpoint",),
-    ("mlx_embed.similarity", "mlx_embed.pooling", "mlx_embed.search"),
+    ("mlx_embed.similarity", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
     ("mlx_embed.errors", "mlx_embed.migration"),
     ("custom_kernels",),
 ]
-# What an extra brings, and the only folder that may import it.
+# What an extra brings, and the only file that may import it.
 EXTRAS = {
     "langchain_core": "mlx_embed/integrations/langchain.py",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
     "pyarrow": "mlx_embed/records/parquet.py",
+    "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
+    "torch": "mlx_embed/integrations/sentence_transformers.py",
+    "keybert": "mlx_embed/integrations/keybert.py",
+    "bertopic": "mlx_embed/integrations/bertopic.py",
+    "mteb": "mlx_embed/integrations/mteb.py",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
 }
 FILES = sorted([*(ROOT / "mlx_embed").rglob("*.py"), *(ROOT / "custom_kernels").rglob("*.py")])

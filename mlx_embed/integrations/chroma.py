@@ -54,7 +54,7 @@ class MLXEmbeddingFunction(EmbeddingFunction):
 
     def default_space(self) -> str:
         """The distance of a collection that is not told another: the model's own."""
-        return _SPACES[self.model.checkpoint.similarity]
+        return _SPACES[self.model.similarity_fn_name]
 
     @staticmethod
     def name() -> str:

@@ -14,6 +14,7 @@ class PairTokenizer:
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
         self._tokenizer = files.read(checkpoint)
+        self.max_length = max_length
         if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
         self._tokenizer.enable_truncation(max_length, direction=checkpoint.truncation_side)
