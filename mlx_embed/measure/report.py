@@ -117,7 +117,7 @@ class OpRow:
         call: one call, until its result is there.
         chain: of a GPU, one of many launches that are waited for together, as in a model; None on a CPU.
         error: against what the report says of its table.
-        bytes: of the input and of the result.
+        bytes: of the input and of the result, where all of it is read once; else None.
     """
 
     op: str
@@ -127,12 +127,12 @@ class OpRow:
     call: Timing
     chain: Timing | None
     error: float
-    bytes: int
+    bytes: int | None = None
 
     @property
-    def gigabytes_per_second(self) -> float:
-        """What is read and written once, over the time of one launch."""
-        return self.bytes / (self.chain or self.call).seconds / 1e9
+    def gigabytes_per_second(self) -> float | None:
+        """What is read and written, over the time of one launch."""
+        return None if self.bytes is None else self.bytes / (self.chain or self.call).seconds / 1e9
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def steady(seconds: float, rounds: int = 5) -> Timing:
 
 
 def op_row(error: float, dtype: str = "float32") -> OpRow:
-    return OpRow("rope", "some rows", "native cpu", dtype, steady(1e-3), None, error, 1000)
+    return OpRow("rope", "some rows", "native cpu", dtype, steady(1e-3), None, error)
 
 
 REPORT = Report(
@@ -118,3 +118,4 @@ def test_the_gain_of_a_batch_and_bytes_over_time() -> None:
     row = OpRow("rope", "", "kernel, cuda", "float32", steady(1e-3), steady(1e-5), 0.0, 10**6)
     assert row.gigabytes_per_second == pytest.approx(100)
     assert replace(row, chain=None).gigabytes_per_second == pytest.approx(1)
+    assert replace(row, bytes=None).gigabytes_per_second is None
