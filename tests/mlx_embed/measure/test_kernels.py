@@ -115,7 +115,7 @@ def test_copies_are_in_memory_of_their_own() -> None:
 def test_each_side_has_arrays_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[kernels.Way] = []
     rope = next(op for op in OPS if op.name == "rope")
-    monkeypatch.setattr(kernels, "_rows", lambda op, text, ways, *_: made.extend(ways))
+    monkeypatch.setattr(kernels, "_rows", lambda op, text, ways, *_: made.extend(ways) or [])
 
     def views() -> list[np.ndarray]:
         kernels.norm_rows((3, 384))
