@@ -1,11 +1,11 @@
 """Text embeddings for search and RAG on MLX: Metal, CUDA and CPU."""
 
 import custom_kernels  # noqa: F401  (before mlx.core: see there)
+from mlx_embed.checkpoint import EmbeddingModelType
 from mlx_embed.convert import convert
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel, EncodeInfo
 from mlx_embed.errors import CheckpointError, MLXEmbedError, ModelNotFoundError, UnsupportedModelError
-from mlx_embed.hub import EmbeddingModelType
 from mlx_embed.tokenizer import TruncationWarning
 
 __version__ = "0.1.0"

@@ -12,16 +12,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_embed import hub, weights
-from mlx_embed.architectures import architecture
-from mlx_embed.config import Checkpoint, read_checkpoint
+from mlx_embed.checkpoint import Checkpoint, heads, hub, read_checkpoint, safetensors, weights
+from mlx_embed.checkpoint.modules import Normalize
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
-from mlx_embed.modules import Normalize
-from mlx_embed.retrieval import QualityReport, quality, read_collection
+from mlx_embed.evaluation import QualityReport, quality, read_collection
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -38,10 +36,10 @@ SAMPLE = (
     "def add(a, b): return a + b",
     "Rain. " * 60,
 )
-# A reranker's logits are compared for each of two of them with all.
+# A reranker's logits are compared for the first two of them, as queries, with all as documents.
 SAMPLE_PAIRS = [(query, document) for query in SAMPLE[:2] for document in SAMPLE]
-# Below this cosine to the original, or above this share of the largest logit, an unquantized conversion is a mistake,
-# not rounding.
+# Rounding moves an unquantized model's vectors and logits by less: a lower cosine, or a difference of a larger share of
+# the largest logit, means that the conversion went wrong.
 LEAST_COSINE = 0.999
 LARGEST_DIFFERENCE = 0.05
 
@@ -99,7 +97,7 @@ def convert(
         group_size: 32, 64 or 128 weights share one quantization scale.
         overwrite: replace a checkpoint that is at `destination`.
         evaluate: for an embedding model, a folder of documents, queries and relevance judgements, laid out as
-            `retrieval.read_collection` says; the report then tells what the conversion does to retrieval, both models
+            `evaluation.read_collection` says; the report then tells what the conversion does to retrieval, both models
             run as `from_pretrained` loads them here.
         revision: see `EmbeddingModel.from_pretrained`.
         cache_dir: likewise.
@@ -127,13 +125,13 @@ def convert(
     checkpoint = read_checkpoint(folder, hub.repository_id(source))
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
-    config = architecture(checkpoint.config).Config.from_dict(checkpoint.config)
-    if quantize is not None and config.hidden_size % group_size:
+    hidden_size = checkpoint.encoder_config.hidden_size
+    if quantize is not None and hidden_size % group_size:
         raise ValueError(
-            f"group_size {group_size} does not divide the model's hidden_size {config.hidden_size}; "
-            f"choose one of {[size for size in GROUP_SIZES if config.hidden_size % size == 0]}."
+            f"group_size {group_size} does not divide the model's hidden_size {hidden_size}; "
+            f"choose one of {[size for size in GROUP_SIZES if hidden_size % size == 0]}."
         )
-    reranker = weights.has_head(checkpoint)
+    reranker = heads.has_head(checkpoint)
     if reranker and collection is not None:
         raise ValueError(f"{folder} is a reranker; evaluate measures what embedding models find.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -178,10 +176,10 @@ def _check_destination(target: Path, overwrite: bool) -> None:
 
 def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | None, group_size: int) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
-    module_files = {file for folder in _module_folders(checkpoint) for file in weights.files(folder)}
+    module_files = {file for folder in _module_folders(checkpoint) for file in safetensors.files(folder)}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
         if path.parent == checkpoint.transformer and path.name.endswith(".index.json"):
-            continue  # of shards that become one file
+            continue  # it lists the shards, which become one file
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -201,9 +199,7 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             encoder = weights.load_encoder(checkpoint, DTYPES[dtype] if dtype else None)
             if bits is not None:
                 weights.quantize(encoder, bits, group_size)
-            weights.save_encoder(
-                encoder, transformer, weights.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
-            )
+            weights.save_encoder(encoder, transformer, heads.head_arrays(checkpoint, DTYPES[dtype] if dtype else None))
 
     worker.run(save)
 
@@ -243,7 +239,7 @@ def _module_folders(checkpoint: Checkpoint) -> list[Path]:
 
 def _weight_bytes(checkpoint: Checkpoint) -> int:
     folders = [checkpoint.transformer, *_module_folders(checkpoint)]
-    return sum(path.stat().st_size for folder in folders for path in weights.files(folder))
+    return sum(path.stat().st_size for folder in folders for path in safetensors.files(folder))
 
 
 def _weight_bytes_under(folder: Path) -> int:

@@ -11,20 +11,19 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed import weights
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.config import Checkpoint, read_json
+from mlx_embed.checkpoint import Checkpoint, heads
+from mlx_embed.checkpoint.modules import ACTIVATIONS, Module
 from mlx_embed.engine import Engine
 from mlx_embed.engine.contract import Parameters, Run
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import CheckpointError, UnsupportedModelError
-from mlx_embed.loading import load
-from mlx_embed.modules import ACTIVATIONS, Module
+from mlx_embed.errors import CheckpointError
+from mlx_embed.loading import open_model
 from mlx_embed.options import LoadOptions
 from mlx_embed.pooling import POOLING
 from mlx_embed.texts import begun_ahead, progress, windows
-from mlx_embed.tokenizer import PairTokenizer
+from mlx_embed.tokenizer.pairs import PairTokenizer
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
@@ -77,10 +76,10 @@ class CrossEncoder:
         self.engine = engine
         self.name = name or str(checkpoint.folder)
         self.num_labels: int = head[-1][0].out_features  # type: ignore[union-attr]
-        self.activation = _activation(checkpoint, self.num_labels)
-        function = ClassifierHead(_pooling(checkpoint.config), tuple(layer for layer, _ in head))
+        self.activation = heads.activation(checkpoint, self.num_labels)
+        function = ClassifierHead(heads.pooling(checkpoint), tuple(layer for layer, _ in head))
         self._head = engine.head(function, [parameters for _, parameters in head])
-        self._typed = checkpoint.token_types and getattr(checkpoint.encoder_config, "type_vocab_size", 0) > 1
+        self._typed = checkpoint.token_types and checkpoint.encoder_config.type_vocab_size > 1
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "CrossEncoder":
@@ -89,11 +88,12 @@ class CrossEncoder:
         Raises:
             CheckpointError: a checkpoint without a classifier; and what `EmbeddingModel.from_pretrained` raises.
         """
-        loaded = load("from_pretrained", name_or_path, options)
-        checkpoint = loaded.checkpoint
-        tokenizer = PairTokenizer(checkpoint, loaded.max_seq_length)
-        head = worker.run(partial(weights.load_head, checkpoint), loaded.engine.device)
-        model = cls(checkpoint, tokenizer, loaded.engine, head, name=loaded.name)
+        opened = open_model("from_pretrained", name_or_path, options)
+        checkpoint = opened.checkpoint
+        tokenizer = PairTokenizer(checkpoint, opened.max_seq_length)
+        engine = opened.load()
+        head = worker.run(partial(heads.load_head, checkpoint), opened.device)
+        model = cls(checkpoint, tokenizer, engine, head, name=opened.name)
         names = checkpoint.config.get("id2label")
         if isinstance(names, dict) and len(names) != model.num_labels:
             raise CheckpointError(f"config.json names {len(names)} labels, but the classifier has {model.num_labels}.")
@@ -200,30 +200,3 @@ def _pair(index: int, pair: Any) -> tuple[str, str]:
     if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(text, str) for text in pair):
         return (pair[0], pair[1])
     raise TypeError(f"pairs[{index}] is {pair!r:.80}, where a (query, document) pair of strings is needed.")
-
-
-def _pooling(config: Mapping[str, Any]) -> str:
-    """What the head reads: the first token, unless a ModernBERT says that it is the mean."""
-    mode = config.get("classifier_pooling", "cls") if config.get("model_type") == "modernbert" else "cls"
-    if mode not in ("cls", "mean"):
-        raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')
-    return str(mode)
-
-
-def _activation(checkpoint: Checkpoint, num_labels: int) -> str:
-    """sentence-transformers' note of it, where its versions from 6, from 4 and before keep it; else by the labels."""
-    path = checkpoint.folder / "config_sentence_transformers.json"
-    note = checkpoint.config.get("sentence_transformers")
-    named = (
-        (read_json(path).get("activation_fn") if path.is_file() else None)
-        or (note.get("activation_fn") if isinstance(note, dict) else None)
-        or checkpoint.config.get("sbert_ce_default_activation_function")
-    )
-    if named is None:
-        return "Sigmoid" if num_labels == 1 else "Identity"
-    package, _, name = str(named).rpartition(".")
-    if package.split(".")[0] != "torch" or name not in ACTIVATIONS:
-        raise UnsupportedModelError(
-            f"The checkpoint has the activation {named!r}; mlx_embed has torch's {', '.join(ACTIVATIONS)}."
-        )
-    return name

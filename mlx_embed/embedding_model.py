@@ -11,18 +11,17 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed import hub, weights
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.batching import Batch
-from mlx_embed.config import Checkpoint
+from mlx_embed.checkpoint import DEFAULT_MODEL, Checkpoint, weights
+from mlx_embed.checkpoint.modules import Module, Pooling
 from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Parameters, Run
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.loading import load
-from mlx_embed.modules import Module, Pooling
+from mlx_embed.loading import open_model
 from mlx_embed.options import ENCODE, EncodeOptions, LoadOptions, LongText, complete
 from mlx_embed.pooling import mean_of_chunks
 from mlx_embed.similarity import SIMILARITY
@@ -102,6 +101,7 @@ class EmbeddingModel:
         self.tokenizer = tokenizer
         self.engine = engine
         self.name = name or str(checkpoint.folder)
+        self._said_cut = False
 
         @lru_cache(maxsize=KEPT_HEADS)
         def head(skip: int, dim: int, unit: bool) -> Head:
@@ -111,7 +111,7 @@ class EmbeddingModel:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = hub.DEFAULT_MODEL, **options: "Unpack[LoadOptions]"
+        cls, name_or_path: str | Path = DEFAULT_MODEL, **options: "Unpack[LoadOptions]"
     ) -> "EmbeddingModel":
         """Load a sentence-transformers, transformers or converted MLX checkpoint.
 
@@ -126,17 +126,18 @@ class EmbeddingModel:
             ValueError: an unknown device, dtype or engine, or a max_seq_length that the model cannot have.
             TypeError: an option that there is not.
         """
-        loaded = load("from_pretrained", name_or_path, options)
-        checkpoint = loaded.checkpoint
-        tokenizer = Tokenizer(checkpoint, loaded.max_seq_length)
+        opened = open_model("from_pretrained", name_or_path, options)
+        checkpoint = opened.checkpoint
+        tokenizer = Tokenizer(checkpoint, opened.max_seq_length)
         if tokenizer.max_id() >= checkpoint.encoder_config.vocab_size:
             raise CheckpointError(
                 f"{checkpoint.transformer / 'tokenizer.json'} has token ids up to {tokenizer.max_id()}, but "
                 f"config.json gives the model {checkpoint.encoder_config.vocab_size} embeddings; they are of different "
                 "checkpoints."
             )
-        parameters = worker.run(partial(weights.load_modules, checkpoint), loaded.engine.device)
-        return cls(checkpoint, tokenizer, loaded.engine, parameters, name=loaded.name)
+        engine = opened.load()
+        parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
+        return cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
 
     @property
     def dimension(self) -> int:
@@ -287,8 +288,6 @@ class EmbeddingModel:
                 found = self.tokenizer.counts(encodings)
                 if long_text == "error":
                     self._check_lengths(found, done)
-                elif long_text == "truncate":
-                    warn_truncated(found, self.max_seq_length)
                 done += len(window)
                 tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
                 yield _Window(self.engine, head, tokens, budget, options["batch_size"])
@@ -306,6 +305,8 @@ class EmbeddingModel:
                 chunks.append(tokens.chunks)
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
         cut = (all_counts > self.max_seq_length) & (all_chunks == 1)
+        if long_text == "truncate" and not self._said_cut:
+            self._said_cut = warn_truncated(all_counts, self.max_seq_length)
         return np.concatenate(vectors), EncodeInfo(all_counts, cut, all_chunks)
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:

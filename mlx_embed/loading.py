@@ -1,39 +1,47 @@
-"""From a model's name to what every kind of model starts from: its checkpoint, and the engine that has its weights."""
+"""From a model's name to what every kind of model starts from: its checkpoint, and then the engine with its weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_embed import hub
-from mlx_embed.config import Checkpoint, read_checkpoint
-from mlx_embed.engine import Engine, choose
-from mlx_embed.engine import load as load_engine
+import mlx.core as mx
+
+from mlx_embed.checkpoint import Checkpoint, hub, read_checkpoint
+from mlx_embed.engine import Engine, EngineChoice, choose, load
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
 from mlx_embed.options import LOAD, LoadOptions, complete
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model without a head.
+class Opened:
+    """A model whose folder is there and read, but for the weights.
 
     Attributes:
         name: as the hub or the caller knows it.
         checkpoint: what its folder says.
-        engine: which has the encoder.
         max_seq_length: tokens at which texts are cut, special tokens included.
+        device: where to compute.
+        dtype: what to compute in; None is the checkpoint's own.
+        engine: which engine is wanted.
     """
 
     name: str
     checkpoint: Checkpoint
-    engine: Engine
     max_seq_length: int
+    device: mx.Device
+    dtype: mx.Dtype | None
+    engine: EngineChoice
+
+    def load(self) -> Engine:
+        """The engine, with the encoder's weights; see `engine.load`."""
+        return load(self.checkpoint, self.engine, self.device, self.dtype)
 
 
-def load(method: str, name_or_path: str | Path, given: LoadOptions) -> Loaded:
-    """Load a checkpoint; `method` is what the user called, and `given` the options that came with it.
+def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Opened:
+    """Find a model and read its folder; `method` is what the user called, and `given` the options that came with it.
 
     Raises:
         ModelNotFoundError: neither a folder nor to be had from the hub.
-        CheckpointError: a file or tensor that is missing, broken or inconsistent.
+        CheckpointError: a file that is missing, broken or inconsistent.
         UnsupportedModelError: an architecture, module or activation that is not implemented.
         ValueError: an unknown device, dtype or engine, one that another rules out, or a max_seq_length that the model
             cannot have.
@@ -54,11 +62,11 @@ def load(method: str, name_or_path: str | Path, given: LoadOptions) -> Loaded:
     name = hub.repository_id(name_or_path)
     checkpoint = read_checkpoint(folder, name)
     length = _max_seq_length(options["max_seq_length"], checkpoint)
-    return Loaded(name, checkpoint, load_engine(checkpoint, options["engine"], device, dtype), length)
+    return Opened(name, checkpoint, length, device, dtype, options["engine"])
 
 
 def _max_seq_length(wanted: int | None, checkpoint: Checkpoint) -> int:
-    limit: int = checkpoint.encoder_config.max_tokens
+    limit = checkpoint.encoder_config.max_tokens
     if wanted is None:
         return min(checkpoint.max_seq_length or limit, limit)
     if not 1 <= wanted <= limit:

@@ -20,9 +20,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mlx_embed import EmbeddingModel, TruncationWarning, convert, hub
+from mlx_embed import EmbeddingModel, TruncationWarning, convert
+from mlx_embed.checkpoint import hub
 from mlx_embed.engine.device import DTYPES, describe
-from mlx_embed.retrieval import Collection, Rankings, ndcg_at_10, read_collection, top_10, top_10_overlap
+from mlx_embed.evaluation import Collection, Rankings, ndcg_at_10, read_collection, top_10, top_10_overlap
 
 # What `convert` is told, and how far nDCG@10, as sentence-transformers defines it, may be from the reference's.
 VARIANTS: dict[str, tuple[dict[str, Any], float]] = {

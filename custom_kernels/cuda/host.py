@@ -56,19 +56,25 @@ class Pool:
             self._free += blocks
 
 
+class Sent(threading.local):
+    """Blocks that the GPU has still to read: those of the arrays that this thread's next `to_host` is computed from."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+
+
 _pool = Pool()
-# Blocks that the GPU has still to read: those of the arrays that the next `to_host` is computed from.
-_sent: list[Block] = []
+_sent = Sent()
 
 
 def to_device(*arrays: Int32) -> list[mx.array]:
     """The arrays, int32 [N] each, on the device: one launch of `from_host.cu`.
 
-    They are for what the next `to_host` is given, and must have been used when it has answered.
+    They are for what this thread's next `to_host` is given, and must have been used when it has answered.
     """
     count = sum(map(len, arrays))
     block = _pool.take(count)
-    _sent.append(block)
+    _sent.blocks.append(block)
     fetched = launch("from_host", [], [*block.address, count], _grid(count), (count,), mx.int32)
     out, start = [], 0
     for array in arrays:
@@ -82,8 +88,7 @@ def to_host(x: mx.array) -> Callable[[], Float32]:
     """Begin to compute x, float32, and copy it to the host; what comes back waits for the numpy array."""
     block = _pool.take(x.size)
     done = launch("to_host", [x], [*block.address, x.size], _grid(x.size), (1,), mx.int32)
-    used = _sent[:]
-    _sent.clear()
+    used, _sent.blocks = _sent.blocks, []
     mx.async_eval(done)  # type: ignore[no-untyped-call]
 
     def wait() -> Float32:

@@ -12,7 +12,7 @@ import numpy as np
 from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, MAX_WIDTH, random, spelled
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
-from custom_kernels.ops.layer_norm import reference_layer_norm
+from custom_kernels.ops.layer_norm import fast_layer_norm, reference_layer_norm
 
 
 def embedding_norm(
@@ -79,6 +79,16 @@ def reference_embedding_norm(
     return x.astype(dtype)
 
 
+def builtin_embedding_norm(
+    lookups: Sequence[tuple[mx.array, mx.array]], weight: mx.array | None, bias: mx.array | None, eps: float
+) -> mx.array:
+    """The same by MLX's own LayerNorm, in the tables' dtype."""
+    x = lookups[0][0][lookups[0][1]]
+    for table, ids in lookups[1:]:
+        x = x + table[ids]
+    return x if weight is None else fast_layer_norm(x, weight, bias, eps)
+
+
 def _check(lookups: Sequence[tuple[mx.array, mx.array]], weight: mx.array | None, bias: mx.array | None) -> None:
     table, ids = lookups[0]
     if table.ndim != 2 or ids.ndim != 1 or table.shape[1] == 0:
@@ -123,7 +133,7 @@ EMBEDDING_NORM = Op(
     "embedding_norm",
     {"metal": metal.embedding_norm, "cuda": cuda.embedding_norm},
     reference_embedding_norm,
-    lambda variant: {"reference": reference_embedding_norm},
+    lambda variant: {"built-in": builtin_embedding_norm},
     _sample,
     _typical,
 )

@@ -1,7 +1,6 @@
-"""The architectures, one file each, named by Hugging Face model_type."""
+"""The architectures, one file each, named by Hugging Face model_type; `contract` says what such a file exports."""
 
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 from mlx_embed.architectures import (
@@ -16,31 +15,30 @@ from mlx_embed.architectures import (
     qwen3,
     roberta,
 )
+from mlx_embed.architectures.contract import Architecture, EncoderConfig
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-ENCODERS: dict[str, ModuleType] = {
+__all__ = ["ARCHITECTURES", "Architecture", "EncoderConfig", "architecture"]
+
+ARCHITECTURES: dict[str, Architecture] = {
     "bert": bert,
     "camembert": roberta,
     "distilbert": distilbert,
+    "gemma3_text": gemma3_text,
     "gte": gte,
+    "mistral": mistral,
     "modernbert": modernbert,
     "mpnet": mpnet,
     "new": gte,
     "nomic_bert": nomic_bert,
+    "qwen3": qwen3,
     "roberta": roberta,
     "xlm-roberta": roberta,
 }
-# Of MLX's ops alone, in mlx-lm's code: no kernel of this package runs them.
-DECODERS: dict[str, ModuleType] = {
-    "gemma3_text": gemma3_text,
-    "mistral": mistral,
-    "qwen3": qwen3,
-}
-ARCHITECTURES = ENCODERS | DECODERS
 
 
-def architecture(config: Mapping[str, Any]) -> ModuleType:
-    """The module that implements config.json's model_type."""
+def architecture(config: Mapping[str, Any]) -> Architecture:
+    """The file that implements config.json's model_type."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError('config.json has no "model_type"; is this the folder of a transformers checkpoint?')

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.nn as nn
 
 from mlx_embed.architectures import ops
-from mlx_embed.architectures.base import read_config
-from mlx_embed.architectures.norm import LayerNorm, LayerNormKind
+from mlx_embed.architectures.config import read_config
+from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array
 from mlx_embed.errors import UnsupportedModelError
 
@@ -30,6 +31,7 @@ RENAMES = (
 UNUSED = ("pooler.", "cls.", "classifier.", "embeddings.position_ids")
 # The layers of a sequence classifier behind the pooled token, and torch's names of their activations.
 HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
+LAYOUT: Layout = "packed"
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,14 @@ class Config:
 class Embeddings(nn.Module):
     """Word + position + token type, normalised."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, token_type_ids: Array | None = None) -> Any:
+    def __call__(self, input_ids: Array, cu_seqlens: Array, token_type_ids: Array | None = None) -> Array:
         """[T] -> [T, hidden]; every token is of type 0 unless said otherwise."""
         lookups = [
             (self.word_embeddings, input_ids),
@@ -84,7 +86,7 @@ class Embeddings(nn.Module):
         ]
         return ops.embedding_norm(lookups, self.norm)
 
-    def positions(self, input_ids: Array, cu_seqlens: Array) -> Any:
+    def positions(self, input_ids: Array, cu_seqlens: Array) -> Array:
         """Each token's row of position_embeddings: [T]."""
         return ops.position_ids(cu_seqlens, input_ids.shape[0])
 
@@ -99,25 +101,49 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
 
-    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None) -> Any:
+    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None) -> Array:
         """[T, hidden] -> [T, hidden], before the output projection."""
         return ops.attention(ops.linear(x, self.qkv), cu_seqlens, self.num_heads, self.scale, bias, max_seqlen)
+
+
+class LayerConfig(Protocol):
+    """The part of a Config that shapes a layer, here and in other post-norm encoders."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Dimensions of a hidden state."""
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Heads, which share those dimensions."""
+
+    @property
+    def intermediate_size(self) -> int:
+        """Dimensions within the feed-forward."""
+
+    @property
+    def hidden_act(self) -> str:
+        """Its activation, as config.json calls it."""
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """What LayerNorm adds to the variance."""
 
 
 class Layer(nn.Module):
     """Attention, then a two-layer feed-forward; each is added to its input and normalised."""
 
-    def __init__(self, config: Any, layer_norm: LayerNormKind) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         hidden, eps = config.hidden_size, config.layer_norm_eps
         self.attention = Attention(hidden, config.num_attention_heads)
-        self.attention_norm = LayerNorm(hidden, eps, layer_norm)
+        self.attention_norm = LayerNorm(hidden, eps)
         self.up = nn.Linear(hidden, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, hidden)
-        self.output_norm = LayerNorm(hidden, eps, layer_norm)
+        self.output_norm = LayerNorm(hidden, eps)
         self.activation = ops.activation(config.hidden_act)
 
-    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None) -> Any:
+    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None) -> Array:
         """[T, hidden] -> [T, hidden]."""
         attended = self.attention(x, cu_seqlens, max_seqlen, bias)
         x = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
@@ -127,14 +153,14 @@ class Layer(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config, layer_norm)
-        self.layers = ops.PostNormLayers(Layer(config, layer_norm) for _ in range(config.num_hidden_layers))
+        self.embeddings = Embeddings(config)
+        self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
     def __call__(
         self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
-    ) -> Any:
+    ) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
         return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen)

@@ -6,22 +6,26 @@ That makes them blocks, padded on the right: see `batching.pack_blocks`.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from custom_kernels.ops.attention import MASKED
 from custom_kernels.packed import counting, lengths
-from mlx_embed.architectures.base import LARGEST_SIZE, read_config, rope_theta
+from mlx_embed.architectures.config import LARGEST_SIZE, read_config, rope_theta
+from mlx_embed.architectures.contract import Layout
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-# Names are mlx-lm's, which are transformers' but for a prefix.
+# mlx-lm's models name their parameters as transformers does, so that nothing is renamed.
 PREFIXES: tuple[str, ...] = ()
 RENAMES: tuple[tuple[str, str], ...] = ()
 UNUSED = ("lm_head.",)
+HEAD: tuple[tuple[str, str], ...] = ()
+# mlx-lm's code runs on padded blocks, by MLX's ops alone.
+LAYOUT: Layout = "padded"
 
-# What mlx-lm and transformers make the same of: the kinds of RoPE scaling, and the numbers that each is given by.
+# The kinds of RoPE scaling that mlx-lm computes as transformers does, and the numbers that config.json gives for each.
 SCALINGS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -45,6 +49,7 @@ class Config:
     rope_theta: float
     rope_scaling: dict[str, Any] | None = None
     rms_norm_eps: float = 1e-6
+    type_vocab_size: ClassVar[int] = 0
 
     @property
     def max_tokens(self) -> int:
@@ -83,7 +88,7 @@ class Visibility:
             seen = seen & (ahead <= 0)
         if window is not None and window < length:
             seen = seen & (mx.abs(ahead) < window)
-        # Additive, since MLX's CUDA back end would make it so in every layer.
+        # Added to the scores, not a mask of booleans: MLX's CUDA back end would convert that in every layer.
         return mx.where(seen, 0.0, MASKED).astype(self.dtype)
 
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import mlx.nn as nn
 
 from mlx_embed.architectures import ops
-from mlx_embed.architectures.base import read_config
 from mlx_embed.architectures.bert import Layer
-from mlx_embed.architectures.norm import LayerNorm, LayerNormKind
+from mlx_embed.architectures.config import read_config
+from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array
 
 PREFIXES = ("distilbert.",)
@@ -29,6 +30,7 @@ RENAMES = (
 )
 UNUSED = ("vocab_", "pre_classifier.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 HEAD = (("pre_classifier", "ReLU"), ("classifier", "Identity"))
+LAYOUT: Layout = "packed"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Config:
     intermediate_size: int
     max_position_embeddings: int
     hidden_act: str = "gelu"
-    layer_norm_eps: ClassVar[float] = 1e-12  # never in config.json
+    # Not in config.json.
+    layer_norm_eps: ClassVar[float] = 1e-12
+    type_vocab_size: ClassVar[int] = 0
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -67,13 +71,13 @@ class Config:
 class Embeddings(nn.Module):
     """Word + position, normalised; sinusoidal positions are weights too."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array) -> Any:
+    def __call__(self, input_ids: Array, cu_seqlens: Array) -> Array:
         """[T] -> [T, hidden]."""
         positions = ops.position_ids(cu_seqlens, input_ids.shape[0])
         return ops.embedding_norm([(self.word_embeddings, input_ids), (self.position_embeddings, positions)], self.norm)
@@ -82,12 +86,12 @@ class Embeddings(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config, layer_norm)
-        self.layers = ops.PostNormLayers(Layer(config, layer_norm) for _ in range(config.num_hidden_layers))
+        self.embeddings = Embeddings(config)
+        self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens)
         return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen)

@@ -8,11 +8,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
-from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
 from mlx_embed.errors import UnsupportedModelError
 
-__all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -47,23 +46,24 @@ class Config(decoder.Config):
             "rope_local_base_freq": local,
             "sliding_window_pattern": _pattern(config),
             "use_bidirectional_attention": both,
-            # The window of config.json is as wide as both sides together.
+            # Where tokens see both ways, config.json's number is the width of both sides together.
             "sliding_window": window // 2 + 1 if both is True and isinstance(window, int) else window,
         }
         return read(cls, config, derived)
 
 
-def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
-    """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
+def Model(config: Config) -> nn.Module:  # noqa: N802
+    """The decoder: token ids to hidden states."""
 
     def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
         dtype = model.norm.weight.dtype
-        # mlx-lm's code scales by the root of hidden_size in bfloat16, transformers in the model's dtype.
+        # transformers scales embeddings by the root of hidden_size, rounded to the model's dtype. mlx-lm's code rounds
+        # it to bfloat16, so that embeddings go in which make up for the difference.
         root = mx.array(config.hidden_size**0.5)
         scale = root.astype(dtype).astype(mx.float32) / root.astype(mx.bfloat16).astype(mx.float32)
         embedded = (model.embed_tokens(block).astype(mx.float32) * scale).astype(dtype)
         sight = Visibility(lengths, dtype, causal=not config.use_bidirectional_attention)
-        # mlx-lm looks at the first full layer's, be there one or not.
+        # mlx-lm reads the cache of the first layer that sees the whole text, also where the model has no such layer.
         caches = max(config.num_hidden_layers, config.sliding_window_pattern)
         return {"input_embeddings": embedded, "cache": [sight] * caches}
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_embed.architectures import nomic_bert, ops
-from mlx_embed.architectures.base import read_config, rope_theta
-from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.architectures.config import read_config, rope_theta
+from mlx_embed.architectures.contract import Layout
 from mlx_embed.errors import UnsupportedModelError
 
 PREFIXES = ("gte.", "new.")
 RENAMES = (
     ("embeddings.LayerNorm.", "embeddings.norm."),
-    # The authors' own names, then transformers'.
+    # Checkpoints have the authors' names, which come first, or transformers'.
     ("encoder.layer.", "layers."),
     ("attention.qkv_proj.", "attention.qkv."),
     ("attention.o_proj.", "attention.out."),
@@ -31,8 +31,9 @@ RENAMES = (
 )
 UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = nomic_bert.HEAD
+LAYOUT: Layout = "packed"
 
-# What this file implements of the choices in the authors' config.json.
+# The authors' config.json offers choices; these are the ones implemented here.
 _FIXED = {
     "position_embedding_type": "rope",
     "layer_norm_type": "layer_norm",
@@ -42,21 +43,14 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(nomic_bert.Config):
     """The part of config.json that shapes the encoder.
 
     RoPE's frequencies are theta^(-2i / head_dim) / slowdown.
     """
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     type_vocab_size: int = 1
     hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-12
     theta: float = 160_000.0
     slowdown: float = 1.0
 
@@ -74,17 +68,12 @@ class Config:
         ops.activation(result.hidden_act)
         return replace(result, slowdown=slowdown)
 
-    @property
-    def max_tokens(self) -> int:
-        """The longest text, in tokens, that the model was made for."""
-        return self.max_position_embeddings
-
 
 class Model(nomic_bert.Model):
     """The encoder: token ids to hidden states."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
-        super().__init__(config, layer_norm, bias=True, slowdown=config.slowdown)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, bias=True, slowdown=config.slowdown)
 
 
 def _ntk_factor(scaling: Any) -> float:

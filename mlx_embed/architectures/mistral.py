@@ -8,10 +8,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
-from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
 
-__all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Config(decoder.Config):
         return read(cls, config, derived)
 
 
-def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
-    """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
+def Model(config: Config) -> nn.Module:  # noqa: N802
+    """The decoder: token ids to hidden states."""
 
     def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
         if block.shape[1] <= config.sliding_window:
@@ -45,5 +44,5 @@ def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # n
         sight = Visibility(lengths, model.norm.weight.dtype, causal=True, window=config.sliding_window)
         return {"cache": [sight] * config.num_hidden_layers}
 
-    # mlx-lm has Llama's code for it.
+    # mlx-lm runs Mistral by its Llama.
     return decoder.decoder(config, "llama", "LlamaModel", options)

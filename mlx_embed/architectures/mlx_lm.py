@@ -6,7 +6,7 @@ That would load transformers, which takes seconds, and lower the process's limit
 from importlib.metadata import version
 from importlib.util import find_spec
 
-# Before it, some of what config.json says was ignored.
+# Older versions ignore some of what config.json says.
 OLDEST = (0, 29)
 
 _package = find_spec("mlx_lm")

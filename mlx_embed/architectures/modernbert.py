@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.nn as nn
 
 from mlx_embed.architectures import ops
-from mlx_embed.architectures.base import read_config, rope_theta
-from mlx_embed.architectures.norm import LayerNorm, LayerNormKind
+from mlx_embed.architectures.config import read_config, rope_theta
+from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array, Rope
 from mlx_embed.errors import CheckpointError
 
@@ -23,6 +24,7 @@ RENAMES = (
 )
 UNUSED = ("head.", "decoder.", "classifier.")
 HEAD = (("head.dense", "GELU"), ("head.norm", "LayerNorm"), ("classifier", "Identity"))
+LAYOUT: Layout = "packed"
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -48,6 +50,7 @@ class Config:
     layer_types: tuple[str, ...] = ()
     full_theta: float = 160_000.0
     sliding_theta: float = 10_000.0
+    type_vocab_size: ClassVar[int] = 0
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -79,12 +82,12 @@ class Config:
 class Embeddings(nn.Module):
     """Word embeddings, normalised."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.norm_eps, layer_norm, bias=config.norm_bias)
+        self.norm = LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
 
-    def __call__(self, input_ids: Array) -> Any:
+    def __call__(self, input_ids: Array) -> Array:
         """[T] -> [T, hidden]."""
         return ops.embedding_norm([(self.word_embeddings, input_ids)], self.norm)
 
@@ -101,7 +104,7 @@ class Attention(nn.Module):
         self.rope = rope
         self.window = window
 
-    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
+    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden], before the output projection."""
         qkv = self.rope(ops.linear(x, self.qkv), positions, self.num_heads)
         return ops.attention(qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen, self.window)
@@ -110,20 +113,18 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Attention, then a gated feed-forward; each has its input normalised, and what was before that added."""
 
-    def __init__(
-        self, config: Config, rope: Rope, window: int | None, layer_norm: LayerNormKind, *, first: bool
-    ) -> None:
+    def __init__(self, config: Config, rope: Rope, window: int | None, *, first: bool) -> None:
         super().__init__()
         hidden, eps, bias = config.hidden_size, config.norm_eps, config.norm_bias
         # The first layer's input comes from a norm already.
-        self.attention_norm = None if first else LayerNorm(hidden, eps, layer_norm, bias=bias)
+        self.attention_norm = None if first else LayerNorm(hidden, eps, bias=bias)
         self.attention = Attention(config, rope, window)
-        self.mlp_norm = LayerNorm(hidden, eps, layer_norm, bias=bias)
+        self.mlp_norm = LayerNorm(hidden, eps, bias=bias)
         self.up = nn.Linear(hidden, 2 * config.intermediate_size, bias=config.mlp_bias)
         self.down = nn.Linear(config.intermediate_size, hidden, bias=config.mlp_bias)
         self.activation = ops.activation(config.hidden_activation)
 
-    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
+    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden]."""
         normed = x if self.attention_norm is None else ops.layer_norm(x, self.attention_norm)
         attended = self.attention(normed, positions, cu_seqlens, max_seqlen)
@@ -134,9 +135,9 @@ class Layer(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config, layer_norm)
+        self.embeddings = Embeddings(config)
         head_dim = config.hidden_size // config.num_attention_heads
         full, sliding = (
             Rope(head_dim, theta, config.max_position_embeddings) for theta in (config.full_theta, config.sliding_theta)
@@ -145,10 +146,10 @@ class Model(nn.Module):
         self.layers = []
         for i, kind in enumerate(config.layer_types):
             rope, window = (full, None) if kind == FULL else (sliding, near)
-            self.layers.append(Layer(config, rope, window, layer_norm, first=i == 0))
-        self.final_norm = LayerNorm(config.hidden_size, config.norm_eps, layer_norm, bias=config.norm_bias)
+            self.layers.append(Layer(config, rope, window, first=i == 0))
+        self.final_norm = LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids)
         positions = ops.position_ids(cu_seqlens, input_ids.shape[0])

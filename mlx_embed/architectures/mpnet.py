@@ -4,15 +4,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.nn as nn
 import numpy as np
 
 from mlx_embed.architectures import ops
-from mlx_embed.architectures.base import read_config
 from mlx_embed.architectures.bert import Layer
-from mlx_embed.architectures.norm import LayerNorm, LayerNormKind
+from mlx_embed.architectures.config import read_config
+from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array
 
 PREFIXES = ("mpnet.",)
@@ -33,6 +34,7 @@ RENAMES = (
 )
 UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
+LAYOUT: Layout = "packed"
 MAX_DISTANCE = 128
 
 
@@ -50,6 +52,7 @@ class Config:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 1
+    type_vocab_size: ClassVar[int] = 0
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -67,14 +70,14 @@ class Config:
 class Embeddings(nn.Module):
     """Word + position, normalised; MPNet has no token types."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.pad_token_id = config.pad_token_id
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array) -> Any:
+    def __call__(self, input_ids: Array, cu_seqlens: Array) -> Array:
         """[T] -> [T, hidden]."""
         positions = ops.offset_position_ids(input_ids, cu_seqlens, self.pad_token_id)
         return ops.embedding_norm([(self.word_embeddings, input_ids), (self.position_embeddings, positions)], self.norm)
@@ -83,14 +86,14 @@ class Embeddings(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config, layer_norm)
+        self.embeddings = Embeddings(config)
         self.num_buckets = config.relative_attention_num_buckets
         self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
-        self.layers = ops.PostNormLayers(Layer(config, layer_norm) for _ in range(config.num_hidden_layers))
+        self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens)
         bias = ops.distance_bias(self.relative_attention_bias, distance_buckets(max_seqlen, self.num_buckets))

@@ -7,14 +7,15 @@ from typing import Any
 import mlx.nn as nn
 
 from mlx_embed.architectures import ops
-from mlx_embed.architectures.base import read_config, rope_theta
-from mlx_embed.architectures.norm import LayerNorm, LayerNormKind
+from mlx_embed.architectures.config import read_config, rope_theta
+from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array, Rope
 from mlx_embed.errors import UnsupportedModelError
 
 PREFIXES = ("nomic_bert.", "bert.")
 RENAMES = (
-    # The authors' own names, then transformers'.
+    # Checkpoints have the authors' names, which come first, or transformers'.
     ("emb_ln.", "embeddings.norm."),
     ("embeddings.LayerNorm.", "embeddings.norm."),
     ("encoder.layers.", "layers."),
@@ -37,8 +38,9 @@ RENAMES = (
 )
 UNUSED = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
+LAYOUT: Layout = "packed"
 
-# The authors' config.json speaks GPT-2's language; these values of it are what this file implements.
+# The authors' config.json has GPT-2's keys, and offers choices, of which those in _FIXED are implemented here.
 _NAMES = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
@@ -100,15 +102,15 @@ class Config:
 class Embeddings(nn.Module):
     """Word + token type, normalised; positions come in with the attention."""
 
-    def __init__(self, config: Any, layer_norm: LayerNormKind) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.token_type_embeddings = (
             nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
         )
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, layer_norm)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, input_ids: Array, token_type_ids: Array | None = None) -> Any:
+    def __call__(self, input_ids: Array, token_type_ids: Array | None = None) -> Array:
         """[T] -> [T, hidden]; every token is of type 0 unless said otherwise."""
         lookups = [(self.word_embeddings, input_ids)]
         if self.token_type_embeddings is not None:
@@ -128,7 +130,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size, bias=bias)
         self.rope = rope
 
-    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
+    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden], before the output projection."""
         qkv = self.rope(ops.linear(x, self.qkv), positions, self.num_heads)
         return ops.attention(qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen)
@@ -143,7 +145,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
         self.activation = ops.activation(hidden_act)
 
-    def __call__(self, x: Array, norm: LayerNorm) -> Any:
+    def __call__(self, x: Array, norm: LayerNorm) -> Array:
         """[T, hidden] -> [T, hidden], added to x and normalised."""
         return ops.gated_feed_forward(x, self.up_gate, self.down, self.activation, "second", norm)
 
@@ -151,15 +153,15 @@ class MLP(nn.Module):
 class Layer(nn.Module):
     """Attention, then a gated feed-forward; each is added to its input and normalised."""
 
-    def __init__(self, config: Any, rope: Rope, layer_norm: LayerNormKind, *, bias: bool) -> None:
+    def __init__(self, config: Config, rope: Rope, *, bias: bool) -> None:
         super().__init__()
         hidden, eps = config.hidden_size, config.layer_norm_eps
         self.attention = Attention(hidden, config.num_attention_heads, rope, bias=bias)
-        self.attention_norm = LayerNorm(hidden, eps, layer_norm)
+        self.attention_norm = LayerNorm(hidden, eps)
         self.mlp = MLP(hidden, config.intermediate_size, config.hidden_act, bias=bias)
-        self.output_norm = LayerNorm(hidden, eps, layer_norm)
+        self.output_norm = LayerNorm(hidden, eps)
 
-    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Any:
+    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden]."""
         attended = self.attention(x, positions, cu_seqlens, max_seqlen)
         x = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
@@ -169,18 +171,16 @@ class Layer(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
-    def __init__(
-        self, config: Any, layer_norm: LayerNormKind = "fast", *, bias: bool = False, slowdown: float = 1.0
-    ) -> None:
+    def __init__(self, config: Config, *, bias: bool = False, slowdown: float = 1.0) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config, layer_norm)
+        self.embeddings = Embeddings(config)
         head_dim = config.hidden_size // config.num_attention_heads
         rope = Rope(head_dim, config.theta, config.max_position_embeddings, slowdown)
-        self.layers = [Layer(config, rope, layer_norm, bias=bias) for _ in range(config.num_hidden_layers)]
+        self.layers = [Layer(config, rope, bias=bias) for _ in range(config.num_hidden_layers)]
 
     def __call__(
         self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
-    ) -> Any:
+    ) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, token_type_ids)
         positions = ops.position_ids(cu_seqlens, input_ids.shape[0])

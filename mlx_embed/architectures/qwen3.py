@@ -7,11 +7,10 @@ from typing import Any
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import PREFIXES, RENAMES, UNUSED, expect, read, rope
-from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, UNUSED, expect, read, rope
 from mlx_embed.errors import UnsupportedModelError
 
-__all__ = ["PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,6 @@ class Config(decoder.Config):
         return read(cls, config, {"rope_theta": theta, "rope_scaling": scaling})
 
 
-def Model(config: Config, layer_norm: LayerNormKind = "fast") -> nn.Module:  # noqa: N802
-    """The decoder: token ids to hidden states; `layer_norm` is the encoders' choice."""
+def Model(config: Config) -> nn.Module:  # noqa: N802
+    """The decoder: token ids to hidden states."""
     return decoder.decoder(config, "qwen3", "Qwen3Model")

@@ -1,16 +1,16 @@
 """RoBERTa (Liu et al., 2019), packed: BERT with positions that count on from the pad token's; XLM-R, CamemBERT too."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_embed.architectures import bert, ops
-from mlx_embed.architectures.norm import LayerNormKind
+from mlx_embed.architectures.contract import Layout
 from mlx_embed.architectures.ops import Array
 
 PREFIXES = ("roberta.",)
 RENAMES = bert.RENAMES
 UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
+LAYOUT: Layout = "packed"
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Config(bert.Config):
 class Embeddings(bert.Embeddings):
     """Word + position + token type, normalised."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind) -> None:
-        super().__init__(config, layer_norm)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         self.pad_token_id = config.pad_token_id
 
-    def positions(self, input_ids: Array, cu_seqlens: Array) -> Any:
+    def positions(self, input_ids: Array, cu_seqlens: Array) -> Array:
         """Each token's row of position_embeddings: [T]."""
         return ops.offset_position_ids(input_ids, cu_seqlens, self.pad_token_id)
 
@@ -40,6 +40,6 @@ class Embeddings(bert.Embeddings):
 class Model(bert.Model):
     """The encoder: token ids to hidden states."""
 
-    def __init__(self, config: Config, layer_norm: LayerNormKind = "fast") -> None:
-        super().__init__(config, layer_norm)
-        self.embeddings = Embeddings(config, layer_norm)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.engine.device import DTYPES
-from mlx_embed.hub import DEFAULT_MODEL
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,8 @@ import mlx.nn as nn
 
 from custom_kernels import cpu
 from custom_kernels.choice.switch import kernels_wanted
-from mlx_embed import weights
-from mlx_embed.architectures import DECODERS
 from mlx_embed.architectures.ops import graph
-from mlx_embed.config import Checkpoint
+from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.engine.contract import Engine
 from mlx_embed.engine.device import is_cpu
 from mlx_embed.engine.graph import GraphEngine
@@ -60,7 +58,7 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         ValueError, RuntimeError: as `choose`; a decoder wanted on the native kernels.
     """
     pads = checkpoint.pooling.padded
-    if checkpoint.config["model_type"] in DECODERS:
+    if checkpoint.architecture.LAYOUT == "padded":
         if wanted == "native":
             raise ValueError('engine "native" runs no decoders: leave engine at "auto".')
         encoder = worker.run(lambda: weights.load_encoder(checkpoint, dtype), device)

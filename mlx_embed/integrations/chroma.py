@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed import hub
+from mlx_embed.checkpoint import hub
 from mlx_embed.embedding_model import EmbeddingModel
 
 try:

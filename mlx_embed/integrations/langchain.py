@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.embedding_model import EmbeddingModel
-from mlx_embed.hub import DEFAULT_MODEL
 
 try:
     from langchain_core.embeddings import Embeddings

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.embedding_model import EmbeddingModel
-from mlx_embed.hub import DEFAULT_MODEL
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding

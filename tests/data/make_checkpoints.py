@@ -11,6 +11,7 @@ import string
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,12 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    Gemma3TextConfig,
+    Gemma3TextModel,
     GteConfig,
     GteModel,
+    MistralConfig,
+    MistralModel,
     ModernBertConfig,
     ModernBertModel,
     MPNetConfig,
@@ -31,17 +36,18 @@ from transformers import (
     NomicBertConfig,
     NomicBertModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
     RobertaConfig,
     RobertaModel,
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests import test_decoders as decoders
-from tests.test_cross_encoder import CASES, PAIRS
-from tests.test_cross_encoder import make as make_reranker
-from tests.test_encoders import complete, edit, oracle
-from tests.test_modules import PROMPT, STACKS, TEXTS, write
-from tests.test_quantization import vectors
+from tests.checkpoints import FAMILIES, STACKS, encoder, reranker, with_modules
+from tests.mlx_embed.architectures import cases
+from tests.mlx_embed.checkpoint.test_modules import PROMPT, TEXTS
+from tests.mlx_embed.test_cross_encoder import CASES, PAIRS
+from tests.mlx_embed.test_vector_dtypes import vectors
 
 HERE = Path(__file__).parent
 WORDS = [
@@ -140,7 +146,7 @@ def make(name: str, model: torch.nn.Module, specials: list[str], **extra: np.nda
 def make_encoders() -> None:
     """Tiny checkpoints of the other architectures, in half precision and without tokenizer, and golden vectors.
 
-    tests/test_encoders.py completes the folders with the tokenizer of tiny-bert or tiny-mpnet.
+    tests/checkpoints.py completes the folders with the tokenizer of tiny-bert or tiny-mpnet.
     """
     sizes = {"vocab_size": 120, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 40}
     two, bert = {"num_hidden_layers": 2, **sizes}, {"max_position_embeddings": 64}
@@ -161,43 +167,77 @@ def make_encoders() -> None:
         model.eval().half().save_pretrained(HERE / "encoders" / name)
         (HERE / "encoders" / name / "model.safetensors").chmod(0o644)
         with tempfile.TemporaryDirectory() as folder:
-            golden[name] = oracle(complete(name, Path(folder))).encode(texts(), batch_size=4, normalize_embeddings=True)
+            golden[name] = cases.oracle(encoder(name, Path(folder))).encode(
+                texts(), batch_size=4, normalize_embeddings=True
+            )
     np.savez_compressed(HERE / "encoders.npz", texts=np.array(texts()), **golden)
 
 
+def make_decoder(name: str, folder: Path) -> None:
+    """A decoder of random weights in half precision, by transformers."""
+    kinds = {
+        "qwen3": (Qwen3Config, Qwen3Model),
+        "mistral": (MistralConfig, MistralModel),
+        "gemma3_text": (Gemma3TextConfig, Gemma3TextModel),
+    }
+    sizes = {"vocab_size": 120, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64}
+    own: dict[str, dict[str, Any]] = {
+        "qwen3": {"tie_word_embeddings": True},
+        "mistral": {"sliding_window": 12, "head_dim": None},
+        "gemma3_text": {
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 20,
+            "use_bidirectional_attention": True,
+        },
+    }
+    config, kind = kinds[name]
+    model = kind(config(**(sizes | heads | own[name])))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            middle = 1.0 if "norm" in key and name != "gemma3_text" else 0.0
+            parameter.copy_(middle + 0.2 * torch.randn(parameter.shape, generator=generator))
+    model.eval().half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+
+
 def make_decoders() -> None:
-    """Tiny decoders in half precision, and golden vectors; tests/test_decoders.py makes and completes them."""
+    """Tiny decoders in half precision, and golden vectors of all cases; tests/checkpoints.py completes the folders."""
     golden = {}
-    for name in decoders.FAMILIES:
-        decoders.make(name, HERE / "decoders" / name)
-    for variant, (name, changes) in decoders.VARIANTS.items():
+    for name in FAMILIES:
+        make_decoder(name, HERE / "decoders" / name)
+    for variant, case in cases.CASES.items():
+        if case.base not in FAMILIES:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            model = decoders.oracle(edit(decoders.tiny(name, Path(folder)), **changes))
+            model = cases.oracle(cases.make(variant, Path(folder)))
             golden[variant] = model.encode(texts(), batch_size=4)
-            if variant == name:
-                golden[f"{name}: query"] = model.encode_query(texts(), batch_size=4)
-                golden[f"{name}: short"] = model.encode_document(
+            if variant == case.base:
+                golden[f"{variant}: query"] = model.encode_query(texts(), batch_size=4)
+                golden[f"{variant}: short"] = model.encode_document(
                     texts(), batch_size=4, truncate_dim=12, normalize_embeddings=True
                 )
     np.savez_compressed(HERE / "decoders.npz", texts=np.array(texts()), **golden)
 
 
 def make_cross_encoders() -> None:
-    """Golden scores of rerankers; tests/test_cross_encoder.py puts heads on the encoders."""
+    """Golden scores of rerankers; tests/checkpoints.py puts heads on the encoders."""
     golden = {}
     for name, labels in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            model = CrossEncoder(str(make_reranker(name, labels, Path(folder))), device="cpu")
+            model = CrossEncoder(str(reranker(name, labels, Path(folder))), device="cpu")
             golden[f"{name} {labels}"] = model.predict(PAIRS)
     np.savez_compressed(HERE / "cross_encoders.npz", **golden)
 
 
 def make_modules() -> None:
-    """Golden vectors of what may follow the encoder, on tiny-bert; tests/test_modules.py names and writes them."""
+    """Golden vectors of what may follow the encoder, on tiny-bert; tests/checkpoints.py names and writes them."""
     golden = {}
     for name, stack in STACKS.items():
         with tempfile.TemporaryDirectory() as folder:
-            model = SentenceTransformer(str(write(Path(folder), stack)), device="cpu")
+            model = SentenceTransformer(str(with_modules(Path(folder), stack)), device="cpu")
             golden[name] = model.encode(TEXTS, prompt=PROMPT)
     np.savez_compressed(HERE / "modules.npz", **golden)
 

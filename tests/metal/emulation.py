@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from custom_kernels import metal
+from custom_kernels.metal.launch import kernel as built
 
 HEADER = Path(__file__).with_name("emulation.h")
 DECLARATIONS = Path(__file__).with_name("declarations.h")
@@ -70,13 +70,13 @@ def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: so
 
         return call
 
-    metal._kernel.cache_clear()
+    built.cache_clear()
     mx.fast.metal_kernel = emulated
     try:
         yield sources
     finally:
         mx.fast.metal_kernel = build
-        metal._kernel.cache_clear()
+        built.cache_clear()
 
 
 def launch(

@@ -1,8 +1,9 @@
 // Products on Hopper's tensor cores (wgmma), x [total, K] times the transpose of w [N, K]. A warpgroup has GROUP_ROWS
 // rows of x in shared memory for as long as it needs them; w streams by, COLUMNS of its rows and 64 of its columns at a
 // time, through a ring of STAGES places that one thread keeps filled for all warpgroups.
-// `pack_linear` has laid w out as [K / 64, N, 64], so that a place is one bulk copy: in the order of the tensor cores'
-// 128-byte swizzle, and each 32 rows of w such that a thread's sums of them are 8 neighbours in the result.
+// `lay_out` of products.py has laid w out as [K / 64, N, 64], so that a place is one bulk copy: in the order of the
+// tensor cores' 128-byte swizzle, and each 32 rows of w such that a thread's sums of them are 8 neighbours in the
+// result.
 // Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, WGMMA (the instruction).
 constexpr int GROUP_ROWS = 64;
 constexpr int ROWS = GROUPS * GROUP_ROWS;

@@ -1,0 +1,87 @@
+"""What an architecture file exports: all that the rest of the package knows of it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+
+import mlx.nn as nn
+
+Layout: TypeAlias = Literal["packed", "padded"]
+
+
+class EncoderConfig(Protocol):
+    """The part of config.json that shapes a model, checked, under names that are the same for all architectures."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the word embeddings: token ids are below it."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Dimensions of a hidden state."""
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers, whose parameters are named `layers.0` and so on."""
+
+    @property
+    def type_vocab_size(self) -> int:
+        """Rows of the token type embeddings; 0 where the model has none."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens, special ones included."""
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "EncoderConfig":
+        """Check and read config.json.
+
+        Raises:
+            CheckpointError: a value that is missing or of the wrong kind; the message names its key.
+            UnsupportedModelError: a sound value that the architecture does not implement.
+        """
+
+
+class Architecture(Protocol):
+    """A file of this folder, which is named by Hugging Face's model_type.
+
+    How a checkpoint's tensors find their parameters: a name loses PREFIXES, is left out where it then starts with one
+    of UNUSED, and has each pair of RENAMES replaced, in order. After that `q`, `k` and `v` side by side become one
+    `qkv`, and `up` and `gate` one `up_gate`. What comes out must be the names and shapes of Model's parameters.
+    """
+
+    @property
+    def PREFIXES(self) -> tuple[str, ...]:  # noqa: N802
+        """What the names of tensors may start with, such as "bert."; "model." and "0.auto_model." go everywhere."""
+
+    @property
+    def RENAMES(self) -> tuple[tuple[str, str], ...]:  # noqa: N802
+        """Pieces of the checkpoint's names, and what Model calls them."""
+
+    @property
+    def UNUSED(self) -> tuple[str, ...]:  # noqa: N802
+        """How the names of tensors start that embedding does not need, such as "pooler."."""
+
+    @property
+    def HEAD(self) -> tuple[tuple[str, str], ...]:  # noqa: N802
+        """The layers of a sequence classifier behind the pooled token: a tensor's name without ".weight", and torch's
+        name of the activation behind it, or "LayerNorm" for a layer that is one. () where rerankers have none here.
+        """
+
+    @property
+    def LAYOUT(self) -> Layout:  # noqa: N802
+        """How a batch lies: "packed", texts end to end; or "padded", each followed by padding up to the longest."""
+
+    @property
+    def Config(self) -> type[EncoderConfig]:  # noqa: N802
+        """Reads config.json."""
+
+    def Model(self, config: Any) -> nn.Module:  # noqa: N802
+        """A model of random parameters, given its Config.
+
+        It is called as `model(input_ids, cu_seqlens, max_seqlen)`, with `token_type_ids` behind where the type
+        vocabulary is not 0: ids int32 [T], places of the texts' ends int32 [n + 1], the longest text's tokens. It
+        returns hidden states [T, hidden_size].
+
+        A packed one is written in `ops`, and so runs on MLX arrays and numpy arrays alike. A padded one is given a
+        padding as every second text, which makes blocks of `max_seqlen` tokens.
+        """

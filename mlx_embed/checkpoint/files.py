@@ -1,0 +1,38 @@
+"""One file of a checkpoint: there, absent, or a link to nothing; and JSON, which must be an object."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mlx_embed.errors import CheckpointError
+
+
+def present(path: Path) -> bool:
+    """Whether a checkpoint has this file; CheckpointError where it is a link to nothing, or no file.
+
+    The hub's cache keeps links to files that lie elsewhere. Where such a file is gone, the checkpoint did have it, and
+    what it says must not be taken for absent.
+    """
+    if path.is_file():
+        return True
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(
+            f"{path} is a link to {os.readlink(path)}, which is missing; download the checkpoint again."
+        )
+    if path.exists():
+        raise CheckpointError(f"{path} is no file; a checkpoint has a file of this name, or nothing.")
+    return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; CheckpointError where it is missing, no JSON, or no object."""
+    if not present(path):
+        raise CheckpointError(f"{path} is missing; a checkpoint folder needs it.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, where a JSON object is needed.")
+    return value

@@ -1,0 +1,97 @@
+"""The head of a sequence classifier: its layers, their weights, and what the checkpoint says of its use."""
+
+import mlx.core as mx
+
+from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.folder import Checkpoint
+from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module
+from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors, read_headers
+from mlx_embed.checkpoint.weights import stripped
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
+
+
+def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]]:
+    """The layers of a sequence classifier's head and their weights, float32, evaluated; the last gives the labels.
+
+    Raises:
+        CheckpointError: a layer that is missing, whose shape does not fit the one before, or that is not finite.
+        UnsupportedModelError: an architecture or activation that has no head here.
+    """
+    if not checkpoint.architecture.HEAD:
+        raise UnsupportedModelError(f"Rerankers of model_type {checkpoint.config['model_type']!r} are not supported.")
+    folder = checkpoint.transformer
+    tensors = _head_tensors(checkpoint)
+    head: list[tuple[Module, dict[str, mx.array]]] = []
+    dimension = checkpoint.encoder_config.hidden_size
+    if checkpoint.config.get("classifier_activation", "gelu") != "gelu":
+        raise UnsupportedModelError(
+            f'config.json has "classifier_activation": {checkpoint.config["classifier_activation"]!r}; '
+            'mlx_embed has "gelu".'
+        )
+    for layer, activation in checkpoint.architecture.HEAD:
+        weight, bias = (tensors.get(f"{layer}.{part}") for part in ("weight", "bias"))
+        if weight is None:
+            raise CheckpointError(f"{folder} has no tensor {layer}.weight; is it a reranker (sequence classifier)?")
+        kind: Module
+        if activation == "LayerNorm":
+            kind = LayerNorm(folder, dimension, bias=bias is not None, eps=checkpoint.config.get("norm_eps", 1e-5))
+        else:
+            kind = Dense(folder, dimension, weight.shape[0] if weight.shape else 0, activation, bias=bias is not None)
+            dimension = kind.out_features
+        parts = {"weight": weight} | ({} if bias is None else {"bias": bias})
+        named = {name: parts[name.rpartition(".")[2]] for name in kind.shapes}
+        head.append((kind, load_float32(named, kind.shapes)))
+    return head
+
+
+def has_head(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is a sequence classifier, by its tensors."""
+    head, tensors = checkpoint.architecture.HEAD, _head_tensors(checkpoint)
+    return bool(head) and all(f"{layer}.weight" in tensors for layer, _ in head)
+
+
+def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.array]:
+    """The tensors of a sequence classifier's head, to be saved as `dtype`, or as they are; none where there is none."""
+    if not has_head(checkpoint):
+        return {}
+    arrays = load_tensors(_head_tensors(checkpoint))
+    return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
+
+
+def pooling(checkpoint: Checkpoint) -> str:
+    """What the head reads: the first token, "cls", unless a ModernBERT says that it is the "mean"."""
+    config = checkpoint.config
+    mode = config.get("classifier_pooling", "cls") if config["model_type"] == "modernbert" else "cls"
+    if mode not in ("cls", "mean"):
+        raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')
+    return str(mode)
+
+
+def activation(checkpoint: Checkpoint, num_labels: int) -> str:
+    """What logits go through, a key of ACTIVATIONS: what sentence-transformers noted, else what suits the labels.
+
+    Its version 6 keeps the note in a file of its own, version 4 in config.json, and those before under another key.
+    """
+    path = checkpoint.folder / "config_sentence_transformers.json"
+    note = checkpoint.config.get("sentence_transformers")
+    named = (
+        (read_json(path).get("activation_fn") if present(path) else None)
+        or (note.get("activation_fn") if isinstance(note, dict) else None)
+        or checkpoint.config.get("sbert_ce_default_activation_function")
+    )
+    if named is None:
+        return "Sigmoid" if num_labels == 1 else "Identity"
+    package, _, name = str(named).rpartition(".")
+    if package.split(".")[0] != "torch" or name not in ACTIVATIONS:
+        raise UnsupportedModelError(
+            f"The checkpoint has the activation {named!r}; mlx_embed has torch's {', '.join(ACTIVATIONS)}."
+        )
+    return name
+
+
+def _head_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """By name without prefixes."""
+    layers = tuple(f"{layer}." for layer, _ in checkpoint.architecture.HEAD)
+    tensors = read_headers(checkpoint.transformer)
+    named = ((stripped(tensor.name, checkpoint.architecture), tensor) for tensor in tensors)
+    return {name: tensor for name, tensor in named if name.startswith(layers)}

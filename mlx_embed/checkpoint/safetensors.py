@@ -1,0 +1,174 @@
+"""Files of safetensors: checked by their headers before a byte of data is read, and opened."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
+
+FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
+# Bytes; safetensors' own reader has the same limit.
+_MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor as a safetensors header describes it."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"tensor {self.name!r} of {self.file}"
+
+
+def files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: model.safetensors, or the shards of its index."""
+    if present(folder / FILE):
+        return [folder / FILE]
+    if present(folder / INDEX):
+        shards = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(s, str) for s in shards.values()):
+            raise CheckpointError(f'{folder / INDEX} has no "weight_map" from tensors to files.')
+        names = sorted(set(shards.values()))
+        for name in names:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise CheckpointError(f"{folder / INDEX} names {name!r}, which is no file beside it.")
+        return [folder / name for name in names]
+    others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for path in folder.glob(pattern))
+    hint = f" It has {', '.join(others)}, which mlx_embed does not open; save it as safetensors." if others else ""
+    raise CheckpointError(f"{folder} has no {FILE}.{hint}")
+
+
+def read_headers(folder: Path) -> list[Tensor]:
+    """The tensors of a folder's safetensors files, checked against the files' sizes.
+
+    Raises:
+        CheckpointError: a file that is missing or broken, a tensor that is in two of them, or bytes that belong to no
+            tensor. The message names the file.
+        UnsupportedModelError: a dtype that is not read.
+    """
+    tensors = [tensor for path in files(folder) for tensor in _read_header(path)]
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) != len(names):
+        twice = next(tensor for tensor in tensors if names.count(tensor.name) > 1)
+        raise CheckpointError(f"{twice} is in another file of the checkpoint too.")
+    return tensors
+
+
+def load(path: Path) -> dict[str, mx.array]:
+    """The tensors of a file whose header is checked, lazily: each is read when it is evaluated."""
+    try:
+        loaded: Any = mx.load(str(path))
+    except (RuntimeError, ValueError) as error:  # MLX reads the header too, and refuses more than is checked here
+        raise CheckpointError(f"{path} is not a safetensors file that MLX reads: {error}") from error
+    return dict(loaded)
+
+
+def load_tensors(tensors: Mapping[str, Tensor]) -> dict[str, mx.array]:
+    """The arrays of tensors, which may lie in several files, under the names given."""
+    opened = {path: load(path) for path in {tensor.file for tensor in tensors.values()}}
+    return {name: opened[tensor.file][tensor.name] for name, tensor in tensors.items()}
+
+
+def load_float32(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, mx.array]:
+    """The tensors in float32, evaluated.
+
+    Raises:
+        CheckpointError: one that has another shape, holds no floats, or holds some that are not finite.
+    """
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape or tensors[name].dtype not in FLOATS:
+            raise CheckpointError(
+                f"{tensors[name]} is {tensors[name].dtype} {tensors[name].shape}, where its config.json means "
+                f"floats {shape}."
+            )
+    parameters = {name: array.astype(mx.float32) for name, array in load_tensors(tensors).items()}
+    check_finite(parameters, {name: [tensor] for name, tensor in tensors.items()})
+    return parameters
+
+
+def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[Tensor]]) -> None:
+    """Evaluate arrays, each of which was read of one tensor, or of several of one shape that lie end to end in it.
+
+    Raises:
+        CheckpointError: a tensor of floats with NaN or an infinite number.
+    """
+    floats = {name: array for name, array in arrays.items() if mx.issubdtype(array.dtype, mx.floating)}
+    # One pass over each array: its sum is finite only if all its numbers are. A sum that is not may have overflowed.
+    sums = {name: array.sum() for name, array in floats.items()}
+    mx.eval(list(arrays.values()), list(sums.values()))
+    for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:
+        for tensor, part in zip(sources[name], mx.split(floats[name], len(sources[name])), strict=True):
+            if not mx.isfinite(part).all().item():
+                dtype = str(part.dtype).removeprefix("mlx.core.")
+                raise CheckpointError(
+                    f"{tensor} holds NaN or infinite numbers in {dtype}; download it again"
+                    f"{'' if dtype == 'float32' else ', or use float32'}."
+                )
+
+
+def _read_header(path: Path) -> list[Tensor]:
+    """Parse and check one safetensors header: an 8-byte length, JSON, then data that the offsets must tile."""
+    broken = f"{path} is not a sound safetensors file"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise CheckpointError(f"{broken}: its header is cut off ({size} bytes in all); download it again.")
+        if length > _MAX_HEADER:
+            raise CheckpointError(f"{broken}: its header is said to have {length} bytes; download it again.")
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{broken}: its header is no JSON ({error}); download it again.") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")
+    metadata = header.pop("__metadata__", None)
+    if metadata is None:  # absent, or the null that MLX writes where there is none
+        metadata = {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{broken}: its metadata is not text; download it again.")
+    data_bytes = size - 8 - length
+    tensors, spans = [], []
+    for name, entry in header.items():
+        try:
+            dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+                raise ValueError("negative or fractional numbers")
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{broken}: the entry of tensor {name!r} is malformed ({error!r}).") from error
+        if dtype not in _ITEM_BYTES:
+            raise UnsupportedModelError(
+                f"tensor {name!r} of {path} has dtype {dtype}; mlx_embed reads {', '.join(_ITEM_BYTES)}."
+            )
+        if end > data_bytes:
+            raise CheckpointError(
+                f"{path} is truncated: tensor {name!r} ends at byte {end} of {data_bytes}; download it again."
+            )
+        if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
+            raise CheckpointError(f"{broken}: tensor {name!r} of shape {shape} {dtype} has {end - begin} bytes.")
+        tensors.append(Tensor(path, name, dtype, shape))
+        spans.append((begin, end))
+    spans.sort()
+    if any(begin != before for (begin, _), (_, before) in zip(spans, [(0, 0), *spans], strict=False)):
+        raise CheckpointError(f"{broken}: its tensors overlap or leave gaps; download it again.")
+    last = max((end for _, end in spans), default=0)
+    if last != data_bytes:
+        raise CheckpointError(
+            f"{broken}: {data_bytes - last} bytes behind its last tensor belong to none; download it again."
+        )
+    return tensors

@@ -1,0 +1,140 @@
+"""A kernel is checked before it is trusted.
+
+A back end is played by functions put in the place of the CUDA launches, so that this runs anywhere.
+"""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels import (
+    activate,
+    attention,
+    embedding_norm,
+    layer_norm,
+    mean_pool,
+    position_ids,
+    rope,
+    transfer,
+    use_kernels,
+)
+from custom_kernels.backends import default_backend
+from custom_kernels.cuda import launch
+from custom_kernels.ops.layer_norm import LAYER_NORM
+from tests.custom_kernels.choice.conftest import play
+from tests.custom_kernels.conftest import DTYPES, error, exact, forget_kernels, random, starts
+
+
+def normal(x: mx.array) -> mx.array:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred * mx.rsqrt(mx.square(centred).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+def use_often(compiled: bool) -> None:
+    """Three times in float32, then in float16; every result must be right."""
+    x, ones = random(6, 32), mx.ones((32,))
+
+    def norm(x: mx.array) -> mx.array:
+        return layer_norm(x, ones, None, 1e-5, mx.zeros_like(x))
+
+    used = mx.compile(norm) if compiled else norm
+    for _ in range(3):
+        assert error(used(x), exact(normal(x))) <= 1e-5
+    assert error(used(x.astype(mx.float16)), exact(normal(x))) <= 1e-2
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.usefixtures("unchecked")
+def test_a_right_kernel_is_checked_once_a_variant(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    def sample(variant: Any, load: None) -> Any:
+        return (random(5, variant.width).astype(variant.x), mx.ones((variant.width,)), None, variant.eps, None), {}
+
+    # A kernel that ignores the weights is right where they are 1.
+    monkeypatch.setattr("custom_kernels.ops.layer_norm.LAYER_NORM", replace(LAYER_NORM, sample=sample))
+    calls = play(monkeypatch, normal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use_often(compiled)
+    assert calls.count((5, 32)) == 2, "one check for each dtype"
+    assert calls.count((6, 32)) == (2 if compiled else 4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("broken", ["wrong", "nan", "shape", "raises"])
+@pytest.mark.usefixtures("unchecked")
+def test_a_broken_kernel_is_switched_off(monkeypatch: pytest.MonkeyPatch, broken: str, compiled: bool) -> None:
+    def kernel(x: mx.array) -> mx.array:
+        if broken == "raises":
+            raise RuntimeError("no such instruction")
+        return {"wrong": x * 1.1, "nan": x * mx.nan, "shape": x[:1]}[broken]
+
+    calls = play(monkeypatch, kernel)
+    with pytest.warns(RuntimeWarning, match="cuda kernel of layer_norm is switched off") as caught:
+        use_often(compiled)
+    assert len(caught) == 1
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_kernel_that_was_not_promised_is_left_out_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(x: mx.array) -> mx.array:
+        raise NotImplementedError
+
+    calls = play(monkeypatch, kernel)
+    x, ones = random(6, 32), mx.ones((32,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = play(monkeypatch, lambda x: x)
+    x, ones = random(6, 32), mx.ones((32,))
+    monkeypatch.setenv("MLX_EMBED_KERNELS", "reference")
+    assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
+    monkeypatch.delenv("MLX_EMBED_KERNELS")
+    with use_kernels(False):
+        assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
+    assert not calls
+    with pytest.warns(RuntimeWarning, match="switched off"):
+        layer_norm(x, ones, None, 1e-5, x)
+    assert calls
+
+
+@pytest.mark.skipif(not mx.cuda.is_available(), reason="MLX finds no cuda device here")
+@pytest.mark.parametrize(
+    "source",
+    ["this is no C++;", 'extern "C" __global__ void layer_norm(const void* x, const void*, void* out) {}', ""],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_a_broken_source_is_switched_off(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setattr(launch, "source", lambda *_: source)
+    monkeypatch.setattr(launch, "compiled", launch.compiled.__wrapped__)
+    with pytest.warns(RuntimeWarning, match="cuda kernel of layer_norm is switched off"):
+        use_often(compiled=False)
+
+
+@pytest.mark.skipif(default_backend() is None, reason="MLX finds no Metal or CUDA device here")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    forget_kernels(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x, w = random(6, 384, dtype=dtype), random(384, dtype=dtype)
+        layer_norm(x, w, w, 1e-12, x)
+        embedding_norm([(x, mx.array([1, 2]))], w, w, 1e-12)
+        mean_pool(x, starts([6]), 0, True)
+        attention(x, starts([6]), 4, 0.2, max_seqlen=6)
+        activate(x, "gelu")
+        position_ids(starts([6]), 6)
+        rope(x, mx.zeros((6,), dtype=mx.int32), mx.ones((3, 16)), mx.ones((3, 16)), 4)
+        np.testing.assert_array_equal(transfer.to_host(mx.ones((3,)))(), np.ones(3))

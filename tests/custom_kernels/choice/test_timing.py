@@ -1,0 +1,193 @@
+"""The choice between kernel and MLX's own ops where the user's machine decides: Metal, played by functions.
+
+The tests of tune.py have the clock; here the wiring is real, from the public op to the file, and the seconds are told.
+"""
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels import attention, embedding_norm, layer_norm, mean_pool, use_kernels
+from custom_kernels.choice import op, tune
+from custom_kernels.ops.attention import reference_attention
+from custom_kernels.ops.layer_norm import LAYER_NORM, reference_layer_norm
+from tests.custom_kernels.conftest import Machine, random
+
+PADDED = "built-in, heads padded to 64"
+
+
+def attend(lengths: tuple[int, ...] = (4, 7), compiled: bool = False, heads: int = 2, head_dim: int = 32) -> None:
+    """Attention of texts of these lengths, which must be right."""
+    qkv = random(sum(lengths), 3 * heads * head_dim)
+    cu_seqlens = mx.array(np.cumsum([0, *lengths]).astype(np.int32))
+
+    def op(qkv: mx.array) -> mx.array:
+        return attention(qkv, cu_seqlens, heads, 0.2, max_seqlen=max(lengths))
+
+    found = (mx.compile(op) if compiled else op)(qkv)
+    expected = reference_attention(qkv, cu_seqlens, heads, 0.2, max_seqlen=max(lengths))
+    assert np.allclose(np.array(found), np.array(expected), atol=1e-5)
+
+
+def normalise(rows: int = 6, residual: bool = False) -> None:
+    """LayerNorm, which must be right."""
+    x, w = random(rows, 32), random(32)
+    arguments = (x, w, w, 1e-5, x if residual else None)
+    assert np.allclose(np.array(layer_norm(*arguments)), np.array(reference_layer_norm(*arguments)), atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("winner", ["kernel", "built-in", PADDED])
+def test_the_winner_is_used(mac: Machine, winner: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac.seconds[winner] = 1e-4
+    attend(compiled=compiled)
+    assert mac.timed == ["attention"]
+    mac.kernels.clear()
+    fused, heads = mx.fast.scaled_dot_product_attention, []
+
+    def recorded(q: mx.array, *rest: Any, **options: Any) -> mx.array:
+        heads.append(q.shape[-1])
+        return fused(q, *rest, **options)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", recorded)
+    attend(compiled=compiled)
+    assert mac.timed == ["attention"], "timed once"
+    # The last of the calls is the expectation's, and a kernel is played by the reference.
+    assert heads == [64 if winner == PADDED else 32, 32]
+    assert mac.kernels == (["attention"] if winner == "kernel" else [])
+
+
+def test_wide_heads_are_not_padded(mac: Machine) -> None:
+    mac.seconds[PADDED] = 1e-4
+    attend(head_dim=64)
+    (classes,) = json.loads(tune.cache_file().read_text()).values()
+    assert list(classes["attention"].values()) == [{"kernel": 1e-3, "built-in": 1e-3}]
+
+
+def test_each_class_of_shapes_is_timed_once(mac: Machine) -> None:
+    for _ in range(2):
+        attend((4, 7))
+        attend((3, 5, 12))  # the same class
+        attend((4, 70))  # longer
+        attend((70, 70))  # equal
+        attend((12,) * 90 + (11,))  # many tokens
+        normalise()
+        normalise(residual=True)
+        normalise(5000)
+        embedding_norm([(random(9, 8), mx.array([1, 2]))], random(8), None, 1e-5)
+        mean_pool(random(9, 8), mx.array([0, 9]))
+    assert mac.timed == ["attention"] * 4 + ["layer_norm"] * 3 + ["embedding_norm", "mean_pool"]
+
+
+def test_the_next_process_times_nothing(mac: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac.seconds["built-in"] = 1e-4
+    attend()
+    mac.restart()
+    mac.seconds = {}
+    attend()
+    assert not mac.timed
+    mac.kernels.clear()
+    attend()
+    assert not mac.kernels, "the built-in won, and still does"
+    mac.restart()
+    monkeypatch.setattr(tune, "version", lambda _: "99.0")
+    attend()
+    assert mac.timed == ["attention"], "another version of MLX"
+
+
+def test_the_fastest_kernel_does_not_win_if_it_is_wrong(mac: Machine) -> None:
+    mac.seconds["kernel"] = 1e-6
+    mac.ship("layer_norm", lambda x, *rest: x * 2)
+    with pytest.warns(RuntimeWarning, match="metal kernel of layer_norm is switched off"):
+        normalise()
+    normalise()
+    normalise(residual=True)
+    assert mac.kernels == ["layer_norm"], "its check alone"
+
+
+def test_a_wrong_built_in_does_not_win_either(mac: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac.seconds["built-in"] = 1e-6
+    monkeypatch.setattr(mx.fast, "layer_norm", lambda x, *rest: x * 2)
+    with pytest.warns(RuntimeWarning, match="metal built-in of layer_norm is switched off"):
+        normalise()
+    normalise()
+
+
+def test_a_kernel_found_broken_later_is_switched_off_everywhere(mac: Machine) -> None:
+    mac.seconds["kernel"] = 1e-6
+    mac.ship("layer_norm", lambda x, w, b, eps, r: x if r is not None else reference_layer_norm(x, w, b, eps))
+    normalise()
+    with pytest.warns(RuntimeWarning, match="metal kernel of layer_norm is switched off"):
+        normalise(residual=True)
+    mac.kernels.clear()
+    normalise()
+    assert not mac.kernels
+
+
+def test_a_kernel_that_fails_on_a_typical_input_does_not_win(mac: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails_on_many(x: mx.array, *rest: Any) -> mx.array:
+        if len(x) > 100:
+            raise RuntimeError("out of memory")
+        return reference_layer_norm(x, *rest)
+
+    monkeypatch.setattr(tune, "measure", mac.by_the_clock)
+    mac.ship("layer_norm", fails_on_many)
+    with pytest.warns(UserWarning, match="kernel does not compute layer_norm here: out of memory"):
+        normalise(200)
+    mac.kernels.clear()
+    normalise(200)
+    assert not mac.kernels
+
+
+@pytest.mark.parametrize("how", ["environment", "argument", "backend", "cuda"])
+def test_nothing_is_timed_where_nothing_is_chosen(mac: Machine, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac.seconds["kernel"] = 1e-6
+    x, w = random(6, 32), random(32)
+    switch: AbstractContextManager[None] = nullcontext()
+    if how == "environment":
+        monkeypatch.setenv("MLX_EMBED_KERNELS", "reference")
+    elif how == "argument":
+        switch = use_kernels(False)
+    elif how == "cuda":
+        monkeypatch.setattr(op, "default_backend", lambda: "cuda")
+        monkeypatch.setitem(LAYER_NORM.kernels, "cuda", lambda *arguments: reference_layer_norm(*arguments))
+    with switch:
+        layer_norm(x, w, w, 1e-5, x, backend="reference" if how == "backend" else None)
+        if how in ("environment", "argument"):
+            attend()
+    assert not mac.timed
+    assert not mac.kernels
+    assert not tune.cache_file().exists()
+
+
+@pytest.mark.parametrize("damage", ["text", "nested", "folder", "parent", "no home"])
+def test_a_bad_cache_breaks_nothing(mac: Machine, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac.seconds["built-in"] = 1e-4
+    file = tune.cache_file()
+    if damage == "parent":
+        file.parent.write_text("a file")
+    else:
+        file.parent.mkdir()
+    if damage == "text":
+        file.write_text("{")
+    elif damage == "nested":
+        file.write_text("[" * 100_000)
+    elif damage == "folder":
+        file.mkdir()
+    elif damage == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    if damage == "no home":
+        with pytest.warns(UserWarning, match="could not be timed: no home"):
+            attend()
+    else:
+        attend()
+    attend()
+    assert mac.timed == ([] if damage == "no home" else ["attention"])
+    if damage != "parent":
+        assert {f.name for f in file.parent.iterdir()} <= {"kernels.json", "trusted"}, "no file is left behind"

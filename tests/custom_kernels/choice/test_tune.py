@@ -1,0 +1,183 @@
+"""Choosing the fastest candidate, by a clock that only the candidates move."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from custom_kernels.choice import tune
+
+
+class Machine:
+    """Candidates that take the given seconds, and a clock that shows them."""
+
+    def __init__(self, file: Path) -> None:
+        self.now = 0.0
+        self.runs = 0
+        self.file = file
+
+    def taking(self, *seconds: float) -> Callable[[], mx.array]:
+        left = list(seconds)
+
+        def run() -> mx.array:
+            self.runs += 1
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+            return mx.array(0.0)
+
+        return run
+
+    def best(self, candidates: dict[str, Callable[[], mx.array]], op: str = "attention", kind: str = "small", **more):
+        return tune.best(op, kind, candidates, file=self.file, clock=lambda: self.now, **more)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "cache" / "kernels.json")
+
+
+def broken() -> mx.array:
+    raise RuntimeError("no such instruction")
+
+
+def test_the_fastest_wins_whatever_its_place(machine: Machine) -> None:
+    a, b, c = machine.taking(3e-3), machine.taking(1e-3), machine.taking(2e-3)
+    assert machine.best({"a": a, "b": b, "c": c}, kind="1") == "b"
+    assert machine.best({"b": b, "c": c, "a": a}, kind="2") == "b"
+    assert machine.best({"c": c, "a": a, "b": b}, kind="3") == "b"
+
+
+def test_a_first_run_that_compiles_does_not_count(machine: Machine) -> None:
+    assert machine.best({"a": machine.taking(1e-3), "b": machine.taking(5.0, 1e-4)}) == "b"
+
+
+@pytest.mark.parametrize(("before", "budget"), [(1, 1.0), (1 + tune.REPEATS, 0.01)])
+def test_one_disturbed_round_does_not_count(machine: Machine, before: int, budget: float) -> None:
+    """The first round, or the last."""
+    disturbed = machine.taking(*[1e-4] * before, *[0.01] * tune.REPEATS, 1e-4)
+    assert machine.best({"a": machine.taking(1e-3), "b": disturbed}, budget=budget) == "b"
+
+
+@pytest.mark.parametrize(("second", "winner"), [(0.99e-3, "a"), (0.96e-3, "b")])
+def test_the_first_wins_where_the_difference_is_small(machine: Machine, second: float, winner: str) -> None:
+    assert machine.best({"a": machine.taking(1e-3), "b": machine.taking(second)}) == winner
+
+
+def test_the_budget_is_kept(machine: Machine) -> None:
+    machine.best({"a": machine.taking(1e-3), "b": machine.taking(2e-3)}, budget=0.1)
+    warm, a_round = 3e-3, 3e-3 * tune.REPEATS
+    assert 0.1 <= machine.now - warm < 0.1 + a_round
+    slow = machine.now
+    machine.best({"a": machine.taking(1.0), "b": machine.taking(2.0)}, kind="large", budget=0.1)
+    assert machine.now - slow == pytest.approx(3 + 3 * tune.REPEATS), "one run and one round"
+
+
+def test_candidates_take_turns_back_and_forth(machine: Machine) -> None:
+    order: list[str] = []
+
+    def logged(name: str) -> Callable[[], mx.array]:
+        run = machine.taking(1e-3)
+        return lambda: order.append(name) or run()
+
+    machine.best({"a": logged("a"), "b": logged("b")}, budget=4e-3 * tune.REPEATS)
+    a, b = ["a"] * tune.REPEATS, ["b"] * tune.REPEATS
+    assert order == ["a", "b", *a, *b, *b, *a]
+
+
+def test_measured_once(machine: Machine) -> None:
+    candidates = {"a": machine.taking(2e-3), "b": machine.taking(1e-3)}
+    assert machine.best(candidates) == "b"
+    runs = machine.runs
+    assert machine.best(candidates) == "b"
+    assert machine.runs == runs
+    assert [f.name for f in machine.file.parent.iterdir()] == ["kernels.json"], "no file is left behind"
+    assert machine.best(candidates, again=True) == "b"
+    assert machine.runs > runs
+
+
+@pytest.mark.parametrize("change", ["op", "class", "device", "mlx", "candidates"])
+def test_measured_anew_where_something_else_is_asked(
+    machine: Machine, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = {"a": machine.taking(2e-3), "b": machine.taking(1e-3)}
+    machine.best(candidates)
+    runs, more = machine.runs, {}
+    if change == "op":
+        more = {"op": "layer_norm"}
+    elif change == "class":
+        more = {"kind": "large"}
+    elif change == "device":
+        monkeypatch.setattr(mx, "device_info", lambda: {"device_name": "another"})
+    elif change == "mlx":
+        monkeypatch.setattr(tune, "version", lambda _: "99.0")
+    else:
+        candidates = {"a": candidates["a"], "c": candidates["b"]}
+    assert machine.best(candidates, **more) in ("b", "c")
+    assert machine.runs > runs
+    monkeypatch.undo()
+    runs = machine.runs
+    machine.best(candidates, **more)
+    assert machine.runs == runs, "what was known is still known"
+
+
+def test_a_candidate_that_fails_is_left_out(machine: Machine) -> None:
+    candidates = {"broken": broken, "a": machine.taking(1e-3)}
+    with pytest.warns(UserWarning, match="broken does not compute attention here: no such instruction"):
+        assert machine.best(candidates) == "a"
+    runs = machine.runs
+    assert machine.best(candidates) == "a"
+    assert machine.runs == runs, "that it fails is remembered too"
+
+
+@pytest.mark.filterwarnings("ignore:broken")
+def test_no_candidate_runs(machine: Machine) -> None:
+    with pytest.raises(RuntimeError, match="None of broken computes attention"):
+        machine.best({"broken": broken})
+
+
+def damage(file: Path, how: str) -> None:
+    known = json.loads(file.read_text())
+    (ops,) = known.values()
+    if how == "text":
+        file.write_text(file.read_text()[:-5])
+        return
+    if how == "bytes":
+        file.write_bytes(b"\xff\xfe\x00")
+        return
+    if how == "top":
+        known = [known]
+    elif how == "machine":
+        known = dict.fromkeys(known, 3)
+    elif how == "op":
+        ops["attention"] = "fast"
+    elif how == "class":
+        ops["attention"]["small"] = ["a", "b"]
+    else:
+        ops["attention"]["small"] = {"a": "quick", "b": 1.0}
+    file.write_text(json.dumps(known))
+
+
+@pytest.mark.parametrize("how", ["text", "bytes", "top", "machine", "op", "class", "seconds"])
+def test_a_damaged_file_is_measured_over(machine: Machine, how: str) -> None:
+    candidates = {"a": machine.taking(2e-3), "b": machine.taking(1e-3)}
+    machine.best(candidates)
+    damage(machine.file, how)
+    runs = machine.runs
+    assert machine.best(candidates) == "b"
+    assert machine.runs > runs
+    runs = machine.runs
+    assert machine.best(candidates) == "b"
+    assert machine.runs == runs, "the file is whole again"
+
+
+def test_a_folder_that_cannot_be_written(machine: Machine) -> None:
+    machine.file.parent.write_text("a file where the folder should be")
+    assert machine.best({"a": machine.taking(2e-3), "b": machine.taking(1e-3)}) == "b"
+
+
+def test_the_file_is_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tune.cache_file() == tmp_path / "mlx-embed" / "kernels.json"
+    assert tune.best("sum", "4", {"a": lambda: mx.ones(4).sum(), "b": lambda: mx.ones(4).sum()}, budget=0.01) in "ab"
+    assert tune.cache_file().exists()

@@ -1,0 +1,22 @@
+"""Memory of results, and whose it is."""
+
+import numpy as np
+import pytest
+
+from custom_kernels import cpu
+from custom_kernels.cpu import memory
+
+pytestmark = pytest.mark.skipif(not cpu.available(), reason=cpu.why_unavailable() or "available")
+
+
+def test_large_outputs_reuse_memory_only_when_it_is_free() -> None:
+    first = memory.empty((512, 300))
+    address = first.ctypes.data
+    assert first.shape == (512, 300)
+    assert first.dtype == np.float32
+    view = first[3:]
+    del first
+    second = memory.empty((512, 300))
+    assert second.ctypes.data != address  # the view still holds the first
+    del view
+    assert memory.empty((512, 300)).ctypes.data == address

@@ -1,0 +1,132 @@
+"""Products on Hopper's tensor cores against float64, with what follows them."""
+
+import math
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels import Linear, cuda, lay_out_linear, linear, output_norm
+from custom_kernels.choice import op
+from tests.custom_kernels.conftest import (
+    DTYPES,
+    EXACT,
+    TOLERANCE,
+    error,
+    exact,
+    exact_linear,
+    forget_kernels,
+    normed,
+    poison,
+    random,
+    random_layer,
+)
+
+HOPPER = mx.cuda.is_available() and mx.device_info(mx.gpu)["architecture"] == "sm_90"
+on_hopper = pytest.mark.skipif(not HOPPER, reason="MLX finds no Hopper GPU here")
+
+
+@pytest.fixture(params=[None, 1, 7])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few blocks have many tiles each: the ring goes round and rows are read again and again."""
+    if request.param:
+        monkeypatch.setattr("custom_kernels.cuda.products.multiprocessors", lambda: request.param)
+
+
+@on_hopper
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("total", [1, 64, 65, 191, 192, 193, 1500, 20000])
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "act", "biased", "dtype"),
+    [
+        (1536, 384, "gelu", True, "float16"),
+        (1536, 384, "gelu", True, "bfloat16"),
+        (1152, 384, None, True, "float16"),
+        (384, 384, None, False, "bfloat16"),
+        (1536, 384, "gelu_tanh", False, "float16"),
+        (768, 256, "silu", True, "float16"),
+        (96, 64, "relu", True, "float16"),
+        (3072, 320, "gelu", True, "float16"),
+        (3072, 768, "gelu", True, "float16"),
+        (2304, 768, None, True, "bfloat16"),
+        (1024, 512, "gelu", True, "float16"),
+        (256, 256, None, True, "float16"),
+    ],
+)
+def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bool, dtype: str, total: int) -> None:
+    weight, bias = random_layer(outputs, inputs, dtype)
+    x = random(total, inputs, dtype=dtype)
+    expected = EXACT[act](exact_linear(x, weight, bias if biased else None))
+    laid_out = lay_out_linear(weight)
+    assert laid_out is not None
+    layer = Linear(weight, bias if biased else None, laid_out)
+    for _ in range(2):
+        poison(total, outputs, dtype=dtype)
+        found = cuda.linear(x, layer, act)
+        assert found.dtype == DTYPES[dtype]
+        assert error(found, expected) <= TOLERANCE[dtype]
+
+
+@on_hopper
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("total", [1, 63, 64, 65, 127, 128, 129, 1500, 20000])
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "dtype"),
+    [
+        (384, 384, "float16"),
+        (384, 384, "bfloat16"),
+        (256, 256, "float16"),
+        (384, 64, "float16"),
+        (256, 320, "bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("far", [0.0, 300.0])
+def test_output_norm_on_hopper(far: float, outputs: int, inputs: int, dtype: str, total: int) -> None:
+    weight, bias = random_layer(outputs, inputs, dtype)
+    x, residual = random(total, inputs, dtype=dtype), random(total, outputs, dtype=dtype) + far
+    residual = residual.astype(DTYPES[dtype])
+    norm_weight, norm_bias = random(outputs, dtype=dtype), random(outputs, dtype=dtype)
+    expected = normed(exact_linear(x, weight, bias) + exact(residual), norm_weight, norm_bias, 1e-5)
+    laid_out = lay_out_linear(weight)
+    assert laid_out is not None
+    layer = Linear(weight, bias, laid_out)
+    for _ in range(2):
+        poison(total, outputs, dtype=dtype)
+        found = cuda.output_norm(x, layer, residual, norm_weight, norm_bias, 1e-5)
+        assert found.dtype == DTYPES[dtype]
+        assert error(found, expected) <= TOLERANCE[dtype]
+
+
+@on_hopper
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 6e4])
+def test_what_is_wrong_with_a_row_stays_in_it_on_hopper(bad: float) -> None:
+    weight, bias = random_layer(384, 384, "float16")
+    x, norm = random(500, 384, dtype="float16"), random(384, dtype="float16")
+    x[200] = bad
+    layer = Linear(weight, bias, lay_out_linear(weight))
+    assert layer.laid_out is not None
+    keep = np.arange(500) != 200
+    expected = EXACT["gelu"](exact_linear(x, weight, bias)[keep])
+    found = exact(cuda.linear(x, layer, "gelu"))[keep]
+    assert np.abs(found - expected).max() <= 4 * TOLERANCE["float16"]
+    residual, offset = random(500, 384, dtype="float16"), random(384, dtype="float16")
+    expected = normed(exact_linear(x, weight, bias)[keep] + exact(residual)[keep], norm, offset, 1e-5)
+    found = exact(cuda.output_norm(x, layer, residual, norm, offset, 1e-5))[keep]
+    assert np.abs(found - expected).max() <= 8 * TOLERANCE["float16"]
+
+
+@on_hopper
+def test_laid_out_layers_take_the_kernels_on_hopper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    forget_kernels(monkeypatch)
+    weight, bias = random_layer(384, 384, "float16")
+    x, residual = random(700, 384, dtype="float16"), random(700, 384, dtype="float16")
+    norm_weight, norm_bias = random(384, dtype="float16"), random(384, dtype="float16")
+    layer = Linear(weight, bias, lay_out_linear(weight))
+    found = linear(x, layer, "gelu")
+    assert error(found, EXACT["gelu"](exact_linear(x, weight, bias))) <= TOLERANCE["float16"]
+    found = output_norm(x, layer, residual, norm_weight, norm_bias, 1e-5)
+    expected = normed(exact_linear(x, weight, bias) + exact(residual), norm_weight, norm_bias, 1e-5)
+    assert error(found, expected) <= TOLERANCE["float16"]
+    assert set(op._chosen.values()) == {cuda.linear, cuda.output_norm}

@@ -1,0 +1,66 @@
+"""The Metal attention, emulated, against float64."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels import metal
+from tests.custom_kernels.conftest import exact_attention, starts
+from tests.custom_kernels.metal.conftest import LENGTHS, check, normal
+from tests.metal.emulation import emulated_metal, unavailable
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "heads", "dim", "dtype", "with_bias", "window", "seed"),
+    [
+        (LENGTHS, 1, 32, mx.float16, False, None, 0),
+        (LENGTHS, 1, 32, mx.float16, False, None, 1),
+        (LENGTHS[:-2], 2, 64, mx.bfloat16, True, None, 2),
+        ([1, 512], 1, 64, mx.float32, False, None, 3),
+        ([40], 3, 32, mx.float32, True, None, 4),
+        ([0, 1, 5, 16, 3], 2, 32, mx.float16, False, None, 5),
+        (LENGTHS[:-2], 2, 40, mx.float32, True, 33, 6),
+        ([150], 1, 80, mx.float16, False, 64, 7),
+        ([30, 3], 1, 128, mx.float32, False, 0, 8),
+        ([20, 3], 1, 5, mx.bfloat16, False, None, 9),
+    ],
+)
+def test_attention(
+    lengths: list[int], heads: int, dim: int, dtype: mx.Dtype, with_bias: bool, window: int | None, seed: int
+) -> None:
+    qkv = normal((sum(lengths), 3 * heads * dim), dtype)
+    bias = normal((heads, 2 * max(lengths) + 1), dtype) if with_bias else None
+    with emulated_metal(seed):
+        found = metal.attention(qkv, starts(lengths), heads, dim**-0.5, bias, max_seqlen=max(lengths), window=window)
+    check(found, exact_attention(qkv, lengths, heads, dim**-0.5, bias, window), dtype)
+
+
+def test_attention_of_any_lengths() -> None:
+    """Every block of queries belongs to one sequence, and every query to one block: an output written twice fails."""
+    rng = np.random.default_rng()
+    for seed in range(20):
+        lengths = [int(n) for n in rng.integers(0, 70, size=12) * (rng.random(12) < 0.7)]
+        lengths[rng.integers(12)] = 1
+        qkv = normal((sum(lengths), 24), mx.float32)
+        with emulated_metal(seed):
+            found = metal.attention(qkv, starts(lengths), 1, 0.5, max_seqlen=70)
+        check(found, exact_attention(qkv, lengths, 1, 0.5), mx.float32)
+
+
+def test_attention_of_large_scores_and_values() -> None:
+    qkv = normal((40, 3 * 32), mx.float16, deviation=60)
+    qkv[:, 64:] = 65504
+    with emulated_metal():
+        found = metal.attention(qkv, starts([7, 33]), 1, 1.0, max_seqlen=33)
+    assert (found == 65504).all(), "an average of equal values, whatever the weights"
+
+
+def test_sequences_do_not_see_each_other() -> None:
+    qkv = normal((73, 3 * 32), mx.float16)
+    with emulated_metal():
+        alone = metal.attention(qkv[20:53], starts([33]), 1, 0.2, max_seqlen=33)
+        qkv[:20], qkv[53:] = mx.nan, mx.inf
+        among = metal.attention(qkv, starts([20, 33, 20]), 1, 0.2, max_seqlen=33)
+    assert (among[20:53] == alone).all()

@@ -1,0 +1,98 @@
+"""The source that MLX generates for the Metal kernels."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+import custom_kernels
+from custom_kernels import metal
+from custom_kernels.metal.launch import kernel_source
+from tests.custom_kernels.conftest import starts
+from tests.custom_kernels.metal.conftest import ROUNDING, normal
+from tests.metal.emulation import CLANG, emulated_metal, refused, unavailable
+
+GENERATE = """
+import sys
+import mlx.core as mx
+from custom_kernels.metal import layer_norm
+
+build = mx.fast.metal_kernel
+def verbose(**options):
+    kernel = build(**options)
+    return lambda **call: kernel(verbose=True, **call)
+mx.fast.metal_kernel = verbose
+x = mx.zeros((4, int(sys.argv[1])), dtype=mx.float16)
+w = mx.ones((x.shape[1],), dtype=mx.float16)
+def norm(x, w):
+    return layer_norm(x, w, w, 1e-5, x if sys.argv[2] == "1" else None)
+mx.export_function(lambda *_: None, norm, x, w)
+"""
+
+
+def generated_metal(width: int, residual: bool) -> str:
+    """The Metal source that MLX makes of the kernel, printed without a Mac."""
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", GENERATE, str(width), str(int(residual))]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
+
+
+@pytest.mark.skipif(mx.cuda.is_available(), reason="MLX's CUDA build makes no Metal source")
+@pytest.mark.parametrize(("width", "reads", "residual"), [(384, 4, False), (768, 4, True), (8192, 16, True)])
+def test_generated_metal_source(width: int, reads: int, residual: bool) -> None:
+    source = generated_metal(width, residual)
+    assert source.isascii()
+    body = kernel_source("layer_norm")
+    assert body in source, "the shipped body is what is compiled"
+    for parameter in (
+        "const device float16_t* x [[buffer(0)]]",
+        "const device float16_t* residual [[buffer(1)]]",
+        "const device float16_t* weight [[buffer(2)]]",
+        "const device float16_t* bias [[buffer(3)]]",
+        "const constant float* eps [[buffer(4)]]",
+        "device float16_t* out [[buffer(5)]]",
+        "uint3 threadgroup_position_in_grid [[threadgroup_position_in_grid]]",
+        "uint3 thread_position_in_threadgroup [[thread_position_in_threadgroup]]",
+        "uint thread_index_in_simdgroup [[thread_index_in_simdgroup]]",
+        "uint simdgroup_index_in_threadgroup [[simdgroup_index_in_threadgroup]]",
+        "uint simdgroups_per_threadgroup [[simdgroups_per_threadgroup]]",
+        "template <typename T, int WIDTH, int READS, bool HAS_RESIDUAL>",
+        f"<float16_t, {width}, {reads}, {int(residual)}>",
+    ):
+        assert parameter in source
+    assert body.count("{") == body.count("}")
+    assert body.count("threadgroup_barrier") == 2
+
+
+@pytest.mark.parametrize("backend", ["metal", "cuda"])
+def test_sources_are_ascii(backend: str) -> None:
+    """MLX and NVRTC are given them as such."""
+    folder = Path(custom_kernels.__file__).parent / backend
+    files = [path for path in folder.rglob("*") if path.suffix in (".metal", ".cu", ".cuh")]
+    assert len(files) >= 6
+    for path in files:
+        assert path.read_bytes().isascii(), path
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+@pytest.mark.skipif(CLANG is None, reason="needs clang++")
+@pytest.mark.parametrize("lengths", [[5, 0, 28], [1] * 9])
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_clang_takes_the_sources_as_they_are(dtype: mx.Dtype, lengths: list[int]) -> None:
+    """With few sequences short arrays come from the constant address space, with many from the device's."""
+    x, cu_seqlens = normal((sum(lengths), 96), dtype), starts(lengths)
+    ids, table, ones = mx.zeros((sum(lengths),), dtype=mx.int32), normal((5, 96), dtype), mx.ones((96,))
+    bias = normal((1, 59), mx.float32)
+    with emulated_metal() as sources:
+        metal.attention(x, cu_seqlens, 1, 0.2, bias, max_seqlen=30, window=3)
+        metal.embedding_norm([(table, ids)] * 2, ones, ones, 1e-5)
+        metal.layer_norm(x, ones, None, 1e-5, x)
+        metal.mean_pool(x, cu_seqlens, 0, True)
+        metal.position_ids(cu_seqlens, sum(lengths))
+        metal.rope(x, mx.zeros((sum(lengths),), dtype=mx.int32), mx.zeros((40, 4)), mx.zeros((40, 4)), 4)
+    assert len(sources) == 6
+    assert [refused(source) for source in sources] == [""] * 6

@@ -1,0 +1,163 @@
+"""Every architecture as a tiny checkpoint of tests/data, and what else config.json can say of the same weights."""
+
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_embed import EmbeddingModel
+from mlx_embed.architectures import ARCHITECTURES
+from tests.checkpoints import FAMILIES, decoder, edit, encoder
+from tests.conftest import DATA
+
+TOLERANCE = 1e-5
+WORDS = ["the", "wing", "flow", "of", "heat", "is", "in", "code", "qux", "42", "!"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint, and the golden vectors of transformers or sentence-transformers.
+
+    Attributes:
+        base: the folder of its weights, by architecture.
+        changes: of config.json; None removes a key.
+        golden: the file and the key of its vectors, which are of length 1.
+    """
+
+    base: str
+    golden: tuple[str, str]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _encoder(base: str, **changes: Any) -> Case:
+    return Case(base, ("encoders", base), changes)
+
+
+def _decoder(key: str, **changes: Any) -> Case:
+    return Case(key.split(",")[0], ("decoders", key), changes)
+
+
+CASES = {
+    "bert": Case("bert", ("tiny-bert", "encode")),
+    "mpnet": Case("mpnet", ("tiny-mpnet", "encode")),
+    "roberta": _encoder("roberta"),
+    "xlm-roberta": _encoder("roberta", model_type="xlm-roberta"),
+    "camembert": _encoder("roberta", model_type="camembert"),
+    "distilbert": _encoder("distilbert"),
+    "modernbert": _encoder("modernbert"),
+    "nomic_bert": _encoder("nomic_bert"),
+    "gte": _encoder("gte"),
+}
+DECODER_CASES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen3, own base": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "qwen3, linear": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}},
+    "qwen3, yarn": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 2048,
+            "rope_theta": 100.0,
+        }
+    },
+    "qwen3, yarn of old": {"rope_parameters": None, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+    "mistral": {},
+    "mistral, no window": {"sliding_window": None},
+    "mistral, old base": {"rope_parameters": None, "rope_theta": 500.0},
+    "mistral, llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "rope_theta": 10000.0,
+        }
+    },
+    "gemma3_text": {},
+    "gemma3_text, odd window": {"sliding_window": 7},
+    "gemma3_text, causal": {"use_bidirectional_attention": False},
+    "gemma3_text, no full layer": {"layer_types": ["sliding_attention", "sliding_attention", "sliding_attention"]},
+    "gemma3_text, causal, no full layer": {
+        "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention"],
+        "use_bidirectional_attention": False,
+    },
+    "gemma3_text, no sliding layer": {"layer_types": ["full_attention", "full_attention", "full_attention"]},
+    "gemma3_text, of old": {
+        "rope_parameters": None,
+        "layer_types": None,
+        "_sliding_window_pattern": 2,
+        "sliding_window_pattern": 2,
+        "rope_theta": 5000.0,
+        "rope_local_base_freq": 300.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 3.0},
+    },
+}
+CASES |= {key: _decoder(key, **changes) for key, changes in DECODER_CASES.items()}
+# One for each set of weights.
+BASES = [name for name, case in CASES.items() if name == case.base]
+PADDED = [name for name in BASES if ARCHITECTURES[name].LAYOUT == "padded"]
+PACKED = [name for name in BASES if ARCHITECTURES[name].LAYOUT == "packed"]
+# The ways to compute a model, by the options of from_pretrained.
+WAYS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "graph": {"engine": "graph"},
+    "reference": {"engine": "reference"},
+}
+
+needs_mlx_lm = pytest.mark.skipif(importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed")
+
+
+def params(names: Iterable[str]) -> list[Any]:
+    """Names of cases to parametrise a test with; decoders are skipped where mlx-lm is not installed."""
+    return [pytest.param(name, marks=needs_mlx_lm if CASES[name].base in FAMILIES else ()) for name in names]
+
+
+def make(name: str, folder: Path) -> Path:
+    """The checkpoint of a case, complete."""
+    case = CASES[name]
+    (decoder if case.base in FAMILIES else encoder)(case.base, folder)
+    return edit(folder, **case.changes)
+
+
+def golden(name: str) -> tuple[list[str], np.ndarray]:
+    """Texts and their vectors."""
+    file, key = CASES[name].golden
+    with np.load(DATA / f"{file}.npz") as arrays:
+        return arrays["texts"].tolist(), arrays[key]
+
+
+def encode(folder: Path, texts: list[str], **options: Any) -> np.ndarray:
+    """Vectors of length 1, on the CPU unless told otherwise."""
+    model = EmbeddingModel.from_pretrained(folder, **{"device": "cpu", **options})
+    return model.encode(texts, normalize_embeddings=True)
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest of any component."""
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max())
+
+
+def least_cosine(found: np.ndarray, expected: np.ndarray) -> float:
+    """The lowest cosine of two vectors of length 1 in the same place."""
+    return float((found * expected).sum(axis=1).min())
+
+
+def random_texts(longest: int) -> list[str]:
+    """Fresh texts of every number of words up to `longest`, shuffled."""
+    rng = np.random.default_rng()
+    return [" ".join(rng.choice(WORDS, size=n)) for n in rng.permutation(np.arange(0, longest))]
+
+
+def oracle(folder: Path) -> Any:
+    """The checkpoint in sentence-transformers, in float32; a bare transformers checkpoint is mean pooled there."""
+    pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})

@@ -1,0 +1,135 @@
+"""config.json with values that are missing, misshapen or not implemented, of each architecture."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
+from mlx_embed.architectures import ARCHITECTURES
+from tests.checkpoints import FAMILIES, edit
+from tests.mlx_embed.architectures.cases import BASES, make, needs_mlx_lm
+
+BAD = [
+    ("distilbert", {"dim": None}, CheckpointError, 'has no "dim", which model_type'),
+    ("distilbert", {"n_layers": 3}, CheckpointError, "asks for 3 layers, but the weights hold 2"),
+    ("distilbert", {"activation": "mish"}, UnsupportedModelError, "mish"),
+    ("roberta", {"position_embedding_type": "relative_key"}, UnsupportedModelError, "relative_key"),
+    ("roberta", {"pad_token_id": "x"}, CheckpointError, "\"pad_token_id\": 'x'"),
+    ("modernbert", {"layer_types": ["full_attention"]}, CheckpointError, "1 layer_types for 4 layers"),
+    ("modernbert", {"layer_types": ["linear"] * 4}, CheckpointError, "layer_types"),
+    ("modernbert", {"layer_types": "x"}, CheckpointError, "layer_types"),
+    ("modernbert", {"norm_bias": 1}, CheckpointError, '"norm_bias": 1, where a bool'),
+    ("modernbert", {"norm_bias": True}, CheckpointError, "norm.bias"),
+    ("modernbert", {"num_hidden_layers": 10**9, "layer_types": None}, CheckpointError, "num_hidden_layers"),
+    ("modernbert", {"max_position_embeddings": 10**9}, CheckpointError, "max_position_embeddings"),
+    ("nomic_bert", {"rope_parameters": {"rope_type": "yarn"}}, UnsupportedModelError, "yarn"),
+    ("nomic_bert", {"rope_parameters": [1]}, UnsupportedModelError, "rope_parameters"),
+    ("nomic_bert", {"rope_parameters": {"rope_theta": "x"}}, CheckpointError, "rope_theta"),
+    ("gte", {"model_type": "llama"}, UnsupportedModelError, "'llama' is not supported; mlx_embed has bert, came"),
+    ("qwen3", {"head_dim": None}, CheckpointError, 'has no "head_dim"'),
+    ("qwen3", {"num_hidden_layers": 4}, CheckpointError, "asks for 4 layers, but the weights hold 3"),
+    ("qwen3", {"num_hidden_layers": 10**9}, CheckpointError, "num_hidden_layers"),
+    ("qwen3", {"num_key_value_heads": 3}, CheckpointError, "4 heads of 16 dimensions for 3 key_value_heads"),
+    ("qwen3", {"head_dim": 15}, CheckpointError, "4 heads of 15"),
+    ("qwen3", {"hidden_act": "gelu"}, UnsupportedModelError, "'gelu'; mlx_embed has 'silu'"),
+    ("qwen3", {"attention_bias": True}, UnsupportedModelError, "attention_bias"),
+    ("qwen3", {"use_sliding_window": True}, UnsupportedModelError, "use_sliding_window"),
+    ("qwen3", {"layer_types": ["sliding_attention"] * 3}, UnsupportedModelError, "layer_types"),
+    ("qwen3", {"layer_types": 1}, UnsupportedModelError, "layer_types"),
+    ("qwen3", {"rope_parameters": {"rope_type": "dynamic"}}, UnsupportedModelError, "dynamic"),
+    ("qwen3", {"rope_parameters": {"rope_type": ["x"]}}, UnsupportedModelError, "RoPE"),
+    ("qwen3", {"rope_parameters": [1]}, UnsupportedModelError, "RoPE"),
+    ("qwen3", {"rope_parameters": {"rope_theta": "x"}}, CheckpointError, "rope_theta"),
+    ("qwen3", {"rope_parameters": {"rope_type": "linear"}}, CheckpointError, '"factor": None'),
+    (
+        "qwen3",
+        {"rope_parameters": {"rope_type": "yarn", "factor": 2, "mscale": 2}},
+        UnsupportedModelError,
+        "mscale",
+    ),
+    ("mistral", {"num_key_value_heads": None}, CheckpointError, "layers.0.self_attn.k_proj.weight.* has shape"),
+    ("mistral", {"sliding_window": "x"}, CheckpointError, "\"sliding_window\": 'x'"),
+    ("mistral", {"sliding_window": 0}, CheckpointError, '"sliding_window": 0'),
+    ("mistral", {"num_attention_heads": "x"}, CheckpointError, "num_attention_heads"),
+    ("gemma3_text", {"attn_logit_softcapping": 50.0}, UnsupportedModelError, "attn_logit_softcapping"),
+    ("gemma3_text", {"use_bidirectional_attention": "x"}, CheckpointError, "use_bidirectional_attention"),
+    ("gemma3_text", {"sliding_window": "x"}, CheckpointError, "sliding_window"),
+    ("gemma3_text", {"layer_types": ["full_attention"]}, UnsupportedModelError, "one for each layer"),
+    (
+        "gemma3_text",
+        {"layer_types": ["full_attention", *["sliding_attention"] * 2]},
+        UnsupportedModelError,
+        "regular",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "error", "message"),
+    [pytest.param(*case, marks=needs_mlx_lm if case[0] in FAMILIES else ()) for case in BAD],
+)
+def test_bad_config(name: str, changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
+    edit(make(name, tmp_path), **changes)
+    with pytest.raises(error, match=message):
+        EmbeddingModel.from_pretrained(tmp_path, device="cpu")
+
+
+SIZES = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "dim": 32}
+SIZES |= {"n_layers": 6, "n_heads": 4, "hidden_dim": 48, "intermediate_size": 48, "max_position_embeddings": 66}
+SIZES |= {"num_key_value_heads": 2, "head_dim": 16}
+BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
+BIASES = {"norm_bias": False, "attention_bias": False, "mlp_bias": False}
+DECODER = {"rope_scaling": None, "rms_norm_eps": 1e-6, "type_vocab_size": 0, "max_tokens": 66}
+FULL, NEAR = "full_attention", "sliding_attention"
+# What holds where config.json says nothing: transformers' defaults.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "bert": {**BERT, "type_vocab_size": 2, "max_tokens": 66},
+    "mpnet": {**BERT, "relative_attention_num_buckets": 32, "pad_token_id": 1, "type_vocab_size": 0, "max_tokens": 64},
+    "roberta": {**BERT, "pad_token_id": 1, "type_vocab_size": 2, "max_tokens": 64},
+    "distilbert": {**BERT, "type_vocab_size": 0, "max_tokens": 66},
+    "modernbert": {
+        **BIASES,
+        "hidden_activation": "gelu",
+        "norm_eps": 1e-5,
+        "local_attention": 128,
+        "layer_types": (FULL, NEAR, NEAR, FULL, NEAR, NEAR),
+        "full_theta": 160_000,
+        "sliding_theta": 10_000,
+        "type_vocab_size": 0,
+        "max_tokens": 66,
+    },
+    "nomic_bert": {**BERT, "hidden_act": "silu", "theta": 1000, "type_vocab_size": 2, "max_tokens": 66},
+    "gte": {**BERT, "theta": 160_000, "slowdown": 1, "type_vocab_size": 1, "max_tokens": 66},
+    "qwen3": {**DECODER, "rope_theta": 10_000},
+    "mistral": {**DECODER, "rope_theta": 10_000, "sliding_window": 4096},
+    "gemma3_text": {
+        **DECODER,
+        "rope_theta": 1_000_000,
+        "rope_local_base_freq": 10_000,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 6,
+        "use_bidirectional_attention": False,
+    },
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_defaults(name: str) -> None:
+    config = ARCHITECTURES[name].Config.from_dict(SIZES)
+    assert {key: getattr(config, key) for key in DEFAULTS[name]} == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_defaults_are_those_of_transformers(name: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
+    expected = transformers.AutoConfig.for_model(name)
+    # Under other names, or of a number of layers that is not the default.
+    other = {"max_tokens", "layer_types", "rope_scaling", "type_vocab_size"}
+    same = [key for key in DEFAULTS[name] if hasattr(expected, key) and key not in other]
+    assert {key: getattr(expected, key) for key in same} == {key: DEFAULTS[name][key] for key in same}
+    thetas = {key: value for key, value in DEFAULTS[name].items() if "theta" in key or key == "rope_local_base_freq"}
+    rope = getattr(expected, "rope_parameters", None) or {}
+    kinds = [rope] if "rope_theta" in rope else [rope[kind] for kind in (FULL, NEAR) if kind in rope]
+    assert [kind["rope_theta"] for kind in kinds] == list(thetas.values())

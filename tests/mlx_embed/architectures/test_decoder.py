@@ -1,0 +1,86 @@
+"""Decoders in mlx-lm's model code: its own checkpoints, what is imported of it, and what is compiled."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_embed import CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
+from mlx_embed.batching import padded_shapes
+from tests.checkpoints import edit, read, rename
+from tests.conftest import ROOT
+from tests.mlx_embed.architectures.cases import TOLERANCE, difference, encode, golden, make, needs_mlx_lm
+
+pytestmark = needs_mlx_lm
+
+
+def test_head_dim_need_not_be_given(tmp_path: Path) -> None:
+    texts, expected = golden("mistral")
+    assert difference(encode(edit(make("mistral", tmp_path), head_dim=None), texts), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("metadata", [{"format": "pt"}, {"format": "mlx"}], ids=["transformers", "mlx-lm"])
+def test_a_prefix_and_a_head_are_left_out(metadata: dict[str, str], tmp_path: Path) -> None:
+    texts, expected = golden("qwen3")
+    rename(make("qwen3", tmp_path), ("^", "model."))
+    tensors = read(tmp_path) | {"lm_head.weight": mx.zeros((120, 32))}
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), tensors, metadata)
+    assert difference(encode(tmp_path, texts), expected) <= TOLERANCE
+
+
+def test_a_checkpoint_that_mlx_lm_quantized(tmp_path: Path) -> None:
+    convert(make("qwen3", tmp_path / "a"), tmp_path / "b", quantize=4, group_size=32)
+    expected = encode(tmp_path / "b", ["the wing", "heat"])
+    tensors = {f"model.{name}": tensor for name, tensor in read(tmp_path / "b").items()}
+    head = {"lm_head.weight": mx.zeros((120, 4), dtype=mx.uint32), "lm_head.scales": mx.zeros((120, 1))}
+    mx.save_safetensors(str(tmp_path / "b/model.safetensors"), tensors | head, {"format": "mlx"})
+    edit(tmp_path / "b", quantization={"group_size": 32, "bits": 4, "mode": "affine"})
+    assert (encode(tmp_path / "b", ["the wing", "heat"]) == expected).all()
+
+
+def test_compiled_graphs_are_those_stated(tmp_path: Path) -> None:
+    model = EmbeddingModel.from_pretrained(make("gemma3_text", tmp_path), device="cpu", engine="graph")
+    seen = set()
+    encoder = model.engine.encoder
+
+    def traced(input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
+        seen.add((input_ids.shape[0], cu_seqlens.shape[0] - 1, max_seqlen))
+        return encoder(input_ids, cu_seqlens, max_seqlen)
+
+    model.engine.encoder = traced
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        model.encode(["wing " * int(n) for n in rng.integers(1, 60, size=100)], batch_tokens=256)
+    assert 0 < len(seen) <= 20
+    assert seen <= padded_shapes(256, 64)
+
+
+def test_mlx_lm_itself_is_not_imported(tmp_path: Path) -> None:
+    """It would import transformers, and lower the limit of open files."""
+    script = (
+        "import resource, sys; from mlx_embed import EmbeddingModel;"
+        "before = resource.getrlimit(resource.RLIMIT_NOFILE);"
+        f"EmbeddingModel.from_pretrained({str(make('qwen3', tmp_path))!r}, device='cpu').encode('the wing');"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == before; print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(run.stdout.split())
+    assert "mlx_embed.architectures.mlx_lm.qwen3" in loaded
+    assert not loaded & {"mlx_lm", "transformers", "torch"}
+
+
+def test_without_mlx_lm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("mlx_embed.architectures.mlx_lm")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedModelError, match=r'mlx-lm.*pip install "mlx-embed\[decoders\]"'):
+        EmbeddingModel.from_pretrained(make("qwen3", tmp_path), device="cpu")
+
+
+def test_no_rerankers_yet(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="Rerankers of model_type 'qwen3'"):
+        CrossEncoder.from_pretrained(make("qwen3", tmp_path), device="cpu")

@@ -1,0 +1,210 @@
+"""Retrieval figures against values worked out by hand and sentence-transformers; folders; the report of convert."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_embed import EmbeddingModel, cli, convert
+from mlx_embed.checkpoint.folder import E5_PROMPTS
+from mlx_embed.evaluation import Collection, ndcg_at_10, read_collection, top_10, top_10_overlap
+from tests.conftest import DATA
+
+WORDS = ["the", "wing", "flow", "of", "heat", "boundary", "layer", "speed", "index", "query", "note", "code"]
+
+
+def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def texts(count: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, size=n)) for n in rng.integers(1, 30, size=count)]
+
+
+def beir(folder: Path, documents: int = 30, queries: int = 5) -> Path:
+    """A folder in BEIR's layout; the first query is not judged, and one judgement is of no query."""
+    rng = np.random.default_rng(0)
+    (folder / "qrels").mkdir(parents=True)
+    rows = enumerate(texts(documents, 1))
+    jsonl(folder / "corpus.jsonl", [{"_id": f"d{i}", "title": "a note", "text": text} for i, text in rows])
+    jsonl(folder / "queries.jsonl", [{"_id": f"q{i}", "text": text} for i, text in enumerate(texts(queries, 2))])
+    lines = ["query-id\tcorpus-id\tscore", "other\td1\t1"]
+    for query in range(1, queries):
+        lines += [f"q{query}\td{i}\t{rng.integers(0, 3)}" for i in rng.permutation(documents)[:6]]
+    (folder / "qrels/test.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def cranfield(folder: Path) -> Path:
+    folder.mkdir()
+    jsonl(
+        folder / "docs.jsonl", [{"id": i, "title": "left out", "text": t} for i, t in enumerate(["the wing", "", "a"])]
+    )
+    jsonl(folder / "queries.jsonl", [{"id": 1, "cran_no": 7, "text": "the\u2028wing"}])
+    (folder / "qrels.tsv").write_text("1\t0\t1\n1\t2\t4\n")
+    return folder
+
+
+def test_ndcg_by_hand() -> None:
+    gains = {"q": {"a": 3, "b": 2, "c": 1, "never found": 2}}
+    # ideal: 3/log2(2) + 2/log2(3) + 2/log2(4) + 1/log2(5) = 3 + 1.261860 + 1 + 0.430677 = 5.692536
+    # c x a: 1/log2(2) + 0 + 3/log2(4) = 2.5
+    assert ndcg_at_10({"q": ["c", "x", "a"]}, gains) == pytest.approx(2.5 / 5.692536, abs=1e-6)
+    assert ndcg_at_10({"q": ["a", "b", "never found", "c"]}, gains) == pytest.approx(1)
+    assert ndcg_at_10({"q": ["x", "y"]}, gains) == 0
+    assert ndcg_at_10({"q": []}, gains) == 0
+    # The eleventh counts neither as found nor in the ideal.
+    assert ndcg_at_10({"q": [*"0123456789", "a"]}, gains) == 0
+    many = {"q": {str(i): 1.0 for i in range(20)}}
+    assert ndcg_at_10({"q": [str(i) for i in range(10)]}, many) == pytest.approx(1)
+    # Queries without a relevant document do not count; the others count alike.
+    two = {"q": {"a": 1.0}, "r": {"a": 1.0}, "s": {"a": 0.0}}
+    found = {"q": ["x", "a"], "r": ["a"], "s": ["a"], "t": ["a"]}
+    assert ndcg_at_10(found, two) == pytest.approx((0.630930 + 1) / 2, abs=1e-6)
+    with pytest.raises(ValueError, match="No query has a relevant document"):
+        ndcg_at_10({"q": ["a"]}, {"q": {"a": 0.0}})
+
+
+def test_overlap_by_hand() -> None:
+    ten = list("abcdefghij")
+    assert top_10_overlap({"q": ten}, {"q": ten[::-1]}) == 1
+    assert top_10_overlap({"q": ten}, {"q": [*"abc", *"1234567"]}) == pytest.approx(0.3)
+    assert top_10_overlap({"q": ten, "r": ten}, {"q": ten, "r": list("0123456789")}) == pytest.approx(0.5)
+    assert top_10_overlap({"q": [*ten, "k"]}, {"q": [*ten[1:], "k", "a"]}) == pytest.approx(0.9)
+    assert top_10_overlap({"q": ["a", "b"]}, {"q": ["b", "c"]}) == 0.5, "a folder of fewer than ten documents"
+
+
+def test_top_10_is_by_the_models_similarity(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection = Collection({f"d{i}": t for i, t in enumerate(texts(30, 1))}, {"a": "the wing", "b": "heat"}, {})
+    scores = tiny_bert.similarity(tiny_bert.encode(["the wing", "heat"]), tiny_bert.encode(texts(30, 1)))
+    expected = {q: [f"d{i}" for i in np.argsort(-row)[:10]] for q, row in zip("ab", scores, strict=True)}
+    assert top_10(tiny_bert, collection) == expected
+    monkeypatch.setattr("mlx_embed.evaluation._BLOCK", 1)
+    assert top_10(tiny_bert, collection) == expected, "one query at a time"
+
+
+def test_live_evaluator(tmp_path: Path) -> None:
+    """sentence-transformers' evaluator, which knows relevant and irrelevant only, on its own vectors."""
+    evaluation = pytest.importorskip(
+        "sentence_transformers.sentence_transformer.evaluation", reason="PyTorch oracles are not installed"
+    )
+    from sentence_transformers import SentenceTransformer
+
+    collection = read_collection(beir(tmp_path / "data", documents=60, queries=20))
+    relevant = {q: {d for d, gain in judged.items() if gain > 0} for q, judged in collection.gains.items()}
+    evaluator = evaluation.InformationRetrievalEvaluator(collection.queries, collection.documents, relevant)
+    expected = evaluator(SentenceTransformer(str(DATA / "tiny-bert"), device="cpu"))["cosine_ndcg@10"]
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu")
+    binary = {q: dict.fromkeys(documents, 1.0) for q, documents in relevant.items()}
+    assert 0 < expected < 1
+    assert ndcg_at_10(top_10(model, collection), binary) == pytest.approx(expected, abs=1e-6)
+
+
+def test_layouts(tmp_path: Path) -> None:
+    found = read_collection(beir(tmp_path / "beir"))
+    assert found.documents["d3"] == "a note " + texts(30, 1)[3]
+    assert found.queries["q4"] == texts(5, 2)[4]
+    assert set(found.gains) == {"other", "q1", "q2", "q3", "q4"}
+    assert {gain for judged in found.gains.values() for gain in judged.values()} == {0.0, 1.0, 2.0}
+    found = read_collection(cranfield(tmp_path / "cranfield"))
+    assert found.documents == {"0": "the wing", "1": "", "2": "a"}
+    assert found.queries == {"1": "the\u2028wing"}
+    assert found.gains == {"1": {"0": 4, "2": 1}}
+    (tmp_path / "cranfield/qrels.tsv").unlink()
+    assert read_collection(str(tmp_path / "cranfield")).gains == {}
+
+
+def rewrite(name: str, content: bytes | None) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (rewrite("docs.jsonl", None), r"neither corpus\.jsonl \(BEIR's layout\) nor docs\.jsonl"),
+        (rewrite("docs.jsonl", b"\n"), r"docs\.jsonl is empty"),
+        (rewrite("docs.jsonl", b"\xff"), r"docs\.jsonl is not UTF-8"),
+        (rewrite("docs.jsonl", b'{"id": 1, "text": "a"}\n{"id"\n'), r"docs\.jsonl:2 is no JSON object"),
+        (rewrite("docs.jsonl", b"[1]"), r"docs\.jsonl:1 is no JSON object"),
+        (rewrite("docs.jsonl", b'{"_id": 1, "text": "a"}'), r'no JSON object with "id" and "text"'),
+        (rewrite("docs.jsonl", b'{"id": 1, "text": null}'), r"docs\.jsonl:1 needs text or a whole number"),
+        (rewrite("docs.jsonl", b'{"id": 1.5, "text": ""}'), r"docs\.jsonl:1 needs text or a whole number"),
+        (rewrite("docs.jsonl", b'{"id": 1, "text": ""}\n' * 2), r"docs\.jsonl:2 has the id 1 of a line before it"),
+        (rewrite("queries.jsonl", None), r"queries\.jsonl is missing"),
+        (rewrite("qrels.tsv", b"1\t0\n"), r"qrels\.tsv:1 has 2 columns"),
+        (rewrite("qrels.tsv", b"1\t0\t0\n"), r"qrels\.tsv:1 has the relevance '0'.*use BEIR's layout"),
+        (rewrite("qrels.tsv", b"2\t0\t1\n"), r"qrels\.tsv names no relevant document for any of the queries"),
+        (rewrite("qrels.tsv", b""), r"qrels\.tsv names no relevant document"),
+    ],
+)
+def test_bad_folders(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    folder = cranfield(tmp_path / "data")
+    damage(folder)
+    with pytest.raises(ValueError, match=message):
+        convert(DATA / "tiny-bert", tmp_path / "out", evaluate=folder)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("relevance", ["much", "nan", "inf", ""])
+def test_bad_gains(relevance: str, tmp_path: Path) -> None:
+    (beir(tmp_path / "data") / "qrels/test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq1\td1\t{relevance}\n")
+    with pytest.raises(ValueError, match=rf"test\.tsv:2 has the relevance '{relevance}', where a number is needed"):
+        read_collection(tmp_path / "data")
+
+
+def test_the_report_of_convert(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "data")
+    assert convert(DATA / "tiny-bert", tmp_path / "a").quality is None
+    same = convert(DATA / "tiny-bert", tmp_path / "b", evaluate=folder).quality
+    assert same is not None
+    assert (same.documents, same.queries, same.ndcg_drop, same.top_10_overlap) == (30, 5, 0, 1)
+    report = convert(DATA / "tiny-bert", tmp_path / "c", quantize=4, group_size=32, evaluate=folder)
+    found = report.quality
+    assert found is not None
+    collection = read_collection(folder)
+    rankings = [top_10(EmbeddingModel.from_pretrained(f), collection) for f in (DATA / "tiny-bert", tmp_path / "c")]
+    assert found.ndcg_before == ndcg_at_10(rankings[0], collection.gains)
+    assert found.ndcg_after == ndcg_at_10(rankings[1], collection.gains)
+    assert found.ndcg_drop == found.ndcg_before - found.ndcg_after != 0
+    assert found.top_10_overlap == top_10_overlap(*rankings) < 1
+    values = json.loads(json.dumps(report.as_dict()))["quality"]
+    assert values == {
+        "documents": 30,
+        "queries": 5,
+        "ndcg_before": found.ndcg_before,
+        "ndcg_after": found.ndcg_after,
+        "top_10_overlap": found.top_10_overlap,
+    }
+
+
+def test_prompts_are_those_of_queries_and_documents(checkpoint: Path, tmp_path: Path) -> None:
+    source = checkpoint.rename(tmp_path / "e5-small-v2")
+    model = EmbeddingModel.from_pretrained(source)
+    collection = read_collection(beir(tmp_path / "data"))
+    prefixed = Collection(
+        {name: E5_PROMPTS["passage"] + text for name, text in collection.documents.items()},
+        {name: E5_PROMPTS["query"] + text for name, text in collection.queries.items()},
+        {},
+    )
+    plain = EmbeddingModel.from_pretrained(DATA / "tiny-bert")
+    assert top_10(model, collection) == top_10(plain, prefixed) != top_10(plain, collection)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = beir(tmp_path / "data")
+    command = ["convert", str(DATA / "tiny-bert"), str(tmp_path / "a"), "--overwrite", "--evaluate", str(folder)]
+    assert cli.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3] == "retrieval of 30 documents by 5 queries:"
+    assert lines[4].startswith("  nDCG@10: 0.")
+    assert lines[4].endswith(" (drop 0.0000)")
+    assert lines[5] == "  top 10 in common: 100.0%"
+    (folder / "qrels/test.tsv").unlink()
+    assert cli.main(command) == 0
+    assert "nDCG" not in capsys.readouterr().out
+    assert cli.main([*command[:-1], str(tmp_path)]) == 2
+    assert "neither corpus.jsonl" in capsys.readouterr().err
