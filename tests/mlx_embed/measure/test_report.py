@@ -82,16 +82,14 @@ def test_another_number_of_texts_or_side_contradicts_nothing() -> None:
 
 def test_the_verdict_names_the_fastest_for_one_text_and_for_many() -> None:
     assert REPORT.verdict == (
-        "The fastest here: for 1 text native cpu, 5.0 times as fast as mlx cpu; for 100 texts cuda, 100.0 times as fast "
-        "as mlx cpu. The vectors agree within 2e-04."
+        "The fastest here: for 1 text native cpu, 5.0 times as fast as mlx cpu; for 100 texts cuda, 100.0 times as "
+        "fast as mlx cpu. The vectors agree within 2e-04."
     )
 
 
 def test_where_the_base_is_the_fastest_the_verdict_says_so() -> None:
-    rows = tuple(
-        replace(row, speed_up=0.9) if row.texts == 100 and row.side != "mlx cpu" else row for row in REPORT.latency
-    )
-    assert replace(REPORT, latency=rows).verdict.startswith(
+    slow = [replace(row, speed_up=0.9) for row in REPORT.latency[4:]]
+    assert replace(REPORT, latency=(*REPORT.latency[:4], *slow)).verdict.startswith(
         "The fastest here: for 1 text native cpu, 5.0 times as fast as mlx cpu; for 100 texts mlx cpu. The vectors"
     )
 
