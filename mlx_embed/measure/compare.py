@@ -4,6 +4,7 @@ Every figure is measured by the run that shows it; see `report` for what they ar
 """
 
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -100,7 +101,7 @@ def compare(model: str | Path, texts: Sequence[str] = DEFAULT_TEXTS, dtype: str 
     """
     if not texts:
         raise ValueError("compare needs at least one text.")
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), os.getloadavg()[0]
     logger.info("loading the model")
     sides = load(model, dtype)
     logger.info("comparing the vectors")
@@ -115,7 +116,7 @@ def compare(model: str | Path, texts: Sequence[str] = DEFAULT_TEXTS, dtype: str 
     packed = COMPILED in sides and sides[COMPILED].engine.name == "graph"
     filled = filling(sides[COMPILED], repeated(texts, 10)) if packed else None
     return Report(
-        subject=subject(sides, texts),
+        subject=subject(sides, texts, busy),
         agreement=agreement,
         latency=tuple(latency),
         batching=tuple(batching),
@@ -142,8 +143,8 @@ def load(model: str | Path, dtype: str | None) -> Sides:
     return sides
 
 
-def subject(sides: Sides, texts: Sequence[str]) -> Subject:
-    """What is compared."""
+def subject(sides: Sides, texts: Sequence[str], load: float) -> Subject:
+    """What is compared; `load` is the machine's, before the run."""
     base = sides[BASE]
     tokens = [int(n) for n in base.token_counts(list(texts))]
     return Subject(
@@ -159,6 +160,8 @@ def subject(sides: Sides, texts: Sequence[str]) -> Subject:
         native=cpu.instruction_set() if cpu.available() else cpu.why_unavailable(),
         platform=platform(),
         mlx=version("mlx"),
+        cores=cpu.usable_cores(),
+        load=load,
     )
 
 

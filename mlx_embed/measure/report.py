@@ -19,6 +19,8 @@ MAX_NORM_ERROR = 1e-4
 MAX_OP_ERROR = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 # A side that is faster by less is not faster.
 FASTER = 1.05
+# Of the cores: with more of them at work before the run, its times are those of a fight for them.
+BUSY = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Subject:
         native: the native kernels' instruction set, or why there are none.
         platform: the operating system.
         mlx: its version.
+        cores: that this process may use.
+        load: of the machine before the run, in cores: its average over a minute, or 0 where that is not known.
     """
 
     model: str
@@ -65,6 +69,15 @@ class Subject:
     native: str
     platform: str
     mlx: str
+    cores: int
+    load: float
+
+    @property
+    def busy(self) -> str:
+        """A sentence that says that times are not to be trusted, or ""."""
+        if self.load <= BUSY * self.cores:
+            return ""
+        return f"The machine was busy, with a load of {self.load:.1f} on {self.cores} cores, so times say little. "
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,7 @@ class Report:
             return (
                 "All numbers agree, but times contradict each other: run it again while the machine has no other work."
             )
-        return _fastest(self)
+        return self.subject.busy + _fastest(self)
 
 
 def to_json(report: Report) -> str:

@@ -113,6 +113,7 @@ def _about(subject: Subject) -> list[str]:
         f"Texts     {subject.texts} different ones of {least} to {most} tokens, {mean:.1f} on average",
         f"Software  mlx {subject.mlx}, {subject.platform}",
         f"Native    {subject.native}",
+        f"Load      {subject.load:.1f} before the run, on {subject.cores} cores",
         _table(
             {
                 "side": side.name,

@@ -164,9 +164,10 @@ def test_batching_times_the_same_texts_both_ways(
 
 
 def test_what_is_said_of_the_run(sides: Sides) -> None:
-    found = subject(sides, TEXTS)
+    found = subject(sides, TEXTS, 0.7)
     counts = [len(sides[BASE].tokenizer([text]).ids[0]) for text in TEXTS]
     assert found.tokens == (min(counts), pytest.approx(np.mean(counts)), max(counts))
+    assert (found.load, found.cores) == (0.7, cpu.usable_cores())
     assert (found.texts, found.dimension) == (3, sides[BASE].dimension)
     assert [(side.name, side.engine, side.dtype) for side in found.sides] == [
         (BASE, "reference", "float32"),

@@ -16,7 +16,7 @@ from mlx_embed.measure.report import (
 )
 from mlx_embed.measure.timing import Timing
 
-SUBJECT = Subject("a model", 384, 20, (9, 12.8, 18), (), None, "AVX-512", "Linux", "0.32")
+SUBJECT = Subject("a model", 384, 20, (9, 12.8, 18), (), None, "AVX-512", "Linux", "0.32", 4, 1.0)
 NAN = float("nan")
 
 
@@ -85,6 +85,13 @@ def test_the_verdict_names_the_fastest_for_one_text_and_for_many() -> None:
         "The fastest here: for 1 text native cpu, 5.0 times as fast as mlx cpu; for 100 texts cuda, 100.0 times as "
         "fast as mlx cpu. The vectors agree within 2e-04."
     )
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.0, False), (2.0, False), (2.1, True), (30.0, True)])
+def test_on_a_busy_machine_the_verdict_says_so(load: float, busy: bool) -> None:
+    verdict = replace(REPORT, subject=replace(SUBJECT, load=load)).verdict
+    warning = f"The machine was busy, with a load of {load:.1f} on 4 cores, so times say little. "
+    assert verdict == (warning if busy else "") + REPORT.verdict
 
 
 def test_where_the_base_is_the_fastest_the_verdict_says_so() -> None:

@@ -11,7 +11,7 @@ from mlx_embed.measure.timing import PLAN, Timing
 from tests.mlx_embed.measure.test_report import REPORT, op_row, steady
 
 SIDES = (Side("mlx cpu", "reference", "cpu: A", "float32", "1"), Side("native cpu", "native", "cpu: A", "float32", "7"))
-SUBJECT = Subject("MiniLM", 384, 20, (9, 12.83, 18), SIDES, None, "AVX-512", "Linux", "0.32.4")
+SUBJECT = Subject("MiniLM", 384, 20, (9, 12.83, 18), SIDES, None, "AVX-512", "Linux", "0.32.4", 4, 0.25)
 LAUNCHED = OpRow("rope", "rows", "kernel, cuda", "float32", steady(200e-6), steady(15e-6), 2e-7)
 
 
@@ -23,6 +23,7 @@ def test_what_was_run_is_stated() -> None:
     printed = " ".join(as_text(replace(REPORT, subject=SUBJECT, seconds=41.7)).split())
     assert "20 different ones of 9 to 18 tokens, 12.8 on average" in printed
     assert "MiniLM, 384 dimensions" in printed
+    assert "0.2 before the run, on 4 cores" in printed
     assert ["native", "cpu", "native", "cpu:", "A", "float32", "7"] in lines(replace(REPORT, subject=SUBJECT))
     assert f"up to {PLAN.rounds} rounds" in printed
     assert f"a pause of {PLAN.pause} s" in printed
