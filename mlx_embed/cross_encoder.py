@@ -16,7 +16,7 @@ from mlx_embed.architectures.ops import Array
 from mlx_embed.checkpoint import Checkpoint, heads
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Module
 from mlx_embed.engine import Engine
-from mlx_embed.engine.contract import Parameters, Run
+from mlx_embed.engine.contract import Gathering, Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
 from mlx_embed.loading import open_model
@@ -176,24 +176,20 @@ class CrossEncoder:
     ) -> npt.NDArray[np.float32]:
         """[N, labels]; one window of pairs is tokenized while the one before is computed."""
         budget = self.engine.budget(batch_tokens)
-        logits = np.empty((len(pairs), self.num_labels), dtype=np.float32)
+        logits = [np.zeros((0, self.num_labels), dtype=np.float32)]
 
-        def begun() -> Iterator[Run]:
+        def begin() -> Iterator[Gathering]:
             for window in windows(pairs, lambda pair: len(pair[0]) + len(pair[1])):
                 ids, types = self.tokenizer(window)
                 batches = self.engine.batches(ids, budget, token_types=types if self._typed else None)
-                yield self.engine.run(batches, self._head)
+                yield self.engine.gather(batches, self._head, advance)
 
-        done = 0
-        runs = begun_ahead(begun(), self.engine.ahead)
-        with progress(show, len(pairs), "pair") as advance, closing(runs):
-            for run in runs:
-                first = done
-                for batch, rows in run:
-                    logits[first + batch.texts] = rows
-                    done += len(batch.texts)
-                    advance(len(batch.texts))
-        return logits
+        with (
+            progress(show, len(pairs), "pair") as advance,
+            closing(begun_ahead(begin(), self.engine.ahead)) as gatherings,
+        ):
+            logits += [gathering.result() for gathering in gatherings]
+        return np.concatenate(logits)
 
 
 def _pair(index: int, pair: Any) -> tuple[str, str]:

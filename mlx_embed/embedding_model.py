@@ -1,6 +1,6 @@
 """EmbeddingModel: texts to vectors, by a tokenizer, an engine and a head."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,7 +17,7 @@ from mlx_embed.batching import Batch
 from mlx_embed.checkpoint import DEFAULT_MODEL, Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module, Pooling
 from mlx_embed.engine import Engine, Head
-from mlx_embed.engine.contract import Parameters, Run
+from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
@@ -281,7 +281,7 @@ class EmbeddingModel:
         budget = self.engine.budget(options["batch_tokens"])
         vectors, counts, chunks = [np.zeros((0, dim), dtype=np.float32)], [_NONE], [_NONE]
 
-        def begun() -> Iterator[_Window]:
+        def begin() -> Iterator[_Window]:
             done = 0
             for window in windows(texts, len):
                 encodings = self.tokenizer.encode(window, prefix)
@@ -290,19 +290,19 @@ class EmbeddingModel:
                     self._check_lengths(found, done)
                 done += len(window)
                 tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
-                yield _Window(self.engine, head, tokens, budget, options["batch_size"])
+                begun = _Window(self.engine, head, tokens, budget, options["batch_size"], advance)
+                del encodings, tokens  # the window's alone now, which lets go of them as soon as it can
+                yield begun
 
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         with (
             progress(options["show_progress_bar"], total) as advance,
-            closing(begun_ahead(begun(), self.engine.ahead)) as works,
+            closing(begun_ahead(begin(), self.engine.ahead)) as works,
         ):
             for work in works:
-                rows = work.vectors(dim, advance)
-                tokens = work.tokens
-                vectors.append(mean_of_chunks(rows, tokens.weights, tokens.chunks, unit))
-                counts.append(tokens.counts)
-                chunks.append(tokens.chunks)
+                vectors.append(mean_of_chunks(work.rows(), work.weights, work.chunks, unit))
+                counts.append(work.counts)
+                chunks.append(work.chunks)
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
         cut = (all_counts > self.max_seq_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
@@ -365,37 +365,46 @@ class _Window:
     """The texts of one window, being computed.
 
     Attributes:
-        tokens: of the texts; there once the first vector is.
+        counts, chunks, weights: as of `Tokens`; there once the first row is.
     """
 
-    tokens: Tokens
+    counts: Int32
+    chunks: Int32
+    weights: Float32
 
-    def __init__(self, engine: Engine, head: Head, tokens: Any, budget: int, max_texts: int | None) -> None:
-        self._tokens = tokens
-        self._run: Run = engine.run(self._batches(engine, budget, max_texts), head)
+    def __init__(
+        self,
+        engine: Engine,
+        head: Head,
+        tokens: Callable[[], Tokens],
+        budget: int,
+        max_texts: int | None,
+        advance: Callable[[int], Any],
+    ) -> None:
+        self._tokens: Callable[[], Tokens] | None = tokens
+        self._advance = advance
+        self._rows = engine.gather(self._batches(engine, budget, max_texts), head, self._computed)
 
     def _batches(self, engine: Engine, budget: int, max_texts: int | None) -> Iterator[Batch]:
-        # Where the engine has a thread of its own, what takes Python's lock is done there: all cores can meanwhile
-        # tokenize the next window.
-        self.tokens = self._tokens()
-        yield from engine.batches(self.tokens.ids, budget, max_texts)
+        # Where the engine has a thread of its own, ids are made and let go there: both take Python's lock for as long
+        # as there are tokens, and all cores can meanwhile tokenize the next window.
+        assert self._tokens is not None
+        tokens = self._tokens()
+        self._tokens = None
+        self.counts, self.chunks, self.weights = tokens.counts, tokens.chunks, tokens.weights
+        yield from engine.batches(tokens.ids, budget, max_texts)
 
-    def vectors(self, dim: int, advance: Any) -> Float32:
-        """A row for each list of ids, once all are computed; `advance` is told of the texts that are done."""
-        vectors: Float32 | None = None
-        split = False
-        for batch, rows in self._run:
-            if vectors is None:
-                vectors = np.empty((len(self.tokens.ids), dim), dtype=np.float32)
-                split = len(self.tokens.ids) > len(self.tokens.counts)
-            vectors[batch.texts] = rows
-            if not split:
-                advance(len(batch.texts))
-        assert vectors is not None  # a window has texts
-        if split:
-            advance(len(self.tokens.counts))
-        return vectors
+    def _computed(self, rows: int) -> None:
+        if len(self.weights) == len(self.counts):  # else a text has several rows
+            self._advance(rows)
+
+    def rows(self) -> Float32:
+        """A row for each list of ids, once all are computed."""
+        rows = self._rows.result()
+        if len(self.weights) > len(self.counts):
+            self._advance(len(self.counts))
+        return rows
 
     def close(self) -> None:
         """Stop."""
-        self._run.close()
+        self._rows.close()
