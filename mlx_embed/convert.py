@@ -1,7 +1,6 @@
 """A Hugging Face or sentence-transformers checkpoint to an MLX folder, verified before it takes its place."""
 
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -21,8 +20,7 @@ from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
 from mlx_embed.evaluation import QualityReport, quality, read_collection
-
-logger = logging.getLogger("mlx_embed")
+from mlx_embed.texts import logger
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -157,6 +155,8 @@ def convert(
                 f"The converted model's scores differ from the source's (logits by up to {difference:.6f}); "
                 "nothing was written."
             )
+        if collection is not None:
+            logger.info("embedding %d documents before and after", len(collection.documents))
         report = ConversionReport(
             target,
             _weight_bytes(checkpoint),
@@ -227,7 +227,7 @@ def _min_cosine(source: Path, converted: Path) -> float:
     """The lowest cosine between the two folders' vectors of the sample texts; NaN where a vector is not finite."""
     before, after = (
         EmbeddingModel.from_pretrained(path, device="cpu").encode(
-            SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks"
+            SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False
         )
         for path in (source, converted)
     )
@@ -237,7 +237,9 @@ def _min_cosine(source: Path, converted: Path) -> float:
 def _logit_difference(source: Path, converted: Path) -> tuple[float, float]:
     """The largest difference between the two folders' logits of the sample pairs, and the largest logit, at least 1."""
     before, after = (
-        CrossEncoder.from_pretrained(path, device="cpu").predict(SAMPLE_PAIRS, activation="Identity")
+        CrossEncoder.from_pretrained(path, device="cpu").predict(
+            SAMPLE_PAIRS, activation="Identity", show_progress_bar=False
+        )
         for path in (source, converted)
     )
     return float(np.abs(before - after).max()), max(1.0, float(np.abs(before).max()))

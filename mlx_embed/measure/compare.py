@@ -4,6 +4,7 @@ Every figure is measured by the run that shows it; see `report` for what they ar
 """
 
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -77,8 +78,8 @@ FEW = 3
 # A side that has taken so many seconds for a batch is slow, and gets no larger one; but the base does, without a
 # warm-up, until it has taken the second number of seconds.
 SLOW, HOPELESS = 1.0, 5.0
-# Seconds into the run after which no further op is begun, so that the whole of it ends within a minute.
-OPS_UNTIL = 45.0
+# Seconds into the run after which no further row of these tables is begun, so that the whole ends within a minute.
+OPS_UNTIL, BATCHING_UNTIL = 25.0, 48.0
 # What launches are counted with: whether with this package's kernels.
 LAUNCHING = {"this package's": True, "MLX's own ops": False}
 
@@ -100,29 +101,32 @@ def compare(model: str | Path, texts: Sequence[str] = DEFAULT_TEXTS, dtype: str 
     """
     if not texts:
         raise ValueError("compare needs at least one text.")
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), os.getloadavg()[0]
     logger.info("loading the model")
     sides = load(model, dtype)
     logger.info("comparing the vectors")
-    agreement = agreements(sides, texts)
+    agreement = tuple(agreements(sides, texts))
+    norms, ops, late_ops = op_tables(began + OPS_UNTIL)
     latency, left_out = latencies(sides, texts)
-    batching, unbatched = batchings(sides, texts, {(row.texts, row.side): row.time.seconds for row in latency})
-    norms, ops, late = op_tables(began + OPS_UNTIL)
+    seconds = {(row.texts, row.side): row.time.seconds for row in latency}
+    batching, late_batches = batchings(sides, texts, seconds, began + BATCHING_UNTIL)
     logger.info("counting graph primitives and kernel launches")
     few = repeated(texts, FEW)
     counts, uncounted = launches(sides, few)
+    packed = COMPILED in sides and sides[COMPILED].engine.name == "graph"
+    filled = filling(sides[COMPILED], repeated(texts, 10)) if packed else None
     return Report(
-        subject=subject(sides, texts),
-        agreement=tuple(agreement),
+        subject=subject(sides, texts, busy),
+        agreement=agreement,
         latency=tuple(latency),
         batching=tuple(batching),
         layer_norm=tuple(norms),
         ops=tuple(ops),
         primitives={n: primitives(s, few) for n, s in sides.items() if isinstance(s.engine, GraphEngine)},
         few=FEW,
-        filling=filling(sides[COMPILED], repeated(texts, 10)) if COMPILED in sides else None,
+        filling=filled,
         launches=tuple(counts),
-        left_out=(*left_out, *unbatched, *late, *uncounted),
+        left_out=(*late_ops, *left_out, *late_batches, *uncounted),
         seconds=time.perf_counter() - began,
     )
 
@@ -139,8 +143,8 @@ def load(model: str | Path, dtype: str | None) -> Sides:
     return sides
 
 
-def subject(sides: Sides, texts: Sequence[str]) -> Subject:
-    """What is compared."""
+def subject(sides: Sides, texts: Sequence[str], load: float) -> Subject:
+    """What is compared; `load` is the machine's, before the run."""
     base = sides[BASE]
     tokens = [int(n) for n in base.token_counts(list(texts))]
     return Subject(
@@ -156,6 +160,8 @@ def subject(sides: Sides, texts: Sequence[str]) -> Subject:
         native=cpu.instruction_set() if cpu.available() else cpu.why_unavailable(),
         platform=platform(),
         mlx=version("mlx"),
+        cores=cpu.usable_cores(),
+        load=load,
     )
 
 
@@ -190,11 +196,11 @@ def latencies(sides: Sides, texts: Sequence[str]) -> tuple[list[Latency], list[s
 
 
 def batchings(
-    sides: Sides, texts: Sequence[str], seconds: Mapping[tuple[int, str], float]
+    sides: Sides, texts: Sequence[str], seconds: Mapping[tuple[int, str], float], until: float
 ) -> tuple[list[Batching], list[str]]:
-    """The same texts one by one and as one batch, on each side; and what is left out.
+    """The same texts one by one and as one batch, on each side; and what is left out, since it would take too long.
 
-    `seconds` are those of a batch, as found before, by number of texts and side.
+    `seconds` are those of a batch, as found before, by number of texts and side; at `until`, by the clock, it ends.
     """
     rows: list[Batching] = []
     left_out: list[str] = []
@@ -204,6 +210,9 @@ def batchings(
         for name, side in sides.items():
             if seconds.get((size, name), 0.0) > SLOW:
                 left_out.append(f"{size} texts one by one on {name}: in a batch they took {seconds[size, name]:.1f} s")
+                continue
+            if time.perf_counter() > until:
+                left_out.append(f"{size} texts one by one on {name}: the run had taken {BATCHING_UNTIL:.0f} s before")
                 continue
             works: dict[str, Work] = {
                 "one by one": partial(_encode_each, side, batch),
@@ -215,7 +224,7 @@ def batchings(
 
 
 def op_tables(until: float) -> tuple[list[OpRow], list[OpRow], list[str]]:
-    """LayerNorm's rows, those of the other ops, and the ops that were left out since the clock had reached `until`."""
+    """LayerNorm's rows, those of all ops, and what was left out since the clock had reached `until`."""
     norms: list[OpRow] = []
     ops: list[OpRow] = []
     late: list[str] = []

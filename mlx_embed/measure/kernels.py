@@ -1,7 +1,7 @@
 """The tables of ops: each way to compute one, on arrays of its own on its own device, beside a result to trust."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from custom_kernels.arrays import as_float32, is_float, spelled
 from custom_kernels.choice.op import Load, Op
 from mlx_embed.engine.device import accelerator, prepare_accelerator
 from mlx_embed.measure.report import OpRow
-from mlx_embed.measure.timing import Work, interleaved
+from mlx_embed.measure.timing import Plan, Work, interleaved
 
 NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
 EPS = 1e-12
@@ -24,8 +24,9 @@ LOADS = (Load(False, 128), Load(True, 128))
 # Launches that are waited for together, or fewer where their results would take more bytes than this.
 CHAIN = 50
 CHAIN_BYTES = 2**28
-# Seconds that a way may take in a row of these tables, and how often it is its turn.
-SECONDS, ROUNDS = 0.3, 3
+# There are many rows: less time for each. What runs on a GPU leaves no threads spinning here.
+PLAN = Plan(rounds=3, turn=0.02, pause=0.03, seconds=0.3)
+GPU_PLAN = replace(PLAN, pause=0.0)
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -85,7 +86,8 @@ def norm_rows(shape: tuple[int, ...]) -> list[OpRow]:
     if cpu.available():
         ways.append(Way("native cpu", partial(cpu.layer_norm, values, weight, bias, EPS), [values, weight, bias]))
     errors = {way.name: float(np.abs(way.result() - right).max()) for way in ways}
-    return _rows("layer_norm", str(list(shape)), ways, errors, values.nbytes)
+    rows = _rows("layer_norm", str(list(shape)), ways, errors, values.nbytes)
+    return [replace(row, bytes=2 * values.nbytes) for row in rows]
 
 
 def shapes(op: Op) -> list[tuple[Any, Load]]:
@@ -145,8 +147,8 @@ def _rows(op: str, text: str, ways: list[Way], errors: dict[str, float], result_
     calls: dict[str, Work] = {way.name: way.call for way in ways}
     chains: dict[str, Work] = {way.name: partial(way.chain, launches) for way in ways if way.launches}
     # All have run, and compiled what they need.
-    times = interleaved(calls, cold=calls, rounds=ROUNDS, seconds=SECONDS)
-    chained = interleaved(chains, cold=chains, prepared=True, rounds=ROUNDS, seconds=SECONDS)
+    times = interleaved(calls, cold=calls, plan=PLAN)
+    chained = interleaved(chains, cold=chains, prepared=True, plan=GPU_PLAN)
     return [
         OpRow(
             op,
@@ -156,7 +158,6 @@ def _rows(op: str, text: str, ways: list[Way], errors: dict[str, float], result_
             times[way.name],
             chained[way.name].divided(launches) if way.launches else None,
             errors[way.name],
-            sum(x.nbytes for x in way.inputs) + result_bytes,
         )
         for way in ways
     ]

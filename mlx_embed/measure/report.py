@@ -19,6 +19,8 @@ MAX_NORM_ERROR = 1e-4
 MAX_OP_ERROR = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 # A side that is faster by less is not faster.
 FASTER = 1.05
+# Of the cores: with more of them at work before the run, its times are those of a fight for them.
+BUSY = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Subject:
         native: the native kernels' instruction set, or why there are none.
         platform: the operating system.
         mlx: its version.
+        cores: that this process may use.
+        load: of the machine before the run, in cores: its average over a minute, or 0 where that is not known.
     """
 
     model: str
@@ -65,6 +69,15 @@ class Subject:
     native: str
     platform: str
     mlx: str
+    cores: int
+    load: float
+
+    @property
+    def busy(self) -> str:
+        """A sentence that says that times are not to be trusted, or ""."""
+        if self.load <= BUSY * self.cores:
+            return ""
+        return f"The machine was busy, with a load of {self.load:.1f} on {self.cores} cores, so times say little. "
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class OpRow:
         call: one call, until its result is there.
         chain: of a GPU, one of many launches that are waited for together, as in a model; None on a CPU.
         error: against what the report says of its table.
-        bytes: of the input and of the result.
+        bytes: of the input and of the result, where all of it is read once; else None.
     """
 
     op: str
@@ -127,12 +140,12 @@ class OpRow:
     call: Timing
     chain: Timing | None
     error: float
-    bytes: int
+    bytes: int | None = None
 
     @property
-    def gigabytes_per_second(self) -> float:
-        """What is read and written once, over the time of one launch."""
-        return self.bytes / (self.chain or self.call).seconds / 1e9
+    def gigabytes_per_second(self) -> float | None:
+        """What is read and written, over the time of one launch."""
+        return None if self.bytes is None else self.bytes / (self.chain or self.call).seconds / 1e9
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,7 @@ class Report:
             return (
                 "All numbers agree, but times contradict each other: run it again while the machine has no other work."
             )
-        return _fastest(self)
+        return self.subject.busy + _fastest(self)
 
 
 def to_json(report: Report) -> str:
@@ -259,25 +272,22 @@ def _contradictions(report: Report) -> list[str]:
 
 def _fastest(report: Report) -> str:
     """Which side to take for few texts and for many."""
-    differences = {row.side: row.max_difference for row in report.agreement}
-    rows = [row for row in report.latency if row.side in differences and row.speed_up is not None]
+    rows = [row for row in report.latency if row.speed_up is not None]
     if not rows:
         return "There is nothing to compare."
     sizes = sorted({row.texts for row in rows})
-    best = [max((row for row in rows if row.texts == size), key=_speed) for size in (sizes[0], sizes[-1])]
-    if max(map(_speed, best)) < FASTER:
+    few, many = (_best([row for row in rows if row.texts == size]) for size in (sizes[0], sizes[-1]))
+    if few.side == many.side == BASE:
         return f"Nothing here is faster than {BASE}, MLX's own ops."
-    few, many = best
-    within = max(differences[row.side] for row in best)
-    return (
-        f"For {_texts(few.texts)} {few.side} is the fastest here, {_speed(few):.1f} times as fast as {BASE}; "
-        f"for {_texts(many.texts)} {many.side}, {_speed(many):.1f} times; the vectors agree within {within:.0e}."
-    )
+    within = max(row.max_difference for row in report.agreement if row.side in (few.side, many.side))
+    return f"The fastest here: {_praise(few)}; {_praise(many)}. The vectors agree within {within:.0e}."
 
 
-def _speed(row: Latency) -> float:
-    return row.speed_up or 0.0
+def _best(rows: list[Latency]) -> Latency:
+    """The fastest side; the base, where no other is noticeably faster."""
+    return max(rows, key=lambda row: FASTER if row.side == BASE else row.speed_up or 0.0)
 
 
-def _texts(number: int) -> str:
-    return "1 text" if number == 1 else f"{number} texts"
+def _praise(row: Latency) -> str:
+    side = f"for {row.texts} text{'' if row.texts == 1 else 's'} {row.side}"
+    return side if row.side == BASE else f"{side}, {row.speed_up:.1f} times as fast as {BASE}"

@@ -1,13 +1,15 @@
 """A comparison's report, and other tables, as text for a person."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from custom_kernels.choice.op import Load
 from mlx_embed.measure import kernels
 from mlx_embed.measure.report import BASE, COMPILED, OpRow, Report, Subject
-from mlx_embed.measure.timing import PAUSE, ROUNDS, TURN
+from mlx_embed.measure.timing import PLAN
 
+WIDTH = 118
 Row = Mapping[str, Any]
 
 
@@ -21,7 +23,7 @@ def as_text(report: Report) -> str:
         *_slow_graph(report),
         *_section("One by one against one batch", _batching(report)),
         *_section(
-            "LayerNorm, float32; errors are against numpy in float64, GB/s count what is read and written once",
+            "LayerNorm, float32; errors are against numpy in float64, GB/s count one read and one write",
             _ops(report.layer_norm, named=False),
         ),
         *_section(
@@ -90,17 +92,18 @@ def _launches(report: Report) -> list[Row]:
 
 
 def _method(report: Report) -> list[str]:
-    lines = [
-        f"Times are medians of up to {ROUNDS} rounds, {kernels.ROUNDS} for ops. In each, every side has a turn: a run",
-        f"or what fits into {TURN} s, after a pause of {PAUSE} s in which the threads of the side before come to rest.",
-        "Spread is from the quickest round to the slowest, as a share of the median.",
-    ]
+    text = (
+        f"Times are medians of up to {PLAN.rounds} rounds. In each, every side has a turn: a run, or what fits into "
+        f"{PLAN.turn} s, after a pause of {PLAN.pause} s in which the threads of the side before come to rest; ops "
+        f"have {kernels.PLAN.rounds} rounds of shorter turns. Spread is from the quickest round to the slowest, as a "
+        "share of the median. "
+    )
     if report.subject.accelerator:
-        lines += [
-            "A call is timed until its result is there; a launch as one of many that are waited for together, as in",
-            "a model. Every way to compute an op has arrays of its own, on its own device.",
-        ]
-    return [*lines, f"The run took {report.seconds:.0f} s.", ""]
+        text += (
+            "A call is timed until its result is there; a launch as one of many that are waited for together, as in a "
+            "model. Every way to compute an op has arrays of its own, on its own device. "
+        )
+    return [*wrap(f"{text}The run took {report.seconds:.0f} s.", WIDTH), ""]
 
 
 def _about(subject: Subject) -> list[str]:
@@ -110,6 +113,7 @@ def _about(subject: Subject) -> list[str]:
         f"Texts     {subject.texts} different ones of {least} to {most} tokens, {mean:.1f} on average",
         f"Software  mlx {subject.mlx}, {subject.platform}",
         f"Native    {subject.native}",
+        f"Load      {subject.load:.1f} before the run, on {subject.cores} cores",
         _table(
             {
                 "side": side.name,
@@ -130,7 +134,9 @@ def _ops(rows: Sequence[OpRow], *, named: bool) -> list[Row]:
         ({"op": row.op} if named else {})
         | {"input": row.input, "by": row.way, "call, us": 1e6 * row.call.seconds}
         | ({"launch, us": 1e6 * row.chain.seconds if row.chain else None} if chained else {})
-        | {"spread": f"{(row.chain or row.call).spread:.0%}", "GB/s": row.gigabytes_per_second, "error": row.error}
+        | {"spread": f"{(row.chain or row.call).spread:.0%}"}
+        | ({"GB/s": row.gigabytes_per_second} if row.bytes else {})
+        | {"error": row.error}
         for row in rows
     ]
 
@@ -140,14 +146,14 @@ def _slow_graph(report: Report) -> list[str]:
     filled = report.filling
     if filled is None:
         return []
-    return [
-        f"Why {COMPILED} is slow: a graph is compiled for each of a few shapes, and batches are filled up to these:",
+    text = (
+        f"Why {COMPILED} is slow: a graph is compiled for each of a few shapes, and batches are filled up to one of "
+        "them. "
         f"{filled.texts} texts of {filled.tokens} tokens become {filled.computed} tokens, and attention's block has "
-        f"{filled.computed_block:,} places instead of {filled.block:,}.",
-        "What MLX compiles for a CPU is scalar code for one thread. On a GPU filling costs little, and compiling saves",
-        "launches.",
-        "",
-    ]
+        f"{filled.computed_block:,} places instead of {filled.block:,}. What MLX compiles for a CPU is scalar code for "
+        "one thread; on a GPU filling costs little, and compiling saves launches."
+    )
+    return [*wrap(text, WIDTH), ""]
 
 
 def _section(title: str, rows: Iterable[Row]) -> list[str]:

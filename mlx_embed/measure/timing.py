@@ -8,14 +8,26 @@ from typing import Any, TypeAlias
 
 Work: TypeAlias = Callable[[], Any]
 
-# Threads of a BLAS spin for a while when their work is done, and take the cores from whoever comes next: OpenBLAS's for
-# 2^26 ticks of the processor's clock, some 30 ms. After this they sleep.
-PAUSE = 0.06
-# A turn repeats short work for so long, after one run that brings its data back into the caches.
-TURN = 0.05
-ROUNDS = 5
-# Who has taken so long has no further turn.
-SECONDS = 1.0
+
+@dataclass(frozen=True)
+class Plan:
+    """How to time.
+
+    Attributes:
+        rounds: at most so many.
+        turn: seconds for which short work is repeated, after one run that brings its data back into the caches.
+        pause: seconds before a turn, in which the threads of the work before come to rest: those of a BLAS spin for a
+            while when it is done, OpenBLAS's for 2^26 ticks of the processor's clock, some 30 ms.
+        seconds: work that has run so long has no further turn; each has one.
+    """
+
+    rounds: int = 5
+    turn: float = 0.05
+    pause: float = 0.06
+    seconds: float = 1.0
+
+
+PLAN = Plan()
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,7 @@ def interleaved(
     *,
     cold: Collection[str] = (),
     prepared: bool = False,
-    rounds: int | None = None,
-    seconds: float | None = None,
+    plan: Plan | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
@@ -74,12 +85,11 @@ def interleaved(
         works: what to time.
         cold: these need no warm-up, in which others compile: they have run before, or take long and compile nothing.
         prepared: each of `works` gives, at a call, what is to be timed, and has what that needs ready.
-        rounds: at most so many; None for ROUNDS.
-        seconds: a work that has run so long has no further turn; each has one. None for SECONDS.
+        plan: how; None for PLAN.
         clock: seconds that pass.
         sleep: lets them pass.
     """
-    rounds, seconds = ROUNDS if rounds is None else rounds, SECONDS if seconds is None else seconds
+    plan = plan or PLAN
     used = dict.fromkeys(works, 0.0)
     last = dict.fromkeys(works, float("inf"))
 
@@ -96,15 +106,15 @@ def interleaved(
             run(name)
             used[name] = 0.0
     found: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
+    for _ in range(plan.rounds):
         for name, times in found.items():
-            if times and used[name] > seconds:
+            if times and used[name] > plan.seconds:
                 continue
-            sleep(PAUSE)
-            if last[name] < TURN:
+            sleep(plan.pause)
+            if last[name] < plan.turn:
                 run(name)
             turn = [run(name)]
-            while sum(turn) < TURN:
+            while sum(turn) < plan.turn:
                 turn.append(run(name))
             times.append(statistics.median(turn))
     return {name: Timing.of(times) for name, times in found.items()}

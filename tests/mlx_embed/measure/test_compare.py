@@ -1,5 +1,6 @@
 """The comparison run on a tiny model: who is compared with whom, on what, and what becomes of a slow or wrong side."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from mlx_embed import EmbeddingModel
 from mlx_embed.measure import compare as module
 from mlx_embed.measure.compare import Sides, agreements, batchings, filling, latencies, launches, load, subject
 from mlx_embed.measure.report import BASE, COMPILED, NATIVE, Report
-from mlx_embed.measure.timing import Timing
+from mlx_embed.measure.timing import Plan, Timing
 from tests.conftest import DATA
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the native CPU kernels are not built")
@@ -155,7 +156,7 @@ def test_batching_times_the_same_texts_both_ways(
     monkeypatch.setattr(module, "BATCHED", (2,))
     monkeypatch.setitem(SECONDS, "one by one", 0.8)
     monkeypatch.setitem(SECONDS, "batched", 0.2)
-    rows, left_out = batchings(sides, TEXTS, {(2, BASE): 0.1, (2, COMPILED): 30.0})
+    rows, left_out = batchings(sides, TEXTS, {(2, BASE): 0.1, (2, COMPILED): 30.0}, math.inf)
     assert [(row.texts, row.side, row.gain) for row in rows] == [(2, BASE, 4.0), (2, NATIVE, 4.0)]
     assert left_out == [f"2 texts one by one on {COMPILED}: in a batch they took 30.0 s"]
     one, two = TEXTS[:2]
@@ -163,9 +164,10 @@ def test_batching_times_the_same_texts_both_ways(
 
 
 def test_what_is_said_of_the_run(sides: Sides) -> None:
-    found = subject(sides, TEXTS)
+    found = subject(sides, TEXTS, 0.7)
     counts = [len(sides[BASE].tokenizer([text]).ids[0]) for text in TEXTS]
     assert found.tokens == (min(counts), pytest.approx(np.mean(counts)), max(counts))
+    assert (found.load, found.cores) == (0.7, cpu.usable_cores())
     assert (found.texts, found.dimension) == (3, sides[BASE].dimension)
     assert [(side.name, side.engine, side.dtype) for side in found.sides] == [
         (BASE, "reference", "float32"),
@@ -215,6 +217,13 @@ def test_launches_that_cannot_be_counted_do_not_lose_the_rest(sides: Sides, monk
     assert left_out == ["kernel launches: MLX wrote no CUDA graph of the forward pass."]
 
 
+def test_batching_is_left_out_once_the_time_has_come(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCHED", (2,))
+    rows, left_out = batchings(sides, TEXTS, {}, time.perf_counter() - 1)
+    assert rows == []
+    assert [sentence.split(":")[0] for sentence in left_out] == [f"2 texts one by one on {name}" for name in sides]
+
+
 def test_ops_are_left_out_once_the_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.kernels, "NORM_SHAPES", ())
     norms, ops, left_out = module.op_tables(time.perf_counter() - 1)
@@ -231,8 +240,8 @@ def report() -> Report:
         patch.setattr(module, "BATCHED", (3,))
         patch.setattr(module.kernels, "NORM_SHAPES", ((3, 384),))
         patch.setattr(module.kernels, "LOADS", module.kernels.LOADS[:1])
-        patch.setattr(module.kernels, "ROUNDS", 1)
-        patch.setattr("mlx_embed.measure.timing.ROUNDS", 1)
+        patch.setattr(module.kernels, "PLAN", Plan(rounds=1))
+        patch.setattr("mlx_embed.measure.timing.PLAN", Plan(rounds=1))
         return module.compare(DATA / "tiny-bert", TEXTS)
 
 

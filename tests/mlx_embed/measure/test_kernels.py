@@ -14,7 +14,7 @@ from custom_kernels.ops.layer_norm import fast_layer_norm
 from mlx_embed.engine.worker import worker
 from mlx_embed.measure import kernels
 from mlx_embed.measure.report import MAX_NORM_ERROR, MAX_OP_ERROR, OpRow
-from mlx_embed.measure.timing import Timing
+from mlx_embed.measure.timing import Plan, Timing
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the native CPU kernels are not built")
 # What runs instead of it depends on the layers around it, so it has no row of its own.
@@ -23,9 +23,7 @@ ALONE = {"short_encoder"}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "ROUNDS", 1)
-    monkeypatch.setattr("mlx_embed.measure.timing.TURN", 0.001)
-    monkeypatch.setattr("mlx_embed.measure.timing.PAUSE", 0.0)
+    monkeypatch.setattr(kernels, "PLAN", Plan(rounds=1, turn=0.001, pause=0.0))
 
 
 @pytest.fixture
@@ -85,6 +83,7 @@ def test_layer_norm(shape: tuple[int, ...]) -> None:
     for row in found.values():
         assert 0 < row.error <= MAX_NORM_ERROR
         assert row.input == str(list(shape))
+        assert row.bytes == 2 * 4 * np.prod(shape)
 
 
 @pytest.mark.parametrize("wrong", ["native cpu", "mx.fast, cpu", "ops, cpu"])
@@ -116,7 +115,7 @@ def test_copies_are_in_memory_of_their_own() -> None:
 def test_each_side_has_arrays_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[kernels.Way] = []
     rope = next(op for op in OPS if op.name == "rope")
-    monkeypatch.setattr(kernels, "_rows", lambda op, text, ways, *_: made.extend(ways))
+    monkeypatch.setattr(kernels, "_rows", lambda op, text, ways, *_: made.extend(ways) or [])
 
     def views() -> list[np.ndarray]:
         kernels.norm_rows((3, 384))

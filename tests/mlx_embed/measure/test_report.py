@@ -16,7 +16,7 @@ from mlx_embed.measure.report import (
 )
 from mlx_embed.measure.timing import Timing
 
-SUBJECT = Subject("a model", 384, 20, (9, 12.8, 18), (), None, "AVX-512", "Linux", "0.32")
+SUBJECT = Subject("a model", 384, 20, (9, 12.8, 18), (), None, "AVX-512", "Linux", "0.32", 4, 1.0)
 NAN = float("nan")
 
 
@@ -25,7 +25,7 @@ def steady(seconds: float, rounds: int = 5) -> Timing:
 
 
 def op_row(error: float, dtype: str = "float32") -> OpRow:
-    return OpRow("rope", "some rows", "native cpu", dtype, steady(1e-3), None, error, 1000)
+    return OpRow("rope", "some rows", "native cpu", dtype, steady(1e-3), None, error)
 
 
 REPORT = Report(
@@ -82,8 +82,22 @@ def test_another_number_of_texts_or_side_contradicts_nothing() -> None:
 
 def test_the_verdict_names_the_fastest_for_one_text_and_for_many() -> None:
     assert REPORT.verdict == (
-        "For 1 text native cpu is the fastest here, 5.0 times as fast as mlx cpu; for 100 texts cuda, 100.0 times; "
-        "the vectors agree within 2e-04."
+        "The fastest here: for 1 text native cpu, 5.0 times as fast as mlx cpu; for 100 texts cuda, 100.0 times as "
+        "fast as mlx cpu. The vectors agree within 2e-04."
+    )
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.0, False), (2.0, False), (2.1, True), (30.0, True)])
+def test_on_a_busy_machine_the_verdict_says_so(load: float, busy: bool) -> None:
+    verdict = replace(REPORT, subject=replace(SUBJECT, load=load)).verdict
+    warning = f"The machine was busy, with a load of {load:.1f} on 4 cores, so times say little. "
+    assert verdict == (warning if busy else "") + REPORT.verdict
+
+
+def test_where_the_base_is_the_fastest_the_verdict_says_so() -> None:
+    slow = [replace(row, speed_up=0.9) for row in REPORT.latency[4:]]
+    assert replace(REPORT, latency=(*REPORT.latency[:4], *slow)).verdict.startswith(
+        "The fastest here: for 1 text native cpu, 5.0 times as fast as mlx cpu; for 100 texts mlx cpu. The vectors"
     )
 
 
@@ -118,3 +132,4 @@ def test_the_gain_of_a_batch_and_bytes_over_time() -> None:
     row = OpRow("rope", "", "kernel, cuda", "float32", steady(1e-3), steady(1e-5), 0.0, 10**6)
     assert row.gigabytes_per_second == pytest.approx(100)
     assert replace(row, chain=None).gigabytes_per_second == pytest.approx(1)
+    assert replace(row, bytes=None).gigabytes_per_second is None

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mlx_embed.measure import timing
-from mlx_embed.measure.timing import Timing, interleaved
+from mlx_embed.measure.timing import PLAN, Plan, Timing, interleaved
 
 
 class Machine:
@@ -55,14 +54,14 @@ def test_threads_that_spin_after_their_work_slow_nobody_else(machine: Machine, s
 
 def test_sides_take_turns(machine: Machine) -> None:
     works = {name: machine.work(name, 0.2) for name in "ab"}
-    timed(machine, works, rounds=3)
+    timed(machine, works, plan=Plan(rounds=3))
     assert machine.runs == ["a", "b", *"ababab"]
 
 
 def test_a_slow_side_stops_early_and_the_others_go_on(machine: Machine) -> None:
-    found = timed(machine, {"slow": machine.work("slow", 0.6), "fast": machine.work("fast", 0.06)}, seconds=1.0)
+    found = timed(machine, {"slow": machine.work("slow", 0.6), "fast": machine.work("fast", 0.06)})
     assert found["slow"].rounds == 2
-    assert found["fast"].rounds == timing.ROUNDS
+    assert found["fast"].rounds == PLAN.rounds
     assert machine.runs.count("slow") == 1 + 2
 
 
@@ -73,19 +72,19 @@ def test_every_side_has_one_round(machine: Machine) -> None:
 
 
 def test_the_warm_up_does_not_count(machine: Machine) -> None:
-    found = timed(machine, {"compiles": machine.work("compiles", 60.0, 0.5)}, rounds=3, seconds=10)
+    found = timed(machine, {"compiles": machine.work("compiles", 60.0, 0.5)}, plan=Plan(rounds=3, seconds=10))
     assert found["compiles"] == Timing(pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5), 3)
 
 
 def test_short_work_is_repeated_within_a_turn(machine: Machine) -> None:
-    found = timed(machine, {"short": machine.work("short", 0.0101)}, rounds=2)
+    found = timed(machine, {"short": machine.work("short", 0.0101)}, plan=Plan(rounds=2))
     assert found["short"].seconds == pytest.approx(0.0101)
     # One to warm up, then for each round one that brings back the caches, and five that fill the turn.
     assert len(machine.runs) == 1 + 2 * (1 + 5)
 
 
 def test_the_median_of_the_rounds_and_their_ends(machine: Machine) -> None:
-    found = timed(machine, {"a": machine.work("a", 9.0, 0.1, 0.4, 0.2)}, rounds=3, seconds=10)["a"]
+    found = timed(machine, {"a": machine.work("a", 9.0, 0.1, 0.4, 0.2)}, plan=Plan(rounds=3, seconds=10))["a"]
     assert (found.seconds, found.least, found.most) == pytest.approx((0.2, 0.1, 0.4))
     assert found.spread == pytest.approx(1.5)
 
