@@ -197,6 +197,12 @@ class EmbeddingModel:
             ValueError: an unknown prompt name, an option out of range, int8 or uint8 without calibration, or a text
                 that is too long where long_text is "error"; its index is named.
         """
+        return self._encoded(texts, return_info, options)
+
+    def _encoded(
+        self, texts: Texts, return_info: bool, options: EncodeOptions, task: str | None = None
+    ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
+        """What `encode` returns; `task` is "query" or "document" where the texts are said to be that."""
         chosen: EncodeOptions = complete("encode", options, ENCODE)
         if chosen["convert_to_tensor"] or not chosen["convert_to_numpy"]:
             raise ValueError("encode returns numpy arrays: leave convert_to_numpy True and convert_to_tensor False.")
@@ -206,7 +212,7 @@ class EmbeddingModel:
         texts = [texts] if isinstance(texts, str) else checked(texts)
         dim = self._truncate_dim(chosen["truncate_dim"])
         ranges = checked_ranges(chosen["output_dtype"], dim, chosen["ranges"], chosen["calibration_embeddings"])
-        vectors, info = self._encode(texts, dim, chosen)
+        vectors, info = self._encode(texts, dim, chosen, self.tokenizer.for_task(task))
         vectors = quantize(vectors, chosen["output_dtype"], ranges)
         output = vectors[0] if single else vectors
         return (output, info) if return_info else output
@@ -226,7 +232,7 @@ class EmbeddingModel:
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the checkpoint's "query" prompt, where it has one and no other is given."""
         self._prefer_prompt(options, "query")
-        return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
+        return self._encoded(texts, return_info, options, "query")
 
     @overload
     def encode_document(
@@ -243,7 +249,7 @@ class EmbeddingModel:
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the checkpoint's "document", "passage" or "corpus" prompt, where it has one."""
         self._prefer_prompt(options, "document", "passage", "corpus")
-        return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
+        return self._encoded(texts, return_info, options, "document")
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Float32:
         """The checkpoint's similarity (cosine unless it says otherwise) of each row of a [N, D] and b [M, D].
@@ -270,12 +276,14 @@ class EmbeddingModel:
         dim = self.dimension if dim is None else dim
         return self._head(skip, dim, self.checkpoint.normalize if unit is None else unit)
 
-    def _encode(self, texts: Iterable[str], dim: int, options: EncodeOptions) -> tuple[Float32, EncodeInfo]:
+    def _encode(
+        self, texts: Iterable[str], dim: int, options: EncodeOptions, tokenizer: Tokenizer
+    ) -> tuple[Float32, EncodeInfo]:
         """The vectors [N, dim] of checked texts, and what is to be said of each."""
         long_text = options["long_text"]
         prefix = self._prompt(options["prompt_name"], options["prompt"])
-        overlap = self._overlap(long_text, options["chunk_overlap"], prefix)
-        skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
+        overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
+        skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.prompt_length(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
         head = self.head(skip=skip, dim=dim, unit=unit)
         budget = self.engine.budget(options["batch_tokens"])
@@ -284,12 +292,12 @@ class EmbeddingModel:
         def begun() -> Iterator[_Window]:
             done = 0
             for window in windows(texts, len):
-                encodings = self.tokenizer.encode(window, prefix)
-                found = self.tokenizer.counts(encodings)
+                encodings = tokenizer.encode(window, prefix)
+                found = tokenizer.counts(encodings)
                 if long_text == "error":
-                    self._check_lengths(found, done)
+                    _check_lengths(found, done, tokenizer.max_length)
                 done += len(window)
-                tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
+                tokens = partial(tokenizer.tokens, encodings, prefix, overlap)
                 yield _Window(self.engine, head, tokens, budget, options["batch_size"])
 
         total = len(texts) if isinstance(texts, (list, tuple)) else None
@@ -304,9 +312,9 @@ class EmbeddingModel:
                 counts.append(tokens.counts)
                 chunks.append(tokens.chunks)
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
-        cut = (all_counts > self.max_seq_length) & (all_chunks == 1)
+        cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
-            self._said_cut = warn_truncated(all_counts, self.max_seq_length)
+            self._said_cut = warn_truncated(all_counts, tokenizer.max_length)
         return np.concatenate(vectors), EncodeInfo(all_counts, cut, all_chunks)
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
@@ -335,13 +343,13 @@ class EmbeddingModel:
             raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
 
-    def _overlap(self, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
+    def _overlap(self, tokenizer: Tokenizer, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
         """The overlap of chunks in tokens; None where texts are not split."""
         if long_text not in LONG_TEXTS:
             raise ValueError(f"long_text {long_text!r} is not one of {', '.join(LONG_TEXTS)}.")
         if long_text != "mean_of_chunks":
             return None
-        room = self.tokenizer.room(prefix)
+        room = tokenizer.room(prefix)
         overlap = max(room, 0) // 8 if chunk_overlap is None else chunk_overlap
         if not 0 <= overlap < room:
             raise ValueError(
@@ -349,13 +357,14 @@ class EmbeddingModel:
             )
         return overlap
 
-    def _check_lengths(self, counts: npt.NDArray[np.int32], first: int) -> None:
-        if (counts > self.max_seq_length).any():
-            index = int(np.argmax(counts > self.max_seq_length))
-            raise ValueError(
-                f"texts[{first + index}] has {counts[index]} tokens, and the model takes {self.max_seq_length}; "
-                'cut it, or pass long_text="mean_of_chunks" or "truncate".'
-            )
+
+def _check_lengths(counts: npt.NDArray[np.int32], first: int, max_length: int) -> None:
+    if (counts > max_length).any():
+        index = int(np.argmax(counts > max_length))
+        raise ValueError(
+            f"texts[{first + index}] has {counts[index]} tokens, and the model takes {max_length}; "
+            'cut it, or pass long_text="mean_of_chunks" or "truncate".'
+        )
 
 
 _NONE = np.zeros(0, dtype=np.int32)

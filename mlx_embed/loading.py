@@ -36,8 +36,10 @@ class Opened:
         return load(self.checkpoint, self.engine, self.device, self.dtype)
 
 
-def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Opened:
+def open_model(method: str, name_or_path: str | Path, given: LoadOptions, kind: str = "SentenceTransformer") -> Opened:
     """Find a model and read its folder; `method` is what the user called, and `given` the options that came with it.
+
+    `kind` is the kind of model by sentence-transformers' name: see `read_checkpoint`.
 
     Raises:
         ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -60,7 +62,7 @@ def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Ope
         local_files_only=options["local_files_only"],
     )
     name = hub.repository_id(name_or_path)
-    checkpoint = read_checkpoint(folder, name)
+    checkpoint = read_checkpoint(folder, name, kind)
     length = _max_seq_length(options["max_seq_length"], checkpoint)
     return Opened(name, checkpoint, length, device, dtype, options["engine"])
 

@@ -46,7 +46,7 @@ def load(folder: Path) -> EmbeddingModel:
 def test_a_bare_checkpoint(checkpoint: Path) -> None:
     found = read_checkpoint(bare(checkpoint))
     config = bert.Config.from_dict(found.config)
-    assert found == Checkpoint(checkpoint, checkpoint, found.config, bert, config, 32, token_types=True)
+    assert found == Checkpoint(checkpoint, checkpoint, found.config, bert, config, 32)
     assert found.pooling.modes == ("mean",)
     assert not found.normalize
     assert not found.prompts
@@ -58,12 +58,11 @@ def test_a_bare_checkpoint(checkpoint: Path) -> None:
 def test_what_sentence_transformers_wrote(checkpoint: Path) -> None:
     change(checkpoint, SENTENCE, {"prompts": {"query": "q: "}, "default_prompt_name": "query"})
     change(checkpoint, SENTENCE, {"similarity_fn_name": "dot", "truncate_dim": 40})
-    change(checkpoint, "tokenizer_config.json", {"truncation_side": "left"})
     found = read_checkpoint(checkpoint)
     assert found.normalize
     assert found.modules == ()
     assert (found.prompts, found.default_prompt_name) == ({"query": "q: "}, "query")
-    assert (found.similarity, found.truncate_dim, found.truncation_side) == ("dot", 32, "left")
+    assert (found.similarity, found.truncate_dim) == ("dot", 32)
 
 
 @pytest.mark.parametrize(

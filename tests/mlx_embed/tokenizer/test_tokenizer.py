@@ -26,7 +26,7 @@ def test_truncation_is_that_of_the_library(name: str, max_length: int, side: str
     expected = library(name)
     whole = [len(encoding.ids) for encoding in expected.encode_batch(TEXTS)]
     expected.enable_truncation(max_length, direction=side)
-    found = Tokenizer(read(name, truncation_side=side), max_length)(TEXTS)
+    found = Tokenizer(read(name, {"truncation_side": side}), max_length)(TEXTS)
     assert found.ids == [encoding.ids for encoding in expected.encode_batch(TEXTS)]
     assert found.counts.tolist() == whole
     assert found.counts.dtype == np.int32
