@@ -43,6 +43,18 @@ def test_truncation_side_of_the_checkpoint_reaches_the_vectors(checkpoint: Path)
     assert np.abs(long - end).max() <= 1e-5
 
 
+@pytest.mark.parametrize("said", [None, "right", "left"])
+def test_the_side_that_tokenizer_json_cuts_at(said: str | None, checkpoint: Path) -> None:
+    """It counts where tokenizer_config.json says nothing."""
+    truncation = {"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    found = edit(checkpoint, truncation=truncation)
+    found = replace(found, tokenizer_config={**found.tokenizer_config, "truncation_side": said})
+    expected = read(tokenizer={"truncation_side": said or "left"})
+    assert Tokenizer(found, 5)(TEXTS).ids == Tokenizer(expected, 5)(TEXTS).ids
+    pairs = list(zip(TEXTS, TEXTS, strict=True))
+    assert PairTokenizer(found, 8)(pairs) == PairTokenizer(expected, 8)(pairs)
+
+
 def test_padding_and_truncation_of_tokenizer_json_do_not_count(checkpoint: Path) -> None:
     expected = Tokenizer(read_checkpoint(checkpoint), 64)(TEXTS).ids
     padding = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None}
