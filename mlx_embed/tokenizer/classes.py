@@ -8,7 +8,7 @@ that loses what the checkpoint's vectors were made with, the file wins: docs/che
 import base64
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -200,10 +200,11 @@ _ROBERTA = TokenizerClass(models.BPE, _ANGLES, _byte_level, _untyped)
 # By name, without "Tokenizer" or "TokenizerFast" at the end.
 CLASSES: dict[str, TokenizerClass] = {
     **dict.fromkeys(("Bert", "Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"), _BERT),
-    **dict.fromkeys(("DPRContextEncoder", "DPRQuestionEncoder", "DPRReader"), _DPR),
-    "ConvBert": TokenizerClass(models.WordPiece, _BRACKETS, None, _typed, token_types=True),
+    **dict.fromkeys(("DPRContextEncoder", "DPRQuestionEncoder"), _DPR),
+    "DPRReader": replace(_DPR, token_types=False),
+    "ConvBert": replace(_BERT, body=None),
     "FNet": _TYPED_FILE,
-    "DistilBert": TokenizerClass(models.WordPiece, _BRACKETS, _wordpiece, _typed),
+    "DistilBert": replace(_BERT, token_types=False),
     "MPNet": TokenizerClass(models.WordPiece, {**_ANGLES, **_WIDE_MASK, "unk": "[UNK]"}, _wordpiece, _untyped),
     **dict.fromkeys(("Roberta", "Bart", "LED", "Longformer", "Mvp"), _ROBERTA),
     "Deberta": TokenizerClass(
@@ -246,19 +247,21 @@ _MISNAMED = ("modernbert", "qwen2")
 # Classes of transformers that rebuild tokenizer.json by rules which are not written here.
 _TYPED_ELSEWHERE = {"DebertaV2", "LayoutLMv2", "MarkupLM"}
 _ELSEWHERE = _TYPED_ELSEWHERE | {
-    *("Albert", "Barthez", "BigBird", "Blenderbot", "CLIP", "CodeGen", "CodeLlama", "Cohere", "Esmc"),
-    *("Funnel", "GPTNeoX", "Herbert", "LayoutLMv3", "LayoutXLM", "Luke", "MBart", "MBart50", "MLuke"),
-    *("Nllb", "Nougat", "OpenAIGPT", "Pegasus", "Qwen3_5", "Reformer", "RemBert", "RoFormer"),
-    *("SeamlessM4T", "Siglip2", "Splinter", "T5", "Udop", "Whisper", "XGLM", "XLNet"),
+    *("Albert", "Barthez", "BigBird", "Blenderbot", "CLIP", "CodeGen", "CodeLlama", "Cohere", "Esmc", "Funnel"),
+    *("GPTNeoX", "Herbert", "Lasr", "LayoutLMv3", "LayoutXLM", "Luke", "MBart", "MBart50", "MLuke", "Nllb"),
+    *("Nougat", "OpenAIGPT", "Pegasus", "Qwen3_5", "Reformer", "RemBert", "RoFormer", "SeamlessM4T", "Siglip2"),
+    *("Splinter", "T5", "Tipsv2", "Udop", "VideoPrism", "Whisper", "XGLM", "XLNet"),
 }
 # Classes of which transformers 4 obeys add_bos_token and add_eos_token.
 FLAGGED = {"Llama": ("<s>", "</s>"), "CodeLlama": ("<s>", "</s>"), "Gemma": ("<bos>", "<eos>")}
 
 # Classes of transformers that read no tokenizer.json at all.
 _PYTHON = {
-    *("BertGeneration", "BertJapanese", "Bertweet", "BioGpt", "BlenderbotSmall", "ByT5", "CTRL", "Canine"),
-    *("Cpm", "Esm", "FSMT", "Flaubert", "M2M100", "Marian", "Phobert", "ProphetNet", "RoCBert", "Siglip"),
-    *("Tapas", "XLM"),
+    *("Bartpho", "BertGeneration", "BertJapanese", "Bertweet", "BioGpt", "BlenderbotSmall", "ByT5", "Canine"),
+    *("Clvp", "Cpm", "CpmAnt", "CTRL", "Dia", "Esm", "FastSpeech2Conformer", "Flaubert", "FSMT"),
+    *("GPTNeoXJapanese", "GPTSw3", "M2M100", "Marian", "Mgpstr", "MyT5", "Perceiver", "Phobert", "PLBart"),
+    *("Pop2Piano", "ProphetNet", "Rag", "RoCBert", "Siglip", "Speech2Text", "SpeechT5", "Tapas", "Vits"),
+    *("Wav2Vec2CTC", "Wav2Vec2PhonemeCTC", "XLM"),
 }
 
 

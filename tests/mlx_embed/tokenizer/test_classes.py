@@ -11,7 +11,7 @@ import tokenizers
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, UnsupportedModelError
 from mlx_embed.checkpoint import Checkpoint, read_checkpoint
-from mlx_embed.tokenizer import Tokenizer, files
+from mlx_embed.tokenizer import Tokenizer, classes, files
 from mlx_embed.tokenizer.classes import state
 from mlx_embed.tokenizer.pairs import PairTokenizer
 from tests.checkpoints import reranker
@@ -143,6 +143,32 @@ def test_the_table_has_each_kind_of_row() -> None:
     assert sum(map(lowered, ROWS)) >= 9
     assert sum(map(flagged, ROWS)) >= 24
     assert sum(not fits(row, outcome(row["expect"])) for row in ROWS) >= 6
+
+
+def test_live_every_class_of_transformers() -> None:
+    """Each is known here, as one with rules or without, with token types or without, or as one that reads no file."""
+    transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
+    auto = transformers.models.auto.tokenization_auto
+    names = {name for name in auto.TOKENIZER_MAPPING_NAMES.values() if name} | {
+        f"{name}Tokenizer" for name in classes.CLASSES
+    }
+    rules, types, python = {}, {}, set()
+    for name in sorted(names):
+        found, short = auto.tokenizer_class_from_name(name), classes.bare(name)
+        if found is None or found.__name__ in ("TokenizersBackend", "MistralCommonBackend"):
+            continue
+        if not issubclass(found, transformers.TokenizersBackend):
+            python.add(short)
+            continue
+        rules[short] = "__init__" in found.__dict__
+        types[short] = "token_type_ids" in found.model_input_names
+    known = {name: kind for name, kind in classes.CLASSES.items() if name in types}
+    assert {name: kind.token_types for name, kind in known.items()} == {name: types[name] for name in known}
+    assert {name for name, own in rules.items() if own} <= classes.CLASSES.keys() | classes._ELSEWHERE
+    assert {name for name in types if types[name]} <= classes._TYPED_ELSEWHERE | {
+        name for name, kind in classes.CLASSES.items() if kind.token_types
+    }
+    assert python - classes._PYTHON == set()
 
 
 @pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "PhobertTokenizerFast"])
