@@ -335,8 +335,7 @@ def rebuild(
         UnsupportedModelError: a class that does not read tokenizer.json.
     """
     kind = class_of(name, file)
-    limit = vocab_size if kind.body is None else None  # a class with a body gives new ids
-    tokens = special.gather(folder, settings, file.get_added_tokens_decoder(), kind.tokens, kind.extra, limit)
+    tokens = special.gather(folder, settings, file.get_added_tokens_decoder(), kind.tokens, kind.extra)
     if kind.body is None:
         made = file if vocab_size is None else _without_embeddings(file, vocab_size)
     else:

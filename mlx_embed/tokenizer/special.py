@@ -48,7 +48,6 @@ def gather(
     file: Mapping[int, AddedToken],
     defaults: Mapping[str, str | AddedToken],
     extra: Iterable[str] = (),
-    limit: int | None = None,
 ) -> SpecialTokens:
     """The tokens of tokenizer_config.json, or of the files that did its work before, and of tokenizer.json.
 
@@ -58,7 +57,6 @@ def gather(
         file: tokenizer.json's own by id, which do not count where tokenizer_config.json has a list.
         defaults: a class's tokens by role.
         extra: a class's further tokens.
-        limit: tokens with this id, or a higher one, are left out.
     """
     settings = dict(settings)
     listed = settings.get("added_tokens_decoder")
@@ -73,7 +71,7 @@ def gather(
             for content, number in optional_json(folder / "added_tokens.json").items()
         }
         found = old | dict(file)
-    known = {token.content: token for number, token in sorted(found.items()) if limit is None or number < limit}
+    known = {token.content: token for _, token in sorted(found.items())}
     roles = {}
     for role in ROLES:
         value, default = settings.get(f"{role}_token"), defaults.get(role)
@@ -83,6 +81,8 @@ def gather(
         roles[role] = token.content
         known.setdefault(token.content, token)
     more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or list(extra)
+    if not isinstance(more, (list, dict)):
+        raise CheckpointError(f'tokenizer_config.json has "extra_special_tokens": {more!r}, where a list is needed.')
     for value in more.values() if isinstance(more, dict) else more:
         token = _token(value)
         known.setdefault(token.content, token)
@@ -93,13 +93,12 @@ def gather(
 
 def add(tokenizer: Tokenizer, tokens: Iterable[AddedToken], vocab_size: int | None) -> None:
     """Add tokens, but for those whose ids would be vocab_size or above: there are no embeddings for them."""
-    new = [token for token in tokens if tokenizer.token_to_id(token.content) is None]
-    if vocab_size is not None and new:
-        first = max(
-            tokenizer.get_vocab_size(with_added_tokens=False), max(tokenizer.get_added_tokens_decoder(), default=-1) + 1
-        )
-        new = new[max(vocab_size - first, 0) :]
-    late = {token.content for token in new} if vocab_size is not None else set()
+    late: set[str] = set()
+    if vocab_size is not None:
+        new = [token.content for token in tokens if tokenizer.token_to_id(token.content) is None]
+        last = max(tokenizer.get_added_tokens_decoder(), default=-1)
+        first = max(tokenizer.get_vocab_size(with_added_tokens=False), last + 1)
+        late = set(new[max(vocab_size - first, 0) :])
     tokenizer.add_tokens([token for token in tokens if token.content not in late])
 
 

@@ -93,6 +93,16 @@ def test_a_length_beyond_the_positions_is_cut_there(checkpoint: Path) -> None:
         load(change(checkpoint, processing_kwargs={})).encode_query("the wing " * 500, long_text="error")
 
 
+@pytest.mark.parametrize("text", [{}, {"max_length": 7}])
+def test_texts_that_are_not_cut(text: dict[str, int], checkpoint: Path) -> None:
+    """But at the positions."""
+    processing = {"text": text, "common": {"truncation": "do_not_truncate"}}
+    model = load(change(checkpoint, max_seq_length=6, query_length=5, processing_kwargs=processing))
+    assert model.max_seq_length == 64
+    for way in (model.encode, model.encode_query, model.encode_document):
+        assert not way(LONG, return_info=True)[1].truncated[0]
+
+
 def test_a_length_that_leaves_no_room(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="A maximum of 2 tokens leaves no room"):
         load(change(checkpoint, query_length=2))

@@ -1,6 +1,8 @@
 """Each row of tokenizer_classes.json, made by running transformers: classes, tokenizer_config.json, tokenizer.json."""
 
+import base64
 import json
+import struct
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +199,46 @@ def test_a_flag_of_the_wrong_type(key: str, value: Any, checkpoint: Path) -> Non
     change(checkpoint, tokenizer_class="BertTokenizer", **{key: value})
     with pytest.raises(CheckpointError, match=rf'"{key}": {value!r}, where true or false is needed'):
         EmbeddingModel.from_pretrained(checkpoint, device="cpu")
+
+
+def made(folder: Path, file: str, tokenizer_class: str, model_type: str, **change: Any) -> Checkpoint:
+    """A folder of one of the table's files, changed: the model's keys by "model", others whole."""
+    values = len(VALUES)
+    row = {"file": file, "model_type": model_type, "tokenizer_config": {"tokenizer_class": tokenizer_class}}
+    VALUES.extend(change.values())
+    try:
+        return write(folder, row | {"change": dict(zip(change, range(values, len(VALUES)), strict=True))})
+    finally:
+        del VALUES[values:]
+
+
+def test_options_of_a_models_file_give_way_to_the_classs(tmp_path: Path) -> None:
+    odd = {"dropout": 0.5, "ignore_merges": True, "fuse_unk": True, "byte_fallback": True, "unk_token": "<unk>"}
+    checkpoint = made(tmp_path, "roberta", "RobertaTokenizer", "roberta", model=odd)
+    model: Any = files.read(checkpoint).tokenizer.model
+    assert [getattr(model, name) for name in odd] == [None, False, False, False, None]
+
+
+def charsmap(old: str, new: str) -> str:
+    """SentencePiece's table of replaced characters, with one of ASCII: a trie in which it leads to the other."""
+    trie = [0] * 256
+    leaf = ord(old) ^ 1
+    trie[ord(old)] = ord(old) | 1 << 8 | 1 << 10  # its label, that a value follows, and that it is one place off
+    trie[leaf] = 0  # where in the text below the replacement begins
+    return base64.b64encode(struct.pack("<I256I", 4 * len(trie), *trie) + new.encode() + b"\0").decode()
+
+
+@pytest.mark.parametrize("name", ["XLMRobertaTokenizer", "CamembertTokenizer"])
+def test_of_a_unigrams_normalizer_the_table_is_kept(name: str, tmp_path: Path) -> None:
+    table = {"type": "Precompiled", "precompiled_charsmap": charsmap("W", "w")}
+    steps = {
+        "type": "Sequence",
+        "normalizers": [{"type": "NFKC"}, table, {"type": "Replace", "pattern": {"String": "g"}, "content": ""}],
+    }
+    source = files.read(made(tmp_path, "xlm-roberta", name, "xlm-roberta", normalizer=steps))
+    assert state(source.tokenizer.normalizer) == table
+    upper, plain = (source.tokenizer.encode(text).tokens for text in ("the Wing", "the wing"))
+    assert upper == plain == ["<s>", "▁the", "▁wing", "</s>"]
 
 
 def test_special_tokens_that_the_vocabulary_lacks(checkpoint: Path) -> None:

@@ -224,6 +224,12 @@ def test_special_tokens_map(tmp_path: Path) -> None:
         ("mpnet", {"do_lower_case": 1}, CheckpointError, '"do_lower_case": 1, where true'),
         ("bert", {"strip_accents": []}, CheckpointError, '"strip_accents": .., where true or false is needed'),
         ("roberta", {"add_prefix_space": 3}, CheckpointError, '"add_prefix_space": 3, where true or false is needed'),
+        (
+            "bert",
+            {"additional_special_tokens": "<x>"},
+            CheckpointError,
+            "\"extra_special_tokens\": '<x>', where a list",
+        ),
         ("bert", {"truncation_side": "top"}, CheckpointError, "\"truncation_side\": 'top'"),
         ("bert", {"tokenizer_class": ["BertTokenizer"]}, CheckpointError, '"tokenizer_class": .*, where a name'),
         ("bert", {"added_tokens_decoder": [1]}, CheckpointError, "no object from ids to tokens"),
