@@ -198,6 +198,9 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
         # The E5 family's prompts come from the model's name, which a converted folder need not carry.
         path = target / "config_sentence_transformers.json"
         present = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not (target / "modules.json").is_file():
+            present = {}
+            _write_modules(checkpoint, target)
         _write_json(path, present | {"prompts": dict(checkpoint.prompts)})
 
     def save() -> None:
@@ -212,6 +215,21 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
     transformer.mkdir(parents=True, exist_ok=True)
     worker.run(save)
     _write_json(transformer / "config.json", config)
+
+
+def _write_modules(checkpoint: Checkpoint, target: Path) -> None:
+    """Say in modules.json what a bare checkpoint means, since prompts are read only where there is one."""
+    for path in target.glob("sentence_*_config.json"):
+        path.unlink()  # which was not read either
+    kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
+    modules = [
+        {"idx": index, "name": str(index), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, place) in enumerate(kinds)
+    ]
+    (target / "modules.json").write_text(json.dumps(modules, indent=2), encoding="utf-8")
+    (target / "1_Pooling").mkdir(exist_ok=True)
+    pooling = {"embedding_dimension": checkpoint.dimension, "pooling_mode": list(checkpoint.pooling.modes)}
+    _write_json(target / "1_Pooling" / "config.json", pooling)
 
 
 def _kept_files(folder: Path) -> list[Path]:

@@ -98,7 +98,7 @@ class CrossEncoder(FromSentenceTransformers):
         self.prompts, self.default_prompt_name = heads.prompts(checkpoint)
         function = ClassifierHead(heads.pooling(checkpoint), tuple(layer for layer, _ in head))
         self._head = engine.head(function, [parameters for _, parameters in head])
-        self._typed = checkpoint.token_types and checkpoint.encoder_config.type_vocab_size > 1
+        self._typed = tokenizer.token_types and checkpoint.encoder_config.type_vocab_size > 1
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "CrossEncoder":
@@ -107,7 +107,7 @@ class CrossEncoder(FromSentenceTransformers):
         Raises:
             CheckpointError: a checkpoint without a classifier; and what `EmbeddingModel.from_pretrained` raises.
         """
-        opened = open_model("from_pretrained", name_or_path, options, "cross-encoder")
+        opened = open_model("from_pretrained", name_or_path, options, "CrossEncoder")
         checkpoint = opened.checkpoint
         tokenizer = PairTokenizer(checkpoint, opened.max_seq_length)
         engine = opened.load()

@@ -243,6 +243,12 @@ class EmbeddingModel(FromSentenceTransformers):
             ValueError: an unknown prompt name, an option out of range, int8 or uint8 without calibration, or a text
                 that is too long where long_text is "error"; its index is named.
         """
+        return self._encoded(texts, return_info, options)
+
+    def _encoded(
+        self, texts: Texts, return_info: bool, options: EncodeOptions, task: str | None = None
+    ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
+        """What `encode` returns; `task` is "query" or "document" where the texts are said to be that."""
         chosen: EncodeOptions = complete("encode", options, ENCODE)
         numpy_only("encode", chosen)
         checked_batch_size(chosen["batch_size"])
@@ -250,7 +256,7 @@ class EmbeddingModel(FromSentenceTransformers):
         texts = [texts] if isinstance(texts, str) else checked(texts)
         dim = self._dim(chosen["truncate_dim"])
         ranges = checked_ranges(chosen["output_dtype"], dim, chosen["ranges"], chosen["calibration_embeddings"])
-        vectors, info = self._encode(texts, dim, chosen)
+        vectors, info = self._encode(texts, dim, chosen, self.tokenizer.for_task(task))
         vectors = quantize(vectors, chosen["output_dtype"], ranges)
         output = vectors[0] if single else vectors
         return (output, info) if return_info else output
@@ -270,7 +276,7 @@ class EmbeddingModel(FromSentenceTransformers):
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the "query" prompt: where there is none, and no other is given, with none at all."""
         self._prefer_prompt(options, "query")
-        return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
+        return self._encoded(texts, return_info, options, "query")
 
     @overload
     def encode_document(
@@ -287,7 +293,7 @@ class EmbeddingModel(FromSentenceTransformers):
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the "document", "passage" or "corpus" prompt: where there is none, with none at all."""
         self._prefer_prompt(options, "document", "passage", "corpus")
-        return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
+        return self._encoded(texts, return_info, options, "document")
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike, **options: "Unpack[SimilarityOptions]") -> Float32:
         """The model's similarity, `similarity_fn_name`, of each row of a [N, D] and b [M, D].
@@ -335,15 +341,17 @@ class EmbeddingModel(FromSentenceTransformers):
         dim = self.dimension if dim is None else dim
         return self._head(skip, dim, self.checkpoint.normalize if unit is None else unit)
 
-    def _encode(self, texts: Iterable[str], dim: int, options: EncodeOptions) -> tuple[Float32, EncodeInfo]:
+    def _encode(
+        self, texts: Iterable[str], dim: int, options: EncodeOptions, tokenizer: Tokenizer
+    ) -> tuple[Float32, EncodeInfo]:
         """The vectors [N, dim] of checked texts, and what is to be said of each."""
         wanted = dim
         if options["normalize_embeddings"] is False and self.checkpoint.normalize:
             dim = self.checkpoint.dimension  # they are scaled whole, and cut afterwards
         long_text = options["long_text"]
         prefix = chosen_prompt(self.prompts, self.default_prompt_name, options["prompt_name"], options["prompt"])
-        overlap = self._overlap(long_text, options["chunk_overlap"], prefix)
-        skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
+        overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
+        skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.prompt_length(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
         head = self.head(skip=skip, dim=dim, unit=unit)
         budget = self.engine.budget(options["batch_tokens"])
@@ -352,12 +360,12 @@ class EmbeddingModel(FromSentenceTransformers):
         def begin() -> Iterator[_Window]:
             done = 0
             for window in windows(texts, len):
-                encodings = self.tokenizer.encode(window, prefix)
-                found = self.tokenizer.counts(encodings)
+                encodings = tokenizer.encode(window, prefix)
+                found = tokenizer.counts(encodings)
                 if long_text == "error":
-                    self._check_lengths(found, done)
+                    _check_lengths(found, done, tokenizer.max_length)
                 done += len(window)
-                tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
+                tokens = partial(tokenizer.tokens, encodings, prefix, overlap)
                 begun = _Window(self.engine, head, tokens, budget, options["batch_size"], advance)
                 del encodings, tokens  # they are the window's alone now
                 yield begun
@@ -372,9 +380,9 @@ class EmbeddingModel(FromSentenceTransformers):
                 counts.append(work.counts)
                 chunks.append(work.chunks)
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
-        cut = (all_counts > self.max_seq_length) & (all_chunks == 1)
+        cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
-            self._said_cut = warn_truncated(all_counts, self.max_seq_length)
+            self._said_cut = warn_truncated(all_counts, tokenizer.max_length)
         return np.ascontiguousarray(np.concatenate(vectors)[:, :wanted]), EncodeInfo(all_counts, cut, all_chunks)
 
     def _prefer_prompt(self, options: EncodeOptions, *names: str) -> None:
@@ -398,13 +406,13 @@ class EmbeddingModel(FromSentenceTransformers):
             raise ValueError(f"similarity_fn_name {self.similarity_fn_name!r} is not one of {known}.")
         return self.similarity_fn_name
 
-    def _overlap(self, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
+    def _overlap(self, tokenizer: Tokenizer, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
         """The overlap of chunks in tokens; None where texts are not split."""
         if long_text not in LONG_TEXTS:
             raise ValueError(f"long_text {long_text!r} is not one of {', '.join(LONG_TEXTS)}.")
         if long_text != "mean_of_chunks":
             return None
-        room = self.tokenizer.room(prefix)
+        room = tokenizer.room(prefix)
         overlap = max(room, 0) // 8 if chunk_overlap is None else chunk_overlap
         if not 0 <= overlap < room:
             raise ValueError(
@@ -412,13 +420,14 @@ class EmbeddingModel(FromSentenceTransformers):
             )
         return overlap
 
-    def _check_lengths(self, counts: npt.NDArray[np.int32], first: int) -> None:
-        if (counts > self.max_seq_length).any():
-            index = int(np.argmax(counts > self.max_seq_length))
-            raise ValueError(
-                f"texts[{first + index}] has {counts[index]} tokens, and the model takes {self.max_seq_length}; "
-                'cut it, or pass long_text="mean_of_chunks" or "truncate".'
-            )
+
+def _check_lengths(counts: npt.NDArray[np.int32], first: int, max_length: int) -> None:
+    if (counts > max_length).any():
+        index = int(np.argmax(counts > max_length))
+        raise ValueError(
+            f"texts[{first + index}] has {counts[index]} tokens, and the model takes {max_length}; "
+            'cut it, or pass long_text="mean_of_chunks" or "truncate".'
+        )
 
 
 _NONE = np.zeros(0, dtype=np.int32)

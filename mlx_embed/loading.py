@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from mlx_embed.options import Unpack
 
 
+# Who keeps the models of a kind that have no organisation in their names.
+_ORGANISATIONS = {"SentenceTransformer": hub.ORGANISATION, "CrossEncoder": "cross-encoder"}
+
+
 @dataclass(frozen=True)
 class Opened:
     """A model whose folder is there and read, but for the weights.
@@ -46,11 +50,12 @@ class Opened:
 
 
 def open_model(
-    method: str, name_or_path: str | Path | None, given: LoadOptions, organisation: str = hub.ORGANISATION
+    method: str, name_or_path: str | Path | None, given: LoadOptions, kind: str = "SentenceTransformer"
 ) -> Opened:
     """Find a model and read its folder; `method` is what the user called, and `given` the options that came with it.
 
-    A name without organisation is looked for under `organisation`; None is the default model.
+    None is the default model. `kind` is the kind of model by sentence-transformers' name: see `read_checkpoint`. A name
+    without an organisation is looked for under the one that keeps models of this kind.
 
     Raises:
         ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -68,13 +73,13 @@ def open_model(
         prepare_accelerator()
     folder, name = hub.find(
         name_or_path,
-        organisation=organisation,
+        organisation=_ORGANISATIONS[kind],
         revision=options["revision"],
         cache_dir=options["cache_dir"],
         local_files_only=options["local_files_only"],
     )
     checkpoint = read_checkpoint(
-        folder, name, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
+        folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
     )
     length = checked_length(options["max_seq_length"], checkpoint)
     return Opened(name, checkpoint, length, device, dtype, options["engine"], _source(folder, options))

@@ -129,8 +129,12 @@ def test_a_quantized_source(wide: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
-def test_e5_keeps_its_prompts_under_any_name(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bare", [True, False])
+def test_e5_keeps_its_prompts_under_any_name(bare: bool, checkpoint: Path, tmp_path: Path) -> None:
     source = checkpoint.rename(tmp_path / "e5-small-v2")
+    if bare:
+        (source / "modules.json").unlink()
+        (source / "sentence_bert_config.json").write_text('{"max_seq_length": 4}')
     convert(source, tmp_path / "mine")
     model = EmbeddingModel.from_pretrained(tmp_path / "mine", device="cpu")
     assert model.checkpoint.prompts == E5_PROMPTS

@@ -274,6 +274,13 @@ def test_token_types_count(tmp_path: Path) -> None:
     [
         {"tokenizer_class": "BertTokenizerFast"},
         {"tokenizer_class": "PreTrainedTokenizerFast"},
+        {"tokenizer_class": "ElectraTokenizer"},
+        {"tokenizer_class": "LayoutLMTokenizerFast"},
+        {"tokenizer_class": "MobileBertTokenizer"},
+        {"tokenizer_class": "ConvBertTokenizer"},
+        {"tokenizer_class": "DPRReaderTokenizer"},
+        {"tokenizer_class": "DistilBertTokenizer"},
+        {"tokenizer_class": "RetriBertTokenizer"},
         {"tokenizer_class": None},
         {"model_input_names": ["input_ids", "attention_mask"]},
         {

@@ -48,7 +48,7 @@ def load(folder: Path) -> EmbeddingModel:
 def test_a_bare_checkpoint(checkpoint: Path) -> None:
     found = read_checkpoint(bare(checkpoint))
     config = bert.Config.from_dict(found.config)
-    assert found == Checkpoint(checkpoint, checkpoint, found.config, bert, config, 32, token_types=True)
+    assert found == Checkpoint(checkpoint, checkpoint, found.config, bert, config, 32)
     assert found.pooling.modes == ("mean",)
     assert not found.normalize
     assert not found.prompts
@@ -114,15 +114,52 @@ def test_weights_of_another_kind(files: list[str], message: str, with_config: bo
         load(checkpoint)
 
 
+BESIDE = [row for row in json.loads((DATA / "odd" / "bare.json").read_text())["rows"] if "beside" in row]
+
+
+@pytest.mark.parametrize("row", BESIDE, ids=lambda row: next(iter(row["beside"])))
+def test_golden_files_beside_a_bare_checkpoint(row: dict[str, Any], checkpoint: Path) -> None:
+    """Without modules.json, what sentence-transformers' other files say is not read, as there."""
+    (checkpoint / "modules.json").unlink()
+    for file, content in row["beside"].items():
+        (checkpoint / file).write_text(json.dumps(content))
+    model = load(checkpoint)
+    assert model.checkpoint.pooling.modes == (row["pooling"],)
+    assert model.max_seq_length == row["max_seq_length"]
+    assert model.checkpoint.default_prompt_name == row["default"]
+    assert not any(model.checkpoint.prompts.values())
+    assert not any(row["prompts"].values())
+
+
+def test_a_folder_that_was_saved_as_another_kind_of_model(checkpoint: Path) -> None:
+    """What it says of itself is of a reranker: an embedding model takes it for a bare one, as sentence-transformers."""
+    change(checkpoint, SENTENCE, {"prompts": {"query": "q: "}, "default_prompt_name": "query"})
+    change(checkpoint, "sentence_bert_config.json", {"max_seq_length": 20})
+    assert read_checkpoint(checkpoint).max_seq_length == 20
+    for found in (
+        read_checkpoint(checkpoint, kind="CrossEncoder"),
+        read_checkpoint(change(checkpoint, SENTENCE, {"model_type": "CrossEncoder"})),
+    ):
+        assert (found.prompts, found.default_prompt_name, found.max_seq_length) == ({}, None, 64)
+        assert (found.pooling.modes, found.normalize) == (("mean",), False)
+
+
+def test_a_chat_template_of_a_bare_checkpoint_is_named(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{{ messages }}")
+    load(checkpoint)
+    (checkpoint / "modules.json").unlink()
+    with pytest.warns(UserWarning, match="has a chat template and no modules.json"):
+        load(checkpoint)
+
+
 def test_what_sentence_transformers_wrote(checkpoint: Path) -> None:
     change(checkpoint, SENTENCE, {"prompts": {"query": "q: "}, "default_prompt_name": "query"})
     change(checkpoint, SENTENCE, {"similarity_fn_name": "dot", "truncate_dim": 40})
-    change(checkpoint, "tokenizer_config.json", {"truncation_side": "left"})
     found = read_checkpoint(checkpoint)
     assert found.normalize
     assert found.modules == ()
     assert (found.prompts, found.default_prompt_name) == ({"query": "q: "}, "query")
-    assert (found.similarity, found.truncate_dim, found.truncation_side) == ("dot", 32, "left")
+    assert (found.similarity, found.truncate_dim) == ("dot", 32)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +173,7 @@ def test_what_sentence_transformers_wrote(checkpoint: Path) -> None:
         ({}, {"model_max_length": int(1e30)}, None),
         ({}, {"model_max_length": None}, None),
         ({"max_seq_length": 4096}, {}, 4096),
+        ({}, {"max_len": 30}, None),
     ],
 )
 def test_lengths(bert: dict[str, Any], tokenizer: dict[str, Any], expected: int | None, checkpoint: Path) -> None:
@@ -150,7 +188,17 @@ def test_the_users_length_wins(checkpoint: Path) -> None:
     assert EmbeddingModel.from_pretrained(checkpoint, device="cpu", max_seq_length=40).max_seq_length == 40
 
 
-@pytest.mark.parametrize("file", ["sentence_roberta_config.json", "sentence_xlm-roberta_config.json"])
+def test_the_old_name_of_the_tokenizers_length(checkpoint: Path) -> None:
+    path = change(checkpoint, "tokenizer_config.json", {"max_len": 30}) / "tokenizer_config.json"
+    assert read_checkpoint(checkpoint).max_seq_length == 64, "today's name counts"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "model_max_length"}))
+    assert read_checkpoint(checkpoint).max_seq_length == 30
+
+
+ROBERTA, ALBERT = "sentence_roberta_config.json", "sentence_albert_config.json"
+
+
+@pytest.mark.parametrize("file", [ROBERTA, ALBERT, "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json"])
 def test_old_names_of_the_transformers_settings(file: str, checkpoint: Path) -> None:
     (checkpoint / "sentence_bert_config.json").unlink()
     change(checkpoint, file, {"max_seq_length": 21, "do_lower_case": True})
