@@ -96,7 +96,7 @@ def build(root: Path) -> bool:
     return done and bool(libraries(root))
 
 
-def caught(root: Path, tests: tuple[str, ...]) -> str | None:
+def caught(root: Path, tests: tuple[str, ...], seconds: float = SECONDS) -> str | None:
     """Run the tests: how the first failure shows, or None where all pass."""
     environment = os.environ | {
         "PYTHONPATH": str(root),
@@ -108,10 +108,10 @@ def caught(root: Path, tests: tuple[str, ...]) -> str | None:
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, **pipes) as process:
         try:
-            output, _ = process.communicate(timeout=SECONDS)
+            output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            return f"no end within {SECONDS} s"
+            return f"no end within {seconds} s"
     if process.returncode == 0:
         return None
     shown = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -137,9 +137,13 @@ def tried(mutation: Mutation, root: Path) -> str | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("words", nargs="*", help="only mutations whose file or description holds one of these")
+    parser.add_argument("--list", type=Path, default=LIST, help="the mutations (%(default)s)")
+    parser.add_argument("--at-once", action="store_true", help="believe that the tests pass without a mistake")
     parser.add_argument("--check", action="store_true", help="run no tests")
     options = parser.parse_args()
-    mutations = [m for m in read(LIST) if not options.words or any(w in f"{m.file} {m.about}" for w in options.words)]
+    mutations = [
+        m for m in read(options.list) if not options.words or any(w in f"{m.file} {m.about}" for w in options.words)
+    ]
     gone = [m for m in mutations if m.planted(ROOT) is None]
     for mutation in gone:
         print(f"GONE      {mutation.file}: {mutation.about} (the file does not have the old text once)")
@@ -150,8 +154,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = copied(Path(folder))
         present = [m for m in mutations if m not in gone]
-        broken = caught(root, tuple(sorted({test for m in present for test in m.tests})))
-        if broken:
+        every = tuple(sorted({test for m in present for test in m.tests}))
+        if not options.at_once and (broken := caught(root, every, 10 * SECONDS)):
             print(f"The tests fail without any mistake: {broken}")
             return 1
         for mutation in present:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.checkpoints import FLAGS, STACKS, pooling, with_modules
+from tests.checkpoints import FLAGS, NORMALIZE, STACKS, pooling, with_modules
 from tests.conftest import DATA
 from tests.mlx_embed.checkpoint.test_modules import PROMPT, PROMPTS, close, load, oracle
 
@@ -24,10 +24,22 @@ def _all_flags(folder: Path) -> Path:
     return with_modules(folder, [pooling(*reversed(FLAGS))], layout=4)
 
 
-def _no_include_prompt(folder: Path) -> Path:
-    path = with_modules(folder, STACKS["mean"]) / "1_Pooling" / "config.json"
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "include_prompt"}))
-    return folder
+def _without(stack: str, place: str, *keys: str, layout: int = 6) -> Callable[[Path], Path]:
+    """One of STACKS with keys of a config.json left out, for which there are defaults."""
+
+    def make(folder: Path) -> Path:
+        path = with_modules(folder, STACKS[stack], layout=layout) / place / "config.json"
+        config = json.loads(path.read_text())
+        assert set(keys) <= set(config)
+        path.write_text(json.dumps({key: value for key, value in config.items() if key not in keys}))
+        return folder
+
+    return make
+
+
+def _normed(folder: Path) -> Path:
+    """Of unit vectors, so that what LayerNorm adds to the variance shows."""
+    return with_modules(folder, [pooling("mean"), NORMALIZE, ("LayerNorm", {"dimension": 32})])
 
 
 def _prompts(index: int, include_prompt: bool) -> Callable[[Path], Path]:
@@ -75,9 +87,12 @@ PROMPTED: list[Call] = [(name, {}) for name in ("encode", "encode_query", "encod
 PROMPTED += [("encode_query", {"prompt": "a: "}), ("encode_document", {"prompt": ""})]
 SETTINGS: dict[str, tuple[Callable[[Path], Path], list[Call]]] = {
     "all flags": (_all_flags, PLAIN),
-    "no include_prompt": (_no_include_prompt, [("encode", {"prompt": PROMPT})]),
+    "no flags": (_without("mean", "1_Pooling", *FLAGS.values(), layout=4), PLAIN),
+    "no include_prompt": (_without("mean", "1_Pooling", "include_prompt"), [("encode", {"prompt": PROMPT})]),
+    "a dense layer of defaults": (_without("dense", "2_Dense", "activation_function", "bias"), PLAIN),
     **{f"prompts {i}": (_prompts(i, True), PROMPTED) for i in range(len(PROMPTS))},
     "prompts that are not pooled": (_prompts(1, False), [*PROMPTED, ("encode", {"prompt_name": "query"})]),
+    "a LayerNorm of small numbers": (_normed, PLAIN),
     "17 tokens": (_short, PLAIN),
     "lowercased": (_lower(True), PLAIN),
     "not lowercased": (_lower(False), PLAIN),
