@@ -208,3 +208,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "nDCG" not in capsys.readouterr().out
     assert cli.main([*command[:-1], str(tmp_path)]) == 2
     assert "neither corpus.jsonl" in capsys.readouterr().err
+
+
+def test_a_judgement_below_zero_is_no_gain(tmp_path: Path) -> None:
+    """Some collections mark spam so; trec_eval takes it for irrelevant."""
+    path = beir(tmp_path / "beir") / "qrels/test.tsv"
+    path.write_text(path.read_text() + "q1\td29\t-2\nq2\td28\t-1\n")
+    gains = read_collection(tmp_path / "beir").gains
+    assert (gains["q1"]["d29"], gains["q2"]["d28"]) == (0, 0)

@@ -97,3 +97,4 @@ def test_a_loaded_model_is_taken_as_it_is(
     found = {"langchain": "embed_documents", "llama_index": "get_text_embedding_batch", "chroma": "__call__"}[name]
     assert close(getattr(made, found)(TEXTS), model.encode_document(TEXTS))
     assert not loads
+    assert name != "chroma" or made.get_config() == {"model": str(prompted), "encode_options": {}}
