@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
+from tests.checkpoints import read
 from tests.conftest import DATA
 from tests.mlx_embed.test_cross_encoder import PAIRS, TOLERANCE, load, make, oracle
 
@@ -100,3 +102,13 @@ def test_rank_of_a_few(top_k: int, tmp_path: Path) -> None:
     found = model.rank(QUERY, DOCUMENTS, top_k=top_k, return_documents=True)
     assert [entry["corpus_id"] for entry in found] == golden("order")[:top_k].tolist()
     assert [entry["text"] for entry in found] == [DOCUMENTS[i] for i in golden("order")[:top_k]]
+
+
+def test_softmax_of_large_logits(tmp_path: Path) -> None:
+    """Whose exponentials no float32 holds."""
+    tensors = read(make("bert", 3, tmp_path))
+    tensors["classifier.weight"] *= 1e4
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), tensors)
+    model = load(tmp_path)
+    assert np.abs(model.predict(PAIRS)).max() > 1000
+    assert model.predict(PAIRS, apply_softmax=True).sum(axis=1) == pytest.approx(1, abs=1e-5)
