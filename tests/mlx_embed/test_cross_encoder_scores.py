@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_embed import texts
 from tests.checkpoints import read
 from tests.conftest import DATA
 from tests.mlx_embed.test_cross_encoder import PAIRS, TOLERANCE, load, make, oracle
@@ -112,3 +113,10 @@ def test_softmax_of_large_logits(tmp_path: Path) -> None:
     model = load(tmp_path)
     assert np.abs(model.predict(PAIRS)).max() > 1000
     assert model.predict(PAIRS, apply_softmax=True).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_more_pairs_than_are_read_at_once(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "FIRST_WINDOW", 2)
+    monkeypatch.setattr(texts, "WINDOW", 3)
+    assert close(load(made("plain", tmp_path), engine=engine).predict(PAIRS), golden("plain"))
