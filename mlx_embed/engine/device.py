@@ -56,7 +56,7 @@ def describe(device: mx.Device) -> str:
 def resolve_dtype(name: str | mx.Dtype | None, device: mx.Device) -> mx.Dtype | None:
     """The dtype to compute in; None keeps the checkpoint's on an accelerator, and means float32 on the CPU.
 
-    MLX's CPU kernels are slower in half precision than in float32.
+    MLX's CPU ops are slower in half precision than in float32, and the native kernels have float32 alone.
 
     Raises:
         ValueError: a dtype other than float32, float16 and bfloat16.

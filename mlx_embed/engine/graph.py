@@ -145,7 +145,7 @@ class WorkerRun:
         try:
             running: tuple[Batch, Callable[[], Rows]] | None = None
             for batch in self._batches:
-                if self._stop.is_set():
+                if self._stop.is_set() or worker.ending:
                     break
                 wait = self._begin(batch)
                 if running is not None:
@@ -153,6 +153,7 @@ class WorkerRun:
                 running = (batch, wait)
             if running is not None:
                 self._done.put((running[0], running[1]()))
+            worker.stop_if_ending()  # its reader must not take these rows for all
             self._done.put(None)
         except BaseException as error:
             self._done.put(error)
