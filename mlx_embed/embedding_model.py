@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
+from mlx_embed.arguments import whole_number
 from mlx_embed.batching import Batch
 from mlx_embed.checkpoint import DEFAULT_MODEL, Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module, Pooling
@@ -200,7 +201,7 @@ class EmbeddingModel:
         chosen: EncodeOptions = complete("encode", options, ENCODE)
         if chosen["convert_to_tensor"] or not chosen["convert_to_numpy"]:
             raise ValueError("encode returns numpy arrays: leave convert_to_numpy True and convert_to_tensor False.")
-        if chosen["batch_size"] is not None and chosen["batch_size"] < 1:
+        if chosen["batch_size"] is not None and whole_number("batch_size", chosen["batch_size"]) < 1:
             raise ValueError(f"batch_size {chosen['batch_size']} is not a positive number of texts.")
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else checked(texts)
@@ -331,6 +332,7 @@ class EmbeddingModel:
         if truncate_dim is None:
             return self.dimension
         whole = self.checkpoint.dimension
+        truncate_dim = whole_number("truncate_dim", truncate_dim)
         if not 1 <= truncate_dim <= whole:
             raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
@@ -342,7 +344,7 @@ class EmbeddingModel:
         if long_text != "mean_of_chunks":
             return None
         room = self.tokenizer.room(prefix)
-        overlap = max(room, 0) // 8 if chunk_overlap is None else chunk_overlap
+        overlap = max(room, 0) // 8 if chunk_overlap is None else whole_number("chunk_overlap", chunk_overlap)
         if not 0 <= overlap < room:
             raise ValueError(
                 f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."

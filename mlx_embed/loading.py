@@ -5,8 +5,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, choose, load
+from mlx_embed.engine import Engine, EngineChoice, choose, load, memory
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
 from mlx_embed.options import LOAD, LoadOptions, complete
 
@@ -45,7 +46,8 @@ def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Ope
         UnsupportedModelError: an architecture, module or activation that is not implemented.
         ValueError: an unknown device, dtype or engine, one that another rules out, or a max_seq_length that the model
             cannot have.
-        TypeError: an option that there is not.
+        TypeError: an option that there is not, or a max_seq_length that is no whole number.
+        MemoryError: a model that is larger than the memory that is left to this process.
     """
     options: LoadOptions = complete(method, given, LOAD)
     device = resolve_device(options["device"])
@@ -62,6 +64,8 @@ def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Ope
     name = hub.repository_id(name_or_path)
     checkpoint = read_checkpoint(folder, name)
     length = _max_seq_length(options["max_seq_length"], checkpoint)
+    if is_cpu(device):
+        memory.check(checkpoint, dtype)
     return Opened(name, checkpoint, length, device, dtype, options["engine"])
 
 
@@ -69,6 +73,7 @@ def _max_seq_length(wanted: int | None, checkpoint: Checkpoint) -> int:
     limit = checkpoint.encoder_config.max_tokens
     if wanted is None:
         return min(checkpoint.max_seq_length or limit, limit)
+    wanted = whole_number("max_seq_length", wanted)
     if not 1 <= wanted <= limit:
         raise ValueError(f"max_seq_length {wanted} is not within 1..{limit}, what the model's positions allow.")
     return wanted

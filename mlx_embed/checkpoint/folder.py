@@ -95,6 +95,10 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         CheckpointError: a missing or malformed file.
         UnsupportedModelError: a module or pooling mode that is not implemented.
     """
+    try:
+        str(folder.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{str(folder)!r} is not named in UTF-8, as MLX needs it; rename the folder.") from error
     entries = _entries(folder)
     transformer = _inside(folder, entries[0][1])
     config = read_json(transformer / "config.json")

@@ -109,7 +109,13 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
     floats = {name: array for name, array in arrays.items() if mx.issubdtype(array.dtype, mx.floating)}
     # One pass over each array: its sum is finite only if all its numbers are. A sum that is not may have overflowed.
     sums = {name: array.sum() for name, array in floats.items()}
-    mx.eval(list(arrays.values()), list(sums.values()))
+    try:
+        mx.eval(list(arrays.values()), list(sums.values()))
+    except RuntimeError as error:
+        if not str(error).startswith("[read]"):
+            raise
+        paths = ", ".join(sorted({str(tensor.file) for group in sources.values() for tensor in group}))
+        raise CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.") from error
     for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:
         for tensor, part in zip(sources[name], mx.split(floats[name], len(sources[name])), strict=True):
             if not mx.isfinite(part).all().item():
@@ -132,8 +138,9 @@ def _read_header(path: Path) -> list[Tensor]:
             raise CheckpointError(f"{broken}: its header is said to have {length} bytes; download it again.")
         try:
             header = json.loads(file.read(length))
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{broken}: its header is no JSON ({error}); download it again.") from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            reason = error or "there is no memory for it"
+            raise CheckpointError(f"{broken}: its header is no JSON ({reason}); download it again.") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")
     metadata = header.pop("__metadata__", None)

@@ -39,6 +39,7 @@ class Tokenizer:
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
         self._tokenizer = files.read(checkpoint)
+        self._folder = checkpoint.transformer
         self.max_length = max_length
         self._cut_left = checkpoint.truncation_side == "left"
         self._prefix, self._suffix = self._special_tokens()
@@ -63,6 +64,10 @@ class Tokenizer:
             return self._tokenizer.encode_batch_fast(contents, add_special_tokens=False)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
             return self._tokenizer.encode_batch_fast([well_formed(t) for t in contents], add_special_tokens=False)
+        except BaseException as error:
+            if files.is_panic(error):
+                raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
+            raise
 
     def counts(self, encodings: list[tokenizers.Encoding]) -> npt.NDArray[np.int32]:
         """Each text's tokens, special ones included, before truncation or splitting: int32 [n]."""
@@ -114,8 +119,13 @@ class Tokenizer:
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the post-processor puts before and after a text."""
-        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
-        whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        try:
+            plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+            whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        except BaseException as error:
+            if not (isinstance(error, Exception) or files.is_panic(error)):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} cannot tokenize a letter: {error}") from error
         extra = len(whole) - len(plain)
         for before in range(extra + 1):
             if whole[before : before + len(plain)] == plain:

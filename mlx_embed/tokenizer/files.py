@@ -31,6 +31,7 @@ def read(checkpoint: Checkpoint) -> Tokenizer:
     tokenizer = _from_json(path, checkpoint.encoder_config.vocab_size) if present(path) else build(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    _check_unknown(path if present(path) else checkpoint.transformer, tokenizer)
     if checkpoint.do_lower_case:
         _lowercase(tokenizer)
     return tokenizer
@@ -45,8 +46,27 @@ def _from_json(path: Path, vocab_size: int) -> Tokenizer:
         state = json.loads(tokenizer.to_str())
         state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < vocab_size]
         return Tokenizer.from_str(json.dumps(state))
-    except Exception as error:  # the library raises plain Exception
+    except BaseException as error:  # the library raises plain Exception
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise CheckpointError(f"{path} is no tokenizer that this version of tokenizers reads: {error}") from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether the library's Rust code gave up, which comes as no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
+def _check_unknown(place: Path, tokenizer: Tokenizer) -> None:
+    """CheckpointError where a character that is in no vocabulary has no token; else texts would fail, now and then."""
+    try:
+        tokenizer.model.tokenize("\U0010fffd")
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        raise CheckpointError(
+            f"{place} has no token for what its vocabulary lacks ({error}); is the vocabulary that of this tokenizer?"
+        ) from error
 
 
 def _lowercase(tokenizer: Tokenizer) -> None:
@@ -79,7 +99,9 @@ def build(checkpoint: Checkpoint) -> Tokenizer:
             tokenizer = _wordpiece(wordpiece, tokens["unk"].content, settings)
     except CheckpointError:
         raise
-    except Exception as error:  # the library raises plain Exception
+    except BaseException as error:  # the library raises plain Exception
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise CheckpointError(f"{folder} has a vocabulary that cannot be read: {error}") from error
     absent = [token.content for token in tokens.values() if tokenizer.token_to_id(token.content) is None]
     if absent:
