@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +71,20 @@ def read_headers(folder: Path) -> list[Tensor]:
 
 def load(path: Path) -> dict[str, mx.array]:
     """The tensors of a file whose header is checked, lazily: each is read when it is evaluated."""
+    _occupy_descriptor_0()
     try:
         loaded: Any = mx.load(str(path))
     except (RuntimeError, ValueError) as error:  # MLX reads the header too, and refuses more than is checked here
         raise CheckpointError(f"{path} is not a safetensors file that MLX reads: {error}") from error
     return dict(loaded)
+
+
+def _occupy_descriptor_0() -> None:
+    """A process without standard input would give this descriptor to a file, and MLX takes it for a failure to open."""
+    try:
+        os.fstat(0)
+    except OSError:
+        os.open(os.devnull, os.O_RDONLY)
 
 
 def load_tensors(tensors: Mapping[str, Tensor]) -> dict[str, mx.array]:

@@ -70,7 +70,7 @@ def test_not_without_overwrite(converted: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["thesis.txt", "runs/1/log.json", ".git/config", "1_Pooling/notes.md", "z.safetensors"]
+    "file", ["thesis.txt", "runs/1/a.json", ".git/config", "1_Pooling/a.md", "z.safetensors"]
 )
 def test_what_convert_has_not_written_stays(file: str, converted: Path) -> None:
     (converted / file).parent.mkdir(parents=True, exist_ok=True)
