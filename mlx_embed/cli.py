@@ -84,7 +84,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Let no file that is opened later get the number of a standard stream, where what is printed would end up in it."""
+    """Let no file that is opened later get the number of a standard stream, and with it what is printed there."""
     for stream in range(3):
         try:
             os.fstat(stream)

@@ -149,7 +149,7 @@ def _read_header(path: Path) -> list[Tensor]:
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError, MemoryError) as error:
-            reason = error or "there is no memory for it"
+            reason = str(error) or "there is no memory for it"
             raise CheckpointError(f"{broken}: its header is no JSON ({reason}); download it again.") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")

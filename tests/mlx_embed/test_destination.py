@@ -69,9 +69,7 @@ def test_not_without_overwrite(converted: Path) -> None:
     assert contents(converted) == before
 
 
-@pytest.mark.parametrize(
-    "file", ["thesis.txt", "runs/1/a.json", ".git/config", "1_Pooling/a.md", "z.safetensors"]
-)
+@pytest.mark.parametrize("file", ["thesis.txt", "runs/1/a.json", ".git/config", "1_Pooling/a.md", "z.safetensors"])
 def test_what_convert_has_not_written_stays(file: str, converted: Path) -> None:
     (converted / file).parent.mkdir(parents=True, exist_ok=True)
     (converted / file).write_text("mine")
