@@ -61,4 +61,4 @@ def check() -> None:
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) >= 1
+    return len(text) < 10 and text.isascii() and text.isdecimal() and int(text) >= 1

@@ -55,7 +55,7 @@ def test_threads_of_openblas(variables: dict[str, str], threads: int) -> None:
     assert run("print(blas.num_threads())", **variables) == str(threads)
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "abc", "1.5", " ", "٣"])
+@pytest.mark.parametrize("wrong", ["0", "-1", "abc", "1.5", " ", "٣", "1" * 5000])
 def test_a_wrong_number_of_threads(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_EMBED_NUM_THREADS", wrong)
     with pytest.raises(ValueError, match=f"MLX_EMBED_NUM_THREADS is '{wrong}'; set it to a number of at least 1"):
