@@ -86,6 +86,21 @@ def test_closed_standard_streams(closed: Iterable[int], tmp_path: Path) -> None:
     assert np.array_equal(found.encode("the wing"), expected.encode("the wing"))
 
 
+def test_no_file_of_a_command_takes_a_streams_place(tmp_path: Path) -> None:
+    """Else what a library prints would be in the middle of what is written."""
+    code = f"""
+import os
+from mlx_embed import cli
+for stream in range(3):
+    os.close(stream)
+cli.main(["env"])
+found = os.open({str(tmp_path / "a")!r}, os.O_WRONLY | os.O_CREAT)
+os.write(found, str(found).encode())
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+    assert int((tmp_path / "a").read_text()) > 2
+
+
 def test_a_model_is_loaded_without_standard_input() -> None:
     code = (
         "import os, sys; os.close(0); from mlx_embed import EmbeddingModel\n"
