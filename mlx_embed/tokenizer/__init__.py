@@ -11,6 +11,7 @@ import tokenizers
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.tokenizer import files
+from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
 from mlx_embed.tokenizer.truncation import TruncationWarning, warn_truncated
 
@@ -52,6 +53,7 @@ class Tokenizer:
         limit = checkpoint.encoder_config.max_tokens
         lengths = {task: min(number, limit) for task, number in checkpoint.task_lengths.items()}
         self._of_tasks = {task: self._cut_at(number) for task, number in lengths.items()}
+        self._folder = checkpoint.transformer
         self.max_length = max_length
         for number in (max_length, *lengths.values()):
             if number < len(self._prefix) + len(self._suffix) + 1:
@@ -84,6 +86,10 @@ class Tokenizer:
             return self._tokenizer.encode_batch_fast(contents, add_special_tokens=False)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
             return self._tokenizer.encode_batch_fast([well_formed(t) for t in contents], add_special_tokens=False)
+        except BaseException as error:
+            if isinstance(error, Exception) or not is_the_librarys(error):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
 
     def counts(self, encodings: list[tokenizers.Encoding]) -> npt.NDArray[np.int32]:
         """Each text's tokens, special ones included, before truncation or splitting: int32 [n]."""
@@ -135,8 +141,13 @@ class Tokenizer:
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the post-processor puts before and after a text."""
-        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
-        whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        try:
+            plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+            whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        except BaseException as error:
+            if not is_the_librarys(error):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} cannot tokenize a letter: {error}") from error
         extra = len(whole) - len(plain)
         for before in range(extra + 1):
             if whole[before : before + len(plain)] == plain:
