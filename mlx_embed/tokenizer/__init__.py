@@ -46,6 +46,7 @@ class Tokenizer:
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
+        self._folder = checkpoint.transformer
         source = files.read(checkpoint)
         self._tokenizer = source.tokenizer
         self._cut_left = source.truncation_side == "left"
@@ -53,7 +54,6 @@ class Tokenizer:
         limit = checkpoint.encoder_config.max_tokens
         lengths = {task: min(number, limit) for task, number in checkpoint.task_lengths.items()}
         self._of_tasks = {task: self._cut_at(number) for task, number in lengths.items()}
-        self._folder = checkpoint.transformer
         self.max_length = max_length
         for number in (max_length, *lengths.values()):
             if number < len(self._prefix) + len(self._suffix) + 1:

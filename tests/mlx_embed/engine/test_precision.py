@@ -28,7 +28,7 @@ def test_a_half_precision_checkpoint_on_the_cpu_is_float32(dtype: Any, tmp_path:
     assert np.abs(encode(tmp_path, golden("distilbert")[0], dtype=dtype) - expected).max() <= 1e-5
 
 
-@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("engine", ["graph", "reference"])
 @pytest.mark.parametrize("dtype", MOVED)
 def test_the_dtype_that_is_asked_for(dtype: str, engine: str) -> None:
     """The vectors move by what rounding the weights does: not at all would be another dtype's, more a mistake."""
