@@ -1,7 +1,11 @@
-"""What a caller may give for a number."""
+"""What a caller may give for a number, and for an array of them."""
 
 import operator
 from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -16,3 +20,21 @@ def whole_number(name: str, value: Any) -> int:
         except TypeError:
             pass
     raise TypeError(f"{name} is {value!r}, a {type(value).__name__}, where a whole number is needed.")
+
+
+def numbers(name: str, given: Any) -> npt.NDArray[Any]:
+    """The numpy array of one of numpy's or MLX's, of lists, or of anything else that numpy reads; bfloat16 as float32.
+
+    Raises:
+        TypeError: something in it that is no real number; `name` is in the message.
+        ValueError: rows of different lengths.
+    """
+    if isinstance(given, mx.array) and given.dtype == mx.bfloat16:
+        given = given.astype(mx.float32)  # numpy has no bfloat16
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}, where numbers are needed.")
+    return array

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import numbers
 from mlx_embed.options import SimilarityOptions
 from mlx_embed.similarity import PAIRWISE, SIMILARITY, Vectors
-from mlx_embed.vector_dtypes import checked_ranges
+from mlx_embed.vector_dtypes import check_output_dtype, checked_ranges
 
 Float32 = npt.NDArray[np.float32]
 
@@ -37,9 +38,10 @@ def similarity(name: str, a: npt.ArrayLike, b: npt.ArrayLike, dim: int, options:
         options: how codes were made.
 
     Raises:
+        TypeError: arrays of something else than numbers.
         ValueError: vectors of different lengths, or codes without what tells how they were made.
     """
-    left, right = np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b))
+    left, right = (np.atleast_2d(array) for array in _read("similarity", a, b, options))
     kind = options["output_dtype"]
     if kind in ("binary", "ubinary") and _is_code(left, kind) and _is_code(right, kind):
         differ = hamming(_checked(left, kind, dim), _checked(right, kind, dim))
@@ -54,12 +56,25 @@ def similarity_pairwise(name: str, a: npt.ArrayLike, b: npt.ArrayLike, dim: int,
     """The similarity `name` of row i of a and row i of b, both [N, D]: float32 [N]; of single vectors one number, [].
 
     Raises:
+        TypeError: arrays of something else than numbers.
         ValueError: arrays of different shapes, or codes without what tells how they were made.
     """
-    left, right = (_vectors(np.asarray(given), dim, options) for given in (a, b))
+    left, right = (_vectors(array, dim, options) for array in _read("similarity_pairwise", a, b, options))
     if left.shape != right.shape:
         raise ValueError(f"similarity_pairwise needs as many vectors of one length: {left.shape}, {right.shape}.")
     return np.asarray(PAIRWISE[name](left, right), dtype=np.float32)
+
+
+def _read(
+    method: str, a: npt.ArrayLike, b: npt.ArrayLike, options: SimilarityOptions
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Both arrays in numpy, each of one vector or of rows of them."""
+    if options["output_dtype"] is not None:
+        check_output_dtype(options["output_dtype"])
+    left, right = numbers("a", a), numbers("b", b)
+    if not {left.ndim, right.ndim} <= {1, 2}:
+        raise ValueError(f"{method} needs vectors [D] or rows of them [N, D], got shapes {left.shape}, {right.shape}.")
+    return left, right
 
 
 def _vectors(given: npt.NDArray[Any], dim: int, options: SimilarityOptions) -> Float32:

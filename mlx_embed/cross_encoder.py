@@ -129,7 +129,9 @@ class CrossEncoder(FromSentenceTransformers):
         """The number of tokens at which pairs are cut, special tokens included. It can be set; None is the model's own.
 
         Raises:
-            ValueError: a number that the model cannot have.
+            TypeError: something that is no whole number.
+            ValueError: more tokens than the model has positions, or none.
+            CheckpointError: so few that special tokens leave no room for text.
         """
         return self.tokenizer.max_length
 

@@ -185,7 +185,9 @@ class EmbeddingModel(FromSentenceTransformers):
         """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
 
         Raises:
-            ValueError: a number that the model cannot have.
+            TypeError: something that is no whole number.
+            ValueError: more tokens than the model has positions, or none.
+            CheckpointError: so few that special tokens leave no room for text.
         """
         return self.tokenizer.max_length
 
@@ -252,7 +254,7 @@ class EmbeddingModel(FromSentenceTransformers):
         """What `encode` returns; `task` is "query" or "document" where the texts are said to be that."""
         chosen: EncodeOptions = complete("encode", options, ENCODE)
         numpy_only("encode", chosen)
-        checked_batch_size(chosen["batch_size"])
+        chosen["batch_size"] = checked_batch_size(chosen["batch_size"])
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else checked(texts)
         dim = self._dim(chosen["truncate_dim"])
@@ -312,6 +314,7 @@ class EmbeddingModel(FromSentenceTransformers):
             `similarity(a, b).item()` is the number.
 
         Raises:
+            TypeError: arrays of something else than numbers.
             ValueError: vectors of different lengths, or codes without what tells how they were made.
         """
         chosen: SimilarityOptions = complete("similarity", options, SIMILARITY_OPTIONS)
@@ -326,6 +329,7 @@ class EmbeddingModel(FromSentenceTransformers):
             numpy float32 [N]; of two single vectors [D] a number, an array without dimensions.
 
         Raises:
+            TypeError: arrays of something else than numbers.
             ValueError: arrays of different shapes, or codes without what tells how they were made.
         """
         chosen: SimilarityOptions = complete("similarity_pairwise", options, SIMILARITY_OPTIONS)

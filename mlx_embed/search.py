@@ -1,11 +1,11 @@
 """The documents nearest to each query, by comparing every vector with every other."""
 
-import operator
 from typing import Any, NamedTuple
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
+
+from mlx_embed.arguments import numbers, whole_number
 
 # Values of a block of scores, float64: 32 MiB.
 _BLOCK = 2**22
@@ -42,22 +42,22 @@ def search(query_vectors: Any, document_vectors: Any, k: int = 10) -> Hits:
         scores and places [N, min(k, M)]; without the N for one query.
 
     Raises:
-        TypeError: vectors that are no floats, integers of `output_dtype="int8"` for example; a k that is no integer.
+        TypeError: vectors that are no floats, integers of `output_dtype="int8"` for example; a k that is no number.
         ValueError: other shapes, vectors of different lengths, a value that is not finite, or a k below 1.
     """
-    k = operator.index(k)
+    k = whole_number("k", k)
     if k < 1:
         raise ValueError(f"k {k} is not a positive number of documents.")
     queries, documents = _floats("query_vectors", query_vectors), _floats("document_vectors", document_vectors)
     single = queries.ndim == 1
-    queries = np.atleast_2d(queries)
-    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
+    if queries.ndim not in (1, 2) or documents.ndim != 2 or queries.shape[-1] != documents.shape[1]:
         raise ValueError(
             "search needs query_vectors [N, D] and document_vectors [M, D] of one length D, got shapes "
             f"{queries.shape} and {documents.shape}."
         )
     if len(documents) > 2**32:
         raise ValueError(f"search takes at most 2**32 documents, got {len(documents)}.")
+    queries = np.atleast_2d(queries)
     wide = _finite("query_vectors", queries, 0)
     keys = np.empty((len(queries), 0), dtype=np.uint64)
     step = max(1, _BLOCK // _DOCUMENTS)
@@ -94,12 +94,7 @@ def _unkeyed(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.float32], npt
 
 
 def _floats(name: str, vectors: Any) -> npt.NDArray[Any]:
-    if isinstance(vectors, mx.array):
-        # numpy has no bfloat16.
-        vectors = np.array(vectors.astype(mx.float32) if vectors.dtype == mx.bfloat16 else vectors)
-    array = np.asarray(vectors)
-    if array.size == 0 and not isinstance(vectors, np.ndarray):
-        array = array.astype(np.float32)
+    array = numbers(name, vectors)
     if not np.issubdtype(array.dtype, np.floating):
         raise TypeError(f"{name} has dtype {array.dtype}, where search needs floats.")
     return array

@@ -21,6 +21,12 @@ def ranges_of(embeddings: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return np.stack([vectors.min(axis=0), vectors.max(axis=0)])
 
 
+def check_output_dtype(output_dtype: str) -> None:
+    """Raise ValueError for an unknown one."""
+    if output_dtype not in OUTPUT_DTYPES:
+        raise ValueError(f"output_dtype {output_dtype!r} is not one of {', '.join(OUTPUT_DTYPES)}.")
+
+
 def checked_ranges(
     output_dtype: str, dim: int, ranges: npt.ArrayLike | None, calibration_embeddings: npt.ArrayLike | None
 ) -> npt.NDArray[np.float32] | None:
@@ -29,8 +35,7 @@ def checked_ranges(
     Raises:
         ValueError: an unknown output_dtype; int8 or uint8 without ranges, or with those of other vectors.
     """
-    if output_dtype not in OUTPUT_DTYPES:
-        raise ValueError(f"output_dtype {output_dtype!r} is not one of {', '.join(OUTPUT_DTYPES)}.")
+    check_output_dtype(output_dtype)
     if output_dtype not in ("int8", "uint8"):
         return None
     if ranges is None and calibration_embeddings is None:
@@ -40,7 +45,10 @@ def checked_ranges(
         )
     found = ranges_of(calibration_embeddings) if ranges is None else np.asarray(ranges, dtype=np.float32)  # type: ignore[arg-type]
     if found.shape != (2, dim):
-        raise ValueError(f"{output_dtype} vectors of {dim} dimensions need ranges [2, {dim}], got {found.shape}.")
+        given = f"ranges [2, {dim}], got {found.shape}"
+        if ranges is None:
+            given = f"calibration_embeddings [M, {dim}], made with the same truncate_dim, got [M, {found.shape[1]}]"
+        raise ValueError(f"{output_dtype} vectors of {dim} dimensions need {given}.")
     if not (np.isfinite(found).all() and (found[0] <= found[1]).all()):
         raise ValueError("ranges need finite values, the least of each dimension in row 0 and the largest in row 1.")
     return found

@@ -39,6 +39,7 @@ CALLS: dict[str, tuple[Call, int]] = {
     "batch_size": (lambda model, _, __, n: model.encode(TEXTS, batch_size=n), 2),
     "truncate_dim": (lambda model, _, __, n: model.encode(TEXTS, truncate_dim=n), 8),
     "chunk_overlap": (lambda model, _, __, n: model.encode(TEXTS, long_text="mean_of_chunks", chunk_overlap=n), 5),
+    "batch_size of pairs": (lambda _, cross_encoder, __, n: cross_encoder.predict(PAIRS, batch_size=n), 2),
     "batch_tokens of pairs": (lambda _, cross_encoder, __, n: cross_encoder.predict(PAIRS, batch_tokens=n), 64),
     "top_k": (
         lambda _, cross_encoder, __, n: [

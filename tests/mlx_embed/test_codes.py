@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -120,7 +121,8 @@ def test_one_pair_of_vectors(model: EmbeddingModel) -> None:
         (np.ones((2, 4), np.uint8), {"output_dtype": "ubinary", "truncate_dim": 8}, "of 8 dimensions are 1 wide"),
         (np.ones((2, 4), np.uint8), {"output_dtype": "binary"}, "binary codes are of dtype int8; these are of uint8"),
         (np.full((2, 4), 300), {"output_dtype": "ubinary"}, "of dtype uint8; these are of int64"),
-        (np.ones((2, 4), np.uint8), {"output_dtype": "bits"}, "pass the output_dtype"),
+        (np.ones((2, 4), np.uint8), {"output_dtype": "bits"}, "output_dtype 'bits' is not one of float32, "),
+        (np.ones((2, 32), np.float32), {"output_dtype": "int9"}, "output_dtype 'int9' is not one of float32, "),
     ],
 )
 def test_codes_of_which_too_little_is_known(
@@ -139,3 +141,24 @@ def test_other_mistakes(model: EmbeddingModel) -> None:
     model.similarity_fn_name = "angle"
     with pytest.raises(ValueError, match="similarity_fn_name 'angle' is not one of cosine, dot"):
         model.similarity(rows, rows)
+
+
+@pytest.mark.parametrize("method", ["similarity", "similarity_pairwise"])
+def test_what_is_no_array_of_vectors(model: EmbeddingModel, method: str) -> None:
+    compare, rows = getattr(model, method), model.encode(TEXTS)
+    for given in (1.0, rows[None]):
+        with pytest.raises(ValueError, match=rf"^{method} needs vectors \[D\] or rows of them \[N, D\], got shapes "):
+            compare(rows, given)
+    for given in ("a", TEXTS, None, rows.astype(np.complex64)):
+        with pytest.raises(TypeError, match=r"^b has dtype .*, where numbers are needed\.$"):
+            compare(rows, given)
+    with pytest.raises(ValueError, match=r"^a is no array of numbers: "):
+        compare([[1.0], [1.0, 2.0]], rows)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
+def test_arrays_of_mlx(model: EmbeddingModel, dtype: mx.Dtype) -> None:
+    rows = mx.array(model.encode(TEXTS)).astype(dtype)
+    wide = np.array(rows.astype(mx.float32))
+    assert np.array_equal(model.similarity(rows, rows), model.similarity(wide, wide))
+    assert np.array_equal(model.similarity_pairwise(rows, rows), model.similarity_pairwise(wide, wide))

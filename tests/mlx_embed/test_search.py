@@ -88,7 +88,12 @@ BAD[123, 4] = np.nan
     ("arguments", "error", "message"),
     [
         ((QUERIES, DOCUMENTS, 0), ValueError, "k 0 is not a positive number"),
-        ((QUERIES, DOCUMENTS, 1.5), TypeError, "float"),
+        ((QUERIES, DOCUMENTS, 1.5), TypeError, r"^k is 1\.5, a float, where a whole number is needed"),
+        ((QUERIES, DOCUMENTS, True), TypeError, "^k is True, a bool"),
+        ((QUERIES, DOCUMENTS, "3"), TypeError, "^k is '3', a str"),
+        ((1.0, DOCUMENTS, 1), ValueError, r"got shapes \(\) and \(300, 24\)"),
+        ((QUERIES[0, :5], DOCUMENTS, 1), ValueError, r"got shapes \(5,\) and \(300, 24\)"),
+        (([[1.0], [1.0, 2.0]], DOCUMENTS, 1), ValueError, "^query_vectors is no array of numbers: "),
         ((QUERIES[:, :5], DOCUMENTS, 1), ValueError, r"of one length D, got shapes \(7, 5\) and \(300, 24\)"),
         ((QUERIES, DOCUMENTS[0], 1), ValueError, r"got shapes \(7, 24\) and \(24,\)"),
         ((QUERIES[None], DOCUMENTS, 1), ValueError, "got shapes"),

@@ -79,7 +79,11 @@ def test_int8_keeps_the_order_of_neighbours() -> None:
         ({"output_dtype": "uint8", "truncate_dim": 8}, "pass calibration_embeddings"),
         ({"output_dtype": "int8", "calibration_embeddings": np.ones((1, 32))}, "at least two vectors"),
         ({"output_dtype": "int8", "calibration_embeddings": np.ones(32)}, "at least two vectors"),
-        ({"output_dtype": "int8", "calibration_embeddings": np.ones((4, 31))}, r"need ranges \[2, 32\], got \(2, 31\)"),
+        ({"output_dtype": "int8", "ranges": np.ones((2, 31))}, r"need ranges \[2, 32\], got \(2, 31\)"),
+        (
+            {"output_dtype": "int8", "calibration_embeddings": np.ones((4, 31))},
+            r"need calibration_embeddings \[M, 32\], made with the same truncate_dim, got \[M, 31\]",
+        ),
         ({"output_dtype": "int8", "ranges": np.ones((3, 32))}, r"got \(3, 32\)"),
         ({"output_dtype": "int8", "ranges": [[1.0] * 32, [0.0] * 32]}, "the least of each dimension in row 0"),
         ({"output_dtype": "int8", "ranges": np.full((2, 32), np.nan)}, "finite"),
