@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = (command.__doc__ or "").strip().splitlines()[0]
         command.add(subparsers.add_parser(name, help=about, description=about))
     options = parser.parse_args(arguments)
-    with signs_of_life():
+    with signs_of_life(), warnings_as_sentences():
         return _run(found[options.command], options)
 
 
@@ -62,6 +63,17 @@ def signs_of_life() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+@contextmanager
+def warnings_as_sentences() -> Iterator[None]:
+    """Show a warning as an error is shown: whoever runs a command has no use for the line of code that warns."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"mlx-embed: {message}\n"  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def _run(command: Command, options: argparse.Namespace) -> int:
     """Run a command; an error that a person can mend becomes a sentence."""
     try:
@@ -80,7 +92,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
             with suppress(OSError):  # where nobody reads that either, the status says it
-                print(f"mlx-embed: {error or 'there is not enough memory.'}", file=sys.stderr, flush=True)
+                print(f"mlx-embed: {str(error) or 'there is not enough memory.'}", file=sys.stderr, flush=True)
         return 2
 
 

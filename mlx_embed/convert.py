@@ -122,6 +122,8 @@ def convert(
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):
         raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
+    if destination == "":
+        raise ValueError("The name of the destination is empty; name a folder.")
     collection = None if evaluate is None else read_collection(evaluate)
     target = Path(os.path.abspath(Path(destination).expanduser()))
     if os.path.isdir(Path(source).expanduser()):

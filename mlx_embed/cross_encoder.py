@@ -23,6 +23,7 @@ from mlx_embed.errors import CheckpointError
 from mlx_embed.loading import Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
+    MISSING,
     PREDICT,
     LoadOptions,
     PredictOptions,
@@ -143,7 +144,7 @@ class CrossEncoder(FromSentenceTransformers):
         return f"CrossEncoder({self.name!r}, num_labels={self.num_labels}, activation={self.activation!r})"
 
     def predict(
-        self, pairs: Iterable[Sequence[str]] | Sequence[str], **options: "Unpack[PredictOptions]"
+        self, pairs: Iterable[Sequence[str]] | Sequence[str] = MISSING, **options: "Unpack[PredictOptions]"
     ) -> npt.NDArray[np.float32]:
         """Score pairs of a query and a document, batched by length, in the order given.
 

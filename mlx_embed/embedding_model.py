@@ -27,6 +27,7 @@ from mlx_embed.loading import Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
     ENCODE,
+    MISSING,
     SIMILARITY_OPTIONS,
     EncodeOptions,
     LoadOptions,
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Texts: TypeAlias = str | Iterable[str]
-# So that encode(sentences=...) gets as far as the error that says where texts go.
-MISSING: Any = None
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -337,7 +336,7 @@ class EmbeddingModel(FromSentenceTransformers):
 
     def token_counts(self, texts: Texts) -> Int32:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
-        texts = [texts] if isinstance(texts, str) else checked(texts)
+        texts = [texts] if isinstance(texts, str) else checked(texts, "token_counts")
         counts = [self.tokenizer.counts(self.tokenizer.encode(window)) for window in windows(texts, len)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 

@@ -78,6 +78,8 @@ def read_collection(folder: str | Path) -> Collection:
         ValueError: a file that is missing or malformed, its line named; judgements of other queries.
     """
     folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder} to evaluate on.")
     beir = (folder / "corpus.jsonl").is_file()
     if not beir and not (folder / "docs.jsonl").is_file():
         raise ValueError(f"{folder} has neither corpus.jsonl (BEIR's layout) nor docs.jsonl (Cranfield's).")

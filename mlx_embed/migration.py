@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 # Options of its methods, and of its constructors.
 OPTIONS = {
-    "sentences": "the texts are the first argument, `texts`",
+    "sentences": "the texts are the first argument, `texts` of encode and `pairs` of predict",
     "inputs": "what to compute is the first argument, `texts` of encode and `pairs` of predict",
     "precision": "it is `output_dtype`",
     "output_value": "a vector a text is all there is; `return_info=True` tells the tokens of each",
@@ -58,7 +58,7 @@ class FromSentenceTransformers:
             """Refuse a model's name, which the constructor does not take."""
             named = args[0] if args else options.get("model_name_or_path")
             if isinstance(named, (str, Path)):
-                raise TypeError(f"A {cls.__name__} is loaded by {cls.__name__}.from_pretrained({str(named)!r}).")
+                raise TypeError(f"{cls.__name__} is loaded by {cls.__name__}.from_pretrained({str(named)!r}).")
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> Any:

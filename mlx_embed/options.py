@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENCODE",
     "LOAD",
+    "MISSING",
     "PREDICT",
     "SIMILARITY_OPTIONS",
     "EncodeOptions",
@@ -32,6 +33,9 @@ __all__ = [
     "complete",
     "numpy_only",
 ]
+
+# The default of a first argument, so that encode(sentences=...) gets as far as the error that says where texts go.
+MISSING: Any = None
 
 LongText = Literal["truncate", "mean_of_chunks", "error"]
 

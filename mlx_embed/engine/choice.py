@@ -1,6 +1,5 @@
 """Which engine runs a model, decided once, when it is loaded."""
 
-import warnings
 from functools import cache
 from typing import Literal, get_args
 
@@ -17,6 +16,7 @@ from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.padded import PaddedEngine
 from mlx_embed.engine.worker import worker
+from mlx_embed.errors import warn
 
 EngineChoice = Literal["auto", "native", "graph", "reference"]
 ENGINES: tuple[str, ...] = get_args(EngineChoice)
@@ -92,10 +92,9 @@ def _compiled(chosen: str, device: mx.Device) -> bool:
 @cache
 def _say_float32(dtype: str) -> None:
     """MLX's own ops would do as asked, tens of times slower, with less precise vectors."""
-    warnings.warn(
+    warn(
         f'On a CPU the kernels compute in float32, and so does this model, rather than in {dtype}; engine="reference" '
-        f"computes in {dtype}, tens of times slower.",
-        stacklevel=5,
+        f"computes in {dtype}, tens of times slower."
     )
 
 
@@ -104,5 +103,5 @@ def _native_kernels() -> bool:
     """Whether the native CPU kernels are here; where they are not, says so once."""
     reason = cpu.why_unavailable()
     if reason:
-        warnings.warn(f"{reason} Until then models run on MLX's own CPU ops, tens of times slower.", stacklevel=4)
+        warn(f"{reason} Until then models run on MLX's own CPU ops, tens of times slower.")
     return not reason

@@ -14,6 +14,7 @@ import pytest
 import mlx_embed
 from mlx_embed import MLXEmbedError, cli
 
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(mlx_embed.__file__).parent / "commands"
 COMMANDS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 
@@ -90,6 +91,20 @@ def test_no_memory_has_a_sentence_too(command: SimpleNamespace, capsys: pytest.C
     command.run = run
     assert cli.main(["act"]) == 2
     assert "not enough memory" in capsys.readouterr().err
+
+
+def test_a_warning_is_a_sentence(command: SimpleNamespace) -> None:
+    """In another process: pytest catches warnings before they are shown."""
+    script = (
+        "import warnings; from types import SimpleNamespace; from mlx_embed import cli\n"
+        "def run(options): warnings.warn('It is late.'); return 0\n"
+        "cli.find = lambda: {'act': SimpleNamespace(__doc__='Act.', add=lambda parser: None, run=run)}\n"
+        "cli.main(['act']); warnings.warn('After it.')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    first, *rest = done.stderr.splitlines()
+    assert first == "mlx-embed: It is late."
+    assert "UserWarning: After it." in rest[0], "others see theirs as ever"
 
 
 def test_a_mistake_of_the_program_is_not_hidden(command: SimpleNamespace) -> None:

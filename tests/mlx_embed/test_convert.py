@@ -300,3 +300,11 @@ def test_the_script(tmp_path: Path) -> None:
     run = subprocess.run([*command, "--quantize", "5"], **options)
     assert run.returncode == 2
     assert "invalid choice: 5" in run.stderr
+
+
+def test_no_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Path("") is the current folder, which nobody named."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="The name of the destination is empty"):
+        convert(DATA / "tiny-bert", "")
+    assert not list(tmp_path.iterdir())

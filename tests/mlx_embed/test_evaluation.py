@@ -151,6 +151,11 @@ def test_bad_folders(damage: Callable[[Path], object], message: str, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^There is no folder .*absent to evaluate on\.$"):
+        read_collection(tmp_path / "absent")
+
+
 @pytest.mark.parametrize("relevance", ["much", "nan", "inf", ""])
 def test_bad_gains(relevance: str, tmp_path: Path) -> None:
     (beir(tmp_path / "data") / "qrels/test.tsv").write_text(f"query-id\tcorpus-id\tscore\nq1\td1\t{relevance}\n")

@@ -33,6 +33,22 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
     return CrossEncoder.from_pretrained(reranker("bert", 3, tmp_path_factory.mktemp("several")), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"sentences": PAIRS},
+            "predict has no option 'sentences': .* first argument, .* and `pairs` of predict",
+        ),
+        ({"inputs": PAIRS}, "predict has no option 'inputs': .* `pairs` of predict"),
+        ({}, r"predict takes \(query, document\) pairs, got a NoneType"),
+    ],
+)
+def test_pairs_by_other_names(model: CrossEncoder, options: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        model.predict(**options)
+
+
 @pytest.mark.parametrize("dtype", [object, str])
 def test_rows_of_an_array(model: CrossEncoder, dtype: type) -> None:
     rows, expected = np.array(PAIRS, dtype=dtype), model.predict(PAIRS)

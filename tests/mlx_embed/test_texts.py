@@ -41,8 +41,9 @@ MADE: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document", "token_counts"])
 @pytest.mark.parametrize(("make", "message"), MADE.values(), ids=MADE)
 def test_no_texts(tiny_bert: EmbeddingModel, method: str, make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=message) as found:
         getattr(tiny_bert, method)(make())
+    assert str(found.value).split()[0] == ("token_counts" if method == "token_counts" else "encode")
 
 
 def test_texts_of_a_table_and_a_mapping(tiny_bert: EmbeddingModel) -> None:

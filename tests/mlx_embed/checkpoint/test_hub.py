@@ -125,6 +125,29 @@ def test_what_can_only_be_a_folder(name: str | Path, asked: Calls) -> None:
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("", ModelNotFoundError, "The name of the model is empty"),
+        (5, TypeError, "A model is named by a string or a Path: 5 is a int"),
+        (b"e5", TypeError, "A model is named by a string or a Path: b'e5' is a bytes"),
+    ],
+)
+def test_what_is_no_name(name: Any, error: type[Exception], message: str, asked: Calls) -> None:
+    for kind in (EmbeddingModel, CrossEncoder):
+        with pytest.raises(error, match=message):
+            kind.from_pretrained(name)
+    assert asked == []
+
+
+def test_a_reranker_has_no_embedding_model_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="None is a NoneType"):
+        CrossEncoder.from_pretrained(None)  # type: ignore[arg-type]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing(errors.LocalEntryNotFoundError("x")))
+    with pytest.raises(ModelNotFoundError, match=r"cannot be reached\. Connect .* give a local folder\.$"):
+        CrossEncoder.from_pretrained("ms-marco-MiniLM-L6-v2")
+
+
 def test_a_name_that_neither_a_disk_nor_the_hub_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing(errors.HFValidationError("too long")))
     with pytest.raises(ModelNotFoundError, match="is neither a folder nor a repository id"):
