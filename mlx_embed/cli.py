@@ -67,7 +67,7 @@ def signs_of_life() -> Iterator[None]:
 def warnings_as_sentences() -> Iterator[None]:
     """Show a warning as an error is shown: whoever runs a command has no use for the line of code that warns."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"mlx-embed: {message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = lambda message, *_, **__: f"mlx-embed: {message}\n"
     try:
         yield
     finally:

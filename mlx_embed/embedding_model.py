@@ -418,7 +418,12 @@ class EmbeddingModel(FromSentenceTransformers):
         if long_text != "mean_of_chunks":
             return None
         room = tokenizer.room(prefix)
-        overlap = max(room, 0) // 8 if chunk_overlap is None else whole_number("chunk_overlap", chunk_overlap)
+        if room < 1:
+            raise ValueError(
+                f"The prompt has {tokenizer.prompt_length(prefix)} tokens with special ones, which leaves no room for "
+                f"a text in chunks of {tokenizer.max_length}; pass a shorter prompt."
+            )
+        overlap = room // 8 if chunk_overlap is None else whole_number("chunk_overlap", chunk_overlap)
         if not 0 <= overlap < room:
             raise ValueError(
                 f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."
