@@ -80,7 +80,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
             with suppress(OSError):  # where nobody reads that either, the status says it
-                print(f"mlx-embed: {error or 'there is not enough memory.'}", file=sys.stderr, flush=True)
+                print(f"mlx-embed: {str(error) or 'there is not enough memory.'}", file=sys.stderr, flush=True)
         return 2
 
 

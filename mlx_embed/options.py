@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import mlx.core as mx
 import numpy.typing as npt
 
+from mlx_embed.arguments import whole_number
 from mlx_embed.engine import EngineChoice
 from mlx_embed.migration import OPTIONS
 from mlx_embed.vector_dtypes import OutputDtype
@@ -226,9 +227,10 @@ def checked_batch_size(batch_size: int | None, unit: str = "texts") -> int | Non
     """The most texts of a batch; None bounds it by tokens alone.
 
     Raises:
+        TypeError: something that is no whole number.
         ValueError: a number below 1.
     """
-    if batch_size is not None and batch_size < 1:
+    if batch_size is not None and whole_number("batch_size", batch_size) < 1:
         raise ValueError(f"batch_size {batch_size} is not a positive number of {unit}.")
     return batch_size
 
