@@ -165,8 +165,6 @@ def convert(
                 f"The converted model's scores differ from the source's (logits by up to {difference:.6f}); "
                 "nothing was written."
             )
-        if collection is not None:
-            logger.info("embedding %d documents before and after", len(collection.documents))
         report = ConversionReport(
             target,
             _weight_bytes(checkpoint),

@@ -17,8 +17,11 @@ def present(path: Path) -> bool:
     The hub's cache keeps links to files that lie elsewhere. Where such a file is gone, the checkpoint did have it, and
     what it says must not be taken for absent.
     """
-    if path.is_file():
+    # os.path takes a name that no file can have for an absent file, where Path's methods fail.
+    if os.path.isfile(path):
         return True
+    if not os.path.lexists(path):
+        return False
     if path.is_symlink() and not path.exists():
         raise CheckpointError(
             f"{path} is a link to {os.readlink(path)}, which is missing; download the checkpoint again."

@@ -17,7 +17,7 @@ from mlx_embed.embedding_model import EmbeddingModel
 try:
     from bertopic.backend import BaseEmbedder
 except ImportError as error:
-    raise ImportError('This needs bertopic: pip install "mlx-embed[bertopic]"') from error
+    raise ImportError('This needs bertopic: pip install ".[bertopic]" in a clone of mlx-embed') from error
 
 
 class MLXEmbedder(BaseEmbedder):

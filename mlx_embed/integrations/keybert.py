@@ -17,7 +17,7 @@ from mlx_embed.embedding_model import EmbeddingModel
 try:
     from keybert.backend import BaseEmbedder
 except ImportError as error:
-    raise ImportError('This needs keybert: pip install "mlx-embed[keybert]"') from error
+    raise ImportError('This needs keybert: pip install ".[keybert]" in a clone of mlx-embed') from error
 
 
 class MLXEmbedder(BaseEmbedder):

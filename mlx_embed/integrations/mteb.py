@@ -17,7 +17,7 @@ try:
     from mteb.models.model_meta import ScoringFunction
     from mteb.types import PromptType
 except ImportError as error:
-    raise ImportError('This needs mteb: pip install "mlx-embed[mteb]"') from error
+    raise ImportError('This needs mteb: pip install ".[mteb]" in a clone of mlx-embed') from error
 
 
 class MLXEncoder(AbsEncoder):

@@ -10,7 +10,9 @@ try:
     import torch
     from sentence_transformers import SimilarityFunction, quantize_embeddings
 except ImportError as error:
-    raise ImportError('This needs sentence-transformers: pip install "mlx-embed[sentence-transformers]"') from error
+    raise ImportError(
+        'This needs sentence-transformers: pip install ".[sentence-transformers]" in a clone of mlx-embed'
+    ) from error
 
 
 @dataclass

@@ -242,7 +242,7 @@ def test_a_file_that_shrinks_while_it_is_read(checkpoint: Path, monkeypatch: pyt
         os.truncate(path, path.stat().st_size // 2)
         return found
 
-    monkeypatch.setattr("mlx_embed.checkpoint.weights.load", shrinking)
+    monkeypatch.setattr("mlx_embed.checkpoint.safetensors.load", shrinking)
     with pytest.raises(CheckpointError, match=r"model\.safetensors could not be read to the end"):
         EmbeddingModel.from_pretrained(checkpoint, device="cpu")
 

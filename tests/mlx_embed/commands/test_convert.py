@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mlx_embed import cli
+from mlx_embed import cli, texts
 from tests.conftest import DATA
 from tests.mlx_embed.test_cli import Terminal
 from tests.mlx_embed.test_evaluation import beir
 
-STEPS = ["... writing the weights", "... comparing sample texts with the source"]
+STEPS = [f"... Writing the weights of {DATA / 'tiny-bert'}.", "... Comparing vectors with the source's."]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -23,8 +23,9 @@ def test_steps(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_evaluation_has_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(texts, "BAR_AFTER", 0.0)
     folder = beir(tmp_path / "data")
     assert cli.main(["convert", str(DATA / "tiny-bert"), str(tmp_path / "a"), "--evaluate", str(folder)]) == 0
     shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
-    assert "... embedding 30 documents before and after\n" in shown
-    assert shown.count("30/30") >= 2
+    assert "... Embedding 35 documents and queries with both models.\n" in shown
+    assert "70/70" in shown
