@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import tokenizers
+
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.tokenizer import files
@@ -14,9 +16,15 @@ class PairTokenizer:
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
         self._tokenizer = files.read(checkpoint)
+        self.max_length = max_length
         if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
         self._tokenizer.enable_truncation(max_length, direction=checkpoint.truncation_side)
+
+    @property
+    def library(self) -> tokenizers.Tokenizer:
+        """The library's own tokenizer, which cuts at max_length."""
+        return self._tokenizer
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
