@@ -25,6 +25,10 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 # How `input_type` is spelled, and the prompts that it may mean.
 INPUT_TYPES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
+# Of a query, so many times the tokens that the model takes are kept. Which of a pair is cut more depends on which is
+# longer, so that it has to stay the longer one.
+QUERY_LENGTHS = 16
+
 
 @dataclass(frozen=True)
 class Text:
@@ -44,16 +48,29 @@ class Text:
         return len(self.prompt) + len(self.content)
 
 
+@dataclass
+class Query:
+    """A query of many pairs.
+
+    Attributes:
+        text: it.
+        cut: its beginning, or end, beyond which the model takes none; known once a pair of it is tokenized.
+    """
+
+    text: str
+    cut: str | None = None
+
+
 @dataclass(frozen=True)
 class Pair:
     """A query and a document to score; `most` cuts the document to so many tokens first."""
 
-    query: str
+    query: Query
     document: str
     most: int | None = None
 
     def __len__(self) -> int:
-        return len(self.query) + len(self.document)
+        return len(self.query.text) + len(self.document)
 
 
 @dataclass(frozen=True)
@@ -177,7 +194,7 @@ class Embedder:
                 found[read[place]] = Tokens(ids, None, count)
         return [found[index] for index in range(len(texts))]
 
-    def _compute(self, key: Hashable, texts: list[Tokens]) -> Sequence[Any]:
+    def _compute(self, key: Hashable, texts: list[Tokens]) -> Float32 | list[Float32]:
         ids = [text.ids for text in texts]
         if key is None:
             return self._token_vectors(ids)
@@ -226,7 +243,9 @@ class Reranker:
 
     def job(self, pairs: Sequence[tuple[str, str]], *, most: int | None = None, strict: bool = False) -> Job[Pair]:
         """Pairs to score; `most` cuts documents to so many tokens, `strict` refuses pairs that are too long."""
-        return Job([Pair(*pair, most) for pair in pairs], key=0, limit=self.longest if strict else None)
+        queries = {query: Query(query) for query, _ in pairs}
+        texts = [Pair(queries[query], document, most) for query, document in pairs]
+        return Job(texts, key=0, limit=self.longest if strict else None)
 
     def logits(self, job: Job[Pair]) -> Float32:
         """[n, labels] of a job that is done."""
@@ -239,14 +258,13 @@ class Reranker:
         return [str(names.get(str(i), f"LABEL_{i}")) for i in range(self.model.num_labels)]
 
     def _tokenize(self, pairs: list[Pair]) -> list[Tokens]:
-        library = self.model.tokenizer.library
         texts = []
         for pair in pairs:
-            document = pair.document
-            if pair.most is not None and len(document) > pair.most:  # a token has a character at least
-                offsets = library.encode(document, add_special_tokens=False).offsets
-                document = document[: offsets[pair.most - 1][1]] if len(offsets) > pair.most else document
-            texts.append((pair.query, document))
+            # A query of a megabyte is not to be tokenized again with each of a thousand documents.
+            if pair.query.cut is None:
+                pair.query.cut = self._cut(pair.query.text, QUERY_LENGTHS * self.longest)
+            document = pair.document if pair.most is None else self._cut(pair.document, pair.most)
+            texts.append((pair.query.cut, document))
         ids, types = self.model.tokenizer(texts)
         typed = self.model.takes_types
         # The tokenizer does not say what it cut: a pair of full length may have been.
@@ -257,13 +275,28 @@ class Reranker:
             Tokens(row, kind if typed else None, count) for row, kind, count in zip(ids, types, counts, strict=True)
         ]
 
+    def _cut(self, text: str, most: int) -> str:
+        """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning."""
+        if len(text) <= most:  # a token has a character at least
+            return text
+        library = self.model.tokenizer.library
+        encoding = library.encode(text, add_special_tokens=False)
+        parts = [encoding, *encoding.overflowing]
+        last = parts[: -(-most // self.longest)][-1]  # each but the last has as many tokens as the model takes
+        kept = (most - 1) % self.longest + 1
+        if len(last) < kept or (len(last) == kept and last is parts[-1]):
+            return text
+        if (library.truncation or {}).get("direction") == "left":
+            return text[last.offsets[-kept:][0][0] :]
+        return text[: last.offsets[:kept][-1][1]]
+
     def _count(self, query: str, document: str) -> int:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""
         library = self.model.tokenizer.library
         parts = library.encode_batch([query, document], add_special_tokens=False)
         return sum(map(len, parts)) + int(library.num_special_tokens_to_add(is_pair=True))
 
-    def _compute(self, key: Hashable, pairs: list[Tokens]) -> Sequence[Any]:
+    def _compute(self, key: Hashable, pairs: list[Tokens]) -> Float32:
         types = [pair.types or () for pair in pairs] if self.model.takes_types else None
         return _rows(self.model, self.model.head, [pair.ids for pair in pairs], types, self.budget)
 

@@ -112,7 +112,7 @@ class ModelQueue(Generic[Text]):
         self,
         name: str,
         tokenize: Callable[[list[Text]], list[Tokens]],
-        compute: Callable[[Hashable, list[Tokens]], Sequence[Any]],
+        compute: Callable[[Hashable, list[Tokens]], Any],
         *,
         batch_tokens: int,
         longest: int,
@@ -129,7 +129,7 @@ class ModelQueue(Generic[Text]):
             waiting_tokens: at most so many wait; a job of more than one batch may take half of it, unless it is alone.
         """
         self._tokenize, self._compute = tokenize, compute
-        self.batch_tokens, self._longest, self.limit = batch_tokens, longest, waiting_tokens
+        self.batch_tokens, self.longest, self.limit = batch_tokens, longest, waiting_tokens
         self.waiting = 0  # tokens, at most: before a text is tokenized, its characters or the longest text's tokens
         self.jobs = 0
         self.speed = 0.0  # tokens a second, of the last batches
@@ -155,7 +155,7 @@ class ModelQueue(Generic[Text]):
             QueueClosedError: the server is stopping.
         """
         sizes = [len(text) + 2 for text in job.texts]  # type: ignore[arg-type]
-        reserved = sum(min(size, self._longest) for size in sizes)
+        reserved = sum(min(size, self.longest) for size in sizes)
         with self._lock:
             if self._closed:
                 raise QueueClosedError("The server is stopping.")
@@ -222,7 +222,7 @@ class ModelQueue(Generic[Text]):
         """A text's ids are known, and so how many tokens of it wait."""
         if job.unrun.gone:
             return
-        surplus = min(len(job.texts[index]) + 2, self._longest) - len(tokens.ids)  # type: ignore[arg-type]
+        surplus = min(len(job.texts[index]) + 2, self.longest) - len(tokens.ids)  # type: ignore[arg-type]
         job.reserved -= surplus
         self.waiting -= surplus
         job.counts[index] = tokens.count

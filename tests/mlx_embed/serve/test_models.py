@@ -12,7 +12,7 @@ from mlx_embed import CrossEncoder, EmbeddingModel
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.models import Embedder, Models, Reranker
 from mlx_embed.serve.queue import BatchReport, TextTooLongError
-from tests.mlx_embed.serve.conftest import random_texts, with_prompts
+from tests.mlx_embed.serve.harness import random_texts, with_prompts
 
 SECONDS = 60
 TOLERANCE = 1e-5
@@ -131,10 +131,21 @@ def test_logits(reranker: Reranker, cross_encoder: CrossEncoder) -> None:
 
 
 def test_documents_cut_to_so_many_tokens(reranker: Reranker, cross_encoder: CrossEncoder) -> None:
-    job = reranker.job([("wing", "the wing flow of heat"), ("wing", "the wing")], most=2)
+    job = reranker.job([("wing", document) for document in ("the wing flow of heat", "the wing", "of " * 99)], most=2)
     reranker.queue.submit(job)
     logits = reranker.logits(job.future.result(SECONDS))[:, 0]
-    assert np.abs(logits - cross_encoder.predict([("wing", "the wing")] * 2, activation="Identity")).max() <= TOLERANCE
+    expected = [("wing", document) for document in ("the wing", "the wing", "of of")]
+    assert np.abs(logits - cross_encoder.predict(expected, activation="Identity")).max() <= TOLERANCE
+
+
+def test_a_long_query_is_cut_as_predict_cuts_it(reranker: Reranker, cross_encoder: CrossEncoder) -> None:
+    query = "wing of heat " * 500
+    pairs = [(query, "flow"), (query, "speed " * 200), (query, ""), ("wing", "speed " * 200)]
+    job = reranker.job(pairs)
+    reranker.queue.submit(job)
+    logits = reranker.logits(job.future.result(SECONDS))[:, 0]
+    assert np.abs(logits - cross_encoder.predict(pairs, activation="Identity")).max() <= TOLERANCE
+    assert 1000 < len((job.texts[0].query.cut or "").split()) < 1100
 
 
 def test_pairs_that_are_too_long(reranker: Reranker) -> None:
