@@ -28,6 +28,7 @@ INPUT_TYPES = {"query": ("query",), "document": ("document", "passage", "corpus"
 # Of a query, so many times the tokens that the model takes are kept. Which of a pair is cut more depends on which is
 # longer, so that it has to stay the longer one.
 QUERY_LENGTHS = 16
+WARM_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ class Embedder:
     def name(self) -> str:
         """As the hub or the caller knows it."""
         return self.model.name
+
+    def warm(self) -> None:
+        """Compute something, so that the first request does not wait for what is made once."""
+        job = self.job(["Is it warm?"])
+        self.queue.submit(job)
+        job.future.result(WARM_SECONDS)
 
     def prompt(self, name: str | None, input_type: str | None) -> str:
         """The text that goes before each text: the prompt of a name, of a purpose, or the checkpoint's default.
@@ -240,6 +247,12 @@ class Reranker:
     def name(self) -> str:
         """As the hub or the caller knows it."""
         return self.model.name
+
+    def warm(self) -> None:
+        """As `Embedder.warm`."""
+        job = self.job([("Is it warm?", "It is.")])
+        self.queue.submit(job)
+        job.future.result(WARM_SECONDS)
 
     def job(self, pairs: Sequence[tuple[str, str]], *, most: int | None = None, strict: bool = False) -> Job[Pair]:
         """Pairs to score; `most` cuts documents to so many tokens, `strict` refuses pairs that are too long."""

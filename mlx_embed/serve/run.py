@@ -18,7 +18,8 @@ from mlx_embed.serve.service import Service
 logger = logging.getLogger("mlx_embed")
 
 BACKLOG = 2048
-WARM_SECONDS = 600
+# After the grace, for what is then answered that it was not computed.
+ANSWER_SECONDS = 2
 
 
 class Server(uvicorn.Server):
@@ -34,6 +35,8 @@ class Server(uvicorn.Server):
         self.error: BaseException | None = None
         self._load = load
         limits = service.limits
+        self._grace = threading.Timer(limits.grace_seconds, service.models.close)
+        self._grace.daemon = True
         super().__init__(
             uvicorn.Config(
                 application(service),
@@ -45,7 +48,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=int(limits.idle_seconds),
-                timeout_graceful_shutdown=int(limits.grace_seconds),
+                timeout_graceful_shutdown=int(limits.grace_seconds) + ANSWER_SECONDS,
             )
         )
 
@@ -54,6 +57,7 @@ class Server(uvicorn.Server):
         try:
             self.run(sockets=[listening])
         finally:
+            self._grace.cancel()
             self.service.models.close()
         if self.error is not None:
             raise self.error
@@ -62,6 +66,8 @@ class Server(uvicorn.Server):
         """Take no new requests and end when those that run are answered; a second time, end at once."""
         self.force_exit = self.service.stopping
         self.service.stopping = self.should_exit = True
+        if not self.force_exit:
+            self._grace.start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -80,7 +86,7 @@ class Server(uvicorn.Server):
         try:
             models = self._load()
             for model in models:
-                warmed(model)
+                model.warm()
                 self.service.metrics.watch(model)
             self.service.models.add(models)
             logger.info("Ready: %s.", ", ".join(model.id for model in models))
@@ -88,14 +94,6 @@ class Server(uvicorn.Server):
             self.error = error
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self.stop)
-
-
-def warmed(model: Served) -> None:
-    """Have a model compute something, so that its first request does not wait for what is made once."""
-    text = "Is it warm?"
-    job = model.job([text]) if model.kind == "embedding model" else model.job([(text, text)])  # type: ignore[arg-type, list-item]
-    model.queue.submit(job)
-    job.future.result(WARM_SECONDS)
 
 
 def listen(host: str, port: int) -> socket.socket:
