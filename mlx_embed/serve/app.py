@@ -19,7 +19,7 @@ from starlette.routing import Route as StarletteRoute
 from mlx_embed.serve import cohere, ollama, openai, tei
 from mlx_embed.serve.access import AccessMiddleware
 from mlx_embed.serve.errors import Refusal, shape_of
-from mlx_embed.serve.limits import ClientGone, Receive, Scope, Send, read_body
+from mlx_embed.serve.limits import ClientGone, Receive, Scope, Send, discard_body, read_body
 from mlx_embed.serve.replies import Reply, json_reply, refused, sent
 from mlx_embed.serve.service import Call, Service, stopping
 
@@ -104,7 +104,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
         route, metrics = self.route, self.service.metrics
-        call = Call(receive)
+        call = Call(receive, unread=route.body is not None)
         try:
             reply = await self._answer(scope, receive, call)
         except Refusal as refusal:
@@ -112,6 +112,7 @@ class Endpoint:
             reply = refused(refusal, scope["path"])
         except ClientGone:
             metrics.failed(route.name, "client_gone")
+            call.unread = False
             reply = Reply(b"", status=499)
         except Exception as error:
             # What was asked for is nobody else's business, and so not in the log.
@@ -124,7 +125,10 @@ class Endpoint:
             metrics.answered(route.name, seconds, call.jobs)
             if call.jobs and shape_of(scope["path"]) == "tei":
                 reply = Reply(reply.content, headers=tei.timing_headers(call, seconds))
-        await sent(send, reply)
+        await sent(send, reply, more=call.unread)
+        if call.unread:
+            await discard_body(receive)
+            await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
         service, route = self.service, self.route
@@ -135,6 +139,7 @@ class Endpoint:
             raise stopping()
         with service.places.place():
             body = await read_body(scope, receive, service.limits.body_bytes)
+            call.unread = False
             with service.places.hold(len(body)):
                 return await route.handle(service, self._parsed(body), call, **parameters)
 

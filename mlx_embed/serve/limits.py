@@ -13,6 +13,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 MIB = 2**20
+DISCARDED_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,19 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read what is left of a body that nobody wants, up to a limit.
+
+    A connection that is closed while the client still sends is reset, and the client may never see the answer.
+    """
+    left = DISCARDED_BYTES
+    while left > 0:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
+        left -= len(message.get("body", b""))
 
 
 def _too_large(most: int) -> Refusal:

@@ -41,12 +41,12 @@ def base64_of(vector: npt.NDArray[Any]) -> str:
     return b64encode(np.ascontiguousarray(vector).data).decode()
 
 
-async def sent(send: Send, reply: Reply) -> None:
-    """Send an answer."""
+async def sent(send: Send, reply: Reply, *, more: bool = False) -> None:
+    """Send an answer; with `more`, without saying yet that it is the end of it."""
     headers = [
         (b"content-type", reply.media_type.encode()),
         (b"content-length", b"%d" % len(reply.content)),
         *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.content})
+    await send({"type": "http.response.body", "body": reply.content, "more_body": more})

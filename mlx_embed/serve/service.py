@@ -29,12 +29,14 @@ class Call:
         began: when it came.
         jobs: what was computed for it.
         device: where, "cpu" or "gpu".
+        unread: whether there is a body that has not been read whole.
     """
 
     receive: Receive
     began: float = field(default_factory=time.monotonic)
     jobs: list[Job[Any]] = field(default_factory=list)
     device: str = "cpu"
+    unread: bool = False
 
     async def gone(self) -> None:
         """Return when the client has closed the connection."""

@@ -113,6 +113,21 @@ def test_a_large_body_is_refused_before_it_is_read(running: Running) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("overloaded", [False, True])
+def test_a_client_that_closes_after_its_request_sees_why_it_is_refused(
+    encoder: EmbeddingModel, overloaded: bool
+) -> None:
+    size = 20_000_000
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+    with serving({"tiny": encoder}, limits=Limits(concurrent=0 if overloaded else 9)) as running:
+        with connect(running) as client:
+            client.sendall(head + b" " * size)
+            assert client.recv(100).startswith(b"HTTP/1.1 429 " if overloaded else b"HTTP/1.1 413 ")
+            while client.recv(1000):
+                pass
+        assert running.get("/health").status_code == 200
+
+
 def test_many_large_bodies_at_once(encoder: EmbeddingModel) -> None:
     with (
         serving({"tiny": encoder}, limits=Limits(held_bytes=1000)) as running,
