@@ -1,4 +1,12 @@
-"""Text embeddings for search and RAG on MLX: Metal, CUDA and CPU."""
+"""Text embeddings for search and RAG on MLX: Metal, CUDA and CPU.
+
+EmbeddingModel.from_pretrained(name)    a model; its encode, encode_query and encode_document make vectors of texts
+CrossEncoder.from_pretrained(name)      a reranker: predict and rank
+search(queries, documents, k)           the nearest vectors
+convert(source, destination)            a checkpoint in fewer bits
+
+What is not listed in `__all__` is not for use from outside and may change.
+"""
 
 import custom_kernels  # noqa: F401  (before mlx.core: see there)
 from mlx_embed.checkpoint import EmbeddingModelType
@@ -6,6 +14,7 @@ from mlx_embed.convert import convert
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel, EncodeInfo
 from mlx_embed.errors import CheckpointError, MLXEmbedError, ModelNotFoundError, UnsupportedModelError
+from mlx_embed.search import search
 from mlx_embed.tokenizer import TruncationWarning
 
 __version__ = "0.1.0"
@@ -22,4 +31,5 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "convert",
+    "search",
 ]

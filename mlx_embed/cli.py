@@ -69,7 +69,8 @@ def _run(command: Command, options: argparse.Namespace) -> int:
             sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Whoever read the output has gone. Python flushes stdout once more at exit, which must not fail either.
+        # Whoever read the output has gone. Python flushes stdout once more at exit; its documentation says to give it a
+        # place to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     except KeyboardInterrupt:
@@ -77,7 +78,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
-            print(f"mlx-embed: {error or 'there is not enough memory.'}", file=sys.stderr)
+            print(f"mlx-embed: {str(error) or 'There is not enough memory.'}", file=sys.stderr)
         return 2
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_embed.checkpoint import Checkpoint, heads, hub, read_checkpoint, safetensors, weights
+from mlx_embed.checkpoint import Checkpoint, adapters, heads, hub, quantization, read_checkpoint, safetensors, weights
 from mlx_embed.checkpoint.modules import Normalize
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
@@ -20,6 +20,7 @@ from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, MLXEmbedError
 from mlx_embed.evaluation import QualityReport, quality, read_collection
+from mlx_embed.texts import logger
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -87,7 +88,8 @@ def convert(
 
     The folder is written beside `destination`, loaded, compared with the source and only then renamed: nothing
     half-written is ever seen at `destination`. A conversion that is killed leaves a hidden `.NAME.partial-...` beside
-    it, which may be deleted. A reranker keeps its head, and `CrossEncoder.from_pretrained(destination)` loads it.
+    it, which may be deleted. A reranker keeps its head, and `CrossEncoder.from_pretrained(destination)` loads it. An
+    adapter is merged into the weights.
 
     Args:
         source: a local folder, hub repository id or alias.
@@ -122,7 +124,9 @@ def convert(
         raise ValueError(f"The source and the destination are the same folder, {folder}.")
     if places[0] in places[1].parents or places[1] in places[0].parents:
         raise ValueError(f"Of the source {folder} and the destination {target}, one is inside the other.")
-    checkpoint = read_checkpoint(folder, hub.repository_id(source))
+    checkpoint = read_checkpoint(
+        folder, hub.repository_id(source), cache_dir=cache_dir, local_files_only=local_files_only
+    )
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
     hidden_size = checkpoint.encoder_config.hidden_size
@@ -137,7 +141,9 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as work:
         written = Path(work) / "checkpoint"
+        logger.info("Writing the weights of %s.", folder)
         _write(checkpoint, written, dtype, quantize, group_size)
+        logger.info("Comparing vectors with the source's.")
         cosine = _min_cosine(folder, written)
         if not cosine >= (LEAST_COSINE if quantize is None else -1.0):
             raise MLXEmbedError(
@@ -149,6 +155,8 @@ def convert(
                 f"The converted model's scores differ from the source's (logits by up to {difference:.6f}); "
                 "nothing was written."
             )
+        if collection is not None:
+            logger.info("embedding %d documents before and after", len(collection.documents))
         report = ConversionReport(
             target,
             _weight_bytes(checkpoint),
@@ -178,20 +186,21 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     module_files = {file for folder in _module_folders(checkpoint) for file in safetensors.files(folder)}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
-        if path.parent == checkpoint.transformer and path.name.endswith(".index.json"):
-            continue  # it lists the shards, which become one file
+        # The shards become one file, and an adapter a part of it.
+        if path.parent == checkpoint.transformer and path.name.endswith((".index.json", adapters.CONFIG)):
+            continue
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     transformer = target / checkpoint.transformer.relative_to(checkpoint.folder)
-    config = dict(checkpoint.config)
-    if bits is not None:
-        config["quantization"] = {"bits": bits, "group_size": group_size}
-    _write_json(transformer / "config.json", config)
+    config = {key: value for key, value in checkpoint.config.items() if not key.startswith("quantization")}
     if checkpoint.prompts:
         # The E5 family's prompts come from the model's name, which a converted folder need not carry.
         path = target / "config_sentence_transformers.json"
         present = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not (target / "modules.json").is_file():
+            present = {}
+            _write_modules(checkpoint, target)
         _write_json(path, present | {"prompts": dict(checkpoint.prompts)})
 
     def save() -> None:
@@ -200,8 +209,27 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             if bits is not None:
                 weights.quantize(encoder, bits, group_size)
             weights.save_encoder(encoder, transformer, heads.head_arrays(checkpoint, DTYPES[dtype] if dtype else None))
+            if how := quantization.stated(encoder):
+                config["quantization"] = how
 
+    transformer.mkdir(parents=True, exist_ok=True)
     worker.run(save)
+    _write_json(transformer / "config.json", config)
+
+
+def _write_modules(checkpoint: Checkpoint, target: Path) -> None:
+    """Say in modules.json what a bare checkpoint means, since prompts are read only where there is one."""
+    for path in target.glob("sentence_*_config.json"):
+        path.unlink()  # which was not read either
+    kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
+    modules = [
+        {"idx": index, "name": str(index), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, place) in enumerate(kinds)
+    ]
+    (target / "modules.json").write_text(json.dumps(modules, indent=2), encoding="utf-8")
+    (target / "1_Pooling").mkdir(exist_ok=True)
+    pooling = {"embedding_dimension": checkpoint.dimension, "pooling_mode": list(checkpoint.pooling.modes)}
+    _write_json(target / "1_Pooling" / "config.json", pooling)
 
 
 def _kept_files(folder: Path) -> list[Path]:
@@ -217,7 +245,7 @@ def _min_cosine(source: Path, converted: Path) -> float:
     """The lowest cosine between the two folders' vectors of the sample texts; NaN where a vector is not finite."""
     before, after = (
         EmbeddingModel.from_pretrained(path, device="cpu").encode(
-            SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks"
+            SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False
         )
         for path in (source, converted)
     )
@@ -227,7 +255,9 @@ def _min_cosine(source: Path, converted: Path) -> float:
 def _logit_difference(source: Path, converted: Path) -> tuple[float, float]:
     """The largest difference between the two folders' logits of the sample pairs, and the largest logit, at least 1."""
     before, after = (
-        CrossEncoder.from_pretrained(path, device="cpu").predict(SAMPLE_PAIRS, activation="Identity")
+        CrossEncoder.from_pretrained(path, device="cpu").predict(
+            SAMPLE_PAIRS, activation="Identity", show_progress_bar=False
+        )
         for path in (source, converted)
     )
     return float(np.abs(before - after).max()), max(1.0, float(np.abs(before).max()))
@@ -238,8 +268,12 @@ def _module_folders(checkpoint: Checkpoint) -> list[Path]:
 
 
 def _weight_bytes(checkpoint: Checkpoint) -> int:
-    folders = [checkpoint.transformer, *_module_folders(checkpoint)]
-    return sum(path.stat().st_size for folder in folders for path in safetensors.files(folder))
+    found = [
+        path for folder in [checkpoint.weights, *_module_folders(checkpoint)] for path in safetensors.files(folder)
+    ]
+    if checkpoint.adapter is not None:
+        found.append(checkpoint.adapter.folder / adapters.FILE)
+    return sum(path.stat().st_size for path in found)
 
 
 def _weight_bytes_under(folder: Path) -> int:

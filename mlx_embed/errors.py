@@ -1,4 +1,8 @@
-"""The exceptions of mlx_embed: each message says what was found and what to do about it."""
+"""The exceptions of mlx_embed: each message says what was found and what to do about it. And how it warns."""
+
+import sys
+import warnings
+from itertools import count
 
 
 class MLXEmbedError(Exception):
@@ -6,7 +10,15 @@ class MLXEmbedError(Exception):
 
 
 class ModelNotFoundError(MLXEmbedError):
-    """A model name that is no local folder and cannot be had from the hub."""
+    """A model name that is no local folder and cannot be had from the hub.
+
+    Attributes:
+        not_reached: whether the hub was not asked, or did not answer.
+    """
+
+    def __init__(self, message: str, *, not_reached: bool = False) -> None:
+        super().__init__(message)
+        self.not_reached = not_reached
 
 
 class CheckpointError(MLXEmbedError):
@@ -15,3 +27,21 @@ class CheckpointError(MLXEmbedError):
 
 class UnsupportedModelError(CheckpointError):
     """A sound checkpoint of a kind that mlx_embed does not implement."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called this package, wherever in it this is found out."""
+    warnings.warn(message, category, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """The stack level, as seen from `warn`, of the first frame outside this package."""
+    package = __name__.split(".")[0]
+    for level in count(1):  # frame 1 from here is `warn` itself
+        try:
+            frame = sys._getframe(level)
+        except ValueError:  # everything is inside: nobody else to name
+            return 1
+        if frame.f_globals.get("__name__", "").split(".")[0] != package:
+            return level
+    return 1

@@ -1,6 +1,7 @@
 """How well a model finds documents: nDCG@10 on a folder of documents, queries and relevance judgements."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, log2
@@ -10,6 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.texts import progress
+
+logger = logging.getLogger("mlx_embed")
 
 # Query id to the ids of the documents found for it, best first.
 Rankings: TypeAlias = Mapping[str, Sequence[str]]
@@ -42,7 +46,7 @@ class QualityReport:
     Attributes:
         documents: how many there are.
         queries: likewise.
-        ndcg_before: nDCG@10 of the source; None where the folder has no judgements.
+        ndcg_before: nDCG@10 of the source, documents being relevant or not; None where the folder has no judgements.
         ndcg_after: nDCG@10 of the converted model, likewise.
         top_10_overlap: the share of the source's ten nearest documents that the converted model has in its own ten,
             averaged over queries.
@@ -128,14 +132,26 @@ def top_10_overlap(before: Rankings, after: Rankings) -> float:
 
 def quality(before: EmbeddingModel, after: EmbeddingModel, collection: Collection) -> QualityReport:
     """Compare what two models find."""
-    found, converted = top_10(before, collection), top_10(after, collection)
+    total = len(collection.documents) + len(collection.queries)
+    logger.info("Embedding %d documents and queries with both models.", total)
+    with progress(None, 2 * total, description="Evaluating"):
+        found, converted = top_10(before, collection), top_10(after, collection)
+    gains = relevant_or_not(collection.gains)
     return QualityReport(
         documents=len(collection.documents),
         queries=len(collection.queries),
-        ndcg_before=ndcg_at_10(found, collection.gains) if collection.gains else None,
-        ndcg_after=ndcg_at_10(converted, collection.gains) if collection.gains else None,
+        ndcg_before=ndcg_at_10(found, gains) if gains else None,
+        ndcg_after=ndcg_at_10(converted, gains) if gains else None,
         top_10_overlap=top_10_overlap(found, converted),
     )
+
+
+def relevant_or_not(gains: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The gains as 1 for what is relevant at all, and 0: the nDCG that this package reports.
+
+    It is that of sentence-transformers' InformationRetrievalEvaluator, which knows no degrees of relevance.
+    """
+    return {query: {d: float(gain > 0) for d, gain in judged.items()} for query, judged in gains.items()}
 
 
 def _discounted(gains: Sequence[float]) -> float:

@@ -1,14 +1,25 @@
 """From a model's name to what every kind of model starts from: its checkpoint, and then the engine with its weights."""
 
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 
 from mlx_embed.checkpoint import Checkpoint, hub, read_checkpoint
 from mlx_embed.engine import Engine, EngineChoice, choose, load
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
+
+if TYPE_CHECKING:
+    from mlx_embed.options import Unpack
+
+
+# Who keeps the models of a kind that have no organisation in their names.
+_ORGANISATIONS = {"SentenceTransformer": hub.ORGANISATION, "CrossEncoder": "cross-encoder"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,7 @@ class Opened:
         device: where to compute.
         dtype: what to compute in; None is the checkpoint's own.
         engine: which engine is wanted.
+        source: what loads it again.
     """
 
     name: str
@@ -30,14 +42,20 @@ class Opened:
     device: mx.Device
     dtype: mx.Dtype | None
     engine: EngineChoice
+    source: "Source"
 
     def load(self) -> Engine:
         """The engine, with the encoder's weights; see `engine.load`."""
         return load(self.checkpoint, self.engine, self.device, self.dtype)
 
 
-def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Opened:
+def open_model(
+    method: str, name_or_path: str | Path | None, given: LoadOptions, kind: str = "SentenceTransformer"
+) -> Opened:
     """Find a model and read its folder; `method` is what the user called, and `given` the options that came with it.
+
+    None is the default model. `kind` is the kind of model by sentence-transformers' name: see `read_checkpoint`. A name
+    without an organisation is looked for under the one that keeps models of this kind.
 
     Raises:
         ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -53,22 +71,94 @@ def open_model(method: str, name_or_path: str | Path, given: LoadOptions) -> Ope
     choose(options["engine"], device, dtype)  # what cannot be should not be downloaded first
     if not is_cpu(device):
         prepare_accelerator()
-    folder = hub.resolve(
+    folder, name = hub.find(
         name_or_path,
+        organisation=_ORGANISATIONS[kind],
         revision=options["revision"],
         cache_dir=options["cache_dir"],
         local_files_only=options["local_files_only"],
     )
-    name = hub.repository_id(name_or_path)
-    checkpoint = read_checkpoint(folder, name)
-    length = _max_seq_length(options["max_seq_length"], checkpoint)
-    return Opened(name, checkpoint, length, device, dtype, options["engine"])
+    checkpoint = read_checkpoint(
+        folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
+    )
+    length = checked_length(options["max_seq_length"], checkpoint)
+    return Opened(name, checkpoint, length, device, dtype, options["engine"], _source(folder, options))
 
 
-def _max_seq_length(wanted: int | None, checkpoint: Checkpoint) -> int:
+def checked_length(wanted: int | None, checkpoint: Checkpoint) -> int:
+    """A number of tokens at which texts are cut: the one wanted, or the checkpoint's.
+
+    Raises:
+        TypeError: something that is no whole number.
+        ValueError: one that the model cannot have.
+    """
     limit = checkpoint.encoder_config.max_tokens
     if wanted is None:
         return min(checkpoint.max_seq_length or limit, limit)
-    if not 1 <= wanted <= limit:
+    if not 1 <= operator.index(wanted) <= limit:
         raise ValueError(f"max_seq_length {wanted} is not within 1..{limit}, what the model's positions allow.")
-    return wanted
+    return operator.index(wanted)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model was loaded from, to load it again in another process: all of it can be pickled.
+
+    Attributes:
+        folder: absolute.
+        options: those of `from_pretrained`, without what only finds the folder; device and dtype by name.
+    """
+
+    folder: Path
+    options: Mapping[str, Any]
+
+
+# A model's max_seq_length can be changed after it was loaded, so it travels apart.
+_OF_THE_FOLDER = ("revision", "cache_dir", "local_files_only", "max_seq_length")
+
+
+def _source(folder: Path, options: LoadOptions) -> Source:
+    kept: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_THE_FOLDER}
+    if isinstance(kept["device"], mx.Device):
+        kept["device"] = "cpu" if is_cpu(kept["device"]) else "gpu"
+    if isinstance(kept["dtype"], mx.Dtype):
+        kept["dtype"] = str(kept["dtype"]).removeprefix("mlx.core.")
+    return Source(folder.absolute(), kept)
+
+
+class Loadable(Protocol):
+    """A kind of model."""
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> Any:
+        """Load one."""
+        ...
+
+
+def pickled(model: Loadable, source: Source | None, *settings: str) -> tuple[Any, ...]:
+    """What `__reduce__` gives: a model is loaded again by whoever unpickles or copies it, from the same folder.
+
+    Its weights lie in files, and an engine has threads and compiled code that cannot travel. `settings` are the
+    attributes that a user may have changed since.
+
+    Raises:
+        TypeError: a model that was made of parts, and not loaded.
+    """
+    if source is None:
+        raise TypeError(
+            f"This {type(model).__name__} was made of parts; only one that `from_pretrained` has loaded can be pickled "
+            "or copied, since it is loaded again on the other side."
+        )
+    return _load_again, (type(model), source, {name: getattr(model, name) for name in settings})
+
+
+def _load_again(kind: type[Loadable], source: Source, settings: Mapping[str, Any]) -> Loadable:
+    if not source.folder.is_dir():
+        raise ModelNotFoundError(
+            f"{source.folder} is not here, where this {kind.__name__} was loaded from when it was pickled or copied: "
+            "put the checkpoint there, or load the model by its name on each side."
+        )
+    model: Loadable = kind.from_pretrained(source.folder, **source.options)
+    for name, value in settings.items():
+        setattr(model, name, value)
+    return model

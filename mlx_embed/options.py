@@ -9,12 +9,28 @@ import mlx.core as mx
 import numpy.typing as npt
 
 from mlx_embed.engine import EngineChoice
+from mlx_embed.migration import OPTIONS
 from mlx_embed.vector_dtypes import OutputDtype
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ENCODE", "LOAD", "EncodeOptions", "LoadOptions", "LongText", "Unpack", "complete"]
+__all__ = [
+    "ENCODE",
+    "LOAD",
+    "PREDICT",
+    "SIMILARITY_OPTIONS",
+    "EncodeOptions",
+    "LoadOptions",
+    "LongText",
+    "PredictOptions",
+    "SimilarityOptions",
+    "Unpack",
+    "checked_batch_size",
+    "chosen_prompt",
+    "complete",
+    "numpy_only",
+]
 
 LongText = Literal["truncate", "mean_of_chunks", "error"]
 
@@ -50,8 +66,10 @@ class EncodeOptions(TypedDict, total=False):
     Attributes:
         prompt_name: the checkpoint's prompt to put before each text.
         prompt: the text to put before each text, instead of a named one.
-        normalize_embeddings: True scales vectors to length 1; None and False leave that to the checkpoint.
-        truncate_dim: keep the first so many dimensions (Matryoshka), before any normalisation.
+        normalize_embeddings: None gives vectors of length 1 where the checkpoint normalises, also when they are cut;
+            True gives them always. False gives sentence-transformers' numbers: the checkpoint normalises whole vectors,
+            and those that are cut are shorter.
+        truncate_dim: keep the first so many dimensions (Matryoshka).
         output_dtype: "float32", "float16"; "int8" or "uint8", each dimension's range cut into 256 steps; "binary"
             or "ubinary", the signs, eight to a byte. The bytes of sentence-transformers' `quantize_embeddings`.
         ranges: [2, D], for "int8" and "uint8": the least and the largest value of each dimension.
@@ -64,7 +82,7 @@ class EncodeOptions(TypedDict, total=False):
         batch_size: no more texts than this in a batch either; there is no need to set it.
         convert_to_numpy: True; there is nothing else, and the option is there for code written for
             sentence-transformers.
-        convert_to_tensor: False, likewise.
+        convert_to_tensor: False, likewise; the view in `integrations.sentence_transformers` gives tensors.
         show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
     """
 
@@ -82,6 +100,51 @@ class EncodeOptions(TypedDict, total=False):
     convert_to_numpy: bool
     convert_to_tensor: bool
     show_progress_bar: bool | None
+
+
+class PredictOptions(TypedDict, total=False):
+    """How to score pairs.
+
+    Attributes:
+        prompt_name: the checkpoint's prompt to put before each query.
+        prompt: the text to put before each query, instead of a named one; "" for none.
+        activation: what logits go through instead of the model's own, by torch's class name, or an object of such a
+            class: "Sigmoid", "Identity", "LogSigmoid"; of several labels also "Softmax" and "LogSoftmax".
+        activation_fn: the same, for code written for sentence-transformers.
+        apply_softmax: make the scores of a pair's labels add up to 1, where there are several.
+        batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes scores.
+        batch_size: no more pairs than this in a batch either; there is no need to set it.
+        convert_to_numpy: True; there is nothing else.
+        convert_to_tensor: False, likewise.
+        show_progress_bar: show a bar of pairs done. None shows it where mlx_embed logs at INFO.
+    """
+
+    prompt_name: str | None
+    prompt: str | None
+    activation: Any
+    activation_fn: Any
+    apply_softmax: bool
+    batch_tokens: int | None
+    batch_size: int | None
+    convert_to_numpy: bool
+    convert_to_tensor: bool
+    show_progress_bar: bool | None
+
+
+class SimilarityOptions(TypedDict, total=False):
+    """What codes are that `similarity` compares: the options that `encode` was given when it made them.
+
+    Attributes:
+        output_dtype: None of vectors of numbers.
+        truncate_dim: None is what `encode` keeps by default.
+        ranges: [2, D], for "int8" and "uint8".
+        calibration_embeddings: [M, D], to take the ranges from instead.
+    """
+
+    output_dtype: OutputDtype | None
+    truncate_dim: int | None
+    ranges: npt.ArrayLike | None
+    calibration_embeddings: npt.ArrayLike | None
 
 
 LOAD: LoadOptions = {
@@ -109,17 +172,80 @@ ENCODE: EncodeOptions = {
     "convert_to_tensor": False,
     "show_progress_bar": None,
 }
+PREDICT: PredictOptions = {
+    "prompt_name": None,
+    "prompt": None,
+    "activation": None,
+    "activation_fn": None,
+    "apply_softmax": False,
+    "batch_tokens": None,
+    "batch_size": None,
+    "convert_to_numpy": True,
+    "convert_to_tensor": False,
+    "show_progress_bar": None,
+}
+SIMILARITY_OPTIONS: SimilarityOptions = {
+    "output_dtype": None,
+    "truncate_dim": None,
+    "ranges": None,
+    "calibration_embeddings": None,
+}
 
 
 def complete(method: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
     """The options given, and the defaults of all others.
 
     Raises:
-        TypeError: an option that `method` does not have; the nearest that it has is named.
+        TypeError: an option that `method` does not have; the one to use instead, or the nearest, is named.
     """
     for name in given:
         if name not in defaults:
+            if name in OPTIONS:
+                raise TypeError(f"{method} has no option {name!r}: {OPTIONS[name]}.")
             near = get_close_matches(name, defaults, n=1, cutoff=0.75)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(defaults)}."
             raise TypeError(f"{method} has no option {name!r}; {hint}")
     return {**defaults, **given}
+
+
+def numpy_only(method: str, options: EncodeOptions | PredictOptions) -> None:
+    """Refuse what sentence-transformers can return besides numpy arrays.
+
+    Raises:
+        ValueError: tensors are asked for.
+    """
+    if options["convert_to_tensor"] or not options["convert_to_numpy"]:
+        raise ValueError(
+            f"{method} returns numpy arrays: leave convert_to_numpy True, convert_to_tensor False. For tensors, take "
+            "the view in mlx_embed.integrations.sentence_transformers, or torch.from_numpy."
+        )
+
+
+def checked_batch_size(batch_size: int | None, unit: str = "texts") -> int | None:
+    """The most texts of a batch; None bounds it by tokens alone.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} is not a positive number of {unit}.")
+    return batch_size
+
+
+def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: str | None, prompt: str | None) -> str:
+    """The text to put in front: `prompt`, the one of a name, or that of the model's default name; "" for none.
+
+    Raises:
+        TypeError: a prompt that is no string.
+        ValueError: a name that is not among the model's prompts.
+    """
+    if prompt is not None:
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt is a {type(prompt).__name__}, where a string is needed.")
+        return prompt
+    name = default if prompt_name is None else prompt_name
+    if name is None:
+        return ""
+    if name not in prompts:
+        raise ValueError(f"prompt_name {name!r} is not among the model's prompts: {sorted(prompts) or 'none'}.")
+    return prompts[name]

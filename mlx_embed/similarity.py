@@ -1,4 +1,4 @@
-"""Similarity of every row of one matrix to every row of another; larger is nearer."""
+"""Similarity of rows of two matrices, each to each or in pairs; larger is nearer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,5 +38,14 @@ SIMILARITY: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
 }
 
 
+# Of row i of one to row i of the other: [N].
+PAIRWISE: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
+    "cosine": lambda a, b: (_unit(a) * _unit(b)).sum(axis=-1),
+    "dot": lambda a, b: (a * b).sum(axis=-1),
+    "euclidean": lambda a, b: -np.linalg.norm(a - b, axis=-1),
+    "manhattan": lambda a, b: -np.abs(a - b).sum(axis=-1),
+}
+
+
 def _unit(x: Vectors) -> Vectors:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

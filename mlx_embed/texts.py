@@ -2,9 +2,10 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 logger = logging.getLogger("mlx_embed")
 
@@ -31,15 +32,33 @@ def checked(texts: Iterable[str]) -> Iterable[str]:
     """The texts, a list or tuple checked at once, another iterable as it is read.
 
     Raises:
-        TypeError: no iterable, or something in it that is no string; its index is named.
+        TypeError: no iterable, a mapping or a table, or something in it that is no string; its index is named.
     """
-    if isinstance(texts, (bytes, bytearray)) or not hasattr(texts, "__iter__"):
-        raise TypeError(f"encode takes a string or an iterable of strings, got a {type(texts).__name__}.")
+    check_iterable("encode", "a string or an iterable of strings", texts)
     if isinstance(texts, (list, tuple)):
         for index, text in enumerate(texts):
             _check(index, text)
         return texts
     return _checking(texts)
+
+
+def check_iterable(method: str, needed: str, given: Any, column: str = "frame['text']") -> None:
+    """Refuse what `method` cannot iterate over: `needed` says what it takes, `column` what to pass of a table.
+
+    A mapping gives its keys when it is iterated over, and a table (of pandas, polars, pyarrow or datasets) the names of
+    its columns or rows that are mappings: none of these is what its owner means.
+
+    Raises:
+        TypeError: no iterable, bytes, a mapping or a table.
+    """
+    kind = type(given).__name__
+    if isinstance(given, Mapping):
+        raise TypeError(f"{method} takes {needed}, got a {kind}: pass its values, list(given.values()) for example.")
+    if hasattr(given, "columns") or hasattr(given, "column_names"):
+        raise TypeError(f"{method} takes {needed}, got a {kind}: pass a part of it, {column} for example.")
+    # An array without dimensions has an __iter__ that cannot be called.
+    if isinstance(given, (bytes, bytearray)) or not hasattr(given, "__iter__") or getattr(given, "ndim", 1) == 0:
+        raise TypeError(f"{method} takes {needed}, got a {kind}.")
 
 
 def windows(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
@@ -76,16 +95,36 @@ def begun_ahead(works: Iterable[Begun], ahead: int) -> Generator[Begun, None, No
             work.close()
 
 
-@contextmanager
-def progress(show: bool | None, total: int | None, unit: str = "text") -> Iterator[Callable[[int], Any]]:
-    """A tqdm bar over texts, or nothing; gives the function that advances it."""
-    if not (logger.isEnabledFor(logging.INFO) if show is None else show):
-        yield lambda done: None
-        return
-    from tqdm.auto import tqdm
+Advance: TypeAlias = Callable[[int], Any]
+# The bar of the outermost `progress`: what runs inside it advances that one, and shows none of its own.
+_outer: ContextVar[Advance | None] = ContextVar("_outer", default=None)
+# Seconds: what is done sooner needs no bar.
+BAR_AFTER = 2.0
 
-    with tqdm(total=total, unit=unit, desc="Encoding") as bar:
-        yield bar.update
+
+@contextmanager
+def progress(
+    show: bool | None, total: int | None, unit: str = "text", *, description: str = "Encoding", done: int = 0
+) -> Iterator[Advance]:
+    """A tqdm bar over texts, or nothing; gives the function that advances it.
+
+    None shows it where mlx_embed logs at INFO, as its commands do on a terminal, and only for what takes longer than
+    BAR_AFTER. `done` have been done before.
+    """
+    if (outer := _outer.get()) is not None:
+        yield outer
+    elif not (logger.isEnabledFor(logging.INFO) if show is None else show):
+        yield lambda count: None
+    else:
+        from tqdm.auto import tqdm
+
+        delay = BAR_AFTER if show is None else 0
+        with tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=1) as bar:
+            token = _outer.set(bar.update)
+            try:
+                yield bar.update
+            finally:
+                _outer.reset(token)
 
 
 def _checking(texts: Iterable[str]) -> Iterator[str]:

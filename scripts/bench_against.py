@@ -43,7 +43,7 @@ for line in sys.stdin:
 
 def rows() -> dict[str, tuple[list[str], bool]]:
     """Texts, by name, and whether each is a call of its own. A word is one token in the models at hand, beside two."""
-    shapes = [(1, 16), (8, 32), (32, 32), (32, 128), (8, 512)]
+    shapes = [(1, 16), (8, 32), (32, 32), (32, 128), (8, 510)]
     found = {f"{n} x {length}": ([("the " * (length - 2)).strip()] * n, False) for n, length in shapes}
     found["30 queries of 8 to 32 tokens, one at a time"] = (["the " * (6 + n % 25) for n in range(30)], True)
     found["300 texts of 4 to 200 tokens"] = (["the " * (2 + (n * 37) % 197) for n in range(300)], False)
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every figure here")
     arguments = parser.parse_args()
     options = {"model": str(Path(arguments.model).resolve()), "device": arguments.device, "dtype": arguments.dtype}
-    options["max_seq_length"] = 64 if "tiny" in options["model"] else 512
+    options["max_seq_length"] = 64 if "tiny" in options["model"] else 510
     processes = {"this": child(ROOT, dict(options)), "other": child(arguments.other.resolve(), dict(options))}
     seconds: dict[str, dict[str, list[float]]] = {name: {"this": [], "other": []} for name in rows()}
     for done in range(WARM_UP + arguments.rounds):

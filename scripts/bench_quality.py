@@ -23,7 +23,15 @@ from typing import Any
 from mlx_embed import EmbeddingModel, TruncationWarning, convert
 from mlx_embed.checkpoint import hub
 from mlx_embed.engine.device import DTYPES, describe
-from mlx_embed.evaluation import Collection, Rankings, ndcg_at_10, read_collection, top_10, top_10_overlap
+from mlx_embed.evaluation import (
+    Collection,
+    Rankings,
+    ndcg_at_10,
+    read_collection,
+    relevant_or_not,
+    top_10,
+    top_10_overlap,
+)
 
 # What `convert` is told, and how far nDCG@10, as sentence-transformers defines it, may be from the reference's.
 VARIANTS: dict[str, tuple[dict[str, Any], float]] = {
@@ -47,7 +55,7 @@ def main() -> int:
     source = hub.resolve(options.model)
     collection = first(read_collection(options.folder), options.documents)
     print(f"{len(collection.documents)} documents, {len(collection.queries)} queries")
-    print(f"{'':22}  nDCG@10  difference | with gains of 0 and 1  difference | top 10 in common  seconds", flush=True)
+    print(f"{'':22}  nDCG@10  difference | top 10 in common  seconds", flush=True)
 
     rows: list[dict[str, Any]] = []
     reference: Rankings | None = None
@@ -66,7 +74,7 @@ def main() -> int:
         row = figures(name, collection, found, reference, seconds)
         row["runs on"] = "native CPU kernels" if model.engine.name == "native" else describe(model.device)
         rows.append(row)
-        failed |= abs(row["binary difference"]) > bound
+        failed |= abs(row["difference"]) > bound
         print(f"{'':22} {row['runs on']}, {str(model.dtype).removeprefix('mlx.core.')}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"documents": len(collection.documents), "rows": rows}, indent=2) + "\n")
@@ -80,10 +88,6 @@ def first(collection: Collection, count: int | None) -> Collection:
     return Collection(documents, collection.queries, gains)
 
 
-def binary(collection: Collection) -> dict[str, dict[str, float]]:
-    return {query: {d: 1.0 for d, gain in judged.items() if gain > 0} for query, judged in collection.gains.items()}
-
-
 def sentence_transformers(source: Path, collection: Collection, rows: list[dict[str, Any]]) -> Rankings:
     """sentence-transformers in float32 on the CPU, ranked here; its own evaluator must agree."""
     import torch
@@ -95,25 +99,21 @@ def sentence_transformers(source: Path, collection: Collection, rows: list[dict[
     found = top_10(model, collection)
     seconds = time.perf_counter() - start
     rows.append(figures("sentence-transformers", collection, found, found, seconds))
-    relevant = {query: set(judged) for query, judged in binary(collection).items()}
+    gains = relevant_or_not(collection.gains)
+    relevant = {query: {d for d, gain in judged.items() if gain} for query, judged in gains.items()}
     evaluate = InformationRetrievalEvaluator(dict(collection.queries), dict(collection.documents), relevant)
     rows[0]["its own evaluator"] = evaluate(model)[f"{model.similarity_fn_name}_ndcg@10"]
-    print(f"{'':22} its own evaluator, with gains of 0 and 1: {rows[0]['its own evaluator']:.6f}", flush=True)
+    print(f"{'':22} its own evaluator: {rows[0]['its own evaluator']:.6f}", flush=True)
     return found
 
 
 def figures(name: str, collection: Collection, found: Rankings, reference: Rankings, seconds: float) -> dict[str, Any]:
-    """One row, printed: nDCG@10 by the folder's gains, then as sentence-transformers has it, relevant or not."""
-    row: dict[str, Any] = {"variant": name}
-    for key, gains in (("", collection.gains), ("binary ", binary(collection))):
-        row[f"{key}ndcg"] = ndcg_at_10(found, gains)
-        row[f"{key}difference"] = row[f"{key}ndcg"] - ndcg_at_10(reference, gains)
+    """One row, printed."""
+    gains = relevant_or_not(collection.gains)
+    ndcg = ndcg_at_10(found, gains)
+    row: dict[str, Any] = {"variant": name, "ndcg": ndcg, "difference": ndcg - ndcg_at_10(reference, gains)}
     row |= {"overlap": top_10_overlap(reference, found), "seconds": seconds}
-    print(
-        f"{name:22} {row['ndcg']:8.6f} {row['difference']:11.6f} | {row['binary ndcg']:21.6f}"
-        f" {row['binary difference']:11.6f} | {row['overlap']:16.4f} {seconds:8.1f}",
-        flush=True,
-    )
+    print(f"{name:22} {ndcg:8.6f} {row['difference']:11.6f} | {row['overlap']:16.4f} {seconds:8.1f}", flush=True)
     return row
 
 

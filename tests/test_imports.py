@@ -15,20 +15,21 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     ("mlx_embed.cli",),
     ("mlx_embed.commands",),
+    ("mlx_embed.records",),
     ("mlx_embed.integrations", "mlx_embed.serve"),
     ("mlx_embed.measure", "mlx_embed.compare", "mlx_embed.environment", "mlx_embed.tuning", "mlx_embed.launches"),
     ("mlx_embed",),
     ("mlx_embed.convert",),
     ("mlx_embed.evaluation",),
     ("mlx_embed.embedding_model", "mlx_embed.cross_encoder"),
-    ("mlx_embed.loading",),
+    ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching",),
     ("mlx_embed.checkpoint",),
-    ("mlx_embed.similarity", "mlx_embed.pooling"),
+    ("mlx_embed.similarity", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors",),
+    ("mlx_embed.errors", "mlx_embed.migration"),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only file or folder that may import it.
@@ -36,6 +37,12 @@ EXTRAS = {
     "langchain_core": "mlx_embed/integrations/langchain.py",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
+    "pyarrow": "mlx_embed/records/parquet.py",
+    "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
+    "torch": "mlx_embed/integrations/sentence_transformers.py",
+    "keybert": "mlx_embed/integrations/keybert.py",
+    "bertopic": "mlx_embed/integrations/bertopic.py",
+    "mteb": "mlx_embed/integrations/mteb.py",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",
@@ -149,6 +156,7 @@ def test_exported_members() -> None:
         "UnsupportedModelError",
         "__version__",
         "convert",
+        "search",
     }
 
 

@@ -42,6 +42,11 @@ def calls() -> int:
     return int(_loaded[0].mlx_embed_blas_calls()) if _loaded else 0
 
 
+def num_threads() -> int:
+    """How many threads a product uses; 0 where MLX keeps its own BLAS."""
+    return int(_loaded[1].scipy_openblas_get_num_threads()) if _loaded else 0
+
+
 def _load() -> str:
     if sys.platform != "linux":
         return "MLX has a BLAS of its own on this platform."

@@ -125,7 +125,7 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, _, dtype, load in typical_encoders():
-        if dtype == mx.float16 and backend == "cuda":
+        if (backend, dtype) in (("cuda", mx.float16), (None, mx.float32)):
             for outputs, act in ((3 * width, None), (4 * width, "gelu")):
                 yield Variant(dtype, outputs, width, act, True), load
 

@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import read_config
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.direction import bert_is_causal, flag
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array
 from mlx_embed.errors import UnsupportedModelError
@@ -28,7 +29,6 @@ RENAMES = (
     ("output.dense.", "down."),
     ("output.LayerNorm.", "output_norm."),
 )
-UNUSED = ("pooler.", "cls.", "classifier.", "embeddings.position_ids")
 # The layers of a sequence classifier behind the pooled token, and torch's names of their activations.
 HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
@@ -48,11 +48,16 @@ class Config:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     position_embedding_type: str = "absolute"
+    causal: bool = False
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
-        result = read_config(cls, config)
+        result = read_config(cls, {**config, "causal": bert_is_causal(config)})
+        if flag(config, "add_cross_attention", default=False):
+            raise UnsupportedModelError(
+                'config.json has "add_cross_attention": true; mlx_embed has no cross-attention.'
+            )
         if result.position_embedding_type != "absolute":
             raise UnsupportedModelError(
                 f'config.json has "position_embedding_type": {result.position_embedding_type!r}; '
@@ -156,6 +161,7 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
+        self.causal_heads = config.num_attention_heads if config.causal else None
         self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
     def __call__(
@@ -163,4 +169,5 @@ class Model(nn.Module):
     ) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
-        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen)
+        bias = None if self.causal_heads is None else ops.causal_bias(x, self.causal_heads, max_seqlen)
+        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias)

@@ -44,9 +44,9 @@ class EncoderConfig(Protocol):
 class Architecture(Protocol):
     """A file of this folder, which is named by Hugging Face's model_type.
 
-    How a checkpoint's tensors find their parameters: a name loses PREFIXES, is left out where it then starts with one
-    of UNUSED, and has each pair of RENAMES replaced, in order. After that `q`, `k` and `v` side by side become one
-    `qkv`, and `up` and `gate` one `up_gate`. What comes out must be the names and shapes of Model's parameters.
+    How a checkpoint's tensors find their parameters: a name loses PREFIXES, and has each pair of RENAMES replaced, in
+    order; it is passed over where it then begins with no part of Model. After that `q`, `k` and `v` side by side become
+    one `qkv`, and `up` and `gate` one `up_gate`. What comes out must be the names and shapes of Model's parameters.
     """
 
     @property
@@ -56,10 +56,6 @@ class Architecture(Protocol):
     @property
     def RENAMES(self) -> tuple[tuple[str, str], ...]:  # noqa: N802
         """Pieces of the checkpoint's names, and what Model calls them."""
-
-    @property
-    def UNUSED(self) -> tuple[str, ...]:  # noqa: N802
-        """How the names of tensors start that embedding does not need, such as "pooler."."""
 
     @property
     def HEAD(self) -> tuple[tuple[str, str], ...]:  # noqa: N802

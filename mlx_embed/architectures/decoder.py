@@ -15,12 +15,12 @@ from custom_kernels.ops.attention import MASKED
 from custom_kernels.packed import counting, lengths
 from mlx_embed.architectures.config import LARGEST_SIZE, read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.ops import activation
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 # mlx-lm's models name their parameters as transformers does, so that nothing is renamed.
 PREFIXES: tuple[str, ...] = ()
 RENAMES: tuple[tuple[str, str], ...] = ()
-UNUSED = ("lm_head.",)
 HEAD: tuple[tuple[str, str], ...] = ()
 # mlx-lm's code runs on padded blocks, by MLX's ops alone.
 LAYOUT: Layout = "padded"
@@ -49,6 +49,7 @@ class Config:
     rope_theta: float
     rope_scaling: dict[str, Any] | None = None
     rms_norm_eps: float = 1e-6
+    causal: bool = True
     type_vocab_size: ClassVar[int] = 0
 
     @property
@@ -122,7 +123,8 @@ def _code(file: str) -> Any:
         return import_module(f"mlx_embed.architectures.mlx_lm.{file}")
     except ImportError as error:
         raise UnsupportedModelError(
-            f'Decoder models run on mlx-lm\'s code, which is not here ({error}): pip install "mlx-embed[decoders]"'
+            f"Decoder models run on mlx-lm's code, which is not here ({error}): "
+            'pip install ".[decoders]" in a clone of mlx-embed, or pip install mlx-lm'
         ) from error
 
 
@@ -138,9 +140,12 @@ def read(cls: type[AnyConfig], config: Mapping[str, Any], derived: Mapping[str, 
 
 
 def expect(config: Mapping[str, Any], **implemented: Any) -> None:
-    """UnsupportedModelError where config.json has anything else for these keys."""
+    """UnsupportedModelError where config.json has anything else for these keys, or for activations another function."""
     for name, value in implemented.items():
-        if config.get(name, value) not in (value, None):
+        given = config.get(name)
+        if name.startswith("hidden_act") and isinstance(given, str) and activation(given) == activation(value):
+            continue
+        if given not in (value, None):
             raise UnsupportedModelError(f'config.json has "{name}": {config[name]!r}; mlx_embed has {value!r}.')
 
 

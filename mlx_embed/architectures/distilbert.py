@@ -10,6 +10,7 @@ from mlx_embed.architectures import ops
 from mlx_embed.architectures.bert import Layer
 from mlx_embed.architectures.config import read_config
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.direction import checked_direction
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array
 
@@ -28,7 +29,6 @@ RENAMES = (
     ("ffn.lin2.", "down."),
     ("output_layer_norm.", "output_norm."),
 )
-UNUSED = ("vocab_", "pre_classifier.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 HEAD = (("pre_classifier", "ReLU"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
 
@@ -59,6 +59,7 @@ class Config:
             "hidden_act": "activation",
         }
         result = read_config(cls, config, names)
+        checked_direction(config, causal=False)
         ops.activation(result.hidden_act)
         return result
 

@@ -8,10 +8,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
+from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, Visibility, expect, read, rope
+from mlx_embed.architectures.direction import checked_direction, flag
 from mlx_embed.errors import UnsupportedModelError
 
-__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -21,14 +22,13 @@ class Config(decoder.Config):
     """The part of config.json that shapes the decoder.
 
     Of each `sliding_window_pattern` layers the last sees the whole text. The others see what is less than
-    `sliding_window` tokens away; before a token only, unless `use_bidirectional_attention`.
+    `sliding_window` tokens away; before a token only, if `causal`.
     """
 
     query_pre_attn_scalar: float = 256.0
     rope_local_base_freq: float = 10_000.0
     sliding_window: int = 4096
     sliding_window_pattern: int = 6
-    use_bidirectional_attention: bool = False
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -39,15 +39,24 @@ class Config(decoder.Config):
         if local_scaling is not None:
             raise UnsupportedModelError(f"config.json scales RoPE in {SLIDING} layers, which mlx-lm does not.")
         window = config.get("sliding_window", cls.sliding_window)
-        both = config.get("use_bidirectional_attention") or False
+        both = flag(config, "use_bidirectional_attention", default=False)
+        one_sided = flag(config, "is_causal", default=True)
+        if both and type(window) is int:
+            window = window // 2 + 1  # config.json's number is the width of both sides together
+        if not one_sided and type(window) is int:
+            window += 1  # transformers' mask for this key counts the window's edge in
+        causal = checked_direction(
+            config,
+            causal=one_sided and not both,
+            obeyed=("is_causal", "is_decoder", "use_bidirectional_attention"),
+        )
         derived = {
             "rope_theta": theta,
             "rope_scaling": scaling,
             "rope_local_base_freq": local,
             "sliding_window_pattern": _pattern(config),
-            "use_bidirectional_attention": both,
-            # Where tokens see both ways, config.json's number is the width of both sides together.
-            "sliding_window": window // 2 + 1 if both is True and isinstance(window, int) else window,
+            "causal": causal,
+            "sliding_window": window,
         }
         return read(cls, config, derived)
 
@@ -62,7 +71,7 @@ def Model(config: Config) -> nn.Module:  # noqa: N802
         root = mx.array(config.hidden_size**0.5)
         scale = root.astype(dtype).astype(mx.float32) / root.astype(mx.bfloat16).astype(mx.float32)
         embedded = (model.embed_tokens(block).astype(mx.float32) * scale).astype(dtype)
-        sight = Visibility(lengths, dtype, causal=not config.use_bidirectional_attention)
+        sight = Visibility(lengths, dtype, causal=config.causal)
         # mlx-lm reads the cache of the first layer that sees the whole text, also where the model has no such layer.
         caches = max(config.num_hidden_layers, config.sliding_window_pattern)
         return {"input_embeddings": embedded, "cache": [sight] * caches}

@@ -7,6 +7,7 @@ from typing import Any
 from mlx_embed.architectures import nomic_bert, ops
 from mlx_embed.architectures.config import read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.direction import checked_direction
 from mlx_embed.errors import UnsupportedModelError
 
 PREFIXES = ("gte.", "new.")
@@ -29,7 +30,6 @@ RENAMES = (
     ("mlp.gate_proj.", "mlp.gate."),
     ("mlp.down_proj.", "mlp.down."),
 )
-UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = nomic_bert.HEAD
 LAYOUT: Layout = "packed"
 
@@ -65,6 +65,7 @@ class Config(nomic_bert.Config):
         result = read_config(cls, {**config, "theta": theta * factor})
         if factor != 1:
             slowdown = factor ** (2 * result.num_attention_heads / result.hidden_size)
+        checked_direction(config, causal=False)
         ops.activation(result.hidden_act)
         return replace(result, slowdown=slowdown)
 

@@ -8,14 +8,18 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, UNUSED, Visibility, expect, read, rope
+from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, Visibility, expect, read, rope
+from mlx_embed.architectures.direction import decoder_is_causal
 
-__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
 
 
 @dataclass(frozen=True)
 class Config(decoder.Config):
-    """The part of config.json that shapes the decoder; a token sees only those less than `sliding_window` away."""
+    """The part of config.json that shapes the decoder.
+
+    A token sees only those less than `sliding_window` away; that many away too, where it sees both ways.
+    """
 
     sliding_window: int = 4096
 
@@ -25,7 +29,7 @@ class Config(decoder.Config):
         expect(config, hidden_act="silu")
         theta, scaling = rope(config, 10_000.0)
         heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-        derived = {"rope_theta": theta, "rope_scaling": scaling}
+        derived = {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)}
         if config.get("sliding_window", 0) is None:
             derived["sliding_window"] = config.get("max_position_embeddings")
         if config.get("num_key_value_heads") is None:
@@ -39,9 +43,10 @@ def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
 
     def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
-        if block.shape[1] <= config.sliding_window:
+        if config.causal and block.shape[1] <= config.sliding_window:
             return {}
-        sight = Visibility(lengths, model.norm.weight.dtype, causal=True, window=config.sliding_window)
+        window = config.sliding_window if config.causal else config.sliding_window + 1
+        sight = Visibility(lengths, model.norm.weight.dtype, causal=config.causal, window=window)
         return {"cache": [sight] * config.num_hidden_layers}
 
     # mlx-lm runs Mistral by its Llama.

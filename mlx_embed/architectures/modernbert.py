@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.direction import checked_direction
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array, Rope
 from mlx_embed.errors import CheckpointError
@@ -22,7 +23,6 @@ RENAMES = (
     ("mlp.Wi.", "up."),
     ("mlp.Wo.", "down."),
 )
-UNUSED = ("head.", "decoder.", "classifier.")
 HEAD = (("head.dense", "GELU"), ("head.norm", "LayerNorm"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -70,6 +70,7 @@ class Config:
         result = read_config(cls, {**config, **derived})
         if len(types) != result.num_hidden_layers:
             raise CheckpointError(f"config.json has {len(types)} layer_types for {result.num_hidden_layers} layers.")
+        checked_direction(config, causal=False)
         ops.activation(result.hidden_activation)
         return result
 

@@ -13,6 +13,7 @@ from mlx_embed.architectures import ops
 from mlx_embed.architectures.bert import Layer
 from mlx_embed.architectures.config import read_config
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.direction import checked_direction
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array
 
@@ -32,7 +33,6 @@ RENAMES = (
     ("output.dense.", "down."),
     ("output.LayerNorm.", "output_norm."),
 )
-UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 LAYOUT: Layout = "packed"
 MAX_DISTANCE = 128
@@ -58,6 +58,7 @@ class Config:
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         result = read_config(cls, config)
+        checked_direction(config, causal=False)
         ops.activation(result.hidden_act)
         return result
 

@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
+from mlx_embed.architectures.direction import checked_direction
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array, Rope
 from mlx_embed.errors import UnsupportedModelError
@@ -36,7 +37,6 @@ RENAMES = (
     ("mlp.gate_proj.", "mlp.gate."),
     ("mlp.down_proj.", "mlp.down."),
 )
-UNUSED = ("pooler.", "cls.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("pooler.dense", "Tanh"), ("classifier", "Identity"))
 LAYOUT: Layout = "packed"
 
@@ -90,6 +90,7 @@ class Config:
         name = "rotary_emb_base" if authors else "rope_theta"
         theta = rope_theta(config, cls.theta, name=name)
         result = read_config(cls, {**config, "theta": theta}, _NAMES if authors else {})
+        checked_direction(config, causal=False)
         ops.activation(result.hidden_act)
         return result
 

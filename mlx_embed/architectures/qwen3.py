@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, UNUSED, expect, read, rope
+from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, Visibility, expect, read, rope
+from mlx_embed.architectures.direction import decoder_is_causal
 from mlx_embed.errors import UnsupportedModelError
 
-__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "UNUSED", "Config", "Model"]
+__all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,16 @@ class Config(decoder.Config):
         if types is not None and not (isinstance(types, list) and all(kind == "full_attention" for kind in types)):
             raise UnsupportedModelError(f'config.json has "layer_types": {types!r}; mlx_embed has "full_attention".')
         theta, scaling = rope(config, 10_000.0)
-        return read(cls, config, {"rope_theta": theta, "rope_scaling": scaling})
+        return read(cls, config, {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)})
 
 
 def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
-    return decoder.decoder(config, "qwen3", "Qwen3Model")
+
+    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
+        if config.causal:
+            return {}
+        sight = Visibility(lengths, model.norm.weight.dtype, causal=False)
+        return {"cache": [sight] * config.num_hidden_layers}
+
+    return decoder.decoder(config, "qwen3", "Qwen3Model", options)

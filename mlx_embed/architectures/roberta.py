@@ -8,7 +8,6 @@ from mlx_embed.architectures.ops import Array
 
 PREFIXES = ("roberta.",)
 RENAMES = bert.RENAMES
-UNUSED = ("pooler.", "lm_head.", "classifier.", "embeddings.position_ids")
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 LAYOUT: Layout = "packed"
 

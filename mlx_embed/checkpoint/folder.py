@@ -9,9 +9,14 @@ from typing import Any
 
 from mlx_embed.architectures import Architecture, EncoderConfig, architecture
 from mlx_embed.architectures.config import LARGEST_SIZE
+from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
+from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooling
-from mlx_embed.errors import CheckpointError, UnsupportedModelError
+from mlx_embed.checkpoint.safetensors import other_weights, what_else
+from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
+from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
 
@@ -25,21 +30,9 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# Where the Transformer module keeps its settings: today, then in sentence-transformers 0.x.
-_TRANSFORMER_FILES = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_xlm-roberta_config.json",
-)
-
 # The E5 models were trained with these prefixes, and their repositories carry no prompts.
 E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
 _E5_NAME = re.compile(r"(?:^|[/-])(?:multilingual-)?e5-(?:small|base|large)(?:-v2|-unsupervised)?(?:/|$)")
-
-# Above this, tokenizer_config.json's model_max_length is a placeholder for "no limit".
-_NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
@@ -58,12 +51,15 @@ class Checkpoint:
         normalize: whether vectors are scaled to length 1 in the end, after any truncation.
         truncate_dim: the dimensions that `encode` keeps where it is told nothing else; None keeps all.
         max_seq_length: the longest text in tokens that the checkpoint names; None where it names none.
+        task_lengths: the same for "query" and "document", where they have numbers of their own.
         do_lower_case: whether texts are lowercased before the tokenizer's own normalisation.
-        token_types: whether the tokenizer tells which of a pair's texts a token is of, as transformers 5 has it.
-        truncation_side: the end at which long texts are cut, "right" or "left".
+        special_tokens: whether texts get special tokens.
+        tokenizer_config: tokenizer_config.json, and what counts instead of it.
         prompts: prompt name to text.
         default_prompt_name: the prompt that `encode` applies when it is given none.
         similarity: one of cosine, dot, euclidean, manhattan.
+        base: the folder of the weights, where they lie elsewhere: those of the model that an adapter changes.
+        adapter: what is merged into the weights when they are read.
     """
 
     folder: Path
@@ -77,36 +73,73 @@ class Checkpoint:
     normalize: bool = False
     truncate_dim: int | None = None
     max_seq_length: int | None = None
+    task_lengths: Mapping[str, int] = field(default_factory=dict)
     do_lower_case: bool = False
-    token_types: bool = False
-    truncation_side: str = "right"
+    special_tokens: bool = True
+    tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: str = "cosine"
+    base: Path | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The folder of the safetensors files."""
+        return self.base or self.transformer
 
 
-def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
+def read_checkpoint(
+    folder: Path,
+    name: str = "",
+    kind: str = "SentenceTransformer",
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
     """Read the JSON files of a checkpoint folder.
 
-    A folder without modules.json is a bare transformers checkpoint: mean pooling, vectors not normalised, as in
-    sentence-transformers. `name` is what the user asked for; E5 models are known by it, or by the folder.
+    A folder without modules.json is a bare transformers checkpoint. As in sentence-transformers 6.2, its tokens are
+    averaged, or the last is taken where the first of config.json's architectures is a ...ForCausalLM that is causal;
+    vectors are not normalised, and what sentence-transformers' other files say is not read.
+
+    Args:
+        folder: the checkpoint.
+        name: what the user asked for; E5 models are known by it, or by the folder.
+        kind: what it is opened as, "SentenceTransformer" or "CrossEncoder". A folder that was saved as another kind of
+            model is read as a bare one.
+        cache_dir: the hub's cache, for the base model of an adapter that has none beside it.
+        local_files_only: whether that may be downloaded.
 
     Raises:
         CheckpointError: a missing or malformed file.
-        UnsupportedModelError: a module or pooling mode that is not implemented.
+        UnsupportedModelError: a module, pooling mode or adapter that is not implemented.
+        ModelNotFoundError: an adapter's base model is not to be had.
     """
-    entries = _entries(folder)
+    sentence = _optional_json(folder / "config_sentence_transformers.json")
+    bare = not present(folder / "modules.json") or (sentence.get("model_type") or "SentenceTransformer") != kind
+    if bare:
+        sentence = {}
+    entries = [("Transformer", "")] if bare else _entries(folder)
     transformer = _inside(folder, entries[0][1])
-    config = read_json(transformer / "config.json")
+    adapter = read_adapter(transformer)
+    base = _base(adapter, cache_dir=cache_dir, local_files_only=local_files_only)
+    settings = Settings() if bare else read_settings(transformer, kind)
+    config = {**_config(base or transformer), **settings.config}
     implementation = architecture(config)
     encoder_config = implementation.Config.from_dict(config)
-    pooling, modules, dimension = _modules(folder, entries[1:], encoder_config.hidden_size)
+    hidden_size = encoder_config.hidden_size
+    if len(entries) > 1:
+        pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
+    else:
+        pooling, modules, dimension = Pooling((_bare_pooling(config),)), (), hidden_size
     normalize = bool(modules) and isinstance(modules[-1], Normalize)
-    settings = [transformer / file for file in _TRANSFORMER_FILES]
-    settings_path = next((path for path in settings if present(path)), settings[0])
-    bert = _optional_json(settings_path)
-    tokenizer = _optional_json(transformer / "tokenizer_config.json")
-    sentence = _optional_json(folder / "config_sentence_transformers.json")
+    tokenizer = {**_optional_json(transformer / "tokenizer_config.json"), **settings.tokenizer_config}
+    if bare and (tokenizer.get("chat_template") or present(transformer / "chat_template.jinja")):
+        warn(
+            f"{folder} has a chat template and no modules.json: sentence-transformers 6 would put each text into the "
+            "template. mlx_embed embeds the texts as they are."
+        )
     prompts = _prompts(sentence, [name, str(folder.resolve())])
     default = sentence.get("default_prompt_name")
     if default is not None and not (isinstance(default, str) and default in prompts):
@@ -128,14 +161,48 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
         modules=modules[:-1] if normalize else modules,
         normalize=normalize,
         truncate_dim=_truncate_dim(sentence, dimension),
-        max_seq_length=_max_seq_length(bert, tokenizer),
-        do_lower_case=_flag(settings_path, bert, "do_lower_case", False),
-        token_types=_token_types(tokenizer),
-        truncation_side="left" if tokenizer.get("truncation_side") == "left" else "right",
+        max_seq_length=_max_seq_length(transformer / "tokenizer_config.json", settings, tokenizer),
+        task_lengths=settings.task_lengths if settings.truncation else {},
+        do_lower_case=settings.do_lower_case,
+        special_tokens=settings.special_tokens,
+        tokenizer_config=tokenizer,
         prompts=prompts,
         default_prompt_name=default,
         similarity=similarity,
+        base=base,
+        adapter=adapter,
     )
+
+
+def _base(adapter: Adapter | None, *, cache_dir: str | Path | None, local_files_only: bool) -> Path | None:
+    """The folder of the model that an adapter changes, where that is not beside it, as in transformers."""
+    if adapter is None or present(adapter.folder / "config.json"):
+        return None
+    if not adapter.base:
+        raise CheckpointError(
+            f'{adapter.folder} has an adapter alone, whose {ADAPTER} names no "base_model_name_or_path"; '
+            "save it with the model that it was trained on."
+        )
+    base = resolve(adapter.base, revision=adapter.revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    if present(base / ADAPTER):
+        raise UnsupportedModelError(f"{base}, the base model of {adapter.folder}, has an adapter itself; merge it.")
+    return base
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json; where it is missing, CheckpointError says what else the folder has."""
+    path = folder / "config.json"
+    if not present(path) and other_weights(folder):
+        raise CheckpointError(f"{path} is missing, and so is model.safetensors. {what_else(folder)}")
+    return read_json(path)
+
+
+def _bare_pooling(config: Mapping[str, Any]) -> str:
+    """How sentence-transformers 6.2 pools what has no Pooling module."""
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    causal_lm = isinstance(first, str) and first.endswith("ForCausalLM")
+    return "lasttoken" if causal_lm and config.get("is_causal", True) else "mean"
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
@@ -143,15 +210,19 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _entries(folder: Path) -> list[tuple[str, str]]:
-    """modules.json as (module kind, its folder), a Transformer first; without the file, a Transformer at the root."""
+    """modules.json as (module kind, its folder), a Transformer first."""
     path = folder / "modules.json"
-    if not present(path):
-        return [("Transformer", "")]
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
-        entries = [(str(entry["type"]).rsplit(".", 1)[-1], str(entry["path"])) for entry in listed]
+        types = [str(entry["type"]) for entry in listed]
+        entries = [(kind.rsplit(".", 1)[-1], str(entry["path"])) for kind, entry in zip(types, listed, strict=True)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
+    if foreign := [kind for kind in types if not kind.startswith("sentence_transformers.")]:
+        raise UnsupportedModelError(
+            f"{path} names {', '.join(foreign)}: code of the repository's own, which mlx_embed does not run. It has "
+            "sentence-transformers' modules Transformer, Pooling, Dense, Dropout, LayerNorm and Normalize."
+        )
     order = [kind for kind, _ in entries]
     if order[:1] != ["Transformer"] or "Transformer" in order[1:]:
         raise UnsupportedModelError(
@@ -163,9 +234,7 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
 def _modules(
     folder: Path, entries: Sequence[tuple[str, str]], hidden_size: int
 ) -> tuple[Pooling, tuple[Module, ...], int]:
-    """What follows the Transformer, and the dimension of the vectors that come out; a bare Transformer is averaged."""
-    if not entries:
-        return Pooling(), (), hidden_size
+    """What follows the Transformer, and the dimension of the vectors that come out."""
     (first, path), *rest = entries
     if first != "Pooling":
         raise UnsupportedModelError(
@@ -212,7 +281,7 @@ def _pooling(path: Path, hidden_size: int) -> Pooling:
         modes = named if isinstance(named, list) else [named]
     if not modes or not all(isinstance(mode, str) and mode in POOLING for mode in modes) or len(modes) > len(POOLING):
         raise UnsupportedModelError(f"{path} asks for pooling by {modes}; mlx_embed has {', '.join(POOLING)}.")
-    return Pooling(tuple(modes), _flag(path, config, "include_prompt", True))
+    return Pooling(tuple(modes), flag(path, config, "include_prompt", True))
 
 
 def _dense(folder: Path, dimension: int) -> Dense:
@@ -234,8 +303,8 @@ def _dense(folder: Path, dimension: int) -> Dense:
         dimension,
         out_features,
         activation,
-        bias=_flag(path, config, "bias", True),
-        residual=_flag(path, config, "use_residual", False),
+        bias=flag(path, config, "bias", True),
+        residual=flag(path, config, "use_residual", False),
     )
 
 
@@ -249,15 +318,6 @@ def _check_features(path: Path, config: Mapping[str, Any]) -> None:
 def _expect(path: Path, key: str, found: Any, needed: int) -> None:
     if type(found) is not int or found != needed:
         raise CheckpointError(f'{path} has "{key}": {found!r}, but the module before it gives {needed} dimensions.')
-
-
-def _flag(path: Path, config: Mapping[str, Any], key: str, default: bool) -> bool:
-    value = config.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise CheckpointError(f'{path} has "{key}": {value!r}, where true or false is needed.')
-    return value
 
 
 def _truncate_dim(sentence: Mapping[str, Any], dimension: int) -> int | None:
@@ -281,19 +341,8 @@ def _prompts(sentence: Mapping[str, Any], names: Sequence[str]) -> dict[str, str
     return given
 
 
-def _token_types(tokenizer: Mapping[str, Any]) -> bool:
-    names = tokenizer.get("model_input_names")
-    if isinstance(names, list):
-        return "token_type_ids" in names
-    return str(tokenizer.get("tokenizer_class") or "Bert").startswith("Bert")
-
-
-def _max_seq_length(bert: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int | None:
-    for config, key in ((bert, "max_seq_length"), (tokenizer, "model_max_length")):
-        value = config.get(key)
-        if value is None or (isinstance(value, (int, float)) and value > _NO_LIMIT):
-            continue
-        if type(value) is not int or value < 1:
-            raise CheckpointError(f'the checkpoint has "{key}": {value!r}, where a number of tokens is needed.')
-        return value
-    return None
+def _max_seq_length(path: Path, settings: Settings, tokenizer: Mapping[str, Any]) -> int | None:
+    if not settings.truncation:
+        return None
+    key = "model_max_length" if "model_max_length" in tokenizer else "max_len"
+    return settings.max_length or length(path, tokenizer, key)

@@ -1,13 +1,17 @@
 """The head of a sequence classifier: its layers, their weights, and what the checkpoint says of its use."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import mlx.core as mx
 
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.folder import Checkpoint
-from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module
-from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors, read_headers
-from mlx_embed.checkpoint.weights import stripped
+from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module
+from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors
+from mlx_embed.checkpoint.weights import read_tensors
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
+from mlx_embed.scores import activations
 
 
 def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]]:
@@ -68,30 +72,52 @@ def pooling(checkpoint: Checkpoint) -> str:
 
 
 def activation(checkpoint: Checkpoint, num_labels: int) -> str:
-    """What logits go through, a key of ACTIVATIONS: what sentence-transformers noted, else what suits the labels.
+    """What logits go through, a key of SCORES: what sentence-transformers noted, else what suits the labels.
 
     Its version 6 keeps the note in a file of its own, version 4 in config.json, and those before under another key.
     """
-    path = checkpoint.folder / "config_sentence_transformers.json"
     note = checkpoint.config.get("sentence_transformers")
     named = (
-        (read_json(path).get("activation_fn") if present(path) else None)
+        _noted(checkpoint).get("activation_fn")
         or (note.get("activation_fn") if isinstance(note, dict) else None)
         or checkpoint.config.get("sbert_ce_default_activation_function")
     )
     if named is None:
         return "Sigmoid" if num_labels == 1 else "Identity"
     package, _, name = str(named).rpartition(".")
-    if package.split(".")[0] != "torch" or name not in ACTIVATIONS:
+    known = activations(num_labels)
+    if package.split(".")[0] != "torch" or name not in known:
         raise UnsupportedModelError(
-            f"The checkpoint has the activation {named!r}; mlx_embed has torch's {', '.join(ACTIVATIONS)}."
+            f"The checkpoint has the activation {named!r}; mlx_embed has torch's {', '.join(known)}."
         )
     return name
+
+
+def prompts(checkpoint: Checkpoint) -> tuple[dict[str, str], str | None]:
+    """The prompts of a reranker by name, and the name of that which is put before a query unless told otherwise.
+
+    Raises:
+        CheckpointError: prompts that are no texts, or a default that is none of them.
+    """
+    noted = _noted(checkpoint)
+    found, default = noted.get("prompts") or {}, noted.get("default_prompt_name")
+    path = checkpoint.folder / "config_sentence_transformers.json"
+    if not isinstance(found, dict) or not all(isinstance(text, str | None) for text in found.values()):
+        raise CheckpointError(f'{path} has "prompts": {found!r}, not names with texts.')
+    if default is not None and default not in found:
+        raise CheckpointError(f"{path} names the default prompt {default!r}, but has the prompts {sorted(found)}.")
+    return {name: text or "" for name, text in found.items()}, default
+
+
+def _noted(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """What sentence-transformers 6 notes of a CrossEncoder. Like it, nothing is read of a folder without modules.json,
+    nor of one that was saved as another kind of model."""
+    path = checkpoint.folder / "config_sentence_transformers.json"
+    noted = read_json(path) if present(checkpoint.folder / "modules.json") and present(path) else {}
+    return noted if noted.get("model_type") == "CrossEncoder" else {}
 
 
 def _head_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """By name without prefixes."""
     layers = tuple(f"{layer}." for layer, _ in checkpoint.architecture.HEAD)
-    tensors = read_headers(checkpoint.transformer)
-    named = ((stripped(tensor.name, checkpoint.architecture), tensor) for tensor in tensors)
-    return {name: tensor for name, tensor in named if name.startswith(layers)}
+    return {name: tensor for name, tensor in read_tensors(checkpoint).items() if name.startswith(layers)}

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 
@@ -17,18 +17,27 @@ INDEX = "model.safetensors.index.json"
 
 FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
+# What a caller knows tensors by.
+Key = TypeVar("Key", bound=Hashable)
+# Weights that are told apart from missing ones.
+_OTHERS = ("*.bin", "*.pt", "*.h5", "*.gguf", "*.onnx", "onnx/*.onnx", "openvino*.xml", "openvino/*.xml")
 # Bytes; safetensors' own reader has the same limit.
 _MAX_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor as a safetensors header describes it."""
+    """One tensor as a safetensors header describes it.
+
+    Attributes:
+        changes: what is made of its numbers when they are read, in order; dtype and shape are those of the outcome.
+    """
 
     file: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
+    changes: tuple[Callable[[mx.array], mx.array], ...] = ()
 
     def __str__(self) -> str:
         return f"tensor {self.name!r} of {self.file}"
@@ -47,9 +56,29 @@ def files(folder: Path) -> list[Path]:
             if Path(name).name != name or not (folder / name).is_file():
                 raise CheckpointError(f"{folder / INDEX} names {name!r}, which is no file beside it.")
         return [folder / name for name in names]
-    others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.h5", "*.gguf") for path in folder.glob(pattern))
-    hint = f" It has {', '.join(others)}, which mlx_embed does not open; save it as safetensors." if others else ""
-    raise CheckpointError(f"{folder} has no {FILE}.{hint}")
+    raise CheckpointError(f"{folder} has no {FILE}. {what_else(folder)}")
+
+
+def other_weights(folder: Path) -> set[Path]:
+    """The weights of a folder that are no safetensors."""
+    return {path for pattern in _OTHERS for path in folder.glob(pattern)}
+
+
+def what_else(folder: Path) -> str:
+    """What to do about a folder without safetensors, by the weights of other kinds that it has."""
+    found = other_weights(folder)
+    if not found:
+        return "If its repository has weights of another kind only, save them as safetensors: see docs/checkpoints.md."
+    names = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found))
+    if all(path.suffix == ".onnx" or "openvino" in path.name for path in found):
+        return (
+            f"It has {names}, a compiled model; mlx_embed reads safetensors. Take the model that it was exported from: "
+            "most repositories have both."
+        )
+    return (
+        f"It has {names}, which mlx_embed does not open; save it as safetensors, by transformers' "
+        "AutoModel.from_pretrained(folder).save_pretrained(folder)."
+    )
 
 
 def read_headers(folder: Path) -> list[Tensor]:
@@ -60,7 +89,7 @@ def read_headers(folder: Path) -> list[Tensor]:
             tensor. The message names the file.
         UnsupportedModelError: a dtype that is not read.
     """
-    tensors = [tensor for path in files(folder) for tensor in _read_header(path)]
+    tensors = [tensor for path in files(folder) for tensor in read_file(path)]
     names = [tensor.name for tensor in tensors]
     if len(set(names)) != len(names):
         twice = next(tensor for tensor in tensors if names.count(tensor.name) > 1)
@@ -77,10 +106,16 @@ def load(path: Path) -> dict[str, mx.array]:
     return dict(loaded)
 
 
-def load_tensors(tensors: Mapping[str, Tensor]) -> dict[str, mx.array]:
-    """The arrays of tensors, which may lie in several files, under the names given."""
+def load_tensors(tensors: Mapping[Key, Tensor]) -> dict[Key, mx.array]:
+    """The arrays of tensors, which may lie in several files, with their changes, under the names given."""
     opened = {path: load(path) for path in {tensor.file for tensor in tensors.values()}}
-    return {name: opened[tensor.file][tensor.name] for name, tensor in tensors.items()}
+    arrays = {}
+    for name, tensor in tensors.items():
+        array = opened[tensor.file][tensor.name]
+        for change in tensor.changes:
+            array = change(array)
+        arrays[name] = array
+    return arrays
 
 
 def load_float32(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, mx.array]:
@@ -120,8 +155,11 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
                 )
 
 
-def _read_header(path: Path) -> list[Tensor]:
-    """Parse and check one safetensors header: an 8-byte length, JSON, then data that the offsets must tile."""
+def read_file(path: Path) -> list[Tensor]:
+    """The tensors of one file, whose header is checked: an 8-byte length, JSON, then data that the offsets must tile.
+
+    Raises: as `read_headers`.
+    """
     broken = f"{path} is not a sound safetensors file"
     size = path.stat().st_size
     with path.open("rb") as file:

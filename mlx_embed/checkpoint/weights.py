@@ -1,32 +1,42 @@
 """From a checkpoint's tensors to its encoder's parameters, and back."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_embed.architectures import Architecture, EncoderConfig
+from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.modules import Module, Normalize
+from mlx_embed.checkpoint.quantization import Quantization
 from mlx_embed.checkpoint.safetensors import (
     FILE,
     FLOATS,
     Tensor,
     check_finite,
     files,
-    load,
     load_float32,
+    load_tensors,
     read_headers,
 )
 from mlx_embed.errors import CheckpointError
 
+_log = logging.getLogger("mlx_embed")
+
 # MLX's own tools write this into the metadata of their files.
 MLX_FORMAT = {"format": "mlx"}
+
+# A pooler, which transformers' encoders have and embedding does not need, and buffers that are computed anew.
+_SILENT = re.compile(r"pooler\..*|(?:.*\.)?(?:position_ids|inv_freq|masked_bias)")
+
+# What quantized weights and the scales of some are kept as.
+_PACKED = {mx.uint32: "U32", mx.uint8: "U8"}
 
 # Linear layers that run as one, joined in this order.
 _FUSED = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
@@ -35,27 +45,33 @@ _FUSED = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> nn.Module:
     """Build the encoder that config.json describes and fill it with the checkpoint's weights, evaluated.
 
-    `dtype` is that of all floating parameters; None keeps the checkpoint's.
+    `dtype` is that of all floating parameters; None keeps the checkpoint's. What the encoder has no use for, such as a
+    head, or layers that config.json cuts off, is passed over with a line in the log, as transformers does.
 
     Raises:
-        CheckpointError: a file that is missing, truncated or no safetensors; a tensor that is missing, unexpected,
-            of another shape, of a dtype that weights cannot have, or not finite. The message names file and tensor.
-        UnsupportedModelError: a quantization or dtype that is not read.
+        CheckpointError: a file that is missing, truncated or no safetensors; a tensor that is missing, unexpected
+            within the encoder, of another shape, of a dtype that weights cannot have, or not finite. The message names
+            file and tensor.
+        UnsupportedModelError: a quantization, adapter or dtype that is not read.
     """
-    tensors = read_headers(checkpoint.transformer)
+    architecture, config = checkpoint.architecture, checkpoint.encoder_config
     # A file that this package wrote has these names already.
-    sources = _fuse(_rename(tensors, checkpoint.architecture))
+    tensors = read_tensors(checkpoint)
+    renamed = {name: tensor for name, tensor in tensors.items() if not _SILENT.fullmatch(name)}
     # Building an encoder takes time for each layer that config.json asks for, so the number is checked first.
-    _check_layers(checkpoint.encoder_config, sources)
-    encoder = checkpoint.architecture.Model(checkpoint.encoder_config)
-    quantization = checkpoint.config.get("quantization")
-    if quantization is not None:
-        quantize(encoder, *_quantization(quantization))
+    _check_layers(config, renamed)
+    encoder = architecture.Model(config)
+    renamed = _used(checkpoint, renamed, set(encoder))
+    renamed, quantized = _quantized(checkpoint, renamed, encoder)
+    sources = _fuse(renamed)
+    quantization.quantize(
+        encoder, {path: quantized[parts[0].name] for name, parts in sources.items() if (path := _scaled(name))}
+    )
     expected = dict(tree_flatten(encoder.parameters()))
     # RENAMES may hold the names of several sources. What is missing is named as in this checkpoint, so only the pairs
     # that it uses are turned back.
-    spoken = [pair for pair in checkpoint.architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors)]
-    _check(checkpoint.transformer, sources, expected, spoken)
+    spoken = [pair for pair in architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors.values())]
+    _check(checkpoint.weights, sources, expected, spoken)
     parameters = _read(sources, dtype)
     encoder.load_weights(list(parameters.items()), strict=True)
     encoder.eval()
@@ -63,15 +79,82 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> nn.Module:
     return encoder
 
 
+def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's weights, with what its adapter makes of them, by what the architecture calls them.
+
+    Raises: as `read_headers`, and CheckpointError where two tensors are one.
+    """
+    tensors = _rename(read_headers(checkpoint.weights), checkpoint.architecture)
+    if checkpoint.adapter is None:
+        return tensors
+    return adapters.merged(
+        checkpoint.adapter, tensors, lambda name: encoder_name(name, checkpoint.architecture), _FUSED
+    )
+
+
+def _used(checkpoint: Checkpoint, renamed: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:
+    """Those tensors that are under one of the encoder's own names, of the layers that it has."""
+    layers = checkpoint.encoder_config.num_hidden_layers
+
+    def within(name: str) -> bool:
+        match = re.match(r"layers\.(\d+)\.", name)
+        return name.partition(".")[0] in parts and (match is None or int(match[1]) < layers)
+
+    used = {name: tensor for name, tensor in renamed.items() if within(name)}
+    # The head of a reranker is of use, to CrossEncoder.
+    head = tuple(f"{layer}." for layer, _ in checkpoint.architecture.HEAD) if _is_classifier(checkpoint) else ()
+    over = [tensor.name for name, tensor in renamed.items() if name not in used and not name.startswith(head)]
+    if over:
+        _log.info("%s has %s, for which the encoder has no use: passed over.", checkpoint.weights, _some(sorted(over)))
+    return used
+
+
+def _is_classifier(checkpoint: Checkpoint) -> bool:
+    named = checkpoint.config.get("architectures")
+    return isinstance(named, list) and any(str(name).endswith("ForSequenceClassification") for name in named)
+
+
+def _quantized(
+    checkpoint: Checkpoint, renamed: dict[str, Tensor], encoder: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, Quantization]]:
+    """The tensors, and how each quantized layer is, by the name of its scales in the file.
+
+    Layers that are to run as one, and are not quantized alike, become floats. So do embeddings of the modes whose
+    values MLX hands out as bfloat16 whatever the model computes in.
+    """
+    found = quantization.layers(checkpoint.config, renamed)
+    embeddings = {path for path, module in encoder.named_modules() if isinstance(module, nn.Embedding)}
+    apart = {path for path, how in found.items() if path in embeddings and how.mode != "affine"}
+    for path in found:
+        prefix, _, last = path.rpartition(".")
+        group = next((parts for parts in _FUSED.values() if last in parts), ())
+        beside = {found.get(f"{prefix}.{part}") for part in group if f"{prefix}.{part}.weight" in renamed}
+        if len(beside) > 1:
+            apart.add(path)
+    names = {renamed[f"{path}.scales"].name: how for path, how in found.items() if path not in apart}
+    for path in sorted(apart):
+        renamed = quantization.dequantized(renamed, path, found[path])
+    return renamed, names
+
+
+def _scaled(name: str) -> str | None:
+    """The layer that a tensor is the scales of."""
+    path, _, kind = name.rpartition(".")
+    return path if kind == "scales" else None
+
+
 def _read(sources: Mapping[str, list[Tensor]], dtype: mx.Dtype | None) -> dict[str, mx.array]:
-    opened = {path: load(path) for path in {part.file for parts in sources.values() for part in parts}}
+    arrays = load_tensors({(name, i): part for name, parts in sources.items() for i, part in enumerate(parts)})
     parameters = {}
     for name, parts in sources.items():
-        arrays = [opened[part.file][part.name] for part in parts]
-        array = arrays[0] if len(arrays) == 1 else mx.concatenate(arrays)
-        if dtype is not None and mx.issubdtype(array.dtype, mx.floating):
-            array = array.astype(dtype)
-        parameters[name] = array
+        found = []
+        for i, part in enumerate(parts):
+            array = arrays[name, i]
+            if mx.issubdtype(array.dtype, mx.floating):
+                # An adapter is added in float32, whatever the weight is kept in.
+                array = array.astype(dtype or FLOATS[part.dtype])
+            found.append(array)
+        parameters[name] = found[0] if len(found) == 1 else mx.concatenate(found)
     check_finite(parameters, sources)
     return parameters
 
@@ -115,22 +198,27 @@ def save_encoder(encoder: nn.Module, folder: Path, head: Mapping[str, mx.array] 
     mx.save_safetensors(str(folder / FILE), tensors, metadata=MLX_FORMAT)
 
 
+def encoder_name(name: str, architecture: Architecture) -> str:
+    """What the architecture calls a tensor, whatever prefix a file has it under."""
+    name = stripped(name, architecture)
+    for old, new in architecture.RENAMES:
+        name = name.replace(old, new)
+    return name
+
+
 def stripped(name: str, architecture: Architecture) -> str:
     """A tensor's name without the prefixes that checkpoints of the architecture may have."""
+    name = adapters.plain_name(name)
     for prefix in ("0.auto_model.", "model.", *architecture.PREFIXES):
         name = name.removeprefix(prefix)
     return name
 
 
 def _rename(tensors: Iterable[Tensor], architecture: Architecture) -> dict[str, Tensor]:
-    """The checkpoint's names in the architecture's terms, without prefixes and unused heads."""
+    """The checkpoint's names in the architecture's terms."""
     renamed: dict[str, Tensor] = {}
     for tensor in tensors:
-        name = stripped(tensor.name, architecture)
-        if name.startswith(architecture.UNUSED):
-            continue
-        for old, new in architecture.RENAMES:
-            name = name.replace(old, new)
+        name = encoder_name(tensor.name, architecture)
         if name in renamed:
             raise CheckpointError(f"{tensor} and {renamed[name].name!r} are both the encoder's {name!r}.")
         renamed[name] = tensor
@@ -151,17 +239,8 @@ def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
     return fused | {name: [tensor] for name, tensor in tensors.items() if name not in taken}
 
 
-def _quantization(value: Any) -> tuple[int, int]:
-    bits, group_size = (value.get("bits"), value.get("group_size")) if isinstance(value, dict) else (None, None)
-    if type(bits) is not int or bits not in (4, 8) or type(group_size) is not int or group_size not in (32, 64, 128):
-        raise CheckpointError(
-            f'config.json has "quantization": {value!r}; mlx_embed reads 4 or 8 bits in groups of 32, 64 or 128.'
-        )
-    return bits, group_size
-
-
-def _check_layers(config: EncoderConfig, sources: Mapping[str, list[Tensor]]) -> None:
-    layers = {int(match[1]) for name in sources if (match := re.match(r"layers\.(\d+)\.", name))}
+def _check_layers(config: EncoderConfig, renamed: Mapping[str, Tensor]) -> None:
+    layers = {int(match[1]) for name in renamed if (match := re.match(r"layers\.(\d+)\.", name))}
     if config.num_hidden_layers > len(layers):
         raise CheckpointError(
             f"config.json asks for {config.num_hidden_layers} layers, but the weights hold {len(layers)}."
@@ -192,12 +271,12 @@ def _check(
     for name, parts in sources.items():
         whole = expected[name].shape
         shape = (whole[0] // len(parts), *whole[1:])
-        floating = expected[name].dtype != mx.uint32
+        packed = _PACKED.get(expected[name].dtype)
         for part in parts:
             if part.shape != shape:
                 raise CheckpointError(f"{part} has shape {part.shape}, where config.json means {shape}.")
-            if floating and part.dtype not in FLOATS:
-                raise CheckpointError(f"{part} has dtype {part.dtype}, where a weight is F32, F16 or BF16.")
+            if part.dtype != packed and (packed or part.dtype not in FLOATS):
+                raise CheckpointError(f"{part} has dtype {part.dtype}, where {packed or 'F32, F16 or BF16'} is needed.")
 
 
 def _parts(name: str, renames: Sequence[tuple[str, str]]) -> list[str]:

@@ -18,7 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the report; 1 where something does not agree."""
-    from mlx_embed.measure.compare import DEFAULT_TEXTS, compare, format_report, to_json
+    from mlx_embed.measure.compare import DEFAULT_TEXTS, compare
+    from mlx_embed.measure.report import to_json
+    from mlx_embed.measure.text import as_text
 
     texts: Sequence[str] = DEFAULT_TEXTS
     if options.texts is not None:
@@ -26,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None and not options.json.absolute().parent.is_dir():
         raise ValueError(f"--json {options.json}: there is no folder {options.json.absolute().parent}.")
     report = compare(options.model, texts, options.dtype)
-    print(format_report(report))
+    print(as_text(report))
     if options.json is not None:
         options.json.write_text(to_json(report) + "\n", encoding="utf-8")
     return 1 if report.failures else 0

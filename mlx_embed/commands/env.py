@@ -8,10 +8,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print it."""
+    """Print it, advice last."""
     from mlx_embed.measure.environment import environment
+    from mlx_embed.measure.text import aligned
 
-    rows = environment()
-    width = max(map(len, rows))
-    print("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items()))
+    found = environment()
+    print(aligned(list(row) for row in found.rows.items()))
+    print()
+    backends = list(next(iter(found.ops.values())))
+    print(aligned([["kernels", *backends], *([op, *kernels.values()] for op, kernels in found.ops.items())]))
+    print()
+    print("\n".join(["To improve:", *found.advice] if found.advice else ["There is nothing to improve."]))
     return 0

@@ -100,7 +100,9 @@ def run(options: argparse.Namespace) -> int:
         made: list[Served] = []
         for name, place in zip(names, [*given, *options.reranker], strict=True):
             if len(made) < len(given):
-                made.append(Embedder(name, EmbeddingModel.from_pretrained(place, **chosen), *bounds))
+                # Without a model it is the default, or what stands in for it where that cannot be had.
+                model = EmbeddingModel.from_pretrained(place if options.models else None, **chosen)
+                made.append(Embedder(name if options.models else model.name, model, *bounds))
             else:
                 made.append(Reranker(name, CrossEncoder.from_pretrained(place, **chosen), *bounds))
         return made

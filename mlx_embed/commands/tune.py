@@ -15,12 +15,13 @@ def run(options: argparse.Namespace) -> int:
     from mlx_embed.engine.worker import worker
     from mlx_embed.measure.tuning import classes, measured
 
-    if accelerator() is None:
+    here = accelerator()
+    if here is None:
         print("There is no GPU here, and so nothing to tune: the CPU's kernels are chosen by its instruction set.")
         return 0
-    for shapes in classes():
+    for shapes in classes(here):
         print(worker.run(partial(measured, *shapes)), flush=True)
-    if accelerator() == "metal":
+    if here == "metal":
         print(f"These times choose what runs; they are in {cache_file()}.")
     else:
         print("On CUDA these times choose nothing: what runs was measured on an H100.")

@@ -1,6 +1,7 @@
 """What every engine does, and what a head is."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import mlx.core as mx
@@ -74,6 +75,14 @@ class Engine(Protocol):
         """
         ...
 
+    def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> "Gathering":
+        """`run`, and its rows put together in the order of the texts: for a window of which all rows are wanted.
+
+        An engine with a thread of its own does all of it there, so that the caller's has nothing to do but to tokenize
+        the next window. `advance` is told how many texts each batch had, on that thread.
+        """
+        ...
+
 
 class Run(Protocol):
     """What `Engine.run` gives."""
@@ -85,3 +94,28 @@ class Run(Protocol):
     def close(self) -> None:
         """Stop; batches that have not begun are not computed."""
         ...
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """What `Engine.gather` gives.
+
+    Attributes:
+        result: waits for the rows of all texts, [n, D].
+        close: stops; batches that have not begun are not computed.
+    """
+
+    result: Callable[[], Rows]
+    close: Callable[[], None]
+
+
+def gathered(run: Iterable[tuple[Batch, Rows]], advance: Callable[[int], Any]) -> Rows:
+    """The rows of all batches of a run in the order of the texts; there is at least one batch."""
+    parts = []
+    for batch, rows in run:
+        parts.append((batch.texts, rows))
+        advance(len(batch.texts))
+    out = np.empty((sum(len(texts) for texts, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
+    for texts, rows in parts:
+        out[texts] = rows
+    return out

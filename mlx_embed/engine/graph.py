@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,7 +12,7 @@ from mlx.utils import tree_flatten
 from custom_kernels.choice.switch import use_kernels
 from custom_kernels.transfer import to_device, to_host
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
-from mlx_embed.engine.contract import Head, HeadFunction, Parameters, Rows
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
 from mlx_embed.engine.device import checked_budget, is_cpu
 from mlx_embed.engine.worker import worker
 
@@ -103,7 +104,27 @@ class GraphEngine:
 
     def run(self, batches: Iterable[Batch], head: Head) -> "WorkerRun":
         """See `Engine`."""
-        return WorkerRun(batches, lambda batch: self._begin(batch, head))
+        stop = threading.Event()
+        return WorkerRun(self._computed(batches, head, stop), stop)
+
+    def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
+        """See `Engine`."""
+        stop = threading.Event()
+        future = worker.submit(lambda: gathered(self._computed(batches, head, stop), advance))
+        return Gathering(future.result, stop.set)
+
+    def _computed(self, batches: Iterable[Batch], head: Head, stop: threading.Event) -> Iterator[tuple[Batch, Rows]]:
+        """Each batch with its rows, until told to stop, on the worker thread: one is read while the next one runs."""
+        running: tuple[Batch, Callable[[], Rows]] | None = None
+        for batch in batches:
+            if stop.is_set():
+                break
+            wait = self._begin(batch, head)
+            if running is not None:
+                yield running[0], running[1]()
+            running = (batch, wait)
+        if running is not None:
+            yield running[0], running[1]()
 
     def _begin(self, batch: Batch, head: Head) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
@@ -113,15 +134,14 @@ class GraphEngine:
 
 
 class WorkerRun:
-    """Batches being computed on the worker thread, one read back while the next one runs."""
+    """A run that the worker thread goes through, ahead of its reader."""
 
-    def __init__(self, batches: Iterable[Batch], begin: Callable[[Batch], Callable[[], Rows]]) -> None:
-        self._batches = batches
-        self._begin = begin
+    def __init__(self, computed: Iterator[tuple[Batch, Rows]], stop: threading.Event) -> None:
+        self._computed = computed
+        self._stop = stop
         # A batch with its rows, the error that ended the run, or None behind the last.
         self._done: SimpleQueue[tuple[Batch, Rows] | BaseException | None] = SimpleQueue()
         self._ended = False
-        self._stop = threading.Event()
         worker.submit(self._work)
 
     def __iter__(self) -> "WorkerRun":
@@ -143,16 +163,8 @@ class WorkerRun:
 
     def _work(self) -> None:
         try:
-            running: tuple[Batch, Callable[[], Rows]] | None = None
-            for batch in self._batches:
-                if self._stop.is_set():
-                    break
-                wait = self._begin(batch)
-                if running is not None:
-                    self._done.put((running[0], running[1]()))
-                running = (batch, wait)
-            if running is not None:
-                self._done.put((running[0], running[1]()))
+            for pair in self._computed:
+                self._done.put(pair)
             self._done.put(None)
         except BaseException as error:
             self._done.put(error)

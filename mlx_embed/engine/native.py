@@ -1,7 +1,8 @@
 """The engine of the native CPU kernels, which compute at once and in the caller's thread."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -9,7 +10,7 @@ import numpy as np
 
 from mlx_embed.architectures.ops import native
 from mlx_embed.batching import Batch, packed_batches
-from mlx_embed.engine.contract import Head, HeadFunction, Parameters, Rows
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
 from mlx_embed.engine.device import checked_budget
 
 # Enough for every core, few enough for what a batch needs between layers to stay in the caches.
@@ -60,3 +61,8 @@ class NativeEngine:
             types = () if batch.token_type_ids is None else (batch.token_type_ids,)
             hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
             yield batch, head(hidden, batch.cu_seqlens, batch.max_seqlen)
+
+    def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
+        """See `Engine`; computed when the result is asked for."""
+        run = self.run(batches, head)
+        return Gathering(lambda: gathered(run, advance), run.close)

@@ -1,1 +1,1 @@
-"""Adapters for other libraries, each an optional extra: `langchain`, `llama_index` and `chroma`."""
+"""Adapters for other libraries, each an optional extra of its own."""

@@ -15,7 +15,7 @@ try:
     from chromadb.api.types import EmbeddingFunction
     from chromadb.utils.embedding_functions import register_embedding_function
 except ImportError as error:
-    raise ImportError('This needs chromadb: pip install "mlx-embed[chroma]"') from error
+    raise ImportError('This needs chromadb: pip install ".[chroma]" in a clone of mlx-embed') from error
 
 # Chroma has no Manhattan distance; the Euclidean is the nearest to it.
 _SPACES = {"cosine": "cosine", "dot": "ip", "euclidean": "l2", "manhattan": "l2"}
@@ -54,7 +54,7 @@ class MLXEmbeddingFunction(EmbeddingFunction):
 
     def default_space(self) -> str:
         """The distance of a collection that is not told another: the model's own."""
-        return _SPACES[self.model.checkpoint.similarity]
+        return _SPACES[self.model.similarity_fn_name]
 
     @staticmethod
     def name() -> str:

@@ -12,7 +12,7 @@ try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.bridge.pydantic import Field, PrivateAttr
 except ImportError as error:
-    raise ImportError('This needs llama-index-core: pip install "mlx-embed[llama-index]"') from error
+    raise ImportError('This needs llama-index-core: pip install ".[llama-index]" in a clone of mlx-embed') from error
 
 
 class MLXEmbedding(BaseEmbedding):

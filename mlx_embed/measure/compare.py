@@ -1,16 +1,15 @@
-"""The comparison run: accelerator and native kernels against MLX's CPU stream, batching, each op, and launches.
+"""The comparison run: MLX's CPU stream, the native kernels and the accelerator, as a person would use them.
 
-Every figure is measured by the run that shows it. Both sides of a row are timed in turn, round by round, after
-warm-up rounds that are not counted; medians are reported.
+Every figure is measured by the run that shows it; see `report` for what they are, and `timing` for how.
 """
 
-import json
 import logging
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from itertools import cycle, islice
@@ -20,16 +19,33 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_map
+import numpy.typing as npt
 
-from custom_kernels import cpu, layer_norm, twins
-from custom_kernels.choice.op import Load, Op
+from custom_kernels import cpu
+from custom_kernels.arrays import spelled
+from custom_kernels.cpu import blas
 from custom_kernels.ops import OPS
 from mlx_embed.embedding_model import EmbeddingModel
-from mlx_embed.engine.device import accelerator, describe, resolve_device
+from mlx_embed.engine.device import accelerator, describe
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.worker import worker
+from mlx_embed.measure import kernels
 from mlx_embed.measure.launches import count_launches
+from mlx_embed.measure.report import (
+    BASE,
+    COMPILED,
+    NATIVE,
+    Agreement,
+    Batching,
+    Filling,
+    Latency,
+    Launches,
+    OpRow,
+    Report,
+    Side,
+    Subject,
+)
+from mlx_embed.measure.timing import Work, interleaved
 
 logger = logging.getLogger("mlx_embed")
 
@@ -56,60 +72,28 @@ DEFAULT_TEXTS = (
     "The contract ends thirty days after written notice.",
 )
 BATCH_SIZES = (1, 3, 10, 50, 100)
-NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
-# On how many tokens, and of what texts, each op is compared.
-LOADS = (Load(False, 128), Load(True, 128))
+BATCHED = (3, 10)
+# The texts of the forward pass whose primitives and launches are counted.
+FEW = 3
+# A side that has taken so many seconds for a batch is slow, and gets no larger one; but the base does, without a
+# warm-up, until it has taken the second number of seconds.
+SLOW, HOPELESS = 1.0, 5.0
+# Seconds into the run after which no further row of these tables is begun, so that the whole ends within a minute.
+OPS_UNTIL, BATCHING_UNTIL = 25.0, 48.0
+# What launches are counted with: whether with this package's kernels.
+LAUNCHING = {"this package's": True, "MLX's own ops": False}
 
-# Rows stop early once they have taken this long; MLX's Linux CPU build can take minutes for what others do at once.
-WARMUP, MAX_ROUNDS, SECONDS_A_ROW = 1, 30, 2.0
-
-# The side that the others are compared with: MLX's CPU stream, float32, plain graph.
-BASE = "mlx cpu"
-
-# What the vectors of a computation must reach against the CPU's in float32.
-LEAST_COSINE = {"float32": 0.999999, "float16": 0.9999, "bfloat16": 0.999}
-MAX_DIFFERENCE_FLOAT32 = 1e-5
-MAX_OP_ERROR_FLOAT32 = 1e-4
-
-
-@dataclass
-class Report:
-    """The results of a run, as JSON values.
-
-    Attributes:
-        model: what was run, on which devices, with which versions.
-        agreement: a row for each other side: its vectors against those of MLX's CPU stream.
-        latency: a row for each batch size and side: medians in milliseconds, and texts a second.
-        batching: the same texts one by one and as one batch, a row for each side.
-        layer_norm: a row for each shape and implementation.
-        kernels: a row for each fused op, load and implementation.
-        graph: primitives in the graph of one forward pass.
-        launches: on CUDA, kernel launches of one forward pass, with this package's kernels and without.
-        failures: sentences; empty where all is correct.
-    """
-
-    model: dict[str, Any]
-    agreement: list[dict[str, Any]] = field(default_factory=list)
-    latency: list[dict[str, Any]] = field(default_factory=list)
-    batching: list[dict[str, Any]] = field(default_factory=list)
-    layer_norm: list[dict[str, Any]] = field(default_factory=list)
-    kernels: list[dict[str, Any]] = field(default_factory=list)
-    graph: dict[str, Any] = field(default_factory=dict)
-    launches: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+Sides = dict[str, EmbeddingModel]
+Vectors = npt.NDArray[np.float32]
 
 
-def compare(
-    model: str | Path,
-    texts: Sequence[str] = DEFAULT_TEXTS,
-    dtype: str | None = None,
-) -> Report:
-    """Run the comparison.
+def compare(model: str | Path, texts: Sequence[str] = DEFAULT_TEXTS, dtype: str | None = None) -> Report:
+    """Run the comparison, in about a minute; each step is logged at INFO.
 
     Args:
         model: anything `EmbeddingModel.from_pretrained` takes.
         texts: repeated in turn where a batch needs more.
-        dtype: of the accelerator side; the CPU side is always float32.
+        dtype: of the accelerator's side; those of the CPU compute in float32.
 
     Raises:
         ValueError: no texts, or an unknown dtype.
@@ -117,273 +101,145 @@ def compare(
     """
     if not texts:
         raise ValueError("compare needs at least one text.")
+    began, busy = time.perf_counter(), os.getloadavg()[0]
     logger.info("loading the model")
-    sides = _sides(model, dtype)
-    base = sides[BASE]
-    devices = ["cpu"] if accelerator() is None else ["cpu", "gpu"]
-    report = Report(
-        {
-            "name": base.name,
-            "dimension": base.dimension,
-            "sides": {name: str(side.dtype).removeprefix("mlx.core.") for name, side in sides.items()},
-            "accelerator": accelerator(),
-            "native kernels": cpu.instruction_set() if cpu.available() else cpu.why_unavailable(),
-            "devices": [describe(resolve_device(device)) for device in devices],
-            "platform": platform(),
-            "mlx": version("mlx"),
-            "texts": len(texts),
-            "warmup": WARMUP,
-        }
-    )
+    sides = load(model, dtype)
     logger.info("comparing the vectors")
-    _agreement(report, sides, texts)
-    for size in BATCH_SIZES:
-        logger.info(f"timing batches of {size}")
-        batch = list(islice(cycle(texts), size))
-        seconds = _interleaved({name: partial(_batched, side, batch) for name, side in sides.items()})
-        report.latency += [
-            {"texts": size, "side": name, "ms": 1e3 * t, "texts/s": size / t, "speed-up": seconds[BASE] / t}
-            for name, t in seconds.items()
-        ]
-    for size in (3, 10):
-        logger.info(f"timing {size} texts one by one against batched")
-        batch = list(islice(cycle(texts), size))
-        for name, side in sides.items():
-            seconds = _interleaved(
-                {"one by one": partial(_one_by_one, side, batch), "batched": partial(_batched, side, batch)}
-            )
-            report.batching.append(
-                {"texts": size, "side": name}
-                | {f"{way} ms": 1e3 * t for way, t in seconds.items()}
-                | {"batching gains": seconds["one by one"] / seconds["batched"]}
-            )
-    logger.info("measuring LayerNorm")
-    for shape in NORM_SHAPES:
-        report.layer_norm += worker.run(partial(_norm_rows, shape))
-    for op in OPS:
-        for variant, load in _shapes(op):
-            logger.info(f"measuring {op.name}, {load}")
-            report.kernels += worker.run(partial(_kernel_rows, op, variant, load))
-    _check_ops(report)
-    logger.info("counting graph primitives")
-    few = list(islice(cycle(texts), 3))
-    report.graph = {"texts": len(few)} | {
-        name: primitives(side, few) for name, side in sides.items() if isinstance(side.engine, GraphEngine)
-    }
-    if accelerator() == "cuda":
-        logger.info("counting kernel launches")
-        for name, switched_on in (("this package's", True), ("MLX's own ops", False)):
-            found = count_launches(base.checkpoint.folder, sides["cuda"].dtype, few, kernels=switched_on)
-            report.launches.append({"kernels": name, "launches": found.total(), "of": dict(found.most_common())})
-    return report
+    agreement = tuple(agreements(sides, texts))
+    norms, ops, late_ops = op_tables(began + OPS_UNTIL)
+    latency, left_out = latencies(sides, texts)
+    seconds = {(row.texts, row.side): row.time.seconds for row in latency}
+    batching, late_batches = batchings(sides, texts, seconds, began + BATCHING_UNTIL)
+    logger.info("counting graph primitives and kernel launches")
+    few = repeated(texts, FEW)
+    counts, uncounted = launches(sides, few)
+    packed = COMPILED in sides and sides[COMPILED].engine.name == "graph"
+    filled = filling(sides[COMPILED], repeated(texts, 10)) if packed else None
+    return Report(
+        subject=subject(sides, texts, busy),
+        agreement=agreement,
+        latency=tuple(latency),
+        batching=tuple(batching),
+        layer_norm=tuple(norms),
+        ops=tuple(ops),
+        primitives={n: primitives(s, few) for n, s in sides.items() if isinstance(s.engine, GraphEngine)},
+        few=FEW,
+        filling=filled,
+        launches=tuple(counts),
+        left_out=(*late_ops, *left_out, *late_batches, *uncounted),
+        seconds=time.perf_counter() - began,
+    )
 
 
-def _sides(model: str | Path, dtype: str | None) -> dict[str, EmbeddingModel]:
-    """What is compared: MLX's CPU stream, the native kernels, and the accelerator or else a compiled graph."""
+def load(model: str | Path, dtype: str | None) -> Sides:
+    """The sides by name, the base first: each is computed differently."""
     sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", engine="reference")}
     if cpu.available() and sides[BASE].engine.name != "padded":
-        sides["native cpu"] = EmbeddingModel.from_pretrained(model, device="cpu", engine="native")
+        sides[NATIVE] = EmbeddingModel.from_pretrained(model, device="cpu", engine="native")
     if here := accelerator():
         sides[here] = EmbeddingModel.from_pretrained(model, device="gpu", dtype=dtype)
     else:
-        sides["mlx cpu, compiled"] = EmbeddingModel.from_pretrained(model, device="cpu", dtype=dtype, engine="graph")
+        sides[COMPILED] = EmbeddingModel.from_pretrained(model, device="cpu", dtype=dtype, engine="graph")
     return sides
 
 
-def format_report(report: Report) -> str:
-    """The report as text for a person."""
-    about = report.model
-    lines = [
-        f"Model      {about['name']}, {about['dimension']} dimensions",
-        f"Devices    {'; '.join(about['devices'])}",
-        f"Software   mlx {about['mlx']}, {about['platform']}",
-        f"Native     {about['native kernels']}",
-        f"Sides      {', '.join(f'{name} ({dtype})' for name, dtype in about['sides'].items())}",
-    ]
-    if about["accelerator"] is None:
-        lines.append("           No accelerator here: the compiled graph is compared with the plain one instead.")
-    lines += [
-        "",
-        f"Vectors against {BASE}",
-        _table(row | {"min cosine": f"{row['min cosine']:.7f}"} for row in report.agreement),
-        "",
-        f"Latency of encode, strings to numpy vectors (medians after {about['warmup']} warm-up round)",
-        _table(report.latency),
-        "",
-        "One by one against one batch",
-        _table(report.batching),
-        "",
-        "LayerNorm, float32 (GB/s counts one read and one write)",
-        _table(report.layer_norm),
-        "",
-        f"Fused ops, float32 (few tokens are {Load(False).tokens}, many are {Load(True).tokens})",
-        _table(report.kernels),
-        "",
-        "Primitives in the graph of one forward pass (a fused group counts as one; views count, and are no launches)",
-        _table([report.graph]),
-        "",
-        *_launch_lines(report),
-        *(f"FAILED: {failure}" for failure in report.failures),
-    ]
-    return "\n".join(lines if report.failures else [*lines, "All vectors agree."])
+def subject(sides: Sides, texts: Sequence[str], load: float) -> Subject:
+    """What is compared; `load` is the machine's, before the run."""
+    base = sides[BASE]
+    tokens = [int(n) for n in base.token_counts(list(texts))]
+    return Subject(
+        model=base.name,
+        dimension=base.dimension,
+        texts=len(texts),
+        tokens=(min(tokens), statistics.fmean(tokens), max(tokens)),
+        sides=tuple(
+            Side(name, side.engine.name, describe(side.device), spelled(side.dtype), _threads(name))
+            for name, side in sides.items()
+        ),
+        accelerator=accelerator(),
+        native=cpu.instruction_set() if cpu.available() else cpu.why_unavailable(),
+        platform=platform(),
+        mlx=version("mlx"),
+        cores=cpu.usable_cores(),
+        load=load,
+    )
 
 
-def _launch_lines(report: Report) -> list[str]:
-    if not report.launches:
-        return ["Kernel launches: not counted, which needs CUDA; a CPU's graph is not that of a GPU.", ""]
-    rows = [{name: row[name] for name in ("kernels", "launches")} for row in report.launches]
-    return [f"Kernel launches of one forward pass on CUDA, {report.graph['texts']} texts", _table(rows), ""]
-
-
-def to_json(report: Report) -> str:
-    """The report as JSON text."""
-    return json.dumps(asdict(report), indent=2)
-
-
-def _agreement(report: Report, sides: dict[str, EmbeddingModel], texts: Sequence[str]) -> None:
-    expected = sides[BASE].encode(texts, normalize_embeddings=True)
+def agreements(sides: Sides, texts: Sequence[str]) -> Iterator[Agreement]:
+    """The unit vectors of each side against the base's."""
+    expected = _encode(sides[BASE], list(texts), unit=True)
     for name, side in sides.items():
-        if name == BASE:
-            continue
-        found = side.encode(texts, normalize_embeddings=True)
-        difference, cosine = float(np.abs(expected - found).max()), float(_cosines(expected, found).min())
-        report.agreement.append(
-            {"side": name, "shape": list(found.shape), "max abs difference": difference, "min cosine": cosine}
-        )
-        dtype = report.model["sides"][name]
-        if not cosine >= LEAST_COSINE[dtype]:
-            report.failures.append(
-                f"{name}: the lowest cosine is {cosine:.7f}, below {LEAST_COSINE[dtype]} for {dtype}"
-            )
-        if dtype == "float32" and not difference <= MAX_DIFFERENCE_FLOAT32:
-            report.failures.append(f"{name}: vectors differ by {difference:.2e}, above {MAX_DIFFERENCE_FLOAT32}")
+        if name != BASE:
+            found = _encode(side, list(texts), unit=True)
+            difference, cosine = float(np.abs(expected - found).max()), float(_cosines(expected, found).min())
+            yield Agreement(name, spelled(side.dtype), difference, cosine)
 
 
-def _cosines(a: Any, b: Any) -> Any:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return (a * b).sum(axis=1) / np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+def latencies(sides: Sides, texts: Sequence[str]) -> tuple[list[Latency], list[str]]:
+    """Each batch size on each side; and what of that is left out, since it would take too long."""
+    rows: list[Latency] = []
+    left_out: list[str] = []
+    timed, last = dict(sides), dict.fromkeys(sides, 0.0)
+    for done, size in zip((0, *BATCH_SIZES), BATCH_SIZES, strict=False):
+        for name in [name for name in timed if last[name] > (HOPELESS if name == BASE else SLOW)]:
+            left_out.append(f"batches of {size} texts and more on {name}: {done} took {last[name]:.1f} s")
+            del timed[name]
+        logger.info("timing batches of %d", size)
+        batch = repeated(texts, size)
+        cold = {BASE} if last[BASE] > SLOW else ()
+        times = interleaved({name: partial(_encode, side, batch) for name, side in timed.items()}, cold=cold)
+        base = times.get(BASE)
+        for name, found in times.items():
+            rows.append(Latency(size, name, found, None if base is None else base.seconds / found.seconds))
+            last[name] = found.seconds
+    return rows, left_out
 
 
-def _batched(model: EmbeddingModel, texts: list[str]) -> None:
-    model.encode(texts)
+def batchings(
+    sides: Sides, texts: Sequence[str], seconds: Mapping[tuple[int, str], float], until: float
+) -> tuple[list[Batching], list[str]]:
+    """The same texts one by one and as one batch, on each side; and what is left out, since it would take too long.
 
-
-def _one_by_one(model: EmbeddingModel, texts: list[str]) -> None:
-    for text in texts:
-        model.encode(text)
-
-
-def _norm_rows(shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """LayerNorm of one shape by each implementation, on the worker thread."""
-    rng = np.random.default_rng()
-    values = rng.normal(size=shape).astype(np.float32)
-    weight, bias = rng.normal(size=(2, shape[-1])).astype(np.float32)
-    exact = values.astype(np.float64)
-    exact -= exact.mean(axis=-1, keepdims=True)
-    exact = exact / np.sqrt(np.square(exact).mean(axis=-1, keepdims=True) + 1e-12) * weight + bias
-    here = accelerator()
-    x, w, b = (mx.array(a) for a in (values, weight, bias))
-    mx.eval(x, w, b)
-
-    def on_mlx(backend: str | None, device: mx.Device, times: int) -> Any:
-        with mx.stream(device):
-            outs = [layer_norm(x, w, b, 1e-12, backend=backend) for _ in range(times)]
-            mx.eval(outs)
-        return outs[0]
-
-    # On an accelerator a single call is mostly its synchronisation: time a run of calls, and divide.
-    gpu, host, many = mx.Device(mx.gpu), mx.Device(mx.cpu), 50
-    sides: dict[str, tuple[Callable[[], Any], int]] = {}
-    if here is not None:
-        sides[f"custom, {here}"] = partial(on_mlx, here, gpu, many), many
-        sides[f"mx.fast, {here}"] = partial(on_mlx, "fast", gpu, many), many
-    sides["mx.fast, CPU stream"] = partial(on_mlx, "fast", host, 1), 1
-    sides["reference, CPU stream"] = partial(on_mlx, "reference", host, 1), 1
-    if cpu.available():
-        sides["native cpu"] = partial(cpu.layer_norm, values, weight, bias, 1e-12), 1
-    seconds = _interleaved({name: run for name, (run, _) in sides.items()})
-    rows: list[dict[str, Any]] = []
-    for name, (run, times) in sides.items():
-        rows.append(
-            {
-                "shape": list(shape),
-                "implementation": name,
-                "us": 1e6 * seconds[name] / times,
-                "GB/s": 2 * values.nbytes * times / seconds[name] / 1e9,
-                "max error": float(np.abs(np.array(run()) - exact).max()),
+    `seconds` are those of a batch, as found before, by number of texts and side; at `until`, by the clock, it ends.
+    """
+    rows: list[Batching] = []
+    left_out: list[str] = []
+    for size in BATCHED:
+        logger.info("timing %d texts one by one against batched", size)
+        batch = repeated(texts, size)
+        for name, side in sides.items():
+            if seconds.get((size, name), 0.0) > SLOW:
+                left_out.append(f"{size} texts one by one on {name}: in a batch they took {seconds[size, name]:.1f} s")
+                continue
+            if time.perf_counter() > until:
+                left_out.append(f"{size} texts one by one on {name}: the run had taken {BATCHING_UNTIL:.0f} s before")
+                continue
+            works: dict[str, Work] = {
+                "one by one": partial(_encode_each, side, batch),
+                "batched": partial(_encode, side, batch),
             }
-        )
-    if here is None:
-        skipped = "custom: not run, MLX finds no Metal or CUDA device here"
-        rows.insert(0, {"shape": list(shape), "implementation": skipped})
-    return rows
+            times = interleaved(works)
+            rows.append(Batching(size, name, times["one by one"], times["batched"]))
+    return rows, left_out
 
 
-def _shapes(op: Op) -> list[tuple[Any, Load]]:
-    """The first float32 variant that is typical of each of the LOADS: that of small encoders. Some ops have none."""
-    typical = [(variant, load) for variant, load in op.typical(accelerator()) if "float16" not in str(variant)]
-    return [
-        next((variant, load) for variant, load in typical if load in (wanted, Load(wanted.many)))
-        for wanted in LOADS
-        if typical
-    ]
-
-
-def _kernel_rows(op: Op, variant: Any, load: Load) -> list[dict[str, Any]]:
-    """One op by each implementation, on the worker thread."""
-    here, host, many = accelerator(), mx.Device(mx.cpu), 20
-    with mx.stream(host):
-        sample, options = op.sample(variant, load)
-        mx.eval(list(sample))
-        arrays = tree_map(lambda x: np.array(x) if isinstance(x, mx.array) else x, sample)
-
-    def on_mlx(way: Callable[..., mx.array], arguments: Any, device: mx.Device, times: int) -> Any:
-        with mx.stream(device):
-            outs = [way(*arguments, **options) for _ in range(times)]
-            mx.eval(outs)
-        return outs[0]
-
-    sides: dict[str, tuple[Callable[[], Any], int]] = {}
-    if here is not None:
-        gpu = mx.Device(mx.gpu)
-        with mx.stream(gpu):
-            moved = tree_map(lambda x: mx.array(x) if isinstance(x, np.ndarray) else x, arrays)
-            for name, way in op.candidates(here, variant).items():
-                compiled = mx.compile(partial(way, **options))
-                label = f"{'custom' if name == 'kernel' else name}, {here}"
-                sides[label] = partial(on_mlx, compiled, moved, gpu, many), many
-    sides["reference, CPU stream"] = partial(on_mlx, op.reference, sample, host, 1), 1
-    native = twins.native(op)
-    if cpu.available() and native is not None:
-        sides["native cpu"] = partial(native, *twins.as_native(sample), **options), 1
-    # Before the clock runs: the native rope works in place.
-    found = {name: np.array(run()) for name, (run, _) in sides.items()}
-    seconds = _interleaved({name: run for name, (run, _) in sides.items()})
-    expected = found["reference, CPU stream"]
-    return [
-        {
-            "op": op.name,
-            "input": f"{variant}, {load}",
-            "implementation": name,
-            "us": 1e6 * seconds[name] / times,
-            "max difference": float(np.abs(found[name] - expected).max()),
-        }
-        for name, (_, times) in sides.items()
-    ]
-
-
-def _check_ops(report: Report) -> None:
-    for row in report.layer_norm:
-        if "max error" in row and not row["max error"] <= MAX_OP_ERROR_FLOAT32:
-            report.failures.append(
-                f"LayerNorm {row['shape']} by {row['implementation']} is {row['max error']:.2e} off float64"
-            )
-    for row in report.kernels:
-        if not row["max difference"] <= MAX_OP_ERROR_FLOAT32:
-            report.failures.append(
-                f"{row['op']} of {row['input']} by {row['implementation']} is {row['max difference']:.2e} "
-                "off MLX's ops on the CPU"
-            )
+def op_tables(until: float) -> tuple[list[OpRow], list[OpRow], list[str]]:
+    """LayerNorm's rows, those of all ops, and what was left out since the clock had reached `until`."""
+    norms: list[OpRow] = []
+    ops: list[OpRow] = []
+    late: list[str] = []
+    for shape in kernels.NORM_SHAPES:
+        logger.info("measuring LayerNorm of %s", list(shape))
+        norms += worker.run(partial(kernels.norm_rows, shape))
+    for op in OPS:
+        for variant, given in kernels.shapes(op):
+            if time.perf_counter() > until:
+                late.append(op.name)
+                continue
+            logger.info("measuring %s, %s", op.name, given)
+            ops += worker.run(partial(kernels.op_rows, op, variant, given))
+    names = ", ".join(dict.fromkeys(late))
+    return norms, ops, [f"{len(late)} rows of {names}: the run had taken {OPS_UNTIL:.0f} s before"] if late else []
 
 
 def primitives(model: EmbeddingModel, texts: list[str]) -> int:
@@ -400,34 +256,56 @@ def primitives(model: EmbeddingModel, texts: list[str]) -> int:
     return worker.run(count, model.device)
 
 
-def _interleaved(sides: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of each side; every round runs all of them once, in turn."""
-    for work in sides.values():
-        for _ in range(WARMUP):
-            work()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    began = time.perf_counter()
-    for done in range(MAX_ROUNDS):
-        if done and time.perf_counter() - began > SECONDS_A_ROW:
-            break
-        for name, work in sides.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def filling(model: EmbeddingModel, texts: list[str]) -> Filling:
+    """What a compiled graph computes beyond what the texts need."""
+    ids = model.tokenizer(texts).ids
+    lengths = [len(row) for row in ids]
+    shapes = [batch.shape for batch in model.engine.batches(ids, model.engine.budget(None))]
+    return Filling(
+        texts=len(texts),
+        tokens=sum(lengths),
+        computed=sum(tokens for tokens, _, _ in shapes),
+        block=len(texts) * max(lengths),
+        computed_block=sum(sequences * longest for _, sequences, longest in shapes),
+    )
 
 
-def _table(rows: Iterable[dict[str, Any]]) -> str:
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    return "\n".join("  " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+def launches(sides: Sides, texts: list[str]) -> tuple[list[Launches], list[str]]:
+    """Kernel launches of one forward pass on CUDA, if that is here; or why they could not be counted."""
+    if "cuda" not in sides:
+        return [], []
+    count = partial(count_launches, sides["cuda"].checkpoint.folder, sides["cuda"].dtype, texts)
+    with ThreadPoolExecutor() as pool:
+        counting = {name: pool.submit(count, kernels=wanted) for name, wanted in LAUNCHING.items()}
+    try:
+        found = {name: future.result() for name, future in counting.items()}
+    except RuntimeError as error:
+        return [], [f"kernel launches: {error}"]
+    return [Launches(name, counts.total(), dict(counts.most_common())) for name, counts in found.items()], []
 
 
-def _cell(value: Any) -> str:
-    if value is None:
+def repeated(texts: Sequence[str], size: int) -> list[str]:
+    """So many texts: those given, again and again."""
+    return list(islice(cycle(texts), size))
+
+
+def _encode(model: EmbeddingModel, texts: list[str], unit: bool | None = None) -> Vectors:
+    return model.encode(texts, normalize_embeddings=unit, show_progress_bar=False)
+
+
+def _encode_each(model: EmbeddingModel, texts: list[str]) -> None:
+    for text in texts:
+        _encode(model, [text])
+
+
+def _cosines(a: Any, b: Any) -> Any:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(axis=1) / np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+
+
+def _threads(side: str) -> str:
+    if side == NATIVE:
+        return str(cpu.num_threads())
+    if side not in (BASE, COMPILED):
         return "-"
-    if isinstance(value, float):
-        return f"{value:.2e}" if 0 < abs(value) < 0.01 else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
-    return str(value)
+    return f"{blas.num_threads()} in products (OpenBLAS), 1 elsewhere" if blas.active() else "1, products by MLX's BLAS"

@@ -1,63 +1,109 @@
-"""What this machine has, and which kernel each op will use: `mlx-embed env`."""
+"""What this machine has, which kernels there are for it, and what to improve: `mlx-embed env`."""
 
+import os
 import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from custom_kernels import cpu, twins
-from custom_kernels.backends import default_backend
+from custom_kernels.backends import KERNEL_BACKENDS
 from custom_kernels.choice.op import Op
 from custom_kernels.choice.switch import kernels_wanted
 from custom_kernels.cpu import blas
 from custom_kernels.ops import OPS
+from mlx_embed import __version__
 from mlx_embed.engine.device import accelerator, describe, resolve_device
 
+# There while the driver of an NVIDIA GPU is loaded.
+NVIDIA = Path("/proc/driver/nvidia/version")
 
-def environment() -> dict[str, str]:
-    """Names to sentences, in the order in which to show them."""
-    native, switched_on = cpu.available(), kernels_wanted()
+
+@dataclass(frozen=True)
+class Environment:
+    """What `environment` found.
+
+    Attributes:
+        rows: names to sentences, in the order in which to show them.
+        ops: each op's name to its kernels: by back end, whether there is one, or "in others", where kernels of other
+            ops do its work too. Whether the machine can run them is in `rows`.
+        advice: sentences: what would make it faster, and how; empty where there is nothing.
+    """
+
+    rows: dict[str, str]
+    ops: dict[str, dict[str, str]]
+    advice: list[str]
+
+
+def environment() -> Environment:
+    """Look around."""
+    here, wanted = accelerator(), kernels_wanted()
     rows = {
-        "mlx-embed": _own_version(),
-        "mlx": f"{version('mlx')}, with {accelerator() or 'no accelerator'}",
+        "mlx-embed": __version__,
+        "mlx": f"{version('mlx')}, with {here or 'no accelerator'}",
         "python": f"{platform.python_version()} on {platform.platform()}",
-        "cpu": describe(resolve_device("cpu")),
+        "cpu": describe(resolve_device("cpu")).removeprefix("cpu: "),
     }
-    if accelerator() is not None:
-        rows["accelerator"] = describe(resolve_device("gpu"))
-    rows["native cpu kernels"] = cpu.instruction_set() if native else cpu.why_unavailable()
-    if native:
-        rows["threads"] = str(cpu.num_threads())
-    rows["blas of mlx's cpu ops"] = "OpenBLAS" if blas.active() else f"MLX's own. {blas.why_inactive()}"
+    if here is not None:
+        rows[here] = describe(resolve_device("gpu")).removeprefix(f"{here}: ")
+    rows["models run on"] = _engine(here, wanted)
+    rows["native cpu kernels"] = _native(wanted)
+    for backend in KERNEL_BACKENDS:
+        rows[f"{backend} kernels"] = _gpu_kernels(backend, here, wanted)
+    rows["blas of mlx's cpu ops"] = f"OpenBLAS, {blas.num_threads()} threads" if blas.active() else blas.why_inactive()
     rows["decoder models"] = _decoders()
-    rows["custom kernels"] = "on" if switched_on else "off, by MLX_EMBED_KERNELS"
-    for op in OPS:
-        rows[f"{op.name} on the cpu"] = _on_cpu(op) if native and switched_on else "MLX's ops"
-        if default_backend() is not None:
-            rows[f"{op.name} on {default_backend()}"] = _on_accelerator(op, switched_on)
-    return rows
+    return Environment(rows, {op.name: _kernels(op) for op in OPS}, list(_advice(here, wanted)))
 
 
-def _own_version() -> str:
-    try:
-        return version("mlx-embed")
-    except PackageNotFoundError:
-        return "from a checkout that is not installed"
+def _engine(here: str | None, wanted: bool) -> str:
+    """What "auto" comes to for an encoder, by default."""
+    if here is not None:
+        return f"{here}, as graphs {'with this package' if wanted else 'of MLX'}'s {'kernels' if wanted else 'own ops'}"
+    return "the native cpu kernels" if wanted and cpu.available() else "MLX's own ops on the cpu"
+
+
+def _native(wanted: bool) -> str:
+    if not cpu.available():
+        return f"none: {cpu.why_unavailable()}"
+    return f"{cpu.instruction_set()}, {cpu.num_threads()} of {cpu.usable_cores()} cores{'' if wanted else '; off'}"
+
+
+def _gpu_kernels(backend: str, here: str | None, wanted: bool) -> str:
+    if backend != here:
+        return "no such device here"
+    if not wanted:
+        return "off"
+    if backend == "metal":
+        return "on, where they agree with MLX's ops, and prove faster"
+    return "on, where they agree with MLX's ops"
 
 
 def _decoders() -> str:
     try:
         return f"on MLX's ops, in the code of mlx-lm {version('mlx-lm')}"
     except PackageNotFoundError:
-        return 'not without mlx-lm: pip install "mlx-embed[decoders]"'
+        return 'not without mlx-lm: pip install ".[decoders]" in a clone of mlx-embed'
 
 
-def _on_cpu(op: Op) -> str:
-    return "native kernel" if twins.native(op) else "a part of other native kernels"
+def _kernels(op: Op) -> dict[str, str]:
+    """By back end, whether this package has a kernel of the op."""
+    native = {"cpu": "yes" if twins.native(op) else "in others"}
+    return native | {backend: "yes" if backend in op.kernels else "-" for backend in KERNEL_BACKENDS}
 
 
-def _on_accelerator(op: Op, switched_on: bool) -> str:
-    backend = default_backend()
-    if backend is None or not switched_on or backend not in op.kernels:
-        return "MLX's ops"
-    if backend == "metal":
-        return "metal kernel or MLX's ops, whichever proves the faster"
-    return f"{backend} kernel, once it has agreed with MLX's ops"
+def _advice(here: str | None, wanted: bool) -> Iterator[str]:
+    if not wanted:
+        yield "This package's kernels are off: unset MLX_EMBED_KERNELS."
+    if here is None and NVIDIA.exists():
+        yield 'There is an NVIDIA GPU, and MLX has no CUDA: pip install "mlx[cuda13]", or "mlx[cuda12]".'
+    if not cpu.available():
+        yield cpu.why_unavailable()
+    else:
+        if os.environ.get("MLX_EMBED_CPU_ISA"):
+            yield f"MLX_EMBED_CPU_ISA limits the native kernels to {cpu.instruction_set()}: unset it."
+        threads, cores = cpu.num_threads(), cpu.usable_cores()
+        if threads < cores:
+            yield f"The native kernels use {threads} of {cores} cores: raise MLX_EMBED_NUM_THREADS."
+    if platform.system() == "Linux" and not blas.active():
+        yield blas.why_inactive()

@@ -1,7 +1,7 @@
 """The kernel launches of one forward pass on CUDA, counted exactly: in the CUDA graphs that MLX writes out.
 
 MLX reads MLX_SAVE_CUDA_GRAPHS_DOT_FILE once, so a process of its own does the counting: this module, run as a script,
-with {"folder", "dtype", "texts"} as JSON on stdin and {kernel name: launches} on stdout.
+with {"folder", "dtype", "texts", "engine"} as JSON on stdin and {kernel name: launches} on stdout.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from custom_kernels.arrays import spelled
 from mlx_embed.embedding_model import EmbeddingModel
 
 PREFIX = "MLX_SAVE_CUDA_GRAPHS_DOT_FILE"
@@ -39,12 +40,10 @@ def count_launches(folder: Path, dtype: mx.Dtype, texts: Sequence[str], *, kerne
     Raises:
         RuntimeError: the process fails, or writes no graphs.
     """
-    job = {"folder": str(folder), "dtype": str(dtype).removeprefix("mlx.core."), "texts": list(texts)}
+    engine = "graph" if kernels else "reference"
+    job = {"folder": str(folder), "dtype": spelled(dtype), "texts": list(texts), "engine": engine}
     with tempfile.TemporaryDirectory() as dumps:
         environment = os.environ | {PREFIX: str(Path(dumps) / "graph")}
-        environment.pop("MLX_EMBED_KERNELS", None)
-        if not kernels:
-            environment["MLX_EMBED_KERNELS"] = "reference"
         run = subprocess.run(
             [sys.executable, "-m", "mlx_embed.measure.launches"],
             input=json.dumps(job),
@@ -91,7 +90,7 @@ def _name(text: str) -> str:
 
 def _main() -> None:
     job, prefix = json.load(sys.stdin), Path(os.environ[PREFIX])
-    model = EmbeddingModel.from_pretrained(job["folder"], device="cuda", dtype=job["dtype"])
+    model = EmbeddingModel.from_pretrained(job["folder"], device="cuda", dtype=job["dtype"], engine=job["engine"])
     engine, head = model.engine, model.head()
     batch = next(engine.batches(model.tokenizer(job["texts"]).ids, 2**30))
 

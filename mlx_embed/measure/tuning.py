@@ -1,4 +1,4 @@
-"""`mlx-embed tune`: every way to compute each op, timed on this machine at the shapes of common encoders."""
+"""Every way to compute each op, timed on this machine at the shapes of common encoders."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ class Row:
         return f"{self.op:<14}  {self.shapes:<62}  {self.winner:<28}  ({times})"
 
 
-def classes() -> Iterator[tuple[Op, Any, Load]]:
-    """Each op with the variants and loads of common encoders."""
+def classes(backend: str) -> Iterator[tuple[Op, Any, Load]]:
+    """Each op with the variants and loads of common encoders on "metal" or "cuda"."""
     for op in OPS:
-        for variant, load in op.typical(default_backend()):
+        for variant, load in op.typical(backend):
             yield op, variant, load
 
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import Embedder, Float32, Reranker
+from mlx_embed.serve.models import Embedder, Float32, Reranker, task_of
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service, sigmoid
 from mlx_embed.vector_dtypes import quantize
@@ -150,6 +150,7 @@ async def _embed(service: Service, body: EmbedRequest, call: Call, version: str)
         model,
         texts,
         prompt=prompt,
+        task=task_of(body.input_type),
         cut_left={"START": True, "END": False}.get(body.truncate or ""),
         strict=body.truncate == "NONE",
     )

@@ -18,6 +18,7 @@ from mlx_embed.engine import Head
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.worker import worker
+from mlx_embed.options import chosen_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 
@@ -39,11 +40,13 @@ class Text:
         content: a string, or token ids of the model's own vocabulary, which are taken as they are.
         prompt: what to put before it.
         cut_left: whether it is cut at its beginning; None is what the checkpoint says.
+        task: "query" or "document" where it is said to be that, for which the checkpoint may have another length.
     """
 
     content: str | Sequence[int]
     prompt: str = ""
     cut_left: bool | None = None
+    task: str | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.content)
@@ -128,7 +131,7 @@ class Embedder:
         Raises:
             Refusal: a prompt that the model does not have, or an unknown purpose.
         """
-        prompts = self.model.checkpoint.prompts
+        prompts = self.model.prompts
         if name is not None:
             if name not in prompts:
                 raise Refusal(
@@ -138,11 +141,11 @@ class Embedder:
                 )
             return prompts[name]
         if input_type is not None:
-            wanted = INPUT_TYPES.get(input_type.lower().removeprefix("search_"))
+            wanted = INPUT_TYPES.get(task_of(input_type) or "")
             if wanted is None:
                 raise Refusal("invalid", f'input_type {input_type!r} is not "query" or "document".', param="input_type")
             return next((prompts[purpose] for purpose in wanted if purpose in prompts), "")
-        default = self.model.checkpoint.default_prompt_name
+        default = self.model.default_prompt_name
         return "" if default is None else prompts[default]
 
     def job(
@@ -151,6 +154,7 @@ class Embedder:
         *,
         prompt: str = "",
         cut_left: bool | None = None,
+        task: str | None = None,
         strict: bool = False,
         tokens: bool = False,
     ) -> Job[Text]:
@@ -158,8 +162,8 @@ class Embedder:
         pooled = self.model.checkpoint.pooling.include_prompt or not prompt
         skip = 0 if pooled or tokens else self.model.tokenizer.prompt_length(prompt)
         key = None if tokens else skip
-        texts = [Text(content, prompt, cut_left) for content in contents]
-        return Job(texts, key=key, limit=self.model.max_seq_length if strict else None)
+        texts = [Text(content, prompt, cut_left, task) for content in contents]
+        return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)
 
     def dimension(self, wanted: int | None) -> int:
         """The length of vectors, where a client wants them cut.
@@ -182,7 +186,8 @@ class Embedder:
 
     def cut(self, job: Job[Text]) -> list[int]:
         """Which texts of a job were cut."""
-        return [index for index, count in enumerate(job.counts) if count > self.model.max_seq_length]
+        longest = self.model.tokenizer.for_task(job.texts[0].task).max_length
+        return [index for index, count in enumerate(job.counts) if count > longest]
 
     def _tokenize(self, texts: list[Text]) -> list[Tokens]:
         tokenizer = self.model.tokenizer
@@ -194,9 +199,10 @@ class Embedder:
                 found[index] = Tokens(ids[-most:] if text.cut_left else ids[:most], None, len(ids))
         read = [index for index in range(len(texts)) if index not in found]
         encodings = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
-        for side in {texts[index].cut_left for index in read}:
-            chosen = [place for place, index in enumerate(read) if texts[index].cut_left == side]
-            tokens = tokenizer.tokens([encodings[place] for place in chosen], cut_left=side)
+        for kind in {(texts[index].task, texts[index].cut_left) for index in read}:
+            chosen = [place for place, index in enumerate(read) if (texts[index].task, texts[index].cut_left) == kind]
+            task, cut_left = kind
+            tokens = tokenizer.for_task(task).tokens([encodings[place] for place in chosen], cut_left=cut_left)
             for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
                 found[read[place]] = Tokens(ids, None, count)
         return [found[index] for index in range(len(texts))]
@@ -256,7 +262,9 @@ class Reranker:
 
     def job(self, pairs: Sequence[tuple[str, str]], *, most: int | None = None, strict: bool = False) -> Job[Pair]:
         """Pairs to score; `most` cuts documents to so many tokens, `strict` refuses pairs that are too long."""
-        queries = {query: Query(query) for query, _ in pairs}
+        model = self.model
+        prompt = chosen_prompt(model.prompts, model.default_prompt_name, None, None)
+        queries = {query: Query(prompt + query) for query, _ in pairs}
         texts = [Pair(queries[query], document, most) for query, document in pairs]
         return Job(texts, key=0, limit=self.longest if strict else None)
 
@@ -307,7 +315,8 @@ class Reranker:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""
         library = self.model.tokenizer.library
         parts = library.encode_batch([query, document], add_special_tokens=False)
-        return sum(map(len, parts)) + int(library.num_special_tokens_to_add(is_pair=True))
+        special = int(library.num_special_tokens_to_add(is_pair=True)) if self.model.checkpoint.special_tokens else 0
+        return sum(map(len, parts)) + special
 
     def _compute(self, key: Hashable, pairs: list[Tokens]) -> Float32:
         types = [pair.types or () for pair in pairs] if self.model.takes_types else None
@@ -375,10 +384,11 @@ def _rows(
     model: Any, head: Any, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, budget: int
 ) -> Float32:
     """What a head makes of each text: [n, D]."""
-    rows: Float32 | None = None
-    for batch, found in model.engine.run(model.engine.batches(ids, budget, token_types=types), head):
-        if rows is None:
-            rows = np.empty((len(ids), found.shape[1]), dtype=np.float32)
-        rows[batch.texts] = found
-    assert rows is not None  # a batch has texts
-    return rows
+    batches = model.engine.batches(ids, budget, token_types=types)
+    return model.engine.gather(batches, head, lambda _: None).result()
+
+
+def task_of(input_type: str | None) -> str | None:
+    """The task, "query" or "document", that an `input_type` names; None for another."""
+    task = "" if input_type is None else input_type.lower().removeprefix("search_")
+    return task if task in INPUT_TYPES else None

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from mlx_embed.serve.models import Embedder, Served
+from mlx_embed.serve.models import Embedder, Served, task_of
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service
 
@@ -84,6 +84,7 @@ async def embeddings(service: Service, body: EmbeddingsRequest, call: Call) -> R
         model,
         contents,
         prompt=model.prompt(body.prompt_name, body.input_type),
+        task=task_of(body.input_type),
         cut_left={"start": True, "end": False}.get(body.truncate or ""),
         strict=body.truncate == "error",
     )

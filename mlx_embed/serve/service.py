@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlx_embed.engine.device import is_cpu
+from mlx_embed.scores import SCORES
 from mlx_embed.serve.access import Access
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.limits import ClientGone, Limits, Places, Receive
@@ -189,6 +190,6 @@ def stopping() -> Refusal:
 
 
 def sigmoid(logits: Float32) -> Float32:
-    """Scores within 0..1; of logits far from 0 too."""
-    scores: Float32 = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+    """Scores within 0..1."""
+    scores: Float32 = SCORES["Sigmoid"](logits.astype(np.float64)).astype(np.float32)
     return scores

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from mlx_embed.scores import softmax
 from mlx_embed.serve import cohere
 from mlx_embed.serve.cohere import Document, RerankRequest
 from mlx_embed.serve.errors import Refusal
@@ -306,7 +307,4 @@ def _options(model: Embedder, given: TeiEmbedRequest | Parameters) -> dict[str, 
 
 
 def _probabilities(logits: Any) -> Any:
-    if logits.shape[1] == 1:
-        return sigmoid(logits)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return sigmoid(logits) if logits.shape[1] == 1 else softmax(logits.astype(np.float64))

@@ -1,6 +1,7 @@
 """Texts to token ids, over the `tokenizers` library: prompts, truncation with counts, any Unicode at all."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,19 +35,39 @@ class Tokens:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer with truncation, and without padding."""
+    """A checkpoint's tokenizer with truncation, and without padding.
+
+    Attributes:
+        max_length: tokens at which texts are cut, special tokens included.
+    """
+
+    max_length: int
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
-        self._tokenizer = files.read(checkpoint)
+        source = files.read(checkpoint)
+        self._tokenizer = source.tokenizer
+        self._cut_left = source.truncation_side == "left"
+        self._prefix, self._suffix = self._special_tokens() if checkpoint.special_tokens else ([], [])
+        limit = checkpoint.encoder_config.max_tokens
+        lengths = {task: min(number, limit) for task, number in checkpoint.task_lengths.items()}
+        self._of_tasks = {task: self._cut_at(number) for task, number in lengths.items()}
         self.max_length = max_length
-        self._cut_left = checkpoint.truncation_side == "left"
-        self._prefix, self._suffix = self._special_tokens()
-        if max_length < len(self._prefix) + len(self._suffix) + 1:
-            raise CheckpointError(
-                f"A maximum of {max_length} tokens leaves no room for text beside the tokenizer's "
-                f"{len(self._prefix) + len(self._suffix)} special tokens."
-            )
+        for number in (max_length, *lengths.values()):
+            if number < len(self._prefix) + len(self._suffix) + 1:
+                raise CheckpointError(
+                    f"A maximum of {number} tokens leaves no room for text beside the tokenizer's "
+                    f"{len(self._prefix) + len(self._suffix)} special tokens."
+                )
+
+    def for_task(self, task: str | None) -> "Tokenizer":
+        """The tokenizer that cuts a "query" or a "document" where the checkpoint has a length for them; else itself."""
+        return self._of_tasks.get(task, self) if task is not None else self
+
+    def _cut_at(self, max_length: int) -> "Tokenizer":
+        other = copy(self)
+        other.max_length = max_length
+        return other
 
     @property
     def library(self) -> tokenizers.Tokenizer:

@@ -11,15 +11,22 @@ from mlx_embed.tokenizer.surrogates import well_formed
 
 
 class PairTokenizer:
-    """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit."""
+    """A checkpoint's tokenizer for pairs of texts, which are cut at the longer one until both fit.
+
+    Attributes:
+        token_types: whether the model is told which of a pair's texts a token is of.
+    """
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
-        self._tokenizer = files.read(checkpoint)
+        source = files.read(checkpoint)
         self.max_length = max_length
-        if max_length <= self._tokenizer.num_special_tokens_to_add(is_pair=True):
+        self._tokenizer = source.tokenizer
+        self.token_types = source.token_types
+        self._special = checkpoint.special_tokens
+        if max_length <= (self._tokenizer.num_special_tokens_to_add(is_pair=True) if self._special else 0):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
-        self._tokenizer.enable_truncation(max_length, direction=checkpoint.truncation_side)
+        self._tokenizer.enable_truncation(max_length, direction=source.truncation_side)
 
     @property
     def library(self) -> tokenizers.Tokenizer:
@@ -29,7 +36,8 @@ class PairTokenizer:
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
         try:
-            encodings = self._tokenizer.encode_batch(list(pairs))
+            encodings = self._tokenizer.encode_batch(list(pairs), add_special_tokens=self._special)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
-            encodings = self._tokenizer.encode_batch([(well_formed(a), well_formed(b)) for a, b in pairs])
+            formed = [(well_formed(a), well_formed(b)) for a, b in pairs]
+            encodings = self._tokenizer.encode_batch(formed, add_special_tokens=self._special)
         return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]

@@ -103,7 +103,7 @@ def test_dtypes(dtype: str, stored: str, least: float, wide: Path, tmp_path: Pat
 def test_quantized(bits: int, least: float, group_size: int, wide: Path, tmp_path: Path) -> None:
     report = convert(wide, tmp_path / "a", quantize=bits, group_size=group_size)
     config = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert config["quantization"] == {"bits": bits, "group_size": group_size}
+    assert config["quantization"] == {"bits": bits, "group_size": group_size, "mode": "affine"}
     assert "U32" in dtypes(tmp_path / "a")
     # A group of weights shares a scale and a bias of 32 bits each; norms, positions and biases stay as they are.
     expected = (bits + 64 / group_size) / 32
@@ -129,8 +129,12 @@ def test_a_quantized_source(wide: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
-def test_e5_keeps_its_prompts_under_any_name(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bare", [True, False])
+def test_e5_keeps_its_prompts_under_any_name(bare: bool, checkpoint: Path, tmp_path: Path) -> None:
     source = checkpoint.rename(tmp_path / "e5-small-v2")
+    if bare:
+        (source / "modules.json").unlink()
+        (source / "sentence_bert_config.json").write_text('{"max_seq_length": 4}')
     convert(source, tmp_path / "mine")
     model = EmbeddingModel.from_pretrained(tmp_path / "mine", device="cpu")
     assert model.checkpoint.prompts == E5_PROMPTS
@@ -335,6 +339,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert re.fullmatch(r"weights: 0.1 MiB -> 0.1 MiB \(\d\d%\)", lines[1])
     assert 0.99 < float(lines[2].removeprefix("lowest cosine to the original, over sample texts: ")) <= 1
     assert cli.main(["convert", source, destination]) == 2
+    assert lines[3] == (
+        "Smaller on disk, and in a GPU's memory; on a CPU not in memory, where kernels compute in float32."
+    )
+    model = EmbeddingModel.from_pretrained(destination, device="cpu")
+    assert repr(model).endswith(", weights of 8 bits)")
+    assert "bits" not in repr(EmbeddingModel.from_pretrained(source, device="cpu"))
     assert "mlx-embed: " in (error := capsys.readouterr().err)
     assert "--overwrite" in error
     assert cli.main(["convert", source, destination, "--overwrite", "--dtype", "float16"]) == 0

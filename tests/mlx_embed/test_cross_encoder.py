@@ -1,6 +1,7 @@
 """CrossEncoder against sentence-transformers' own: golden scores, live, and bad input."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def load(folder: Path, **options: Any) -> CrossEncoder:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = pytest.importorskip(
+        "sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
     return sentence_transformers.CrossEncoder(str(folder), device="cpu")
 
 
@@ -101,14 +104,68 @@ def test_live_activation_as_sentence_transformers_6_keeps_it(tmp_path: Path) -> 
     assert np.abs(model.predict(PAIRS) - oracle(tmp_path / "b").predict(PAIRS)).max() <= TOLERANCE
 
 
-def test_activation_in_the_file_of_sentence_transformers(tmp_path: Path) -> None:
+MODULES = '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]'
+
+
+@pytest.mark.parametrize("modules", [True, False])
+@pytest.mark.parametrize("model_type", ["CrossEncoder", "SentenceTransformer", None])
+def test_live_settings_of_sentence_transformers(modules: bool, model_type: str | None, tmp_path: Path) -> None:
+    """They count beside a modules.json, and where they are of a CrossEncoder."""
     make("bert", 1, tmp_path, sbert_ce_default_activation_function="torch.nn.modules.activation.Tanh")
-    assert load(tmp_path).activation == "Tanh"
-    path = tmp_path / "config_sentence_transformers.json"
-    path.write_text('{"activation_fn": "torch.nn.modules.linear.Identity"}')
-    assert load(tmp_path).activation == "Identity"
-    path.write_text('{"prompts": {}}')
-    assert load(tmp_path).activation == "Tanh"
+    settings = {
+        "activation_fn": "torch.nn.modules.linear.Identity",
+        "prompts": {"q": "note ", "none": None},
+        "default_prompt_name": "q",
+    }
+    own = {} if model_type is None else {"model_type": model_type}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(settings | own))
+    if modules:
+        (tmp_path / "modules.json").write_text(MODULES)
+        kind = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
+        kind["modality_config"] = {"text": {"method": "forward", "method_output_name": "logits"}}
+        (tmp_path / "sentence_bert_config.json").write_text(json.dumps(kind))
+    model, reference = load(tmp_path), oracle(tmp_path)
+    assert model.activation == type(reference.activation_fn).__name__
+    assert (model.prompts, model.default_prompt_name) == (reference.prompts, reference.default_prompt_name)
+    expected = reference.predict(PAIRS)
+    assert np.abs(model.predict(PAIRS) - expected).max() <= 5 * TOLERANCE * np.abs(expected).max()
+
+
+def prompted(folder: Path) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]]:
+    """The reranker with prompts that was saved by sentence-transformers 6.2: its folder, texts and scores."""
+    with np.load(DATA / "odd/reranker_prompts.npz") as file:
+        arrays, meta = dict(file), json.loads(str(file["meta"]))
+    shutil.copytree(DATA / "tiny-bert", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("?_*"))
+    tensors = {f"bert.{name}": array.astype(mx.float32) for name, array in read(folder).items()}
+    head = {name.removeprefix("tensor/"): mx.array(arrays.pop(name)) for name in list(arrays) if "tensor/" in name}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors | head, metadata={"format": "pt"})
+    for name, content in meta["files"].items():
+        (folder / name).write_text(json.dumps(content))
+    del arrays["meta"]
+    return folder, meta, arrays
+
+
+def test_golden_prompts(tmp_path: Path) -> None:
+    folder, meta, expected = prompted(tmp_path)
+    model = load(folder)
+    calls: dict[str, dict[str, Any]] = {
+        "default": {},
+        "name": {"prompt_name": "other"},
+        "prompt": {"prompt": "the ", "prompt_name": "q"},
+        "empty": {"prompt": ""},
+        "sigmoid": {"activation": "Sigmoid"},
+    }
+    assert calls.keys() == expected.keys()
+    for name, options in calls.items():
+        assert np.abs(model.predict(meta["pairs"], **options) - expected[name]).max() <= 5 * TOLERANCE
+    model.default_prompt_name = None
+    assert np.abs(model.predict(meta["pairs"]) - expected["empty"]).max() <= 5 * TOLERANCE
+    found = model.rank("the wing", [document for _, document in meta["pairs"]], prompt_name="other")
+    assert [entry["corpus_id"] for entry in found] == [entry["corpus_id"] for entry in meta["rank"]]
+    assert np.allclose([x["score"] for x in found], [x["score"] for x in meta["rank"]], atol=5 * TOLERANCE)
+    convert(folder, tmp_path.parent / f"{tmp_path.name}-converted")
+    again = load(tmp_path.parent / f"{tmp_path.name}-converted")
+    assert np.abs(again.predict(meta["pairs"]) - expected["default"]).max() <= 5 * TOLERANCE
 
 
 @pytest.mark.parametrize(("name", "labels"), CASES)
@@ -217,6 +274,13 @@ def test_token_types_count(tmp_path: Path) -> None:
     [
         {"tokenizer_class": "BertTokenizerFast"},
         {"tokenizer_class": "PreTrainedTokenizerFast"},
+        {"tokenizer_class": "ElectraTokenizer"},
+        {"tokenizer_class": "LayoutLMTokenizerFast"},
+        {"tokenizer_class": "MobileBertTokenizer"},
+        {"tokenizer_class": "ConvBertTokenizer"},
+        {"tokenizer_class": "DPRReaderTokenizer"},
+        {"tokenizer_class": "DistilBertTokenizer"},
+        {"tokenizer_class": "RetriBertTokenizer"},
         {"tokenizer_class": None},
         {"model_input_names": ["input_ids", "attention_mask"]},
         {
@@ -256,6 +320,19 @@ def test_bad_options(tmp_path: Path) -> None:
     model = load(make("bert", 1, tmp_path / "a"))
     with pytest.raises(ValueError, match="activation 'Softmax' is not one of GELU"):
         model.predict(PAIRS, activation="Softmax")
+    with pytest.raises(ValueError, match="activation and activation_fn are the same"):
+        model.predict(PAIRS, activation="Tanh", activation_fn="Tanh")
+    with pytest.raises(ValueError, match="prompt_name 'q' is not among the model's prompts: none"):
+        model.predict(PAIRS, prompt_name="q")
+    with pytest.raises(TypeError, match="prompt is a int"):
+        model.rank("a", ["b"], prompt=3)
+    with pytest.raises(ValueError, match="batch_size 0 is not a positive number of pairs"):
+        model.rank("a", ["b"], batch_size=0)
+    with pytest.raises(TypeError, match="rank has no option 'batch_sizes'; did you mean 'batch_size'"):
+        model.rank("a", ["b"], batch_sizes=1)
+    for options in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        with pytest.raises(ValueError, match="predict returns numpy arrays"):
+            model.predict(PAIRS, **options)
     with pytest.raises(ValueError, match="top_k 0"):
         model.rank("a", ["b"], top_k=0)
     with pytest.raises(ValueError, match="batch_tokens 0"):

@@ -1,6 +1,7 @@
 """Retrieval figures against values worked out by hand and sentence-transformers; folders; the report of convert."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from mlx_embed import EmbeddingModel, cli, convert
 from mlx_embed.checkpoint.folder import E5_PROMPTS
-from mlx_embed.evaluation import Collection, ndcg_at_10, read_collection, top_10, top_10_overlap
+from mlx_embed.evaluation import Collection, ndcg_at_10, quality, read_collection, top_10, top_10_overlap
 from tests.conftest import DATA
 
 WORDS = ["the", "wing", "flow", "of", "heat", "boundary", "layer", "speed", "index", "query", "note", "code"]
@@ -90,7 +91,8 @@ def test_top_10_is_by_the_models_similarity(tiny_bert: EmbeddingModel, monkeypat
 def test_live_evaluator(tmp_path: Path) -> None:
     """sentence-transformers' evaluator, which knows relevant and irrelevant only, on its own vectors."""
     evaluation = pytest.importorskip(
-        "sentence_transformers.sentence_transformer.evaluation", reason="PyTorch oracles are not installed"
+        "sentence_transformers.sentence_transformer.evaluation",
+        reason='PyTorch oracles are not installed: pip install ".[oracles]"',
     )
     from sentence_transformers import SentenceTransformer
 
@@ -167,8 +169,11 @@ def test_the_report_of_convert(tmp_path: Path) -> None:
     assert found is not None
     collection = read_collection(folder)
     rankings = [top_10(EmbeddingModel.from_pretrained(f), collection) for f in (DATA / "tiny-bert", tmp_path / "c")]
-    assert found.ndcg_before == ndcg_at_10(rankings[0], collection.gains)
-    assert found.ndcg_after == ndcg_at_10(rankings[1], collection.gains)
+    # As the documentation's figures: relevant or not, whatever the degree.
+    binary = {q: {d: min(gain, 1.0) for d, gain in judged.items()} for q, judged in collection.gains.items()}
+    assert binary != collection.gains
+    assert found.ndcg_before == ndcg_at_10(rankings[0], binary)
+    assert found.ndcg_after == ndcg_at_10(rankings[1], binary)
     assert found.ndcg_drop == found.ndcg_before - found.ndcg_after != 0
     assert found.top_10_overlap == top_10_overlap(*rankings) < 1
     values = json.loads(json.dumps(report.as_dict()))["quality"]
@@ -179,6 +184,24 @@ def test_the_report_of_convert(tmp_path: Path) -> None:
         "ndcg_after": found.ndcg_after,
         "top_10_overlap": found.top_10_overlap,
     }
+
+
+def test_an_evaluation_shows_how_far_it_is(
+    tmp_path: Path,
+    tiny_bert: EmbeddingModel,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One bar over both models' documents and queries, where the package logs at INFO, as on a terminal."""
+    caplog.set_level(logging.INFO, logger="mlx_embed")
+    monkeypatch.setattr("mlx_embed.texts.BAR_AFTER", 0.0)
+    quality(tiny_bert, tiny_bert, read_collection(beir(tmp_path / "data")))
+    said = capsys.readouterr().err
+    assert "Evaluating: 100%" in said
+    assert "70/70" in said
+    assert "Encoding" not in said
+    assert "Embedding 35 documents and queries with both models." in caplog.text
 
 
 def test_prompts_are_those_of_queries_and_documents(checkpoint: Path, tmp_path: Path) -> None:
@@ -203,6 +226,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines[4].startswith("  nDCG@10: 0.")
     assert lines[4].endswith(" (drop 0.0000)")
     assert lines[5] == "  top 10 in common: 100.0%"
+    assert (
+        lines[6] == "  nDCG@10 is sentence-transformers' evaluator's: a document is relevant or not, whatever its gain."
+    )
     (folder / "qrels/test.tsv").unlink()
     assert cli.main(command) == 0
     assert "nDCG" not in capsys.readouterr().out

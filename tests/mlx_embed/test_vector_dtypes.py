@@ -36,7 +36,7 @@ def test_golden_bytes(output_dtype: str) -> None:
 @pytest.mark.parametrize("dim", [3, 8, 384])
 @pytest.mark.parametrize("output_dtype", INTEGERS)
 def test_live_against_sentence_transformers(output_dtype: Any, dim: int) -> None:
-    pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    pytest.importorskip("sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
     from sentence_transformers import quantize_embeddings
 
     rows, calibration = 3 * vectors(200, dim), vectors(150, dim)

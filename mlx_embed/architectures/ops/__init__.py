@@ -14,11 +14,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from custom_kernels.ops.activate import ACTIVATIONS, Gate
+from custom_kernels.ops.activate import Gate
+from custom_kernels.ops.attention import MASKED
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import graph, native
+from mlx_embed.architectures.ops.activations import activation
 from mlx_embed.architectures.ops.layers import PostNormLayers
-from mlx_embed.errors import UnsupportedModelError
 
 # mlx.core.array or numpy.ndarray; all of one call's are of one kind.
 Array: TypeAlias = Any
@@ -31,6 +32,7 @@ __all__ = [
     "add_linear",
     "attention",
     "block",
+    "causal_bias",
     "distance_bias",
     "embedding_norm",
     "encoder_layers",
@@ -51,26 +53,10 @@ __all__ = [
     "zeros_like",
 ]
 
-# config.json's hidden_act to our name and its function on MLX arrays; the CPU kernels know the same names.
-_NAMES = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-
 
 def _twin(x: Array) -> ModuleType:
     """Where the ops on this kind of array are."""
     return native if isinstance(x, np.ndarray) else graph
-
-
-def activation(hidden_act: str) -> str:
-    """The ops' name of what config.json calls `hidden_act`.
-
-    Raises:
-        UnsupportedModelError: an activation that the ops do not have.
-    """
-    name = _NAMES.get(hidden_act, hidden_act)
-    if name not in ACTIVATIONS:
-        known = sorted({*ACTIVATIONS, *_NAMES})
-        raise UnsupportedModelError(f'config.json has "hidden_act": {hidden_act!r}; mlx_embed has {", ".join(known)}.')
-    return name
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Array:
@@ -79,7 +65,7 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) 
 
 
 def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
-    """act(x W^T + b): [T, K] -> [T, N]."""
+    """act(x W^T + b): [T, K] -> [T, N]; `act` is what `activation` gives."""
     return _twin(x).linear(x, layer, act)
 
 
@@ -121,6 +107,13 @@ def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]
     `buckets` [2 L - 1] has the table's row for each distance j - i from -(L - 1) to L - 1.
     """
     return _twin(table).distance_bias(table, buckets)
+
+
+def causal_bias(x: Array, num_heads: int, max_seqlen: int) -> Array:
+    """An attention's bias that hides from each token of x what comes after it: [heads, 2 L - 1], L >= 1."""
+    distances = np.arange(1 - max(max_seqlen, 1), max(max_seqlen, 1))
+    row = np.where(distances > 0, MASKED, 0).astype(np.float32)
+    return _twin(x).constant(np.tile(row, (num_heads, 1)), x)
 
 
 def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Array:

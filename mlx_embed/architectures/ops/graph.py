@@ -1,5 +1,6 @@
 """The ops on MLX arrays: lazy graphs of MLX's ops and this package's GPU kernels."""
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -14,10 +15,12 @@ from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 
 __all__ = ["lay_out", "position_ids", "sequence_ids"]
 
+_HERE = sys.modules[__name__]
 NAMESPACE = mx
 erf = mx.erf
 
@@ -65,6 +68,8 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNor
 
 def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
     """See `ops`."""
+    if act in FORMULAS:
+        return FORMULAS[act](linear(x, layer), _HERE)
     if isinstance(layer, nn.QuantizedLinear):
         y = layer(x)
         return y if act is None else custom_kernels.activate(y, act)
@@ -126,7 +131,7 @@ def encoder_layers(
 ) -> mx.array:
     """See `ops`: in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    if is_short(x.size):
+    if is_short(x.size) and first.activation not in FORMULAS:
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
             weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
@@ -172,12 +177,21 @@ def normalize(vectors: mx.array) -> mx.array:
     return mx.fast.rms_norm(vectors, _filled(dim, dim**-0.5, vectors.dtype), 1e-24 / dim)
 
 
+def constant(values: np.ndarray[Any, np.dtype[np.float32]], x: mx.array) -> mx.array:
+    """These numbers as an array of x's dtype."""
+    return mx.array(values).astype(x.dtype)
+
+
 def float32(x: mx.array) -> mx.array:
     """See `ops`."""
     return x.astype(mx.float32)
 
 
 def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+    if act in FORMULAS:
+        first, second = mx.split(linear(x, up), 2, axis=-1)
+        a, b = (first, second) if gate == "first" else (second, first)
+        return linear(FORMULAS[act](a, _HERE) * b, down)
     return linear(custom_kernels.activate(linear(x, up), act, gate), down)
 
 

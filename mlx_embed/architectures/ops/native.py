@@ -1,5 +1,6 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
+import sys
 from collections.abc import Sequence
 from math import erf as _erf
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from custom_kernels import cpu
 from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -28,7 +30,7 @@ def lay_out(encoder: nn.Module) -> None:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], LayerNorms `cpu.Norm`, and layers of BERT's kind one
-    `cpu.Encoder`.
+    `cpu.Encoder`, if that has their activation.
     """
     modules = encoder.modules()
     for module in modules:
@@ -37,7 +39,7 @@ def lay_out(encoder: nn.Module) -> None:
                 setattr(module, name, ready)
     for module in modules:
         for name, child in list(module.items()):
-            if isinstance(child, PostNormLayers):
+            if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child))
 
 
@@ -48,6 +50,8 @@ def embedding_norm(lookups: Sequence[tuple[Floats, Ints]], norm: cpu.Norm) -> Fl
 
 def linear(x: Floats, layer: cpu.Linear, act: str | None = None) -> Floats:
     """See `ops`."""
+    if act in FORMULAS:
+        return _formula(act, cpu.linear(x, layer))
     return cpu.linear(x, layer, act)
 
 
@@ -86,24 +90,34 @@ def distance_bias(table: Floats, buckets: Ints) -> Floats:
 
 def feed_forward(x: Floats, up: cpu.Linear, down: cpu.Linear, act: str, norm: cpu.Norm) -> Floats:
     """See `ops`."""
+    if act in FORMULAS:
+        return cpu.output_norm(linear(x, up, act), down, x, *norm)
     return cpu.feed_forward(x, up, down, act, *norm)
 
 
 def gated_feed_forward(x: Floats, up: cpu.Linear, down: cpu.Linear, act: str, gate: Gate, norm: cpu.Norm) -> Floats:
     """See `ops`."""
+    if act in FORMULAS:
+        return cpu.output_norm(_gated(cpu.linear(x, up), act, gate), down, x, *norm)
     return cpu.feed_forward(x, up, down, act, *norm, gated=gate)
 
 
 def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Linear, act: str, gate: Gate) -> Floats:
     """See `ops`."""
+    if act in FORMULAS:
+        return cpu.linear(_gated(cpu.linear(layer_norm(x, norm), up), act, gate), down, None, x)
     return cpu.feed_forward(layer_norm(x, norm), up, down, act, None, None, 0.0, gated=gate, residual=x)
 
 
 def encoder_layers(
-    layers: cpu.Encoder, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
+    layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
-    """See `ops`."""
-    return layers(x, cu_seqlens, bias)
+    """See `ops`: in one call, unless it is without their activation."""
+    if isinstance(layers, cpu.Encoder):
+        return layers(x, cu_seqlens, bias)
+    for layer in layers:
+        x = layer(x, cu_seqlens, max_seqlen, bias)
+    return x
 
 
 def rope(qkv: Floats, positions: Ints, tables: Any, num_heads: int) -> Floats:
@@ -137,9 +151,26 @@ def normalize(vectors: Floats) -> Floats:
     return unit
 
 
+def constant(values: Floats, x: Floats) -> Floats:
+    """These numbers, which are of x's dtype."""
+    return values
+
+
 def float32(x: Floats) -> Floats:
     """See `ops`."""
     return x
+
+
+def _formula(act: str, x: Floats) -> Floats:
+    """An activation that the kernels do not have."""
+    return np.ascontiguousarray(FORMULAS[act](x, sys.modules[__name__]), dtype=np.float32)
+
+
+def _gated(x: Floats, act: str, gate: Gate) -> Floats:
+    """act(a) * b, where a is the half of x [T, 2 F] that `gate` says, and b the other: [T, F]."""
+    first, second = np.split(x, 2, axis=-1)
+    a, b = (first, second) if gate == "first" else (second, first)
+    return _formula(act, a) * b
 
 
 def _laid_out(module: nn.Module) -> Any:
@@ -162,8 +193,8 @@ def _matrix(module: nn.Module) -> Floats:
     """A linear layer's or embedding's weight [N, K], quantized or not."""
     if "scales" not in module:
         return _float32(module.weight)
-    whole = mx.dequantize(module.weight, module.scales, module.get("biases"), module.group_size, module.bits)
-    return _float32(whole)
+    how = {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
+    return _float32(mx.dequantize(module.weight, module.scales, module.get("biases"), **how, dtype=mx.float32))
 
 
 def _float32(array: mx.array) -> Floats:

@@ -156,7 +156,7 @@ def random_texts(longest: int) -> list[str]:
 
 def oracle(folder: Path) -> Any:
     """The checkpoint in sentence-transformers, in float32; a bare transformers checkpoint is mean pooled there."""
-    pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    pytest.importorskip("sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
     import torch
     from sentence_transformers import SentenceTransformer
 

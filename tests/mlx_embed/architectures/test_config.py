@@ -13,7 +13,7 @@ from tests.mlx_embed.architectures.cases import BASES, make, needs_mlx_lm
 BAD = [
     ("distilbert", {"dim": None}, CheckpointError, 'has no "dim", which model_type'),
     ("distilbert", {"n_layers": 3}, CheckpointError, "asks for 3 layers, but the weights hold 2"),
-    ("distilbert", {"activation": "mish"}, UnsupportedModelError, "mish"),
+    ("distilbert", {"activation": "prelu"}, UnsupportedModelError, "prelu"),
     ("roberta", {"position_embedding_type": "relative_key"}, UnsupportedModelError, "relative_key"),
     ("roberta", {"pad_token_id": "x"}, CheckpointError, "\"pad_token_id\": 'x'"),
     ("modernbert", {"layer_types": ["full_attention"]}, CheckpointError, "1 layer_types for 4 layers"),
@@ -80,11 +80,11 @@ SIZES |= {"n_layers": 6, "n_heads": 4, "hidden_dim": 48, "intermediate_size": 48
 SIZES |= {"num_key_value_heads": 2, "head_dim": 16}
 BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
 BIASES = {"norm_bias": False, "attention_bias": False, "mlp_bias": False}
-DECODER = {"rope_scaling": None, "rms_norm_eps": 1e-6, "type_vocab_size": 0, "max_tokens": 66}
+DECODER = {"rope_scaling": None, "rms_norm_eps": 1e-6, "causal": True, "type_vocab_size": 0, "max_tokens": 66}
 FULL, NEAR = "full_attention", "sliding_attention"
 # What holds where config.json says nothing: transformers' defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "bert": {**BERT, "type_vocab_size": 2, "max_tokens": 66},
+    "bert": {**BERT, "causal": False, "type_vocab_size": 2, "max_tokens": 66},
     "mpnet": {**BERT, "relative_attention_num_buckets": 32, "pad_token_id": 1, "type_vocab_size": 0, "max_tokens": 64},
     "roberta": {**BERT, "pad_token_id": 1, "type_vocab_size": 2, "max_tokens": 64},
     "distilbert": {**BERT, "type_vocab_size": 0, "max_tokens": 66},
@@ -110,7 +110,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "query_pre_attn_scalar": 256,
         "sliding_window": 4096,
         "sliding_window_pattern": 6,
-        "use_bidirectional_attention": False,
     },
 }
 
@@ -123,7 +122,9 @@ def test_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_defaults_are_those_of_transformers(name: str) -> None:
-    transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
+    transformers = pytest.importorskip(
+        "transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
     expected = transformers.AutoConfig.for_model(name)
     # Under other names, or of a number of layers that is not the default.
     other = {"max_tokens", "layer_types", "rope_scaling", "type_vocab_size"}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
 from mlx_embed.architectures import bert
 from mlx_embed.checkpoint import Checkpoint, read_checkpoint
 from mlx_embed.checkpoint.folder import E5_PROMPTS
+from tests.conftest import DATA
 
 SENTENCE = "config_sentence_transformers.json"
 FILES = [
@@ -46,7 +48,7 @@ def load(folder: Path) -> EmbeddingModel:
 def test_a_bare_checkpoint(checkpoint: Path) -> None:
     found = read_checkpoint(bare(checkpoint))
     config = bert.Config.from_dict(found.config)
-    assert found == Checkpoint(checkpoint, checkpoint, found.config, bert, config, 32, token_types=True)
+    assert found == Checkpoint(checkpoint, checkpoint, found.config, bert, config, 32)
     assert found.pooling.modes == ("mean",)
     assert not found.normalize
     assert not found.prompts
@@ -55,15 +57,109 @@ def test_a_bare_checkpoint(checkpoint: Path) -> None:
     assert model.encode_query("a").shape == (32,)
 
 
+BARE = json.loads((DATA / "odd/bare.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("row", BARE, ids=[f"{row['source']}, {row.get('config') or row['beside']}" for row in BARE])
+def test_pooling_of_a_bare_checkpoint(row: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DATA / row["source"], tmp_path / "a"))
+    for file in ("modules.json", SENTENCE):
+        (folder / file).unlink(missing_ok=True)
+    config = json.loads((folder / "config.json").read_text()) | row.get("config", {})
+    (folder / "config.json").write_text(json.dumps({key: x for key, x in config.items() if x is not None}))
+    for file, content in row.get("beside", {}).items():
+        change(folder, file, content)
+    found = read_checkpoint(folder)
+    assert (found.pooling.modes, found.modules, found.normalize) == ((row["pooling"],), (), False)
+
+
+@pytest.mark.parametrize("named", ["BertForCausalLM", [], [None], [["BertForCausalLM"]], {}])
+def test_architectures_of_another_kind(named: object, checkpoint: Path) -> None:
+    change(bare(checkpoint), "config.json", {"architectures": named})
+    assert read_checkpoint(checkpoint).pooling.modes == ("mean",)
+
+
+@pytest.mark.parametrize("kind", ["custom_st.Transformer", "Transformer", "sentence_transformersx.models.Transformer"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_class_of_the_repositorys_own(place: int, kind: str, checkpoint: Path) -> None:
+    """sentence-transformers does not run it either, unless told to trust it."""
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    modules[place]["type"] = kind
+    (checkpoint / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UnsupportedModelError, match=rf"modules\.json names {re.escape(kind)}: code of the repository"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["pytorch_model.bin"], r"It has pytorch_model\.bin, which .* save it as safetensors, by transformers'"),
+        (["model.onnx"], r"It has model\.onnx, a compiled model; .* Take the model that it was exported from"),
+        (
+            ["onnx/model.onnx", "openvino/openvino_model.xml"],
+            "It has onnx/model.onnx, openvino/openvino_model.xml, a compiled",
+        ),
+        (["onnx/model.onnx", "pytorch_model.bin"], "It has onnx/model.onnx, pytorch_model.bin, which .* save it"),
+    ],
+)
+def test_weights_of_another_kind(files: list[str], message: str, with_config: bool, checkpoint: Path) -> None:
+    for file in ["model.safetensors", *([] if with_config else ["config.json"])]:
+        (checkpoint / file).unlink()
+    for file in files:
+        (checkpoint / file).parent.mkdir(exist_ok=True)
+        (checkpoint / file).write_bytes(b"x")
+    missing = "" if with_config else r"config\.json is missing, and so is model\.safetensors\. "
+    with pytest.raises(CheckpointError, match=missing + message):
+        load(checkpoint)
+
+
+BESIDE = [row for row in json.loads((DATA / "odd" / "bare.json").read_text())["rows"] if "beside" in row]
+
+
+@pytest.mark.parametrize("row", BESIDE, ids=lambda row: next(iter(row["beside"])))
+def test_golden_files_beside_a_bare_checkpoint(row: dict[str, Any], checkpoint: Path) -> None:
+    """Without modules.json, what sentence-transformers' other files say is not read, as there."""
+    (checkpoint / "modules.json").unlink()
+    for file, content in row["beside"].items():
+        (checkpoint / file).write_text(json.dumps(content))
+    model = load(checkpoint)
+    assert model.checkpoint.pooling.modes == (row["pooling"],)
+    assert model.max_seq_length == row["max_seq_length"]
+    assert model.checkpoint.default_prompt_name == row["default"]
+    assert not any(model.checkpoint.prompts.values())
+    assert not any(row["prompts"].values())
+
+
+def test_a_folder_that_was_saved_as_another_kind_of_model(checkpoint: Path) -> None:
+    """What it says of itself is of a reranker: an embedding model takes it for a bare one, as sentence-transformers."""
+    change(checkpoint, SENTENCE, {"prompts": {"query": "q: "}, "default_prompt_name": "query"})
+    change(checkpoint, "sentence_bert_config.json", {"max_seq_length": 20})
+    assert read_checkpoint(checkpoint).max_seq_length == 20
+    for found in (
+        read_checkpoint(checkpoint, kind="CrossEncoder"),
+        read_checkpoint(change(checkpoint, SENTENCE, {"model_type": "CrossEncoder"})),
+    ):
+        assert (found.prompts, found.default_prompt_name, found.max_seq_length) == ({}, None, 64)
+        assert (found.pooling.modes, found.normalize) == (("mean",), False)
+
+
+def test_a_chat_template_of_a_bare_checkpoint_is_named(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{{ messages }}")
+    load(checkpoint)
+    (checkpoint / "modules.json").unlink()
+    with pytest.warns(UserWarning, match="has a chat template and no modules.json"):
+        load(checkpoint)
+
+
 def test_what_sentence_transformers_wrote(checkpoint: Path) -> None:
     change(checkpoint, SENTENCE, {"prompts": {"query": "q: "}, "default_prompt_name": "query"})
     change(checkpoint, SENTENCE, {"similarity_fn_name": "dot", "truncate_dim": 40})
-    change(checkpoint, "tokenizer_config.json", {"truncation_side": "left"})
     found = read_checkpoint(checkpoint)
     assert found.normalize
     assert found.modules == ()
     assert (found.prompts, found.default_prompt_name) == ({"query": "q: "}, "query")
-    assert (found.similarity, found.truncate_dim, found.truncation_side) == ("dot", 32, "left")
+    assert (found.similarity, found.truncate_dim) == ("dot", 32)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +173,7 @@ def test_what_sentence_transformers_wrote(checkpoint: Path) -> None:
         ({}, {"model_max_length": int(1e30)}, None),
         ({}, {"model_max_length": None}, None),
         ({"max_seq_length": 4096}, {}, 4096),
+        ({}, {"max_len": 30}, None),
     ],
 )
 def test_lengths(bert: dict[str, Any], tokenizer: dict[str, Any], expected: int | None, checkpoint: Path) -> None:
@@ -91,7 +188,17 @@ def test_the_users_length_wins(checkpoint: Path) -> None:
     assert EmbeddingModel.from_pretrained(checkpoint, device="cpu", max_seq_length=40).max_seq_length == 40
 
 
-@pytest.mark.parametrize("file", ["sentence_roberta_config.json", "sentence_xlm-roberta_config.json"])
+def test_the_old_name_of_the_tokenizers_length(checkpoint: Path) -> None:
+    path = change(checkpoint, "tokenizer_config.json", {"max_len": 30}) / "tokenizer_config.json"
+    assert read_checkpoint(checkpoint).max_seq_length == 64, "today's name counts"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "model_max_length"}))
+    assert read_checkpoint(checkpoint).max_seq_length == 30
+
+
+ROBERTA, ALBERT = "sentence_roberta_config.json", "sentence_albert_config.json"
+
+
+@pytest.mark.parametrize("file", [ROBERTA, ALBERT, "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json"])
 def test_old_names_of_the_transformers_settings(file: str, checkpoint: Path) -> None:
     (checkpoint / "sentence_bert_config.json").unlink()
     change(checkpoint, file, {"max_seq_length": 21, "do_lower_case": True})
@@ -200,7 +307,7 @@ def test_a_value_of_the_wrong_type(file: str, changes: dict[str, Any], message: 
     ("changes", "message"),
     [
         ({"model_type": "llama"}, "model_type 'llama' is not supported; mlx_embed has bert"),
-        ({"hidden_act": "mish"}, "mish"),
+        ({"hidden_act": "prelu"}, "prelu"),
         ({"position_embedding_type": "relative_key"}, "\"position_embedding_type\": 'relative_key'"),
     ],
 )

@@ -1,5 +1,6 @@
 """A sequence classifier's head: found by its tensors, saved with the encoder, and what is said of its use."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,12 @@ IDENTITY, TANH = "torch.nn.modules.linear.Identity", "torch.nn.modules.activatio
         (None, {"sbert_ce_default_activation_function": TANH}, "Tanh"),
         (None, {"sentence_transformers": {"activation_fn": TANH}}, "Tanh"),
         (None, {"sentence_transformers": "4.0"}, "Sigmoid"),
-        (f'{{"activation_fn": "{IDENTITY}"}}', {"sentence_transformers": {"activation_fn": TANH}}, "Identity"),
+        (
+            f'{{"model_type": "CrossEncoder", "activation_fn": "{IDENTITY}"}}',
+            {"sentence_transformers": {"activation_fn": TANH}},
+            "Identity",
+        ),
+        (f'{{"activation_fn": "{IDENTITY}"}}', {"sentence_transformers": {"activation_fn": TANH}}, "Tanh"),
         (
             None,
             {"sentence_transformers": {"activation_fn": IDENTITY}, "sbert_ce_default_activation_function": TANH},
@@ -98,6 +104,7 @@ def test_the_activation(note: str | None, config: dict[str, Any], expected: str,
     checkpoint = read_checkpoint(reranker("bert", 1, tmp_path, **config))
     if note is not None:
         (tmp_path / "config_sentence_transformers.json").write_text(note)
+        (tmp_path / "modules.json").write_text("[]")
     assert heads.activation(checkpoint, 1) == expected
     assert heads.activation(checkpoint, 3) == ("Identity" if expected == "Sigmoid" else expected)
 
@@ -119,3 +126,19 @@ def test_what_the_head_reads(tmp_path: Path) -> None:
         heads.load_head(read_checkpoint(edit(tmp_path, classifier_activation="relu")))
     other = reranker("bert", 1, tmp_path / "bert", classifier_pooling="mean")
     assert heads.pooling(read_checkpoint(other)) == "cls", "only ModernBERT means something by it"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": ["q"]}, r"has \"prompts\": \['q'\]"),
+        ({"prompts": {"q": 1}}, r"has \"prompts\": \{'q': 1\}"),
+        ({"prompts": {"q": "note "}, "default_prompt_name": "r"}, r"names the default prompt 'r', but has .*\['q'\]"),
+    ],
+)
+def test_prompts_that_are_none(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(reranker("bert", 1, tmp_path))
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"} | settings))
+    with pytest.raises(CheckpointError, match=message):
+        heads.prompts(checkpoint)

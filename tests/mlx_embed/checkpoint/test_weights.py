@@ -10,10 +10,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_embed import CheckpointError, EmbeddingModel, convert
+from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, convert
+from tests.checkpoints import reranker
+from tests.mlx_embed.architectures.cases import TOLERANCE, oracle
 from tests.mlx_embed.checkpoint.tensors import (
     ONES,
     QUERY,
+    TEXTS,
     Tensors,
     change,
     encode,
@@ -35,6 +38,7 @@ def old_norms(tensors: Tensors) -> Tensors:
 
 def with_heads(tensors: Tensors) -> Tensors:
     unused = {
+        "encoder.layer.0.attention.self.rotary_emb.inv_freq": np.ones(4, np.float32),
         "embeddings.position_ids": np.arange(64, dtype=np.int64)[None],
         "pooler.dense.weight": np.full((32, 32), np.nan, np.float32),
         "cls.predictions.transform.LayerNorm.gamma": np.ones(7, np.float32),
@@ -61,6 +65,44 @@ def test_layouts_that_give_the_same_vectors(layout: str, checkpoint: Path) -> No
     assert np.array_equal(encode(change(checkpoint, LAYOUTS[layout])), expected)
 
 
+HEADS: dict[str, np.ndarray] = {
+    "qa_outputs.weight": ONES,
+    "classifier.weight": ONES,
+    "linear.weight": ONES,
+    "cls.predictions.bias": ONES,
+    "lm_head.weight": ONES,
+    "encoder.layer.3.output.dense.bias": ONES,
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+@pytest.mark.parametrize("head", HEADS)
+def test_what_is_passed_over(head: str, prefix: str, checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One line says it. The layers that config.json cuts off are no part of the model either."""
+    expected = encode(checkpoint)
+    change(checkpoint, lambda tensors: prefixed(prefix)(tensors) | {head: np.full((3, 5), np.nan, np.float32)})
+    with caplog.at_level("INFO", logger="mlx_embed"):
+        assert np.array_equal(encode(checkpoint), expected)
+    lines = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert lines == [f"{checkpoint} has {head}, for which the encoder has no use: passed over."]
+
+
+def test_layers_that_are_cut_off(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with caplog.at_level("INFO", logger="mlx_embed"):
+        found = encode(checkpoint)
+    assert ["and 13 more, for which" in record.getMessage() for record in caplog.records].count(True) == 1
+    assert np.abs(found - oracle(checkpoint).encode(TEXTS)).max() <= TOLERANCE
+
+
+def test_a_rerankers_head_is_of_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="mlx_embed"):
+        CrossEncoder.from_pretrained(reranker("bert", 1, tmp_path), device="cpu")
+        CrossEncoder.from_pretrained(reranker("roberta", 1, tmp_path / "b"), device="cpu")
+    assert not [record for record in caplog.records if "passed over" in record.getMessage()]
+
+
 @pytest.mark.parametrize("given", ["mlx", "pt", None])
 def test_names_count_and_not_the_format_that_metadata_states(
     given: str | None, checkpoint: Path, tmp_path: Path
@@ -82,8 +124,11 @@ def test_names_count_and_not_the_format_that_metadata_states(
         (without(QUERY), f"lacks {re.escape(QUERY)} in model.safetensors"),
         (without("encoder.layer.2.output.dense.bias"), "lacks encoder.layer.2.output.dense.bias in"),
         (lambda tensors: {"x": ONES}, "asks for 3 layers, but the weights hold 0"),
-        (lambda tensors: tensors | {"encoder.layer.3.x": ONES}, r"has tensor 'encoder.layer.3.x' of .*model.safetens"),
-        (lambda tensors: tensors | {f"{i}": ONES for i in range(9)}, "and 6 more, which the architecture does not"),
+        (lambda tensors: tensors | {"encoder.layer.2.x": ONES}, r"has tensor 'encoder.layer.2.x' of .*model.safetens"),
+        (
+            lambda tensors: tensors | {f"embeddings.{i}": ONES for i in range(9)},
+            "and 6 more, which the architecture does not",
+        ),
         (lambda tensors: tensors | prefixed("bert.")(tensors), "are both the encoder's 'embeddings"),
         (
             replaced("embeddings.word_embeddings.weight", ONES),
@@ -152,17 +197,30 @@ def test_absurd_sizes_allocate_nothing(key: str, size: int, checkpoint: Path) ->
 
 @pytest.mark.parametrize(
     "quantization",
-    [True, 8, {}, {"bits": 8}, {"bits": 3, "group_size": 32}, {"bits": 8.0, "group_size": 32}, {"bits": [8]}],
+    [
+        True,
+        8,
+        {},
+        {"bits": 8},
+        {"bits": 7, "group_size": 32},
+        {"bits": 8, "group_size": 16},
+        {"bits": 8.0, "group_size": 32},
+        {"bits": [8]},
+        {"bits": 8, "group_size": 32, "mode": "mxfp4"},
+        {"bits": 8, "group_size": 32, "mode": ["affine"]},
+        {"bits": 8, "group_size": 32, "mode": "mxfp8", "quantize_input": True},
+    ],
 )
 def test_a_quantization_that_is_not_read(quantization: object, checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"quantization": quantization}))
-    with pytest.raises(CheckpointError, match=r'config.json has "quantization": .*; mlx_embed reads 4 or 8 bits'):
+    with pytest.raises(CheckpointError, match=r'config.json has "quantization": .*; mlx_embed reads affine 2, 3,'):
         encode(checkpoint)
 
 
 def test_weights_said_to_be_quantized_that_are_not(checkpoint: Path) -> None:
+    """Which mlx-lm and mlx-embeddings load as what they are: a layer is quantized where it has scales."""
+    expected = encode(checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"quantization": {"bits": 8, "group_size": 32}}))
-    with pytest.raises(CheckpointError, match=r"lacks .*model\.safetensors"):
-        encode(checkpoint)
+    assert np.array_equal(encode(checkpoint), expected)

@@ -84,6 +84,45 @@ def test_closing_stops_it(model: EmbeddingModel) -> None:
     assert drawn <= 1
 
 
+def test_what_is_gathered_is_what_is_run(model: EmbeddingModel) -> None:
+    done: list[int] = []
+    gathering = model.engine.gather(model.engine.batches(IDS, 16), model.head(), done.append)
+    assert np.array_equal(gathering.result(), vectors(model.engine, model.head(), 16))
+    assert sum(done) == len(IDS)
+    assert len(done) == len(list(model.engine.batches(IDS, 16)))
+
+
+def test_an_error_while_gathering(model: EmbeddingModel) -> None:
+    def failing() -> Iterator[Batch]:
+        yield from list(model.engine.batches(IDS, 16))[:2]
+        raise ZeroDivisionError("no third batch")
+
+    with pytest.raises(ZeroDivisionError, match="no third"):
+        model.engine.gather(failing(), model.head(), lambda done: None).result()
+    assert np.isfinite(vectors(model.engine, model.head(), 64)).all()
+
+
+def test_closing_stops_gathering(model: EmbeddingModel) -> None:
+    closed, begun = threading.Event(), threading.Event()
+    drawn = 0
+
+    def endless() -> Iterator[Batch]:
+        nonlocal drawn
+        (batch,) = model.engine.batches([IDS[0]], 64)
+        while drawn < 1_000_000:
+            begun.set()
+            drawn += closed.is_set()
+            yield batch
+
+    gathering = model.engine.gather(endless(), model.head(), lambda done: None)
+    if model.engine.ahead:  # else it begins when its result is asked for
+        assert begun.wait(30)
+    gathering.close()
+    closed.set()
+    vectors(model.engine, model.head(), 64)  # behind it on the worker, where there is one
+    assert drawn <= 1
+
+
 def test_budget(model: EmbeddingModel) -> None:
     assert model.engine.budget(None) >= 1024
     assert model.engine.budget(7) == model.engine.budget(np.int64(7)) == 7

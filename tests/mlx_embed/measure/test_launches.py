@@ -1,10 +1,14 @@
 """Counting kernels in what cudaGraphDebugDotPrint writes: samples of its format, and the real thing where CUDA is."""
 
+import json
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
 import pytest
 
+from mlx_embed import EmbeddingModel
 from mlx_embed.measure.launches import count_launches, kernels_in
 from tests.conftest import DATA
 
@@ -81,6 +85,24 @@ def test_nothing_to_count(dot: str) -> None:
 def test_without_cuda_the_error_says_so() -> None:
     with pytest.raises(RuntimeError, match="device 'cuda' was asked for"):
         count_launches(DATA / "tiny-bert", mx.float32, ["A text."], kernels=True)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_kernels_are_on_where_they_are_asked_for(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that counts is played by one on the CPU: what it is told to load says whether kernels run."""
+
+    def counting(command: list[str], *, input: str, env: dict[str, str], **_: object) -> SimpleNamespace:
+        assert command[1:] == ["-m", "mlx_embed.measure.launches"]
+        assert "MLX_SAVE_CUDA_GRAPHS_DOT_FILE" in env
+        job = json.loads(input)
+        model = EmbeddingModel.from_pretrained(job["folder"], device="cpu", dtype=job["dtype"], engine=job["engine"])
+        engine: Any = model.engine
+        found = {"on": len(job["texts"])} if engine.kernels else {"off": len(job["texts"])}
+        return SimpleNamespace(returncode=0, stdout=f"whatever\n{json.dumps(found)}\n", stderr="")
+
+    monkeypatch.setattr("subprocess.run", counting)
+    found = count_launches(DATA / "tiny-bert", mx.float32, ["A text.", "Another."], kernels=kernels)
+    assert found == Counter({"on" if kernels else "off": 2})
 
 
 @pytest.mark.skipif(not mx.cuda.is_available(), reason="MLX finds no cuda device here")

@@ -1,6 +1,7 @@
 """Checkpoints as a tokenizer is made of them, and the tokenizers library's own."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from mlx_embed.checkpoint import Checkpoint, read_checkpoint
 from tests.conftest import DATA
 
 
-def read(name: str = "tiny-bert", **changes: Any) -> Checkpoint:
-    return replace(read_checkpoint(DATA / name), **changes)
+def read(name: str = "tiny-bert", tokenizer: Mapping[str, Any] | None = None) -> Checkpoint:
+    """A checkpoint of tests/data, with other keys in tokenizer_config.json."""
+    found = read_checkpoint(DATA / name)
+    return replace(found, tokenizer_config={**found.tokenizer_config, **(tokenizer or {})})
 
 
 def library(name: str) -> tokenizers.Tokenizer:

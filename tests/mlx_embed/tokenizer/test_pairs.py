@@ -12,7 +12,7 @@ def test_pairs_are_cut_as_the_library_does(side: str) -> None:
     expected = library("tiny-bert")
     expected.enable_truncation(8, direction=side)
     pairs = [("the wing", "flow"), ("the wing flow heat layer", "a"), ("a", "the wing flow heat layer"), ("", "")]
-    ids, types = PairTokenizer(read(truncation_side=side), 8)(pairs)
+    ids, types = PairTokenizer(read(tokenizer={"truncation_side": side}), 8)(pairs)
     assert ids == [encoding.ids for encoding in expected.encode_batch(pairs)]
     assert types == [encoding.type_ids for encoding in expected.encode_batch(pairs)]
     assert max(map(len, ids)) == 8

@@ -26,7 +26,7 @@ def test_truncation_is_that_of_the_library(name: str, max_length: int, side: str
     expected = library(name)
     whole = [len(encoding.ids) for encoding in expected.encode_batch(TEXTS)]
     expected.enable_truncation(max_length, direction=side)
-    found = Tokenizer(read(name, truncation_side=side), max_length)(TEXTS)
+    found = Tokenizer(read(name, {"truncation_side": side}), max_length)(TEXTS)
     assert found.ids == [encoding.ids for encoding in expected.encode_batch(TEXTS)]
     assert found.counts.tolist() == whole
     assert found.counts.dtype == np.int32
@@ -41,6 +41,18 @@ def test_truncation_side_of_the_checkpoint_reaches_the_vectors(checkpoint: Path)
     model = EmbeddingModel.from_pretrained(checkpoint, device="cpu")
     long, end = model.encode(["heat " * 40 + "the wing " * 31, "the wing " * 31])
     assert np.abs(long - end).max() <= 1e-5
+
+
+@pytest.mark.parametrize("said", [None, "right", "left"])
+def test_the_side_that_tokenizer_json_cuts_at(said: str | None, checkpoint: Path) -> None:
+    """It counts where tokenizer_config.json says nothing."""
+    truncation = {"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    found = edit(checkpoint, truncation=truncation)
+    found = replace(found, tokenizer_config={**found.tokenizer_config, "truncation_side": said})
+    expected = read(tokenizer={"truncation_side": said or "left"})
+    assert Tokenizer(found, 5)(TEXTS).ids == Tokenizer(expected, 5)(TEXTS).ids
+    pairs = list(zip(TEXTS, TEXTS, strict=True))
+    assert PairTokenizer(found, 8)(pairs) == PairTokenizer(expected, 8)(pairs)
 
 
 def test_padding_and_truncation_of_tokenizer_json_do_not_count(checkpoint: Path) -> None:

@@ -16,20 +16,12 @@ TEXTS = ["the wing", "", "heat of the boundary layer", "naïve 日本"]
 QUERY = "the flow"
 DIM = {"truncate_dim": 8}
 MODULES = {"langchain": "langchain_core", "llama_index": "llama_index.core", "chroma": "chromadb"}
+EXTRAS = {name: name.replace("_", "-") for name in (*MODULES, "sentence_transformers", "keybert", "bertopic", "mteb")}
 
 
 def adapter(name: str) -> Any:
     pytest.importorskip(MODULES[name], reason=f"{MODULES[name]} is not installed")
     return importlib.import_module(f"mlx_embed.integrations.{name}")
-
-
-@pytest.fixture
-def prompted(checkpoint: Path) -> Path:
-    """A checkpoint whose queries and documents get prompts, so that mistaking one for the other shows."""
-    path = checkpoint / "config_sentence_transformers.json"
-    prompts = {"query": "index: ", "document": "note of the "}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": prompts}))
-    return checkpoint
 
 
 def expected(folder: Path, **options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +56,25 @@ def test_langchain(options: dict[str, Any], prompted: Path) -> None:
     store.add_documents([Document(text) for text in TEXTS])
     nearest = TEXTS[int(np.argmax(EmbeddingModel.from_pretrained(prompted).similarity(query, documents)))]
     assert store.similarity_search(QUERY, k=1)[0].page_content == nearest
+
+
+def test_langchain_queries_apart(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An instruction for queries alone, as a model wants it whose checkpoint has no prompts."""
+    langchain = adapter("langchain")
+    model = EmbeddingModel.from_pretrained(checkpoint)
+    embeddings = langchain.MLXEmbeddings(
+        model, encode_options={"prompt": "code: "}, query_encode_options={"prompt": "index: "}, batch_size=2
+    )
+    assert close(embeddings.embed_query(QUERY), model.encode(f"index: {QUERY}"))
+    assert close(embeddings.embed_documents(TEXTS), model.encode([f"code: {text}" for text in TEXTS]))
+    assert capsys.readouterr().err == ""
+    shown = langchain.MLXEmbeddings(model, query_encode_options={"prompt": "index: "}, show_progress=True)
+    assert close(shown.embed_documents(TEXTS), model.encode(TEXTS))
+    assert f"{len(TEXTS)}/{len(TEXTS)}" in capsys.readouterr().err
+    shown.embed_query(QUERY)
+    assert capsys.readouterr().err == "", "a bar for one query is none"
+    with pytest.raises(ValueError, match="batch_size 0"):
+        langchain.MLXEmbeddings(model, batch_size=0).embed_documents(TEXTS)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -158,14 +169,13 @@ def test_a_loaded_model_and_a_wrong_name(name: str, class_name: str, prompted: P
         adapter_class(str(prompted / "absent"))
 
 
-@pytest.mark.parametrize(
-    ("name", "extra"), [("langchain", "langchain"), ("llama_index", "llama-index"), ("chroma", "chroma")]
-)
-def test_without_the_library(name: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, MODULES[name].split(".")[0], None)
-    for module in [
-        m for m in sys.modules if m.startswith((*(f"{m}." for m in MODULES.values()), "mlx_embed.integrat"))
-    ]:
+@pytest.mark.parametrize("name", EXTRAS)
+def test_without_the_library(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "mteb":
+        pytest.importorskip("sentence_transformers", reason="mteb's adapter needs it too")
+    library = MODULES.get(name, name).split(".")[0]
+    monkeypatch.setitem(sys.modules, library, None)
+    for module in [m for m in sys.modules if m.startswith((f"{library}.", f"mlx_embed.integrations.{name}"))]:
         monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(ImportError, match=rf'pip install "mlx-embed\[{extra}\]"'):
+    with pytest.raises(ImportError, match=rf'pip install "mlx-embed\[{EXTRAS[name]}\]"'):
         importlib.import_module(f"mlx_embed.integrations.{name}")

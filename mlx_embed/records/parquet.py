@@ -1,0 +1,71 @@
+"""Parquet, by pyarrow."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    import pyarrow as pa
+    from pyarrow import parquet
+except ImportError as error:
+    raise ImportError('Parquet needs pyarrow: pip install ".[parquet]" in a clone of mlx-embed') from error
+
+# Rows that are in memory at a time.
+_ROWS = 2048
+
+
+def count(path: Path) -> int:
+    """The rows of a file."""
+    with _open(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each row's place and fields: `columns`, and those of `optional` that there are.
+
+    Raises:
+        ValueError: no Parquet, or a column that is missing.
+    """
+    with _open(path) as file:
+        present = file.schema_arrow.names
+        if missing := [name for name in columns if name not in present]:
+            raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(present)}.")
+        wanted = list(dict.fromkeys([*columns, *(name for name in optional if name in present)]))
+        number = 0
+        for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
+            for row in batch.to_pylist():
+                yield f"{path}, row {number}", row
+                number += 1
+
+
+def write(path: Path, vectors: Iterable[npt.NDArray[Any]], ids: Iterator[Any] | None, width: int, dtype: Any) -> None:
+    """Write blocks of vectors [n, width] as a column "vector", and ids, if there are any, as a column "id"."""
+    element = pa.from_numpy_dtype(np.dtype(dtype))
+    schema = pa.schema([("vector", pa.list_(element, width))])
+    blocks = iter(vectors)
+    names: list[Any] = []
+    first = next(blocks, np.zeros((0, width), dtype))
+    if ids is not None:
+        names = list(islice(ids, len(first)))
+        schema = schema.insert(0, pa.field("id", pa.int64() if names and isinstance(names[0], int) else pa.string()))
+    with parquet.ParquetWriter(path, schema) as writer:
+        block: npt.NDArray[Any] | None = first
+        while block is not None:
+            columns = [pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1), element), width)]
+            if ids is not None:
+                columns.insert(0, pa.array(names, schema.field("id").type))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            block = next(blocks, None)
+            if ids is not None and block is not None:
+                names = list(islice(ids, len(block)))
+
+
+def _open(path: Path) -> Any:
+    try:
+        return parquet.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not Parquet: {error}") from error

@@ -1,0 +1,208 @@
+"""Texts of a file or of standard input: one a line, or fields of JSONL, CSV or Parquet, with their ids."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+
+Id: TypeAlias = str | int
+# A row's place in its file, as errors name it, and its fields.
+Row: TypeAlias = tuple[str, Mapping[str, Any]]
+
+FORMATS = ("lines", "jsonl", "csv", "parquet")
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+DEFAULT_FIELD = "text"
+# Taken for the id where no field is named and the first row has one of these.
+ID_FIELDS = ("_id", "id")
+
+
+class Record(NamedTuple):
+    """One text.
+
+    Attributes:
+        text: its fields, joined by a space where there are several.
+        id: None where it has none.
+        place: file and line, or row.
+    """
+
+    text: str
+    id: Id | None
+    place: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to read.
+
+    Attributes:
+        path: None is standard input.
+        format: one of FORMATS.
+        fields: those that make a text, in this order; of no use in lines.
+        id_field: None takes one of ID_FIELDS, if the first row has one.
+    """
+
+    path: Path | None
+    format: str
+    fields: tuple[str, ...]
+    id_field: str | None
+
+    @property
+    def name(self) -> str:
+        """As messages name it."""
+        return "standard input" if self.path is None else str(self.path)
+
+    @property
+    def columns(self) -> list[str]:
+        """The fields that are read for certain."""
+        return [*self.fields, *([self.id_field] if self.id_field is not None else [])]
+
+
+def source(file: str, kind: str | None = None, fields: Sequence[str] = (), id_field: str | None = None) -> Source:
+    """What `file` ("-" is standard input) is to be read as.
+
+    The format is `kind`, or what the file's name says; otherwise JSONL where fields are named, and lines where not.
+
+    Raises:
+        ValueError: no such file, Parquet from standard input, or fields of lines.
+    """
+    path = None if file == "-" else Path(file).expanduser()
+    if path is not None and not path.exists():
+        raise ValueError(f"There is no file {path}.")
+    if path is not None and path.is_dir():
+        raise ValueError(f"{path} is a folder, where a file of texts is needed.")
+    named = bool(fields) or id_field is not None
+    known = None if path is None else _SUFFIXES.get(path.suffix.lower())
+    found = kind or known or ("jsonl" if named else "lines")
+    if found == "parquet" and path is None:
+        raise ValueError("Parquet cannot be read from standard input, since its index is at its end; name a file.")
+    if found == "lines" and named:
+        raise ValueError("A file of lines has no fields: leave --field and --id-field out, or give its --format.")
+    return Source(path, found, () if found == "lines" else tuple(fields) or (DEFAULT_FIELD,), id_field)
+
+
+def records(source: Source) -> Iterator[Record]:
+    """The texts, as they are read.
+
+    Raises:
+        ValueError: what is not UTF-8, or malformed; a row without the fields, or with something else than text in them;
+            an id that is neither text nor a whole number, or of another kind than the first. The place is named.
+    """
+    if source.format == "lines":
+        for place, line in _lines(source):
+            yield Record(line.rstrip("\n").removesuffix("\r"), None, place)
+        return
+    id_field = source.id_field
+    kind: type | None = None
+    for number, (place, row) in enumerate(_rows(source)):
+        if number == 0 and id_field is None:
+            id_field = next(
+                (name for name in ID_FIELDS if row.get(name) is not None and name not in source.fields), None
+            )
+        found = None if id_field is None else _id(place, row, id_field)
+        if kind is not None and type(found) is not kind:
+            raise ValueError(f"{place} has the id {found!r}, where those before it are of type {kind.__name__}.")
+        kind = None if found is None else type(found)
+        yield Record(_text(place, row, source.fields), found, place)
+
+
+def count(source: Source) -> int | None:
+    """How many texts there are, where that is known without reading them one by one; about, in JSONL."""
+    if source.path is None or not source.path.is_file() or source.format == "csv":
+        return None
+    if source.format == "parquet":
+        from mlx_embed.records import parquet
+
+        return parquet.count(source.path)
+    lines, last = 0, b"\n"
+    with source.path.open("rb") as file:
+        while block := file.read(2**20):
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return lines + (last != b"\n")
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    if source.format == "parquet":
+        from mlx_embed.records import parquet
+
+        assert source.path is not None
+        return parquet.rows(source.path, source.columns, ID_FIELDS if source.id_field is None else ())
+    return _csv(source) if source.format == "csv" else _jsonl(source)
+
+
+def _jsonl(source: Source) -> Iterator[Row]:
+    for place, line in _lines(source):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{place} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{place} is a {type(row).__name__}, where a JSON object is needed.")
+        yield place, row
+
+
+def _csv(source: Source) -> Iterator[Row]:
+    # The module's limit is the whole process's, and far below the length of a document.
+    csv.field_size_limit(2**31 - 1)
+    tabs = source.path is not None and source.path.suffix.lower() == ".tsv"
+    reader = csv.reader((line for _, line in _lines(source)), delimiter="\t" if tabs else ",", strict=True)
+    try:
+        header = next(reader, [])
+        if missing := [name for name in source.columns if name not in header]:
+            raise ValueError(f"{source.name} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}.")
+        for cells in reader:
+            if cells:
+                place = f"{source.name}:{reader.line_num}"
+                if len(cells) != len(header):
+                    raise ValueError(f"{place} has {len(cells)} cells, where its header has {len(header)}.")
+                yield place, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{source.name}:{reader.line_num} is not CSV: {error}.") from error
+
+
+def _lines(source: Source) -> Iterator[tuple[str, str]]:
+    """Each line with its end, and its place. Only \\n ends one: JSON and CSV may hold other line ends in a text."""
+    file = _open(source)
+    try:
+        for number, line in enumerate(file, start=1):
+            place = f"{source.name}:{number}"
+            try:
+                yield place, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{place} is not UTF-8: {error}.") from error
+    finally:
+        if source.path is not None:
+            file.close()
+
+
+def _open(source: Source) -> BinaryIO:
+    if source.path is not None:
+        return source.path.open("rb")
+    if sys.stdin is None:
+        raise ValueError("There is no standard input to read.")
+    return sys.stdin.buffer
+
+
+def _text(place: str, row: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """The fields' text; one that is absent or null counts as empty beside another that is not."""
+    parts = [row.get(name) for name in fields]
+    if all(part is None for part in parts):
+        raise ValueError(
+            f"{place} has no {' or '.join(map(repr, fields))}; it has {', '.join(map(str, row)) or 'nothing'}."
+        )
+    for name, part in zip(fields, parts, strict=True):
+        if part is not None and not isinstance(part, str):
+            raise ValueError(f"{place} has a {type(part).__name__} as {name!r}, where text is needed.")
+    return " ".join(part for part in parts if part)
+
+
+def _id(place: str, row: Mapping[str, Any], field: str) -> Id:
+    found = row.get(field)
+    if type(found) not in (str, int):
+        raise ValueError(f"{place} has {found!r} as its id {field!r}, where text or a whole number is needed.")
+    return found  # type: ignore[return-value]

@@ -1,0 +1,109 @@
+"""Texts and ids from files of every format, and what is refused, with its place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_embed.records import reading
+from mlx_embed.records.reading import records, source
+
+
+def read(path: Path, *fields: str, kind: str | None = None, id_field: str | None = None) -> list[tuple[str, Any]]:
+    return [record[:2] for record in records(source(str(path), kind, fields, id_field))]
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("a\nb\n", ["a", "b"]),
+        ("a\r\n\r\nb", ["a", "", "b"]),
+        ("\ufeffa\n \n", ["a", " "]),
+        ("a\u2028b\x0bc\rd\n", ["a\u2028b\x0bc\rd"]),
+        ("", []),
+        ("\n", [""]),
+    ],
+)
+def test_a_text_a_line(content: str, texts: list[str], tmp_path: Path) -> None:
+    path = written(tmp_path / "texts.md", content)
+    assert read(path) == [(text, None) for text in texts]
+    assert reading.count(source(str(path))) == len(texts)
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    rows = [{"text": "a\u2028b", "id": 1, "title": "t"}, {"text": "", "id": 2, "title": None}, {"id": 3, "title": "u"}]
+    rows += [{"text": "v", "id": 4, "title": ""}]
+    path = written(tmp_path / "x.ndjson", "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    assert read(path, "title", "text") == [("t a\u2028b", 1), ("", 2), ("u", 3), ("v", 4)]
+    assert read(path, "title", "text", id_field="id")[0] == ("t a\u2028b", 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({"_id": "a", "id": "b"}, "a"),
+        ({"id": "b"}, "b"),
+        ({"_id": None, "id": 7}, 7),
+        ({"key": "c"}, None),
+    ],
+)
+def test_ids_that_are_not_named(row: dict[str, Any], found: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jsonl", json.dumps(row | {"text": "t"}))
+    assert read(path) == [("t", found)]
+
+
+def test_csv(tmp_path: Path) -> None:
+    content = 'id,text,other\n1,"a, ""b""\nc",x\n\n2,' + "long " * 50_000 + ",\n"
+    assert read(written(tmp_path / "x.csv", content)) == [('a, "b"\nc', "1"), ("long " * 50_000, "2")]
+    assert read(written(tmp_path / "x.tsv", "text\tb\na, b\tc\n")) == [("a, b", None)]
+    assert read(written(tmp_path / "x.dat", "text\na\n"), kind="csv") == [("a", None)]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason='pyarrow is not installed: pip install ".[parquet]"')
+    from pyarrow import parquet
+
+    table = pa.table({"id": ["x", "y"], "text": pa.array(["a", None], pa.large_string()), "title": ["t", "u"]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    path = tmp_path / "x.parquet"
+    assert read(path, "title", "text") == [("t a", "x"), ("u", "y")]
+    assert reading.count(source(str(path))) == 2
+    with pytest.raises(ValueError, match=r"x\.parquet, row 1 has no 'text'"):
+        read(path)
+    with pytest.raises(ValueError, match=r"has no column 'body'; it has id, text, title"):
+        read(path, "body")
+    with pytest.raises(ValueError, match="is not Parquet"):
+        read(written(tmp_path / "y.parquet", "no"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("x.txt", b"a\n\xff\n", {}, r"x\.txt:2 is not UTF-8"),
+        ("x.jsonl", '{"text": "a"}\n{"text"\n', {}, r"x\.jsonl:2 is not JSON"),
+        ("x.jsonl", "[" * 100_000, {}, r"x\.jsonl:1 is not JSON"),
+        ("x.jsonl", "[1]", {}, r"x\.jsonl:1 is a list, where a JSON object is needed"),
+        ("x.jsonl", '{"body": "a", "id": 1}', {}, r"x\.jsonl:1 has no 'text'; it has body, id"),
+        ("x.jsonl", '{"text": null}', {}, r"x\.jsonl:1 has no 'text'"),
+        ("x.jsonl", '{"text": ["a"]}', {}, r"x\.jsonl:1 has a list as 'text', where text is needed"),
+        ("x.jsonl", '{"text": "a"}', {"id_field": "key"}, r"x\.jsonl:1 has None as its id 'key'"),
+        ("x.jsonl", '{"text": "a", "id": 1.5}', {}, r"x\.jsonl:1 has 1\.5 as its id 'id'"),
+        ("x.jsonl", '{"text": "a", "id": true}', {}, r"x\.jsonl:1 has True as its id"),
+        ("x.jsonl", '{"text": "a", "id": 1}\n{"text": "a", "id": "2"}', {}, r":2 has the id '2', .* of type int"),
+        ("x.csv", "a,b\n1,2\n", {}, r"x\.csv has no column 'text'; it has a, b"),
+        ("x.csv", "", {}, r"x\.csv has no column 'text'; it has none"),
+        ("x.csv", "text,b\n1,2\n1\n", {}, r"x\.csv:3 has 1 cells, where its header has 2"),
+        ("x.csv", 'text\n"a\nb\n', {}, r"x\.csv:3 is not CSV: unexpected end of data"),
+        ("x.csv", "text\na\n", {"id_field": "key"}, r"x\.csv has no column 'key'"),
+    ],
+)
+def test_refused(name: str, content: str | bytes, options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = written(tmp_path / name, content)
+    with pytest.raises(ValueError, match=message):
+        read(path, **options)
