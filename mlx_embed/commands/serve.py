@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in NEEDED:
             raise
-        raise ImportError(f"{error.name} is not installed: pip install 'mlx-embed[serve]'.") from error
+        raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
     from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
     for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):

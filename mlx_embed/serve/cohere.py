@@ -9,7 +9,7 @@ import numpy as np
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.models import Embedder, Float32, Reranker, task_of
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
-from mlx_embed.serve.service import Call, Service, sigmoid
+from mlx_embed.serve.service import Call, Service, relevance
 from mlx_embed.vector_dtypes import quantize
 
 # Purposes that Cohere's models know and others have no prompt for.
@@ -106,7 +106,7 @@ async def rerank(service: Service, body: RerankRequest, call: Call) -> Reply:
         )
     documents = [document if isinstance(document, str) else document.text for document in body.documents]
     job, logits, order = await service.rank(call, model, body.query, documents, most=body.max_tokens_per_doc)
-    scores = sigmoid(logits).tolist()
+    scores = relevance(logits).tolist()
     results = [{"index": index, "relevance_score": scores[index]} for index in order[: body.top_n or None]]
     if body.return_documents:
         for result in results:

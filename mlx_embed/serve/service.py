@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlx_embed.engine.device import is_cpu
-from mlx_embed.scores import SCORES
+from mlx_embed.scores import sigmoid
 from mlx_embed.serve.access import Access
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.limits import ClientGone, Limits, Places, Receive
@@ -189,7 +189,7 @@ def stopping() -> Refusal:
     return Refusal("stopping", "The server is stopping.", headers={"retry-after": "5", "connection": "close"})
 
 
-def sigmoid(logits: Float32) -> Float32:
+def relevance(logits: Float32) -> Float32:
     """Scores within 0..1."""
-    scores: Float32 = SCORES["Sigmoid"](logits.astype(np.float64)).astype(np.float32)
+    scores: Float32 = sigmoid(logits.astype(np.float64)).astype(np.float32)
     return scores

@@ -13,7 +13,7 @@ from mlx_embed.serve.cohere import Document, RerankRequest
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.models import Embedder, Reranker, Served
 from mlx_embed.serve.replies import Reply, json_reply
-from mlx_embed.serve.service import Call, Service, sigmoid
+from mlx_embed.serve.service import Call, Service, relevance
 
 Direction = Literal["left", "right", "Left", "Right"]
 Id = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
@@ -168,7 +168,7 @@ async def rerank(service: Service, body: EitherRerankRequest, call: Call) -> Rep
         return await cohere.rerank(service, asked, call)
     model: Reranker = service.models.find(body.model, Reranker)
     _, logits, order = await service.rank(call, model, body.query, body.texts, strict=body.truncate is False)
-    scores = (logits if body.raw_scores else sigmoid(logits)).tolist()
+    scores = (logits if body.raw_scores else relevance(logits)).tolist()
     texts = body.texts if body.return_text else None
     return json_reply([{"index": i, "score": scores[i]} | ({} if texts is None else {"text": texts[i]}) for i in order])
 
@@ -307,4 +307,4 @@ def _options(model: Embedder, given: TeiEmbedRequest | Parameters) -> dict[str, 
 
 
 def _probabilities(logits: Any) -> Any:
-    return sigmoid(logits) if logits.shape[1] == 1 else softmax(logits.astype(np.float64))
+    return relevance(logits) if logits.shape[1] == 1 else softmax(logits.astype(np.float64))

@@ -1,5 +1,6 @@
 """What is served equals what `encode` and `predict` give, whoever shares the batch."""
 
+import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -72,6 +73,26 @@ def test_prompts(name: str | None, purpose: str | None, include_prompt: bool, tm
     assert np.abs(embedder.vectors(jobs[1], 32) - embedder.model.encode(texts)).max() <= TOLERANCE
 
 
+def test_a_query_is_cut_where_the_checkpoint_says(tmp_path: Path) -> None:
+    folder = with_prompts(tmp_path / "model")
+    path = folder / "sentence_bert_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"query_length": 7}))
+    embedder, texts = served(folder), ["wing heat flow code speed of the wing", "flow"]
+    tasks = ("query", "document", None)
+    jobs = [embedder.job(texts, prompt=embedder.prompt(None, task), task=task) for task in tasks]
+    jobs.append(embedder.job(texts, task="query", strict=True))
+    for job in jobs:
+        embedder.queue.submit(job)
+    vectors = [embedder.vectors(job.future.result(SECONDS), 32) for job in jobs[:3]]
+    with pytest.raises(TextTooLongError, match="10 tokens, and the model takes 7"):
+        jobs[3].future.result(SECONDS)
+    embedder.queue.close()
+    model = embedder.model
+    for found, encode in zip(vectors, (model.encode_query, model.encode_document, model.encode), strict=True):
+        assert np.abs(found - encode(texts)).max() <= TOLERANCE
+    assert [embedder.cut(job) for job in jobs[:3]] == [[0], [], []]
+
+
 def test_dimensions_are_cut_and_scaled(embedder: Embedder, encoder: EmbeddingModel) -> None:
     job = embedder.job(["the wing", "flow"])
     embedder.queue.submit(job)
@@ -128,6 +149,20 @@ def test_logits(reranker: Reranker, cross_encoder: CrossEncoder) -> None:
     wait([job.future for job in jobs], SECONDS)
     logits = np.concatenate([reranker.logits(job) for job in jobs])[:, 0]
     assert np.abs(logits - cross_encoder.predict(pairs, activation="Identity")).max() <= TOLERANCE
+
+
+def test_a_reranker_with_a_prompt(reranker_folder: Path) -> None:
+    model = CrossEncoder.from_pretrained(reranker_folder, device="cpu")
+    pairs = [("the wing", document) for document in random_texts(5, 9)]
+    plain = model.predict(pairs, activation="Identity")
+    model.prompts, model.default_prompt_name = {"q": "heat of "}, "q"
+    reranker = Reranker("tiny", model, None, 10**6)
+    job = reranker.job(pairs)
+    reranker.queue.submit(job)
+    logits = reranker.logits(job.future.result(SECONDS))[:, 0]
+    reranker.queue.close()
+    assert np.abs(logits - model.predict(pairs, activation="Identity")).max() <= TOLERANCE
+    assert np.abs(logits - plain).max() > 1e-3
 
 
 def test_documents_cut_to_so_many_tokens(reranker: Reranker, cross_encoder: CrossEncoder) -> None:

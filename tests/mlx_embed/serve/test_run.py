@@ -130,7 +130,7 @@ def test_without_the_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert cli.main(["serve", str(DATA / "tiny-bert")]) == 2
-    assert "pip install 'mlx-embed[serve]'" in capsys.readouterr().err
+    assert 'pip install ".[serve]"' in capsys.readouterr().err
 
 
 def test_a_warning_where_everybody_may_use_it() -> None:
