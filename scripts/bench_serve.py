@@ -69,6 +69,7 @@ def main() -> None:
         for count in options.clients:
             throughput(count, texts, urls, model.encode, options.rounds)
         one_query(urls["serve"], model.encode, options.queries)
+        starts(commands["serve"], options.rounds)
     finally:
         for process in servers:
             process.terminate()
@@ -209,6 +210,19 @@ def one_query(url: str, encode: Callable[..., object], count: int) -> None:
     for name, times in (("encode", here), ("serve", served)):
         print(f"  {name:8} p50 {1000 * quantile(times, 0.5):.2f} ms  p99 {1000 * quantile(times, 0.99):.2f} ms")
     print(f"  above encode, median: {1000 * (quantile(served, 0.5) - quantile(here, 0.5)):.2f} ms")
+
+
+def starts(command: Sequence[str], rounds: int) -> None:
+    """Seconds from starting a server to the answer of its first query, asked again and again until it is there."""
+    found = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        process, url = started(command)
+        asyncio.run(closed_loop(url, [request_of(QUERY, "base64")], 1))
+        found.append(time.perf_counter() - start)
+        process.terminate()
+        process.wait()
+    print(f"first answer after {min(found):.2f}..{max(found):.2f} s, load {os.getloadavg()[0]:.1f}")
 
 
 def quantile(times: Sequence[float], share: float) -> float:

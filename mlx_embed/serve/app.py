@@ -125,6 +125,8 @@ class Endpoint:
             metrics.answered(route.name, seconds, call.jobs)
             if call.jobs and shape_of(scope["path"]) == "tei":
                 reply = Reply(reply.content, headers=tei.timing_headers(call, seconds))
+        for job in call.jobs:
+            job.release()
         await sent(send, reply, more=call.unread)
         if call.unread:
             await discard_body(receive)

@@ -104,6 +104,14 @@ class Job(Generic[Text]):
         self.unread: Flow[tuple[Job[Text], int]] = Flow()
         self.unrun: Flow[tuple[Job[Text], int, Tokens]] = Flow(key)
 
+    def release(self) -> None:
+        """Let go of texts and rows: a job and its future refer to each other, and go only when Python looks for that.
+
+        One that was not done whole may still be in the hands of a thread.
+        """
+        if not self.left:
+            self.texts, self.rows = (), []
+
 
 class ModelQueue(Generic[Text]):
     """The texts that wait for one model, and the two threads that work them off."""

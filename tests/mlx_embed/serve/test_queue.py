@@ -234,6 +234,17 @@ def test_a_job_beyond_every_bound_is_taken_where_nothing_waits(stub: Stub) -> No
     assert len(stub.ask(*["a b c"] * 2000).future.result(SECONDS).rows) == 2000
 
 
+def test_a_job_that_is_done_lets_go_of_what_it_holds(stub: Stub) -> None:
+    job = stub.ask("a").future.result(SECONDS)
+    job.release()
+    assert not job.texts
+    assert not job.rows
+    held = stub.held()
+    held.release()  # a thread is at it
+    stub.gate.set()
+    assert len(held.future.result(SECONDS).rows) == 1
+
+
 def test_closing_fails_what_waits(stub: Stub) -> None:
     held = stub.held()
     waiting = stub.ask("waiting")
