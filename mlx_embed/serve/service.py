@@ -180,8 +180,7 @@ class Service:
             raise stopping() from error
         finally:
             gone.cancel()
-            job.future.cancel()
-            answer.cancel()
+            answer.cancel()  # and with it the job, where it is not done
 
 
 def stopping() -> Refusal:
