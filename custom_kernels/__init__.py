@@ -3,10 +3,10 @@
 The same ops on numpy arrays, with the same arguments, are in `custom_kernels.cpu`.
 """
 
-from custom_kernels.cpu import blas
+from custom_kernels.cpu import blas, settings
 
 # The one exception to "nothing happens at import": MLX binds to its BLAS once, when mlx.core is first imported.
-blas.activate()
+blas.activate(settings.blas_threads())
 
 from custom_kernels.choice.switch import use_kernels  # noqa: E402
 from custom_kernels.ops.activate import activate, gelu, gelu_tanh  # noqa: E402

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import cast
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 where a check failed, 2 where the arguments, a model or the machine are at fault.
     """
+    _open_closed_streams()
     parser = argparse.ArgumentParser(prog="mlx-embed", description="Text embeddings on MLX.")
     parser.add_argument("--version", action="version", version=f"mlx-embed {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -78,8 +79,18 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
-            print(f"mlx-embed: {str(error) or 'There is not enough memory.'}", file=sys.stderr)
+            with suppress(OSError):  # where nobody reads that either, the status says it
+                print(f"mlx-embed: {error or 'there is not enough memory.'}", file=sys.stderr, flush=True)
         return 2
+
+
+def _open_closed_streams() -> None:
+    """Let no file that is opened later get the number of a standard stream, and with it what is printed there."""
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
 
 
 if __name__ == "__main__":

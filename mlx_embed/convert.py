@@ -1,9 +1,9 @@
 """A Hugging Face or sentence-transformers checkpoint to an MLX folder, verified before it takes its place."""
 
+import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, adapters, heads, hub, quantization, read_checkpoint, safetensors, weights
 from mlx_embed.checkpoint.modules import Normalize
 from mlx_embed.cross_encoder import CrossEncoder
+from mlx_embed.destination import check_destination, put, record, restore, workplace
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import CheckpointError, MLXEmbedError
+from mlx_embed.errors import MLXEmbedError
 from mlx_embed.evaluation import QualityReport, quality, read_collection
 from mlx_embed.texts import logger
 
@@ -43,6 +45,7 @@ SAMPLE_PAIRS = [(query, document) for query in SAMPLE[:2] for document in SAMPLE
 # the largest logit, means that the conversion went wrong.
 LEAST_COSINE = 0.999
 LARGEST_DIFFERENCE = 0.05
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ def convert(
     """Write `source` as an MLX checkpoint that `EmbeddingModel.from_pretrained(destination)` loads as it is.
 
     The folder is written beside `destination`, loaded, compared with the source and only then renamed: nothing
-    half-written is ever seen at `destination`. A conversion that is killed leaves a hidden `.NAME.partial-...` beside
-    it, which may be deleted. A reranker keeps its head, and `CrossEncoder.from_pretrained(destination)` loads it. An
-    adapter is merged into the weights.
+    half-written is ever seen at `destination`. What a conversion that was killed has left beside it, hidden, the next
+    one to the same destination puts back or removes. A reranker keeps its head, and
+    `CrossEncoder.from_pretrained(destination)` loads it. An adapter is merged into the weights.
 
     Args:
         source: a local folder, hub repository id or alias.
@@ -97,7 +100,7 @@ def convert(
         dtype: "float32", "float16" or "bfloat16"; None keeps the source's.
         quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them.
         group_size: 32, 64 or 128 weights share one quantization scale.
-        overwrite: replace a checkpoint that is at `destination`.
+        overwrite: replace a folder at `destination` that `convert` has written, and that holds nothing else.
         evaluate: for an embedding model, a folder of documents, queries and relevance judgements, laid out as
             `evaluation.read_collection` says; the report then tells what the conversion does to retrieval, both models
             run as `from_pretrained` loads them here.
@@ -108,22 +111,25 @@ def convert(
     Raises:
         ValueError: an option that is not one of those above, quantize given with a quantized source, a source and a
             destination of which one is inside the other, a malformed folder to evaluate on, or a reranker to evaluate.
-        FileExistsError: something is at `destination`, and `overwrite` was not given or it is no checkpoint.
+        FileExistsError: something is at `destination`, and `overwrite` was not given or `convert` has not written it.
+        TypeError: a number that is none.
+        OSError: the disk is full, or files may not become so large.
         MLXEmbedError: the source cannot be loaded, or the result does not give the source's vectors.
     """
+    quantize = None if quantize is None else whole_number("quantize", quantize)
+    group_size = whole_number("group_size", group_size)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):
         raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
     collection = None if evaluate is None else read_collection(evaluate)
     target = Path(os.path.abspath(Path(destination).expanduser()))
-    _check_destination(target, overwrite)
+    if os.path.isdir(Path(source).expanduser()):
+        _check_apart(Path(source).expanduser(), target)
+    restore(target)
+    check_destination(target, overwrite)
     folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-    places = target.resolve(), folder.resolve()
-    if places[0] == places[1]:
-        raise ValueError(f"The source and the destination are the same folder, {folder}.")
-    if places[0] in places[1].parents or places[1] in places[0].parents:
-        raise ValueError(f"Of the source {folder} and the destination {target}, one is inside the other.")
+    _check_apart(folder, target)
     checkpoint = read_checkpoint(
         folder, hub.repository_id(source), cache_dir=cache_dir, local_files_only=local_files_only
     )
@@ -138,11 +144,13 @@ def convert(
     reranker = heads.has_head(checkpoint)
     if reranker and collection is not None:
         raise ValueError(f"{folder} is a reranker; evaluate measures what embedding models find.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as work:
-        written = Path(work) / "checkpoint"
+    with workplace(target) as work:
+        written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
-        _write(checkpoint, written, dtype, quantize, group_size)
+        try:
+            _write(checkpoint, written, dtype, quantize, group_size)
+        except OSError as error:
+            raise _no_room(target, error) if error.errno in NO_ROOM else error from error
         logger.info("Comparing vectors with the source's.")
         cosine = _min_cosine(folder, written)
         if not cosine >= (LEAST_COSINE if quantize is None else -1.0):
@@ -167,19 +175,9 @@ def convert(
             if collection is None
             else quality(EmbeddingModel.from_pretrained(folder), EmbeddingModel.from_pretrained(written), collection),
         )
-        _put(written, target)
+        record(written)
+        put(written, target)
     return report
-
-
-def _check_destination(target: Path, overwrite: bool) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise FileExistsError(f"{target} is not a folder; name another destination.")
-    if not target.exists() or not any(target.iterdir()):
-        return
-    if not overwrite:
-        raise FileExistsError(f"{target} is not empty; pass overwrite (--overwrite) to replace it, or name another.")
-    if not any((target / name).is_file() for name in ("config.json", "modules.json")):
-        raise FileExistsError(f"{target} holds something other than a checkpoint; it will not be replaced.")
 
 
 def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | None, group_size: int) -> None:
@@ -208,7 +206,11 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             encoder = weights.load_encoder(checkpoint, DTYPES[dtype] if dtype else None)
             if bits is not None:
                 weights.quantize(encoder, bits, group_size)
-            weights.save_encoder(encoder, transformer, heads.head_arrays(checkpoint, DTYPES[dtype] if dtype else None))
+            head = heads.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
+            try:
+                weights.save_encoder(encoder, transformer, head)
+            except RuntimeError as error:  # MLX does not say why it could not write
+                raise OSError(errno.ENOSPC, str(error)) from error
             if how := quantization.stated(encoder):
                 config["quantization"] = how
 
@@ -230,6 +232,21 @@ def _write_modules(checkpoint: Checkpoint, target: Path) -> None:
     (target / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"embedding_dimension": checkpoint.dimension, "pooling_mode": list(checkpoint.pooling.modes)}
     _write_json(target / "1_Pooling" / "config.json", pooling)
+
+
+def _check_apart(folder: Path, target: Path) -> None:
+    places = target.resolve(), folder.resolve()
+    if places[0] == places[1]:
+        raise ValueError(f"The source and the destination are the same folder, {folder}.")
+    if places[0] in places[1].parents or places[1] in places[0].parents:
+        raise ValueError(f"Of the source {folder} and the destination {target}, one is inside the other.")
+
+
+def _no_room(target: Path, error: OSError) -> OSError:
+    return OSError(
+        f"{target} could not be written ({error.strerror}): the disk is full, or a quota or a limit on the size "
+        "of files (ulimit -f) is in the way. Nothing was left behind."
+    )
 
 
 def _kept_files(folder: Path) -> list[Path]:
@@ -278,22 +295,3 @@ def _weight_bytes(checkpoint: Checkpoint) -> int:
 
 def _weight_bytes_under(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-
-
-def _put(written: Path, target: Path) -> None:
-    """Rename the finished folder into place; what it replaces is removed only afterwards."""
-    if not target.exists():
-        os.rename(written, target)
-        return
-    if not any(target.iterdir()):
-        target.rmdir()
-        os.rename(written, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
-    os.rename(target, old / "checkpoint")
-    try:
-        os.rename(written, target)
-    except OSError as error:
-        os.rename(old / "checkpoint", target)
-        raise CheckpointError(f"{target} could not be replaced: {error}") from error
-    shutil.rmtree(old)

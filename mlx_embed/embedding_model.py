@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mlx_embed import codes
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
+from mlx_embed.arguments import whole_number
 from mlx_embed.batching import Batch
 from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module, Pooling
@@ -396,6 +397,7 @@ class EmbeddingModel(FromSentenceTransformers):
         whole = self.checkpoint.dimension
         if truncate_dim is None:
             return whole
+        truncate_dim = whole_number("truncate_dim", truncate_dim)
         if not 1 <= truncate_dim <= whole:
             raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{whole}, the model's dimension.")
         return truncate_dim
@@ -413,7 +415,7 @@ class EmbeddingModel(FromSentenceTransformers):
         if long_text != "mean_of_chunks":
             return None
         room = tokenizer.room(prefix)
-        overlap = max(room, 0) // 8 if chunk_overlap is None else chunk_overlap
+        overlap = max(room, 0) // 8 if chunk_overlap is None else whole_number("chunk_overlap", chunk_overlap)
         if not 0 <= overlap < room:
             raise ValueError(
                 f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."

@@ -1,6 +1,5 @@
 """From a model's name to what every kind of model starts from: its checkpoint, and then the engine with its weights."""
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 
+from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, choose, load
+from mlx_embed.engine import Engine, EngineChoice, choose, load, memory
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
 from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
@@ -63,7 +63,8 @@ def open_model(
         UnsupportedModelError: an architecture, module or activation that is not implemented.
         ValueError: an unknown device, dtype or engine, one that another rules out, or a max_seq_length that the model
             cannot have.
-        TypeError: an option that there is not.
+        TypeError: an option that there is not, or a max_seq_length that is no whole number.
+        MemoryError: a model that is larger than the memory that is left to this process.
     """
     options: LoadOptions = complete(method, given, LOAD)
     device = resolve_device(options["device"])
@@ -82,6 +83,8 @@ def open_model(
         folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
     )
     length = checked_length(options["max_seq_length"], checkpoint)
+    if is_cpu(device):
+        memory.check(checkpoint, dtype)
     return Opened(name, checkpoint, length, device, dtype, options["engine"], _source(folder, options))
 
 
@@ -95,9 +98,10 @@ def checked_length(wanted: int | None, checkpoint: Checkpoint) -> int:
     limit = checkpoint.encoder_config.max_tokens
     if wanted is None:
         return min(checkpoint.max_seq_length or limit, limit)
-    if not 1 <= operator.index(wanted) <= limit:
+    wanted = whole_number("max_seq_length", wanted)
+    if not 1 <= wanted <= limit:
         raise ValueError(f"max_seq_length {wanted} is not within 1..{limit}, what the model's positions allow.")
-    return operator.index(wanted)
+    return wanted
 
 
 @dataclass(frozen=True)

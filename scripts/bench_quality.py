@@ -6,8 +6,8 @@
 MODEL is a folder, repository id or alias; FOLDER holds documents, queries and judgements in BEIR's or Cranfield's
 layout. Each variant is converted into a temporary folder and runs as `from_pretrained` loads it on this machine: a GPU
 computes in the variant's own dtype and on its quantized weights, the native CPU kernels always in float32. `--compute`
-asks for another dtype, which on a CPU means MLX's own ops: slow; so does MLX_EMBED_KERNELS=reference. Exits with 1
-where a variant strays from the reference, sentence-transformers or else the first variant, by more than its bound.
+asks a GPU for another dtype; MLX_EMBED_KERNELS=reference computes on MLX's own ops, slowly. Exits with 1 where a
+variant strays from the reference, sentence-transformers or else the first variant, by more than its bound.
 """
 
 import argparse

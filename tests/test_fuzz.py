@@ -1,15 +1,19 @@
 """Damaged checkpoints and arbitrary Unicode: one clear error or a sound result, never a crash."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel
 from tests.checkpoints import STACKS, encoder, reranker, with_modules
-from tests.conftest import DATA
+from tests.conftest import DATA, ROOT
 from tests.mlx_embed.architectures.cases import PACKED
 
 WRONG: list[Any] = [None, True, -1, 0, 1.5, 10**9, 10**30, "x", [], {}, [{}], {"a": 1}]
@@ -25,13 +29,64 @@ JSON_FILES = [
 
 
 def loads_or_says_why(folder: Path) -> bool:
-    """Whether it loads; anything but a CheckpointError fails the test, and so does a vector that is not finite."""
+    """Whether it loads, and then gives finite vectors; anything but a CheckpointError fails the test.
+
+    Weights may be finite and yet so large that sums overflow: then, and only then, vectors may not be.
+    """
     try:
         model = EmbeddingModel.from_pretrained(folder, device="cpu")
     except CheckpointError:
         return False
-    assert model.encode("the wing").shape == (model.dimension,)
+    vectors = model.encode(["the wing", "", "heat of the boundary layer"])
+    assert vectors.shape == (3, model.dimension)
+    assert np.isfinite(vectors).all() or largest_weight(folder) > 1e15
     return True
+
+
+def largest_weight(folder: Path) -> float:
+    """Of all tensors in the folder."""
+    arrays = [x for path in folder.rglob("*.safetensors") for x in mx.load(str(path)).values()]
+    return max(float(mx.abs(x.astype(mx.float32)).max()) for x in arrays)
+
+
+@pytest.mark.parametrize("kind", ["loads", "texts", "calls"])
+def test_the_fuzzer_finds_nothing(kind: str) -> None:
+    """scripts/fuzz.py on 300 new cases of a kind; it prints the seed, and what repeats a failure."""
+    counts = {"loads": 0, "texts": 0, "calls": 0} | {kind: 300}
+    options = [text for name, count in counts.items() for text in (f"--{name}", str(count))]
+    command = [sys.executable, "scripts/fuzz.py", *options]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(rf"^300 {kind}: \d+ refused, \d+ sound, 0 failed", run.stdout, re.MULTILINE)
+
+
+FAULTS = {
+    "a crash": "os.kill(os.getpid(), 11)",
+    "a hang": "time.sleep(1000)",
+    "an exception": "raise KeyError('x')",
+    "an exit": "os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_fuzzer_reports(fault: str, tmp_path: Path) -> None:
+    """One bad case of four is one failure, which is named, and the others still run."""
+    script = (ROOT / "scripts" / "fuzz.py").read_text()
+    changed = script.replace("SECONDS = 60", "SECONDS = 5").replace("parents[1]", "parents[0]")
+    changed = changed.replace(
+        "    texts = [string(rng) for",
+        f"    embed.count = getattr(embed, 'count', 0) + 1\n    if embed.count == 3: {FAULTS[fault]}\n"
+        "    texts = [string(rng) for",
+    )
+    assert "embed.count" in changed
+    (tmp_path / "fuzz.py").write_text(changed)
+    for name in ("mlx_embed", "custom_kernels", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = [sys.executable, "fuzz.py", "--loads", "0", "--texts", "4", "--calls", "0", "--seed", "1"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "texts:2 " in run.stdout
+    assert "4 texts: 0 refused, 3 sound, 1 failed" in run.stdout
 
 
 @pytest.mark.parametrize("file", JSON_FILES)

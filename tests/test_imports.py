@@ -20,7 +20,7 @@ LEVELS = [
     ("mlx_embed.measure", "mlx_embed.compare", "mlx_embed.environment", "mlx_embed.tuning", "mlx_embed.launches"),
     ("mlx_embed",),
     ("mlx_embed.convert",),
-    ("mlx_embed.evaluation",),
+    ("mlx_embed.evaluation", "mlx_embed.destination"),
     ("mlx_embed.embedding_model", "mlx_embed.cross_encoder"),
     ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
@@ -29,7 +29,7 @@ LEVELS = [
     ("mlx_embed.checkpoint",),
     ("mlx_embed.similarity", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors", "mlx_embed.migration"),
+    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments"),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only file or folder that may import it.

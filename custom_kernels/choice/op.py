@@ -9,6 +9,7 @@ All this happens when a shape class is first seen, and on arrays of its own, whi
 traces the caller. After that a choice is a look-up.
 """
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,6 +48,15 @@ _switched_off: set[tuple[str, str, str]] = set()
 _chosen: dict[tuple[Any, ...], Kernel] = {}
 # Re-entrant: a way to compute an op may itself be made of ops that choose.
 _lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """In a forked child, where the thread that held the lock when it was copied does not exist."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Load(NamedTuple):

@@ -27,6 +27,17 @@ def use_kernels(wanted: bool) -> Iterator[None]:
 
 
 def kernels_wanted() -> bool:
-    """Whether kernels may run here: by the innermost `use_kernels`, or unless MLX_EMBED_KERNELS is "reference"."""
+    """Whether kernels may run here: by the innermost `use_kernels`, or unless MLX_EMBED_KERNELS is "reference".
+
+    Raises:
+        ValueError: MLX_EMBED_KERNELS is something else; it may be unset or empty.
+    """
     wanted = _wanted.get()
-    return os.environ.get("MLX_EMBED_KERNELS") != "reference" if wanted is None else wanted
+    if wanted is not None:
+        return wanted
+    setting = os.environ.get("MLX_EMBED_KERNELS", "")
+    if setting not in ("", "reference"):
+        raise ValueError(
+            f"MLX_EMBED_KERNELS is {setting!r}; set it to reference for MLX's own ops alone, or not at all for kernels."
+        )
+    return not setting

@@ -10,6 +10,7 @@ All arrays are C-contiguous float32 unless said otherwise, T counts the packed t
 what else is in the batch. Ops may be called from several threads; a forked child may call them too.
 """
 
+from custom_kernels.cpu import settings
 from custom_kernels.cpu.attention import attention
 from custom_kernels.cpu.cores import usable_cores
 from custom_kernels.cpu.embedding_norm import embedding_norm
@@ -43,6 +44,7 @@ __all__ = [
     "rope",
     "sequence_ids",
     "set_num_threads",
+    "settings",
     "usable_cores",
     "why_unavailable",
 ]

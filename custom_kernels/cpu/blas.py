@@ -19,11 +19,14 @@ _loaded: list[Any] = []
 _why = "activate() has not been called."
 
 
-def activate() -> bool:
-    """Put OpenBLAS in the place of MLX's reference BLAS, if that can still be done; never raises."""
+def activate(threads: int | None = None) -> bool:
+    """Put OpenBLAS in the place of MLX's reference BLAS, if that can still be done; never raises.
+
+    It uses so many threads, or as many as its own variables or the machine say.
+    """
     global _why
     if not _loaded:
-        _why = _load()
+        _why = _load(threads)
     return active()
 
 
@@ -43,11 +46,11 @@ def calls() -> int:
 
 
 def num_threads() -> int:
-    """How many threads a product uses; 0 where MLX keeps its own BLAS."""
+    """How many threads OpenBLAS uses; 0 where it is not there."""
     return int(_loaded[1].scipy_openblas_get_num_threads()) if _loaded else 0
 
 
-def _load() -> str:
+def _load(threads: int | None) -> str:
     if sys.platform != "linux":
         return "MLX has a BLAS of its own on this platform."
     if "mlx.core" in sys.modules:
@@ -66,6 +69,8 @@ def _load() -> str:
         shim.mlx_embed_blas.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         shim.mlx_embed_blas.restype = None
         shim.mlx_embed_blas_calls.restype = ctypes.c_long
+        if threads is not None:
+            openblas.scipy_openblas_set_num_threads(ctypes.c_int(threads))
         shim.mlx_embed_blas(*targets)
     except (OSError, AttributeError) as error:
         return f"OpenBLAS could not be loaded for MLX's CPU ops: {error}"

@@ -1,12 +1,11 @@
 """The shared library of C++ kernels: found, checked, loaded at first use, and set to this machine."""
 
 import ctypes
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from custom_kernels.cpu.cores import usable_cores
+from custom_kernels.cpu import settings
 from custom_kernels.cpu.sources import source_hash
 
 LIBRARY = Path(__file__).with_name("libmlx_embed_cpu.so")
@@ -15,13 +14,17 @@ NO_MEMORY, BAD_SEQUENCES, BAD_IDS = 1, 2, 3
 
 
 def available() -> bool:
-    """Whether the library is there, up to date, and loads."""
+    """Whether the library is there, up to date, and loads; ValueError as from `load`."""
     return not why_unavailable()
 
 
 @cache
 def why_unavailable() -> str:
-    """A sentence that says why the kernels cannot be used and what to do, or "" where they can."""
+    """A sentence that says why the kernels cannot be used and what to do, or "" where they can.
+
+    Raises:
+        ValueError: as from `load`.
+    """
     try:
         library()
     except (OSError, AttributeError, RuntimeError) as error:
@@ -61,9 +64,11 @@ def load() -> tuple[Any, str]:
     """The library, and the instruction set it runs on: loaded once, at the first call.
 
     Raises:
-        RuntimeError: it is not there, or out of date, or the environment asks for something that does not exist.
+        RuntimeError: it is not there, or out of date.
         OSError, AttributeError: it does not load.
+        ValueError: the environment asks for what does not exist, or what this processor does not have.
     """
+    settings.check()
     if not LIBRARY.exists():
         raise RuntimeError("The CPU kernels were not built; with a C++17 compiler installed, run: pip install -e .")
     library: Any = ctypes.CDLL(str(LIBRARY))
@@ -96,14 +101,11 @@ def load() -> tuple[Any, str]:
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"mlx_embed_{name}")
         function.restype, function.argtypes = result, arguments
-    wanted = os.environ.get("MLX_EMBED_CPU_ISA", "")
-    if wanted not in ("", "avx2", "baseline"):
-        raise RuntimeError(f"MLX_EMBED_CPU_ISA can be avx2 or baseline, got {wanted!r}.")
+    wanted = settings.instruction_set()
     chosen = library.mlx_embed_choose(wanted.encode()).decode()
-    threads = os.environ.get("MLX_EMBED_NUM_THREADS", "")
-    if threads and not (threads.isdecimal() and int(threads)):
-        raise RuntimeError(f"MLX_EMBED_NUM_THREADS needs a number of at least 1, got {threads!r}.")
-    library.mlx_embed_set_threads(int(threads) if threads else usable_cores())
+    if settings.INSTRUCTION_SETS.get(wanted) not in (None, chosen):
+        raise ValueError(f"MLX_EMBED_CPU_ISA is {wanted!r}, which this processor does not have; leave it unset.")
+    library.mlx_embed_set_threads(settings.threads())
     return library, chosen
 
 

@@ -30,7 +30,9 @@ class Linear:
         self.handle: int = native.mlx_embed_lay_out(at(weight), at(bias), self.out_features, self.in_features)
         if not self.handle:
             raise MemoryError(f"There is no memory to lay out a weight of shape {weight.shape}.")
-        weakref.finalize(self, native.mlx_embed_discard, self.handle)
+        # At exit the copy stays: a daemon thread may be in the middle of a product with it, and what `atexit` calls
+        # later may begin one.
+        weakref.finalize(self, native.mlx_embed_discard, self.handle).atexit = False
 
 
 def linear(x: Floats, layer: Linear, act: str | None = None, residual: Floats | None = None) -> Floats:

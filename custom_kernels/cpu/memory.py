@@ -1,16 +1,16 @@
 """Memory for results, which a later result of about the same size takes over."""
 
+import os
 import threading
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from custom_kernels.cpu.arguments import Floats
 from custom_kernels.cpu.library import library
 
-# Below this many floats numpy's own memory is as good; above twice the second, blocks are not kept.
+# Below this many floats numpy's own memory is as good.
 SMALL_FLOATS = 1 << 16
-MAX_KEPT_FLOATS = 1 << 26
 
 
 def empty(shape: tuple[int, ...]) -> Floats:
@@ -24,13 +24,23 @@ def empty(shape: tuple[int, ...]) -> Floats:
 
 
 class _Block:
-    """Memory of an array made by `empty`: kept for a later array of about the same size when this one goes."""
+    """Memory of an array made by `empty`: kept for a later array of about the same size when this one goes.
+
+    What `__del__` needs are attributes of the class: names of the module may be gone when the process ends.
+    """
 
     __slots__ = ("__array_interface__", "address", "size")
 
     free: ClassVar[dict[int, list[int]]] = {}
     kept = 0
+    most_kept = 1 << 26  # floats
+    release: ClassVar[Any] = None
     lock = threading.RLock()  # a collection inside the lock may run another block's __del__
+
+    @classmethod
+    def renew_lock(cls) -> None:
+        """Of a forked child, where the thread that held the lock when it was copied does not exist."""
+        cls.lock = threading.RLock()
 
     def __init__(self, shape: tuple[int, ...], floats: int) -> None:
         step = 1 << (floats.bit_length() - 3)  # at most a quarter more than asked for
@@ -41,6 +51,7 @@ class _Block:
             if self.address:
                 _Block.kept -= self.size
         if not self.address:
+            _Block.release = library().mlx_embed_release
             self.address = library().mlx_embed_allocate(self.size) or 0
         if not self.address:
             raise MemoryError(f"There is no memory for an array of shape {shape}.")
@@ -49,9 +60,13 @@ class _Block:
     def __del__(self) -> None:
         if not getattr(self, "address", 0):
             return
-        with _Block.lock:
-            if _Block.kept + self.size <= MAX_KEPT_FLOATS:
-                _Block.free.setdefault(self.size, []).append(self.address)
-                _Block.kept += self.size
+        cls = type(self)
+        with cls.lock:
+            if cls.kept + self.size <= cls.most_kept:
+                cls.free.setdefault(self.size, []).append(self.address)
+                cls.kept += self.size
                 return
-        library().mlx_embed_release(self.address)
+        cls.release(self.address)
+
+
+os.register_at_fork(after_in_child=_Block.renew_lock)

@@ -6,6 +6,7 @@ that both can reach, and MLX's arrays never leave the device.
 """
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable
 
@@ -38,6 +39,11 @@ class Pool:
 
     def __init__(self) -> None:
         self._free: list[Block] = []
+        self.renew_lock()
+        os.register_at_fork(after_in_child=self.renew_lock)
+
+    def renew_lock(self) -> None:
+        """In a forked child, where the thread that held the lock when it was copied does not exist."""
         self._lock = threading.Lock()
 
     def take(self, words: int) -> Block:

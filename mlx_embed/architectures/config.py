@@ -9,6 +9,8 @@ from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 # Far more than any real model has. A larger number could overflow when shapes are computed from it.
 LARGEST_SIZE = 10**7
+# What float32 still holds.
+LARGEST_FLOAT = 1e38
 # Whole numbers that may be 0; all others are at least 1.
 MAY_BE_ZERO = ("pad_token_id", "type_vocab_size")
 
@@ -29,7 +31,7 @@ def rope_theta(
     if not isinstance(parameters, dict) or parameters.get("rope_type", "default") != "default":
         raise UnsupportedModelError(f'config.json has "rope_parameters": {given!r}; mlx_embed has rope_type "default".')
     theta = parameters.get("rope_theta", config.get(name, default))
-    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not 1 < theta < float("inf"):
+    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not 1 < theta <= LARGEST_FLOAT:
         raise CheckpointError(f'config.json has "{name}": {theta!r}, where a number above 1 is needed.')
     return float(theta)
 
@@ -50,9 +52,13 @@ def read_config(
         kind = field.type if isinstance(field.type, type) else type(value)
         sound = isinstance(value, (int, float) if kind is float else kind) and (kind is bool) == isinstance(value, bool)
         least = 0 if field.name in MAY_BE_ZERO else 1
-        if not sound or (kind is int and not least <= value <= LARGEST_SIZE) or (kind is float and not value > 0):
+        if sound and kind is int:
+            sound = least <= value <= LARGEST_SIZE
+        elif sound and kind is float:
+            sound = 0 < value <= LARGEST_FLOAT
+        if not sound:
             raise CheckpointError(f'config.json has "{name}": {value!r}, where a {kind.__name__} is needed.')
-        values[field.name] = value
+        values[field.name] = float(value) if kind is float else value  # MLX takes no int beyond 64 bits
     result = cls(**values)
     heads = values.get("num_attention_heads", 1)
     if heads < 1 or values["hidden_size"] % heads:

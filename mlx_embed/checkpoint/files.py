@@ -7,6 +7,9 @@ from typing import Any
 
 from mlx_embed.errors import CheckpointError
 
+# Bytes. The longest file of JSON that is read here, an index of shards, has some hundred kilobytes.
+MAX_JSON = 50_000_000
+
 
 def present(path: Path) -> bool:
     """Whether a checkpoint has this file; CheckpointError where it is a link to nothing, or no file.
@@ -29,6 +32,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; CheckpointError where it is missing, no JSON, or no object."""
     if not present(path):
         raise CheckpointError(f"{path} is missing; a checkpoint folder needs it.")
+    if path.stat().st_size > MAX_JSON:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes, too many for JSON; download it again.")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

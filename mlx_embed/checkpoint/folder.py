@@ -116,6 +116,10 @@ def read_checkpoint(
         UnsupportedModelError: a module, pooling mode or adapter that is not implemented.
         ModelNotFoundError: an adapter's base model is not to be had.
     """
+    try:
+        str(folder.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{str(folder)!r} is not named in UTF-8, as MLX needs it; rename the folder.") from error
     sentence = _optional_json(folder / "config_sentence_transformers.json")
     bare = not present(folder / "modules.json") or (sentence.get("model_type") or "SentenceTransformer") != kind
     if bare:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +100,20 @@ def read_headers(folder: Path) -> list[Tensor]:
 
 def load(path: Path) -> dict[str, mx.array]:
     """The tensors of a file whose header is checked, lazily: each is read when it is evaluated."""
+    _occupy_descriptor_0()
     try:
         loaded: Any = mx.load(str(path))
     except (RuntimeError, ValueError) as error:  # MLX reads the header too, and refuses more than is checked here
         raise CheckpointError(f"{path} is not a safetensors file that MLX reads: {error}") from error
     return dict(loaded)
+
+
+def _occupy_descriptor_0() -> None:
+    """A process without standard input would give this descriptor to a file, and MLX takes it for a failure to open."""
+    try:
+        os.fstat(0)
+    except OSError:
+        os.open(os.devnull, os.O_RDONLY)
 
 
 def load_tensors(tensors: Mapping[Key, Tensor]) -> dict[Key, mx.array]:
@@ -144,7 +154,13 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
     floats = {name: array for name, array in arrays.items() if mx.issubdtype(array.dtype, mx.floating)}
     # One pass over each array: its sum is finite only if all its numbers are. A sum that is not may have overflowed.
     sums = {name: array.sum() for name, array in floats.items()}
-    mx.eval(list(arrays.values()), list(sums.values()))
+    try:
+        mx.eval(list(arrays.values()), list(sums.values()))
+    except RuntimeError as error:
+        if not str(error).startswith("[read]"):
+            raise
+        paths = ", ".join(sorted({str(tensor.file) for group in sources.values() for tensor in group}))
+        raise CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.") from error
     for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:
         for tensor, part in zip(sources[name], mx.split(floats[name], len(sources[name])), strict=True):
             if not mx.isfinite(part).all().item():
@@ -170,8 +186,9 @@ def read_file(path: Path) -> list[Tensor]:
             raise CheckpointError(f"{broken}: its header is said to have {length} bytes; download it again.")
         try:
             header = json.loads(file.read(length))
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{broken}: its header is no JSON ({error}); download it again.") from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            reason = str(error) or "there is no memory for it"
+            raise CheckpointError(f"{broken}: its header is no JSON ({reason}); download it again.") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{broken}: its header is no JSON object; download it again.")
     metadata = header.pop("__metadata__", None)

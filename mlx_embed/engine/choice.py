@@ -25,13 +25,16 @@ ENGINES: tuple[str, ...] = get_args(EngineChoice)
 def choose(wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> str:
     """The engine to take for a packed model: "native", "graph" or "reference".
 
-    "auto" is the native kernels on a CPU in float32, graphs with this package's kernels on an accelerator, and where
-    neither can be had, or kernels are switched off, MLX's own ops.
+    "auto" is the native kernels on a CPU, which compute in float32 whatever the dtype, graphs with this package's
+    kernels on an accelerator, and where neither can be had, or kernels are switched off, MLX's own ops.
 
     Raises:
-        ValueError: an unknown name, or "native" for another device or dtype than the kernels are for.
+        ValueError: an unknown name, "native" for another device or dtype than the kernels are for, or a wrong setting
+            in the environment.
         RuntimeError: "native" where the kernels were not built.
     """
+    cpu.settings.check()
+    kernels = kernels_wanted()
     if wanted not in ENGINES:
         raise ValueError(f"engine {wanted!r} is not one of {', '.join(ENGINES)}.")
     if wanted == "native":
@@ -43,11 +46,11 @@ def choose(wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> str:
             raise RuntimeError(reason)
     if wanted != "auto":
         return wanted
-    if not kernels_wanted():
+    if not kernels:
         return "reference"
     if not is_cpu(device):
         return "graph"
-    return "native" if dtype == mx.float32 and _native_kernels() else "reference"
+    return "native" if _native_kernels() else "reference"
 
 
 def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> Engine:
@@ -66,7 +69,9 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         return PaddedEngine(encoder, device, kernels=kernels, compiled=_compiled(wanted, device), pads=pads)
     chosen = choose(wanted, device, dtype)
     if chosen == "native":
-        return worker.run(lambda: NativeEngine(weights.load_encoder(checkpoint, dtype), pads=pads), device)
+        if dtype is not None and dtype != mx.float32:
+            _say_float32(str(dtype).removeprefix("mlx.core."))
+        return worker.run(lambda: NativeEngine(weights.load_encoder(checkpoint, mx.float32), pads=pads), device)
     kernels = chosen == "graph"
 
     def encoder_laid_out() -> nn.Module:
@@ -82,6 +87,16 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
 def _compiled(chosen: str, device: mx.Device) -> bool:
     """On a CPU compiling calls a C++ compiler, which only who asks for graphs there has to wait for."""
     return chosen == "graph" or not is_cpu(device)
+
+
+@cache
+def _say_float32(dtype: str) -> None:
+    """MLX's own ops would do as asked, tens of times slower, with less precise vectors."""
+    warnings.warn(
+        f'On a CPU the kernels compute in float32, and so does this model, rather than in {dtype}; engine="reference" '
+        f"computes in {dtype}, tens of times slower.",
+        stacklevel=5,
+    )
 
 
 @cache

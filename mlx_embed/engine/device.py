@@ -1,6 +1,5 @@
 """Device and dtype by name, and what MLX is told before it first uses an accelerator."""
 
-import operator
 import os
 import tempfile
 from pathlib import Path
@@ -9,6 +8,7 @@ import mlx.core as mx
 
 from custom_kernels.backends import mlx_version
 from custom_kernels.choice.tune import cache_folder
+from mlx_embed.arguments import whole_number
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _GPU_NAMES = {"gpu": None, "metal": "metal", "mps": "metal", "cuda": "cuda"}
@@ -56,7 +56,7 @@ def describe(device: mx.Device) -> str:
 def resolve_dtype(name: str | mx.Dtype | None, device: mx.Device) -> mx.Dtype | None:
     """The dtype to compute in; None keeps the checkpoint's on an accelerator, and means float32 on the CPU.
 
-    MLX's CPU kernels are slower in half precision than in float32.
+    MLX's CPU ops are slower in half precision than in float32, and the native kernels have float32 alone.
 
     Raises:
         ValueError: a dtype other than float32, float16 and bfloat16.
@@ -79,9 +79,10 @@ def checked_budget(batch_tokens: int | None, default: int) -> int:
     """
     if batch_tokens is None:
         return default
-    if operator.index(batch_tokens) < 1:
-        raise ValueError(f"batch_tokens {batch_tokens} is not a positive number of tokens.")
-    return operator.index(batch_tokens)
+    tokens = whole_number("batch_tokens", batch_tokens)
+    if tokens < 1:
+        raise ValueError(f"batch_tokens {tokens} is not a positive number of tokens.")
+    return tokens
 
 
 def prepare_accelerator() -> None:

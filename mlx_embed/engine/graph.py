@@ -117,7 +117,7 @@ class GraphEngine:
         """Each batch with its rows, until told to stop, on the worker thread: one is read while the next one runs."""
         running: tuple[Batch, Callable[[], Rows]] | None = None
         for batch in batches:
-            if stop.is_set():
+            if stop.is_set() or worker.ending:
                 break
             wait = self._begin(batch, head)
             if running is not None:
@@ -125,6 +125,7 @@ class GraphEngine:
             running = (batch, wait)
         if running is not None:
             yield running[0], running[1]()
+        worker.stop_if_ending()  # its reader must not take these rows for all
 
     def _begin(self, batch: Batch, head: Head) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import mlx.core as mx
 
@@ -17,13 +17,21 @@ class _Worker:
     """A thread for MLX work: its streams and compiled graphs belong to the thread that made them.
 
     It is a daemon that never ends: MLX can abort the process at exit where a thread that used it has ended before,
-    which is what an executor's threads do.
+    which is what an executor's threads do. So at exit it finishes what MLX is doing, and then waits for ever.
+
+    Attributes:
+        ending: whether the process is about to exit; work of many steps then stops between two of them.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._queue: SimpleQueue[Callable[[], None]] | None = None
         self._pid = 0
+        self.ending = False
+        self._stopped = threading.Event()
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+        # At import, so that what is registered with `atexit` later, and runs before, may still use models.
+        atexit.register(self._end)
 
     def submit(self, work: Callable[[], Result]) -> "Future[Result]":
         """Run `work` on the thread, after all that was submitted before."""
@@ -47,14 +55,22 @@ class _Worker:
 
         return self.submit(there).result()
 
+    def stop_if_ending(self) -> None:
+        """On the thread, where MLX has nothing to do: at exit it does not come back."""
+        if self.ending:
+            self._stopped.set()
+            _wait_for_ever()
+
     def _started(self) -> "SimpleQueue[Callable[[], None]]":
+        if self.ending:
+            if threading.current_thread() is not threading.main_thread():
+                _wait_for_ever()  # a daemon thread, which goes with the process
+            raise RuntimeError("The process is ending, and MLX has been stopped; use models before that.")
         with self._lock:
             if self._queue is None:
                 self._queue = SimpleQueue()
                 self._pid = os.getpid()
                 threading.Thread(target=self._serve, args=(self._queue,), name="mlx-embed", daemon=True).start()
-                # Leaving while a batch is being computed would pull MLX away from under it.
-                atexit.register(self._drain)
             elif self._pid != os.getpid():
                 raise RuntimeError(
                     "This process was forked after mlx_embed had started, and MLX does not survive a fork. Load the "
@@ -62,14 +78,27 @@ class _Worker:
                 )
             return self._queue
 
-    def _drain(self) -> None:
-        if self._pid == os.getpid():
-            self.run(lambda: None)
-
-    @staticmethod
-    def _serve(queue: "SimpleQueue[Callable[[], None]]") -> None:
+    def _serve(self, queue: "SimpleQueue[Callable[[], None]]") -> None:
         while True:
-            queue.get()()
+            task = queue.get()
+            self.stop_if_ending()
+            task()
+
+    def _end(self) -> None:
+        """Leaving while a batch is being computed would pull MLX away from under it."""
+        self.ending = True
+        if self._queue is not None and self._pid == os.getpid():
+            self._queue.put(lambda: None)
+            self._stopped.wait()
+
+    def _renew_lock(self) -> None:
+        """In a forked child, where the thread that held the lock when it was copied does not exist."""
+        self._lock = threading.Lock()
+
+
+def _wait_for_ever() -> NoReturn:
+    while True:
+        threading.Event().wait()
 
 
 worker = _Worker()

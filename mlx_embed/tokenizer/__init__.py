@@ -11,6 +11,7 @@ import tokenizers
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.tokenizer import files
+from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
 from mlx_embed.tokenizer.truncation import TruncationWarning, warn_truncated
 
@@ -45,6 +46,7 @@ class Tokenizer:
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
         """Read tokenizer.json or vocabulary files; CheckpointError where they are missing, broken, or leave no room."""
+        self._folder = checkpoint.transformer
         source = files.read(checkpoint)
         self._tokenizer = source.tokenizer
         self._cut_left = source.truncation_side == "left"
@@ -89,6 +91,10 @@ class Tokenizer:
             return self._tokenizer.encode_batch_fast(contents, add_special_tokens=False)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
             return self._tokenizer.encode_batch_fast([well_formed(t) for t in contents], add_special_tokens=False)
+        except BaseException as error:
+            if isinstance(error, Exception) or not is_the_librarys(error):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
 
     def counts(self, encodings: list[tokenizers.Encoding]) -> npt.NDArray[np.int32]:
         """Each text's tokens, special ones included, before truncation or splitting: int32 [n]."""
@@ -143,8 +149,13 @@ class Tokenizer:
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """What the post-processor puts before and after a text."""
-        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
-        whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        try:
+            plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+            whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        except BaseException as error:
+            if not is_the_librarys(error):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} cannot tokenize a letter: {error}") from error
         extra = len(whole) - len(plain)
         for before in range(extra + 1):
             if whole[before : before + len(plain)] == plain:

@@ -1,6 +1,7 @@
 """A checkpoint's tokenizer of its files: tokenizer.json or a vocabulary, and tokenizer_config.json."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
@@ -8,6 +9,7 @@ from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present
 from mlx_embed.errors import CheckpointError, MLXEmbedError, warn
 from mlx_embed.tokenizer import classes, vocabulary
+from mlx_embed.tokenizer.panics import is_the_librarys
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,15 @@ def read(checkpoint: Checkpoint) -> Source:
             )
         except MLXEmbedError:
             raise
-        except Exception as error:  # the library raises plain Exception
+        except BaseException as error:
+            if not is_the_librarys(error):
+                raise
             raise CheckpointError(f"{path} is no tokenizer that this version of tokenizers reads: {error}") from error
     else:
         tokenizer, kind = vocabulary.read(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    _check_unknown(path if present(path) else checkpoint.transformer, tokenizer)
     if checkpoint.do_lower_case:
         tokenizer.normalizer = classes.lowercased(tokenizer.normalizer)
     side = settings.get("truncation_side") or side
@@ -65,3 +70,15 @@ def read(checkpoint: Checkpoint) -> Source:
         raise CheckpointError(f'tokenizer_config.json has "truncation_side": {side!r}, where "right" or "left" is due.')
     names = settings.get("model_input_names")
     return Source(tokenizer, side, "token_type_ids" in names if isinstance(names, list) else kind.token_types)
+
+
+def _check_unknown(place: Path, tokenizer: Tokenizer) -> None:
+    """CheckpointError where a character that is in no vocabulary has no token; else texts would fail, now and then."""
+    try:
+        tokenizer.model.tokenize("\U0010fffd")
+    except BaseException as error:
+        if not is_the_librarys(error):
+            raise
+        raise CheckpointError(
+            f"{place} has no token for what its vocabulary lacks ({error}); is the vocabulary that of this tokenizer?"
+        ) from error

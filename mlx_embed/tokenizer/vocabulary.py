@@ -9,6 +9,7 @@ from mlx_embed.checkpoint.files import present
 from mlx_embed.errors import CheckpointError, MLXEmbedError, UnsupportedModelError
 from mlx_embed.tokenizer import classes, special
 from mlx_embed.tokenizer.classes import TokenizerClass
+from mlx_embed.tokenizer.panics import is_the_librarys
 
 # By their names in `classes`.
 _BUILT = ("Bert", "DistilBert", "MPNet", "Roberta")
@@ -49,7 +50,9 @@ def read(checkpoint: Checkpoint) -> tuple[Tokenizer, TokenizerClass]:
         tokenizer, _ = classes.rebuild(tokenizer, name, folder, settings)
     except MLXEmbedError:
         raise
-    except Exception as error:  # the library raises plain Exception
+    except BaseException as error:
+        if not is_the_librarys(error):
+            raise
         raise CheckpointError(f"{folder} has a vocabulary that cannot be read: {error}") from error
     for number, token in special.numbered(settings.get("added_tokens_decoder") or {}, folder).items():
         if tokenizer.token_to_id(token.content) != number:

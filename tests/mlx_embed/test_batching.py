@@ -186,3 +186,44 @@ def test_blocks_are_well_filled() -> None:
 
 def test_blocks_of_at_most_so_many_texts() -> None:
     assert max(len(batch.texts) for batch in padded_batches(rows([3] * 50), 4096, bucketed=True, max_texts=7)) == 7
+
+
+@pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
+def test_what_exactly_fits_is_one_batch(options: dict[str, bool]) -> None:
+    """A token more is two; so is a text more than may share a batch."""
+    for lengths in ([512, 512], [256] * 4, [16] * 64):
+        assert [len(batch.texts) for batch in packed_batches(rows(lengths), 1024, **options)] == [len(lengths)]
+        found = [len(batch.texts) for batch in packed_batches(rows([*lengths, 1]), 1024, **options)]
+        assert found == [len(lengths), 1]
+    most = [len(batch.texts) for batch in packed_batches(rows([16] * 64), 1024, max_texts=24, **options)]
+    assert most == [24, 24, 16]
+
+
+@pytest.mark.parametrize("bucketed", [False, True])
+def test_what_exactly_fits_is_one_block(bucketed: bool) -> None:
+    for width, count in ((512, 2), (256, 4), (64, 16)):
+        found = [len(batch.texts) for batch in padded_batches(rows([width] * count), 1024, bucketed=bucketed)]
+        assert found == [count]
+        found = [len(batch.texts) for batch in padded_batches(rows([width] * (count + 1)), 1024, bucketed=bucketed)]
+        assert found == [count, 1]
+
+
+@pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
+def test_longest_first(options: dict[str, bool]) -> None:
+    """So that a batch is of texts of about one length, and the most memory is needed at once."""
+    lengths = np.random.default_rng(1).permutation(np.arange(1, 400)).tolist()
+    for made in (packed_batches(rows(lengths), 1024, **options), padded_batches(rows(lengths), 1024, bucketed=False)):
+        laid = [lengths[i] for batch in made for i in batch.texts]
+        assert laid == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
+def test_token_types_are_those_of_the_ids(options: dict[str, bool]) -> None:
+    lengths = np.random.default_rng(2).integers(1, 60, size=40).tolist()
+    types = [[(i + place) % 3 for place in range(n)] for i, n in enumerate(lengths)]
+    for batch in packed_batches(rows(lengths), 256, token_types=types, **options):
+        assert batch.token_type_ids is not None
+        assert len(batch.token_type_ids) == len(batch.input_ids)
+        for place, text in enumerate(batch.texts):
+            begin, end = batch.cu_seqlens[place : place + 2]
+            assert batch.token_type_ids[begin:end].tolist() == types[text]

@@ -20,7 +20,7 @@ from custom_kernels import cpu
 from mlx_embed import EmbeddingModel
 from mlx_embed import texts as texts_module
 from mlx_embed.batching import Batch
-from tests.conftest import DATA
+from tests.conftest import DATA, ROOT
 
 # What a vector may move by when the rest of its batch changes, in float32.
 TOLERANCE = 1e-5
@@ -76,20 +76,28 @@ def test_compiled_equals_plain(tiny: EmbeddingModel) -> None:
 
 
 def test_generators_are_read_in_windows(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one first, and each tokenized before the next one is read."""
     monkeypatch.setattr(texts_module, "FIRST_WINDOW", 3)
     monkeypatch.setattr(texts_module, "WINDOW", 4)
-    read = 0
+    events: list[str | int] = []
+    tokenize = tiny_bert.tokenizer.encode
 
-    def texts() -> Iterator[str]:
-        nonlocal read
-        for text in RAGGED:
-            read += 1
+    def tokenized(window: list[str], *rest: Any) -> Any:
+        events.append(len(window))
+        return tokenize(window, *rest)
+
+    def read() -> Iterator[str]:
+        for text in texts:
+            events.append("read")
             yield text
 
-    found, info = tiny_bert.encode(texts(), return_info=True)
-    assert read == len(RAGGED)
-    assert np.abs(found - tiny_bert.encode(RAGGED)).max() <= TOLERANCE
-    assert info.token_counts.tolist() == tiny_bert.token_counts(RAGGED).tolist()
+    texts = [*RAGGED, *RAGGED[4:]]
+    monkeypatch.setattr(tiny_bert.tokenizer, "encode", tokenized)
+    found, info = tiny_bert.encode(read(), return_info=True)
+    assert events == [event for size in (3, 4, 4, 4, 1) for event in (*["read"] * size, size)]
+    monkeypatch.undo()
+    assert np.abs(found - tiny_bert.encode(texts)).max() <= TOLERANCE
+    assert info.token_counts.tolist() == tiny_bert.token_counts(texts).tolist()
 
 
 @pytest.mark.parametrize(("engine", "windows"), [("auto", 1), ("graph", 2)])
@@ -333,8 +341,10 @@ def test_a_forked_child_may_use_a_native_model(tiny_bert: EmbeddingModel) -> Non
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
 def test_ctrl_c_stops_within_a_batch() -> None:
     script = (
-        "import sys\n"
+        "import signal\n"
         "from mlx_embed import EmbeddingModel\n"
+        # Where the tests run in the background SIGINT is ignored, which processes inherit.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"model = EmbeddingModel.from_pretrained({str(DATA / 'tiny-bert')!r}, device='cpu')\n"
         "print('ready', flush=True)\n"
         "try:\n"
@@ -342,15 +352,18 @@ def test_ctrl_c_stops_within_a_batch() -> None:
         "except KeyboardInterrupt:\n"
         "    print(len(model.encode(['still', 'usable'])))\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30)[0] == "2\n"
-        assert process.returncode == 0
+        try:
+            assert process.communicate(timeout=30)[0] == "2\n"
+            assert process.returncode == 0
+        finally:
+            process.kill()  # else leaving the block waits for a process that has not stopped
 
 
 def test_the_process_ends_cleanly() -> None:
@@ -359,7 +372,7 @@ def test_the_process_ends_cleanly() -> None:
         "from mlx_embed import EmbeddingModel\n"
         f"EmbeddingModel.from_pretrained({str(DATA / 'tiny-bert')!r}, device='cpu').encode(['a', 'b'])"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for _ in range(5):
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=False)
         assert run.returncode == 0, run.stderr

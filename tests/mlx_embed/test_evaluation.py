@@ -234,3 +234,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "nDCG" not in capsys.readouterr().out
     assert cli.main([*command[:-1], str(tmp_path)]) == 2
     assert "neither corpus.jsonl" in capsys.readouterr().err
+
+
+def test_a_judgement_below_zero_is_no_gain(tmp_path: Path) -> None:
+    """Some collections mark spam so; trec_eval takes it for irrelevant."""
+    path = beir(tmp_path / "beir") / "qrels/test.tsv"
+    path.write_text(path.read_text() + "q1\td29\t-2\nq2\td28\t-1\n")
+    gains = read_collection(tmp_path / "beir").gains
+    assert (gains["q1"]["d29"], gains["q2"]["d28"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(1, 1), (3, 1 / 2), (7, 1 / 3), (10, np.log(2) / np.log(11)), (11, 0)])
+def test_the_rank_of_the_one_relevant_document(rank: int, expected: float) -> None:
+    found = [f"d{i}" for i in range(1, 16)]
+    assert ndcg_at_10({"q": found}, {"q": {f"d{rank}": 1.0, "d15": 0.0}}) == pytest.approx(expected)

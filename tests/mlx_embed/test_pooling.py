@@ -53,10 +53,11 @@ def test_pooling(lengths: list[int], mode: str, skip: int, array: Callable) -> N
                 assert np.allclose(found[row], expected(mode, hidden[begin:end], skip), atol=1e-5)
 
 
-def test_normalize() -> None:
-    vectors = mx.array([[3.0, 4.0], [0.0, 0.0], [1e-20, 0.0], [1e18, 1e18]])
-    found = np.array(normalize(vectors))
+@pytest.mark.parametrize("array", [mx.array, lambda rows: np.array(rows, dtype=np.float32)], ids=["mlx", "numpy"])
+def test_normalize(array: Callable) -> None:
+    found = np.array(normalize(array([[3.0, 4.0], [0.0, 0.0], [1e-20, 0.0], [1e18, 1e18], [3e-6, 4e-6]])))
     assert np.allclose(found[0], [0.6, 0.8])
     assert found[1].tolist() == [0, 0]
     assert np.isfinite(found).all()
     assert np.allclose(found[3], [0.5**0.5] * 2)
+    assert np.allclose(found[4], [0.6, 0.8], atol=1e-5), "short vectors have a direction too"

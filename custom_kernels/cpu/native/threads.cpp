@@ -99,14 +99,10 @@ struct Pool {
 };
 
 std::atomic<int64_t> threads{1};
-// Never destroyed: its threads may outlive main. A forked child, which has none of them, gets a new one.
-std::atomic<Pool*> pool{nullptr};
-std::once_flag once;
-
-void start() {
-  pool = new Pool;
-  pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
-}
+// Never destroyed: its threads may outlive main. A forked child, which has none of them, gets a new one. Both are done
+// when the library is loaded, since a lock that guards a first use could be copied locked into a child.
+std::atomic<Pool*> pool{new Pool};
+[[maybe_unused]] const int renewed_in_children = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
 
 void Pool::loop(int64_t count, void (*f)(const void*, int64_t), const void* c, int64_t wanted) {
   // Signals are for the caller's threads: Python's handlers must not wait for a worker to notice.
@@ -150,7 +146,6 @@ thread_local Scratch mine;
 }  // namespace
 
 void parallel(int64_t jobs, void (*run)(const void*, int64_t), const void* context) {
-  std::call_once(once, start);
   Pool& p = *pool.load();
   const int64_t wanted = std::min(thread_count(), jobs);
   if (wanted > 1) {

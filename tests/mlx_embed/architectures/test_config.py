@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
@@ -72,6 +73,27 @@ BAD = [
 def test_bad_config(name: str, changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
     edit(make(name, tmp_path), **changes)
     with pytest.raises(error, match=message):
+        EmbeddingModel.from_pretrained(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_a_number_that_is_written_whole(engine: str, tmp_path: Path) -> None:
+    """MLX takes no int beyond 64 bits for a float."""
+    edit(make("bert", tmp_path), layer_norm_eps=10**30)
+    model = EmbeddingModel.from_pretrained(tmp_path, device="cpu", engine=engine)
+    assert type(model.checkpoint.encoder_config.layer_norm_eps) is float
+    assert np.isfinite(model.encode("the wing")).all()
+
+
+@pytest.mark.parametrize("value", [10**400, 1e39, float("inf"), 0, -1e-12, float("nan"), True, "1e-12"])
+@pytest.mark.parametrize(
+    ("name", "key"), [("bert", "layer_norm_eps"), ("modernbert", "norm_eps"), ("gte", "rope_theta")]
+)
+def test_numbers_that_float32_cannot_hold(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    edit(make(name, tmp_path), rope_parameters=None, **{key: value})
+    with pytest.raises(
+        CheckpointError, match=rf'config.json has "{key}": .*, where a (float|number above 1) is needed'
+    ):
         EmbeddingModel.from_pretrained(tmp_path, device="cpu")
 
 

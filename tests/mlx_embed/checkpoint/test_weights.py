@@ -162,12 +162,12 @@ def test_weights_that_half_precision_cannot_hold(checkpoint: Path) -> None:
     change(checkpoint, replaced(QUERY, 1e5 * ONES))
     assert np.isfinite(encode(checkpoint)).all()
     with pytest.raises(CheckpointError, match=f"'{re.escape(QUERY)}' of .* in float16; .*, or use float32"):
-        EmbeddingModel.from_pretrained(checkpoint, device="cpu", dtype="float16")
+        EmbeddingModel.from_pretrained(checkpoint, device="cpu", dtype="float16", engine="reference")
 
 
 def test_weights_whose_sum_half_precision_cannot_hold(checkpoint: Path) -> None:
     change(checkpoint, replaced("embeddings.LayerNorm.bias", np.full(32, 60_000, np.float32)))
-    model = EmbeddingModel.from_pretrained(checkpoint, device="cpu", dtype="float16")
+    model = EmbeddingModel.from_pretrained(checkpoint, device="cpu", dtype="float16", engine="reference")
     assert model.engine.encoder.embeddings.norm.bias.sum().item() == np.inf
 
 

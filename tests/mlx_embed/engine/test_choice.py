@@ -10,7 +10,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import EmbeddingModel
-from mlx_embed.engine import choose
+from mlx_embed.engine import ENGINES, choice, choose
 from tests.conftest import DATA
 
 CPU, GPU = mx.Device(mx.cpu), mx.Device(mx.gpu)
@@ -26,7 +26,8 @@ needs_native = pytest.mark.skipif(not cpu.available(), reason="the native kernel
         pytest.param("native", CPU, mx.float32, "native", marks=needs_native),
         ("graph", CPU, mx.float32, "graph"),
         ("reference", CPU, mx.float32, "reference"),
-        ("auto", CPU, mx.bfloat16, "reference"),
+        pytest.param("auto", CPU, mx.bfloat16, "native", marks=needs_native),
+        ("reference", CPU, mx.bfloat16, "reference"),
         ("auto", GPU, mx.float16, "graph"),
         ("auto", GPU, None, "graph"),
         ("reference", GPU, None, "reference"),
@@ -54,6 +55,38 @@ def test_kernels_switched_off_by_the_environment(device: mx.Device, monkeypatch:
 def test_what_cannot_be(wanted: str, device: mx.Device, dtype: mx.Dtype, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choose(wanted, device, dtype)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_on_a_cpu_is_float32_and_said_once(dtype: str) -> None:
+    expected = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu").encode(TEXTS)
+    choice._say_float32.cache_clear()
+    with pytest.warns(UserWarning, match=f'compute in float32, .* rather than in {dtype}; engine="reference"') as said:
+        models = [EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", dtype=dtype) for _ in range(2)]
+    assert len(said) == 1
+    for model in models:
+        assert (model.engine.name, model.dtype) == ("native", mx.float32)
+        assert np.array_equal(model.encode(TEXTS), expected), "from the checkpoint's weights, which are not rounded"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("MLX_EMBED_NUM_THREADS", "0", "a number of at least 1"),
+        ("MLX_EMBED_NUM_THREADS", "-1", "a number of at least 1"),
+        ("MLX_EMBED_NUM_THREADS", "abc", "a number of at least 1"),
+        ("MLX_EMBED_CPU_ISA", "sse9", "avx2 or baseline"),
+        ("MLX_EMBED_KERNELS", "off", "reference"),
+    ],
+)
+def test_wrong_settings_are_said_at_load(
+    name: str, value: str, allowed: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} is '{value}'; set it to {allowed}"):
+        EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine=engine)
 
 
 def test_native_where_it_was_not_built(monkeypatch: pytest.MonkeyPatch) -> None:

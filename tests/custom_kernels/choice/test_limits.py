@@ -1,0 +1,66 @@
+"""How wrong a kernel may be, and which machines are taken for the same."""
+
+import importlib.metadata
+import platform
+import warnings
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+
+from custom_kernels import layer_norm
+from custom_kernels.choice import trust, tune
+from custom_kernels.ops.layer_norm import LAYER_NORM
+from tests.custom_kernels.choice.conftest import play
+from tests.custom_kernels.choice.test_op import normal
+from tests.custom_kernels.conftest import DTYPES, TOLERANCE, error, exact, random
+
+# A share of the result that is rounding, and one that no rounding explains.
+RIGHT = {"float32": 5e-4, "float16": 1e-3, "bfloat16": 1e-2}
+WRONG = {"float32": 0.05, "float16": 0.05, "bfloat16": 0.15}
+
+
+def used(dtype: str, off: float, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often a kernel whose results are off by this share ran when it was wanted three times."""
+    calls = play(monkeypatch, lambda x: (normal(x.astype(mx.float32)) * (1 + off)).astype(x.dtype))
+    x, ones = random(6, 32, dtype=dtype), mx.ones((32,)).astype(DTYPES[dtype])
+    # The kernel takes the weight for 1.
+    sample = (random(5, 32, dtype=dtype), ones, None, 1e-5, mx.zeros((5, 32)).astype(DTYPES[dtype])), {}
+    monkeypatch.setattr("custom_kernels.ops.layer_norm.LAYER_NORM", replace(LAYER_NORM, sample=lambda *_: sample))
+    for _ in range(3):
+        found = layer_norm(x, ones, None, 1e-5, mx.zeros_like(x))
+        assert error(found, exact(normal(x.astype(mx.float32)))) <= RIGHT[dtype] + TOLERANCE[dtype]
+    return calls.count((6, 32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("unchecked")
+def test_rounding_is_forgiven(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert used(dtype, RIGHT[dtype], monkeypatch) == 3
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("unchecked")
+def test_a_kernel_that_is_a_little_off_is_switched_off(dtype: str, sign: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(RuntimeWarning, match="cuda kernel of layer_norm is switched off, since its relative error is"):
+        assert used(dtype, sign * WRONG[dtype], monkeypatch) == 0
+
+
+def test_another_mlx_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that agreed with the MLX of yesterday is compared again, and ways to compute an op are timed again."""
+    for seen in (trust._machine.__wrapped__, tune._machine):
+        before = seen()
+        for module in (trust, tune):
+            monkeypatch.setattr(module, "version", lambda name: f"{importlib.metadata.version(name)}.dev1")
+        assert seen() != before
+        monkeypatch.undo()
+        assert seen() == before
+
+
+def test_another_system_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trust._machine.__wrapped__()
+    monkeypatch.setattr(platform, "platform", lambda: "macOS-99")
+    assert trust._machine.__wrapped__() != before

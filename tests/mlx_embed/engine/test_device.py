@@ -1,0 +1,37 @@
+"""What MLX is told before it first uses an accelerator."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mlx_embed.engine.device import prepare_accelerator
+
+NAMES = ("MLX_ENABLE_TF32", "MLX_PTX_CACHE_DIR", "MLX_MAX_OPS_PER_BUFFER")
+
+
+@pytest.fixture
+def untold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that says nothing, and is put back."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in NAMES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("untold")
+def test_float32_is_float32(tmp_path: Path) -> None:
+    """And compiled kernels are in a folder that nobody else can write to."""
+    prepare_accelerator()
+    assert os.environ["MLX_ENABLE_TF32"] == "0"
+    folder = Path(os.environ["MLX_PTX_CACHE_DIR"])
+    assert tmp_path in folder.parents
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.usefixtures("untold")
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.setenv(name, "7")
+    prepare_accelerator()
+    assert [os.environ[name] for name in NAMES] == ["7"] * 3

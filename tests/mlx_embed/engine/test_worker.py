@@ -1,0 +1,96 @@
+"""The thread of MLX's work where a process ends, or is forked."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import DATA, ROOT
+
+START = f"""
+import atexit, os, sys, threading, time
+from mlx_embed import EmbeddingModel
+from mlx_embed.engine.worker import worker
+folder = {str(DATA / "tiny-bert")!r}
+"""
+LOAD = "model = EmbeddingModel.from_pretrained(folder, device='cpu', engine={engine!r})\n"
+
+
+def run(code: str, start: str = START) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", start + code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("texts", [1, 700])
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_daemon_threads_that_encode_at_exit(engine: str, texts: int) -> None:
+    """MLX used to abort the process, and the native kernels to crash it."""
+    code = f"""
+def work():
+    while True:
+        model.encode(["the wing of an aeroplane"] * {texts})
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+"""
+    for _ in range(3):
+        result = run(LOAD.format(engine=engine) + code)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_an_exit_handler_that_encodes(engine: str) -> None:
+    handler = "atexit.register(lambda: print(model.encode(['the wing', 'stalls']).shape))\n"
+    result = run(handler + LOAD.format(engine=engine))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "(2, 32)\n", "")
+
+
+def test_an_exit_handler_that_comes_too_late() -> None:
+    """It was registered before the package was imported; it must not wait for a thread that has stopped."""
+    start = f"""
+import atexit
+def late():
+    try:
+        model.encode("the wing")
+    except RuntimeError as error:
+        print(error)
+atexit.register(late)
+{START}"""
+    result = run(LOAD.format(engine="reference"), start)
+    assert result.returncode == 0
+    assert result.stdout == "The process is ending, and MLX has been stopped; use models before that.\n"
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_child_forked_while_the_lock_is_held(loaded: bool) -> None:
+    """Else it would wait for a thread that it does not have."""
+    code = f"""
+if {loaded}:
+    model = EmbeddingModel.from_pretrained(folder, device="cpu", engine="reference")
+held, leave = threading.Event(), threading.Event()
+def hold():
+    with worker._lock:
+        held.set()
+        leave.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if not child:
+    try:
+        worker.run(lambda: None)
+        print("works", flush=True)
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+for _ in range(2000):
+    if os.waitpid(child, os.WNOHANG)[0]:
+        break
+    time.sleep(0.005)
+else:
+    print("hung")
+    os.kill(child, 9)
+leave.set()
+"""
+    result = run(code)
+    assert result.stderr == ""
+    assert result.stdout.startswith("This process was forked after mlx_embed had started" if loaded else "works")

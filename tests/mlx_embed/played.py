@@ -1,0 +1,83 @@
+"""As much of LangChain, LlamaIndex and Chroma as the adapters use, for machines that do not have them."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class _Field:
+    make: Callable[[], Any]
+
+
+def _field(default: Any = None, default_factory: Callable[[], Any] | None = None, **_: Any) -> _Field:
+    return _Field(default_factory or (lambda: default))
+
+
+class BaseEmbedding:
+    """LlamaIndex's: public methods that call what an adapter defines."""
+
+    def __init__(self, **fields: Any) -> None:
+        for kind in reversed(type(self).__mro__):
+            vars(self).update({name: x.make() for name, x in vars(kind).items() if isinstance(x, _Field)})
+        vars(self).update(fields)
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        return self._get_query_embedding(query)  # type: ignore[attr-defined]
+
+    def get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embedding(text)  # type: ignore[attr-defined]
+
+    def get_text_embedding_batch(self, texts: list[str]) -> list[list[float]]:
+        return self._get_text_embeddings(texts)  # type: ignore[attr-defined]
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        return await self._aget_query_embedding(query)  # type: ignore[attr-defined]
+
+    async def aget_text_embedding(self, text: str) -> list[float]:
+        return await self._aget_text_embedding(text)  # type: ignore[attr-defined]
+
+    async def aget_text_embedding_batch(self, texts: list[str]) -> list[list[float]]:
+        return await self._aget_text_embeddings(texts)  # type: ignore[attr-defined]
+
+
+def _registered(function: type) -> type:
+    REGISTERED.append(function)
+    return function
+
+
+REGISTERED: list[type] = []
+# What each adapter's library has, by module.
+LIBRARIES: dict[str, dict[str, dict[str, Any]]] = {
+    "langchain": {"langchain_core.embeddings": {"Embeddings": type("Embeddings", (), {})}},
+    "llama_index": {
+        "llama_index.core.base.embeddings.base": {"BaseEmbedding": BaseEmbedding},
+        "llama_index.core.bridge.pydantic": {"Field": _field, "PrivateAttr": lambda: None},
+    },
+    "chroma": {
+        "chromadb.api.types": {"EmbeddingFunction": type("EmbeddingFunction", (), {})},
+        "chromadb.utils.embedding_functions": {"register_embedding_function": _registered},
+    },
+}
+
+
+def adapter(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The adapter, imported with a played library; all is forgotten when `monkeypatch` is undone."""
+    for place, members in LIBRARIES[name].items():
+        parts = place.split(".")
+        for depth in range(1, len(parts) + 1):
+            within = ".".join(parts[:depth])
+            module = ModuleType(within)
+            module.__path__ = []
+            if depth == len(parts):
+                vars(module).update(members)
+            monkeypatch.setitem(sys.modules, within, module)
+    own = f"mlx_embed.integrations.{name}"
+    monkeypatch.setitem(sys.modules, own, ModuleType(own))  # so that what is imported now is put back or taken out
+    del sys.modules[own]
+    return importlib.import_module(own)

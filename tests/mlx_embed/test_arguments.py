@@ -1,0 +1,76 @@
+"""Numbers: any whole number will do, and anything else is a TypeError that names the argument."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_embed import CrossEncoder, EmbeddingModel, convert
+from mlx_embed.arguments import whole_number
+from tests.checkpoints import reranker
+from tests.conftest import DATA
+
+TEXTS = ["the wing " * 30, "a", "boundary layer"]
+PAIRS = [("the wing", "stalls"), ("a", "recipe"), ("heat", "flow")]
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.int32(3), np.uint8(3), np.array(3)])
+def test_whole_numbers(value: Any) -> None:
+    assert whole_number("n", value) == 3
+    assert type(whole_number("n", value)) is int
+
+
+@pytest.mark.parametrize("value", [3.0, np.float32(3), "3", True, np.True_, None, [3], np.array([3]), b"3"])
+def test_what_is_no_whole_number(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^n is .*, where a whole number is needed\.$"):
+        whole_number("n", value)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
+    return CrossEncoder.from_pretrained(reranker("bert", 1, tmp_path_factory.mktemp("reranker")), device="cpu")
+
+
+Call = Callable[[EmbeddingModel, CrossEncoder, Path, Any], Any]
+CALLS: dict[str, tuple[Call, int]] = {
+    "batch_tokens": (lambda model, _, __, n: model.encode(TEXTS, batch_tokens=n), 64),
+    "batch_size": (lambda model, _, __, n: model.encode(TEXTS, batch_size=n), 2),
+    "truncate_dim": (lambda model, _, __, n: model.encode(TEXTS, truncate_dim=n), 8),
+    "chunk_overlap": (lambda model, _, __, n: model.encode(TEXTS, long_text="mean_of_chunks", chunk_overlap=n), 5),
+    "batch_tokens of pairs": (lambda _, cross_encoder, __, n: cross_encoder.predict(PAIRS, batch_tokens=n), 64),
+    "top_k": (
+        lambda _, cross_encoder, __, n: [
+            entry["corpus_id"] for entry in cross_encoder.rank("the wing", ["a", "b", "c"], top_k=n)
+        ],
+        2,
+    ),
+    "max_seq_length": (
+        lambda _, __, ___, n: EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", max_seq_length=n).encode(
+            TEXTS
+        ),
+        9,
+    ),
+    "group_size": (
+        lambda _, __, path, n: convert(DATA / "tiny-bert", path, quantize=8, group_size=n, overwrite=True).min_cosine,
+        32,
+    ),
+    "quantize": (
+        lambda _, __, path, n: convert(DATA / "tiny-bert", path, quantize=n, group_size=32, overwrite=True).min_cosine,
+        8,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_number_that_a_caller_may_give(
+    name: str, tiny_bert: EmbeddingModel, cross_encoder: CrossEncoder, tmp_path: Path
+) -> None:
+    call, number = CALLS[name]
+    expected = call(tiny_bert, cross_encoder, tmp_path / "a", number)
+    for kind in (np.int64, np.int32, np.uint8, np.array):
+        assert np.array_equal(call(tiny_bert, cross_encoder, tmp_path / "a", kind(number)), expected)
+    for wrong in (float(number), str(number), np.float64(number), True, [number]):
+        with pytest.raises(TypeError, match=rf"^{name.split()[0]} is .*, where a whole number is needed\.$"):
+            call(tiny_bert, cross_encoder, tmp_path / "a", wrong)

@@ -1,0 +1,100 @@
+"""LangChain, LlamaIndex and Chroma, each played: which text gets which prompt, and what is kept of the options."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_embed import EmbeddingModel
+from tests.mlx_embed.played import REGISTERED, adapter
+
+TEXTS = ["the wing", "", "heat of the boundary layer"]
+QUERY = "the flow"
+OPTIONS: list[dict[str, Any]] = [{}, {"truncate_dim": 8}]
+
+
+@pytest.fixture
+def prompted(checkpoint: Path) -> Path:
+    """A checkpoint whose queries and documents get prompts."""
+    path = checkpoint / "config_sentence_transformers.json"
+    prompts = {"query": "index: ", "document": "note of the "}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": prompts}))
+    return checkpoint
+
+
+def expected(folder: Path, options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The query's vector, and those of the documents: of the texts with the prompts put before them by hand."""
+    model = EmbeddingModel.from_pretrained(folder)
+    query, *documents = model.encode([f"index: {QUERY}", *(f"note of the {text}" for text in TEXTS)], **options)
+    return query, np.array(documents)
+
+
+def close(found: Any, vectors: np.ndarray) -> bool:
+    return np.asarray(found).shape == vectors.shape and np.abs(np.asarray(found) - vectors).max() <= 1e-5
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_langchain(options: dict[str, Any], prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = adapter("langchain", monkeypatch).MLXEmbeddings(prompted, encode_options=options)
+    query, documents = expected(prompted, options)
+    assert close(embeddings.embed_query(QUERY), query)
+    assert close(embeddings.embed_documents(TEXTS), documents)
+    assert {type(x) for x in embeddings.embed_documents(TEXTS)[0]} == {float}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_llama_index(options: dict[str, Any], prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = adapter("llama_index", monkeypatch).MLXEmbedding(prompted, encode_options=options)
+    query, documents = expected(prompted, options)
+    assert close(embedding.get_query_embedding(QUERY), query)
+    assert close(embedding.get_text_embedding(TEXTS[2]), documents[2])
+    assert close(embedding.get_text_embedding_batch(TEXTS), documents)
+    assert close(asyncio.run(embedding.aget_query_embedding(QUERY)), query)
+    assert close(asyncio.run(embedding.aget_text_embedding(TEXTS[2])), documents[2])
+    assert close(asyncio.run(embedding.aget_text_embedding_batch(TEXTS)), documents)
+    assert (embedding.model_name, embedding.encode_options) == (str(prompted), options)
+    assert embedding.embed_batch_size > 100, "texts are sorted by length within a batch"
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_chroma(options: dict[str, Any], prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = adapter("chroma", monkeypatch).MLXEmbeddingFunction
+    assert kind in REGISTERED
+    query, documents = expected(prompted, options)
+    function = kind(prompted, encode_options=options)
+    kept = json.loads(json.dumps(function.get_config()))
+    for one in (function, kind.build_from_config(kept)):
+        assert close(one.embed_query([QUERY]), query[None])
+        assert close(one(TEXTS), documents)
+        assert one.get_config() == kept
+
+
+@pytest.mark.parametrize(
+    ("similarity", "space"), [("cosine", "cosine"), ("dot", "ip"), ("euclidean", "l2"), ("manhattan", "l2")]
+)
+def test_chroma_has_the_models_distance(
+    similarity: str, space: str, prompted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = prompted / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"similarity_fn_name": similarity}))
+    assert adapter("chroma", monkeypatch).MLXEmbeddingFunction(prompted).default_space() == space
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("langchain", "MLXEmbeddings"), ("llama_index", "MLXEmbedding"), ("chroma", "MLXEmbeddingFunction")],
+)
+def test_a_loaded_model_is_taken_as_it_is(
+    name: str, kind: str, prompted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = EmbeddingModel.from_pretrained(prompted)
+    loads = []
+    monkeypatch.setattr(EmbeddingModel, "from_pretrained", lambda *given, **_: loads.append(given))
+    made = getattr(adapter(name, monkeypatch), kind)(model)
+    found = {"langchain": "embed_documents", "llama_index": "get_text_embedding_batch", "chroma": "__call__"}[name]
+    assert close(getattr(made, found)(TEXTS), model.encode_document(TEXTS))
+    assert not loads
+    assert name != "chroma" or made.get_config() == {"model": str(prompted), "encode_options": {}}
