@@ -16,7 +16,7 @@ from mlx_embed.architectures.ops import Array
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, heads
 from mlx_embed.checkpoint.modules import Module
-from mlx_embed.engine import Engine
+from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Gathering, Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
@@ -101,6 +101,16 @@ class CrossEncoder(FromSentenceTransformers):
         function = ClassifierHead(heads.pooling(checkpoint), tuple(layer for layer, _ in head))
         self._head = engine.head(function, [parameters for _, parameters in head])
         self._typed = tokenizer.token_types and checkpoint.encoder_config.type_vocab_size > 1
+
+    @property
+    def head(self) -> Head:
+        """What `predict` runs, ready for the engine: it gives logits, a row a pair."""
+        return self._head
+
+    @property
+    def takes_types(self) -> bool:
+        """Whether the encoder is told which of a pair's texts a token is of."""
+        return self._typed
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "CrossEncoder":

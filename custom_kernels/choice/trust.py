@@ -8,12 +8,12 @@ import contextlib
 import hashlib
 import platform
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from custom_kernels.backends import mlx_version
 from custom_kernels.choice.tune import cache_folder
 from custom_kernels.cuda import driver, nvrtc
 
@@ -43,7 +43,7 @@ def _file(kernel: tuple[Any, ...]) -> Path:
 def _machine() -> tuple[str, ...]:
     """The device, its driver and whatever compiles for it: what may make a right kernel wrong."""
     device = mx.device_info()
-    found = [version("mlx"), platform.platform(), str(device.get("device_name")), str(device.get("architecture"))]
+    found = [mlx_version(), platform.platform(), str(device.get("device_name")), str(device.get("architecture"))]
     if mx.cuda.is_available():
         found += [str(driver.version()), nvrtc.version()]
     return tuple(found)

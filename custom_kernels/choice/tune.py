@@ -12,11 +12,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+
+from custom_kernels.backends import mlx_version
 
 # Runs that are evaluated together, so that the latency of a single launch does not hide what differs.
 REPEATS = 5
@@ -93,7 +94,7 @@ def cache_file() -> Path:
 
 
 def _machine() -> str:
-    return f"{mx.device_info()['device_name']}, MLX {version('mlx')}"
+    return f"{mx.device_info()['device_name']}, MLX {mlx_version()}"
 
 
 def measure(

@@ -2,11 +2,11 @@
 
 import os
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
 
+from custom_kernels.backends import mlx_version
 from custom_kernels.choice.tune import cache_folder
 from mlx_embed.arguments import whole_number
 
@@ -36,7 +36,7 @@ def resolve_device(name: str | mx.Device | None) -> mx.Device:
     here = accelerator()
     if here is None or _GPU_NAMES[name] not in (None, here):
         raise ValueError(
-            f"device {name!r} was asked for, but MLX {version('mlx')} finds {here or 'no accelerator'} here. "
+            f"device {name!r} was asked for, but MLX {mlx_version()} finds {here or 'no accelerator'} here. "
             'Install mlx[cuda13] or mlx[cuda12] for an NVIDIA GPU, or use device="cpu".'
         )
     return mx.Device(mx.gpu)

@@ -71,6 +71,11 @@ class Tokenizer:
         other.max_length = max_length
         return other
 
+    @property
+    def library(self) -> tokenizers.Tokenizer:
+        """The library's own tokenizer, which neither pads nor cuts."""
+        return self._tokenizer
+
     def __call__(self, texts: Sequence[str], prompt: str = "", overlap: int | None = None) -> Tokens:
         """Token ids of each `prompt + text`, cut to max_length.
 
@@ -96,12 +101,20 @@ class Tokenizer:
         special = len(self._prefix) + len(self._suffix)
         return np.fromiter((len(encoding) + special for encoding in encodings), dtype=np.int32, count=len(encodings))
 
-    def tokens(self, encodings: list[tokenizers.Encoding], prompt: str = "", overlap: int | None = None) -> Tokens:
-        """The token ids of encoded texts, cut or split as by `__call__`."""
+    def tokens(
+        self,
+        encodings: list[tokenizers.Encoding],
+        prompt: str = "",
+        overlap: int | None = None,
+        *,
+        cut_left: bool | None = None,
+    ) -> Tokens:
+        """The token ids of encoded texts, cut or split as by `__call__`; cut_left=None cuts at the checkpoint's end."""
+        cut_left = self._cut_left if cut_left is None else cut_left
         contents = [encoding.ids for encoding in encodings]
         if overlap is None:
             room = self.max_length - len(self._prefix) - len(self._suffix)
-            rows = [[self._cut(content, room)] for content in contents]
+            rows = [[_cut(content, room, cut_left)] for content in contents]
             head = 0
         else:
             head = max(self.prompt_length(prompt) - len(self._prefix), 0)
@@ -127,11 +140,6 @@ class Tokenizer:
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True).values()
         return max(*self._prefix, *self._suffix, *vocabulary, 0)
 
-    def _cut(self, content: list[int], room: int) -> list[int]:
-        if len(content) <= room:
-            return content
-        return content[len(content) - room :] if self._cut_left else content[:room]
-
     def _split(self, content: list[int], head: int, overlap: int) -> list[list[int]]:
         """Windows of a text's tokens behind its first `head`, a prompt's, which every window gets."""
         room = self.max_length - len(self._prefix) - len(self._suffix) - head
@@ -153,3 +161,9 @@ class Tokenizer:
             if whole[before : before + len(plain)] == plain:
                 return whole[:before], whole[before + len(plain) :]
         raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+
+
+def _cut(content: list[int], room: int, left: bool) -> list[int]:
+    if len(content) <= room:
+        return content
+    return content[len(content) - room :] if left else content[:room]

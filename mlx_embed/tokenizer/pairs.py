@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import tokenizers
+
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.tokenizer import files
@@ -25,6 +27,11 @@ class PairTokenizer:
         if max_length <= (self._tokenizer.num_special_tokens_to_add(is_pair=True) if self._special else 0):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
         self._tokenizer.enable_truncation(max_length, direction=source.truncation_side)
+
+    @property
+    def library(self) -> tokenizers.Tokenizer:
+        """The library's own tokenizer, which cuts at max_length."""
+        return self._tokenizer
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""

@@ -95,7 +95,7 @@ def test_the_next_process_times_nothing(mac: Machine, monkeypatch: pytest.Monkey
     attend()
     assert not mac.kernels, "the built-in won, and still does"
     mac.restart()
-    monkeypatch.setattr(tune, "version", lambda _: "99.0")
+    monkeypatch.setattr(tune, "mlx_version", lambda: "99.0")
     attend()
     assert mac.timed == ["attention"], "another version of MLX"
 

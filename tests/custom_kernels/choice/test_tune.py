@@ -110,7 +110,7 @@ def test_measured_anew_where_something_else_is_asked(
     elif change == "device":
         monkeypatch.setattr(mx, "device_info", lambda: {"device_name": "another"})
     elif change == "mlx":
-        monkeypatch.setattr(tune, "version", lambda _: "99.0")
+        monkeypatch.setattr(tune, "mlx_version", lambda: "99.0")
     else:
         candidates = {"a": candidates["a"], "c": candidates["b"]}
     assert machine.best(candidates, **more) in ("b", "c")

@@ -1,0 +1,130 @@
+"""Serve models over HTTP to the clients of OpenAI, Cohere, Jina, text-embeddings-inference and Ollama."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+NEEDED = ("starlette", "uvicorn", "httptools", "msgspec", "orjson", "prometheus_client")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Models, where to listen, who may use it, and how much at once."""
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="embedding models: folders, repository ids or aliases"
+    )
+    parser.add_argument("--reranker", action="append", default=[], metavar="MODEL", help="a cross-encoder; repeatable")
+    parser.add_argument(
+        "--served-model-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the name that clients use, of the models in their order, then of the rerankers; repeatable",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line, of which clients need one")
+    parser.add_argument("--open-health", action="store_true", help="/health and /metrics need no key")
+    parser.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN", help="web pages that may use it; repeatable"
+    )
+    parser.add_argument("--device", help='"cpu", "gpu", "metal" or "cuda"; the default is MLX\'s')
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="to compute in")
+    parser.add_argument(
+        "--max-batch-tokens", type=int, metavar="N", help="tokens a batch; the default suits the device"
+    )
+    parser.add_argument("--max-concurrent", type=int, default=512, metavar="N", help="requests at once (%(default)s)")
+    parser.add_argument(
+        "--max-waiting-tokens", type=int, default=2**20, metavar="N", help="tokens that wait for a model (%(default)s)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="for which a request may wait and run (%(default)g)",
+    )
+    parser.add_argument(
+        "--grace", type=float, default=30, metavar="SECONDS", help="at SIGTERM, for what is running (%(default)g)"
+    )
+    parser.add_argument(
+        "--accept-token-ids", action="store_true", help="take token ids, which have to be of the model's own vocabulary"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    try:
+        from mlx_embed.serve.access import Access, allowed_origins, is_loopback, read_keys
+        from mlx_embed.serve.limits import Limits
+        from mlx_embed.serve.models import Embedder, Models, Reranker, Served
+        from mlx_embed.serve.run import Server, listen
+        from mlx_embed.serve.service import Service
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in NEEDED:
+            raise
+        raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
+    from mlx_embed.checkpoint.hub import DEFAULT_MODEL
+
+    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
+        if getattr(options, name) <= 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name):g} is not above 0.")
+    given = options.models or ([] if options.reranker else [DEFAULT_MODEL.value])
+    names = served_names([*given, *options.reranker], options.served_model_name)
+    keys = read_keys(options.api_key_file) if options.api_key_file else ()
+    loopback = is_loopback(options.host)
+    service = Service(
+        Models(names[: len(given)], names[len(given) :]),
+        Limits(
+            concurrent=options.max_concurrent,
+            waiting_tokens=options.max_waiting_tokens,
+            seconds=options.timeout,
+            grace_seconds=options.grace,
+        ),
+        Access(keys, loopback, allowed_origins(options.allow_origin), options.open_health),
+        accept_token_ids=options.accept_token_ids,
+    )
+    if not loopback and not keys:
+        print(
+            f"WARNING: everybody who reaches {options.host} can use this server, for want of --api-key-file.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def load() -> Sequence[Served]:
+        from mlx_embed.cross_encoder import CrossEncoder
+        from mlx_embed.embedding_model import EmbeddingModel
+
+        chosen = {"device": options.device, "dtype": options.dtype}
+        bounds = (options.max_batch_tokens, options.max_waiting_tokens)
+        made: list[Served] = []
+        for name, place in zip(names, [*given, *options.reranker], strict=True):
+            if len(made) < len(given):
+                # Without a model it is the default, or what stands in for it where that cannot be had.
+                model = EmbeddingModel.from_pretrained(place if options.models else None, **chosen)
+                made.append(Embedder(name if options.models else model.name, model, *bounds))
+            else:
+                made.append(Reranker(name, CrossEncoder.from_pretrained(place, **chosen), *bounds))
+        return made
+
+    with listen(options.host, options.port) as listening:
+        host, port = listening.getsockname()[:2]
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        Server(service, load).serve_on(listening)
+    return 0
+
+
+def served_names(models: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The names that clients use: those wanted, then repository ids, and of folders the last part of the path.
+
+    Raises:
+        ValueError: more names than models.
+    """
+    from mlx_embed.checkpoint.hub import repository_id
+
+    if len(wanted) > len(models):
+        raise ValueError(f"There are {len(wanted)} names for {len(models)} models.")
+    own = [
+        Path(model).resolve().name if Path(model).expanduser().is_dir() else repository_id(model) for model in models
+    ]
+    return [*wanted, *own[len(wanted) :]]

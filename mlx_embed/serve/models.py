@@ -1,0 +1,394 @@
+"""The models that are served: what is asked of them, as jobs of their queues, and what came out, as numbers."""
+
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.ops import Array
+from mlx_embed.batching import Batch
+from mlx_embed.cross_encoder import CrossEncoder
+from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.engine import Head
+from mlx_embed.engine.contract import Parameters
+from mlx_embed.engine.graph import GraphEngine
+from mlx_embed.engine.worker import worker
+from mlx_embed.options import chosen_prompt
+from mlx_embed.serve.errors import Refusal
+from mlx_embed.serve.queue import Job, ModelQueue, Tokens
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+# How `input_type` is spelled, and the prompts that it may mean.
+INPUT_TYPES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+# Of a query, so many times the tokens that the model takes are kept. Which of a pair is cut more depends on which is
+# longer, so that it has to stay the longer one.
+QUERY_LENGTHS = 16
+WARM_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to embed.
+
+    Attributes:
+        content: a string, or token ids of the model's own vocabulary, which are taken as they are.
+        prompt: what to put before it.
+        cut_left: whether it is cut at its beginning; None is what the checkpoint says.
+        task: "query" or "document" where it is said to be that, for which the checkpoint may have another length.
+    """
+
+    content: str | Sequence[int]
+    prompt: str = ""
+    cut_left: bool | None = None
+    task: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.content)
+
+
+@dataclass
+class Query:
+    """A query of many pairs.
+
+    Attributes:
+        text: it.
+        cut: its beginning, or end, beyond which the model takes none; known once a pair of it is tokenized.
+    """
+
+    text: str
+    cut: str | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query and a document to score; `most` cuts the document to so many tokens first."""
+
+    query: Query
+    document: str
+    most: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.query.text) + len(self.document)
+
+
+@dataclass(frozen=True)
+class TokenHead:
+    """Hidden states as they are: a vector a token."""
+
+    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
+        """[T, H] -> [T, H] float32."""
+        return ops.float32(hidden)
+
+
+class Embedder:
+    """An embedding model that is served.
+
+    Attributes:
+        id: the name that clients use.
+        model: what computes.
+        queue: its texts.
+        created: seconds since 1970 when it was loaded.
+    """
+
+    kind = "embedding model"
+
+    def __init__(self, name: str, model: EmbeddingModel, batch_tokens: int | None, waiting_tokens: int) -> None:
+        """Take a loaded model; `batch_tokens` None is what suits the device."""
+        self.id = name
+        self.model = model
+        self.created = int(time.time())
+        self.budget = model.engine.budget(batch_tokens)
+        self.queue: ModelQueue[Text] = ModelQueue(
+            name,
+            self._tokenize,
+            self._compute,
+            batch_tokens=self.budget,
+            longest=model.max_seq_length,
+            waiting_tokens=waiting_tokens,
+        )
+        self._token_head = model.engine.head(TokenHead())
+
+    @property
+    def name(self) -> str:
+        """As the hub or the caller knows it."""
+        return self.model.name
+
+    def warm(self) -> None:
+        """Compute something, so that the first request does not wait for what is made once."""
+        job = self.job(["Is it warm?"])
+        self.queue.submit(job)
+        job.future.result(WARM_SECONDS)
+
+    def prompt(self, name: str | None, input_type: str | None) -> str:
+        """The text that goes before each text: the prompt of a name, of a purpose, or the checkpoint's default.
+
+        Raises:
+            Refusal: a prompt that the model does not have, or an unknown purpose.
+        """
+        prompts = self.model.prompts
+        if name is not None:
+            if name not in prompts:
+                raise Refusal(
+                    "invalid",
+                    f"prompt_name {name!r} is not among the model's: {sorted(prompts) or 'none'}.",
+                    param="prompt_name",
+                )
+            return prompts[name]
+        if input_type is not None:
+            wanted = INPUT_TYPES.get(task_of(input_type) or "")
+            if wanted is None:
+                raise Refusal("invalid", f'input_type {input_type!r} is not "query" or "document".', param="input_type")
+            return next((prompts[purpose] for purpose in wanted if purpose in prompts), "")
+        default = self.model.default_prompt_name
+        return "" if default is None else prompts[default]
+
+    def job(
+        self,
+        contents: Sequence[str | Sequence[int]],
+        *,
+        prompt: str = "",
+        cut_left: bool | None = None,
+        task: str | None = None,
+        strict: bool = False,
+        tokens: bool = False,
+    ) -> Job[Text]:
+        """Texts to embed. `strict` refuses those that are too long; `tokens` asks for a vector a token."""
+        pooled = self.model.checkpoint.pooling.include_prompt or not prompt
+        skip = 0 if pooled or tokens else self.model.tokenizer.prompt_length(prompt)
+        key = None if tokens else skip
+        texts = [Text(content, prompt, cut_left, task) for content in contents]
+        return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)
+
+    def dimension(self, wanted: int | None) -> int:
+        """The length of vectors, where a client wants them cut.
+
+        Raises:
+            Refusal: more than the model has, or less than one.
+        """
+        whole = self.model.checkpoint.dimension
+        if wanted is None:
+            return self.model.dimension
+        if not 1 <= wanted <= whole:
+            raise Refusal("invalid", f"dimensions {wanted} is not within 1..{whole}, the model's.", param="dimensions")
+        return wanted
+
+    def vectors(self, job: Job[Text], dim: int, unit: bool | None = None) -> Float32:
+        """[n, dim] of a job that is done; `unit` scales them to length 1, None as the checkpoint says."""
+        vectors: Float32 = np.stack(job.rows)[:, :dim]
+        unit = self.model.checkpoint.normalize if unit is None else unit
+        return np.ascontiguousarray(ops.normalize(vectors) if unit else vectors)
+
+    def cut(self, job: Job[Text]) -> list[int]:
+        """Which texts of a job were cut."""
+        longest = self.model.tokenizer.for_task(job.texts[0].task).max_length
+        return [index for index, count in enumerate(job.counts) if count > longest]
+
+    def _tokenize(self, texts: list[Text]) -> list[Tokens]:
+        tokenizer = self.model.tokenizer
+        found: dict[int, Tokens] = {}
+        for index, text in enumerate(texts):
+            if not isinstance(text.content, str):
+                ids = text.content
+                most = self.model.max_seq_length
+                found[index] = Tokens(ids[-most:] if text.cut_left else ids[:most], None, len(ids))
+        read = [index for index in range(len(texts)) if index not in found]
+        encodings = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
+        for kind in {(texts[index].task, texts[index].cut_left) for index in read}:
+            chosen = [place for place, index in enumerate(read) if (texts[index].task, texts[index].cut_left) == kind]
+            task, cut_left = kind
+            tokens = tokenizer.for_task(task).tokens([encodings[place] for place in chosen], cut_left=cut_left)
+            for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
+                found[read[place]] = Tokens(ids, None, count)
+        return [found[index] for index in range(len(texts))]
+
+    def _compute(self, key: Hashable, texts: list[Tokens]) -> Float32 | list[Float32]:
+        ids = [text.ids for text in texts]
+        if key is None:
+            return self._token_vectors(ids)
+        head = self.model.head(skip=int(str(key)), dim=self.model.checkpoint.dimension, unit=False)
+        return _rows(self.model, head, ids, None, self.budget)
+
+    def _token_vectors(self, ids: Sequence[Sequence[int]]) -> list[Float32]:
+        engine, head = self.model.engine, self._token_head
+        found: list[Any] = [None] * len(ids)
+        for batch in engine.batches(ids, self.budget):
+            if isinstance(engine, GraphEngine):
+                hidden = worker.run(partial(_on_host, engine, batch, head), engine.device)
+            else:
+                ((_, hidden),) = engine.run([batch], head)
+            starts, ends = batch.cu_seqlens[:-1][:: batch.stride], batch.cu_seqlens[1:][:: batch.stride]
+            for text, start, end in zip(batch.texts, starts, ends, strict=False):
+                found[text] = hidden[start:end].copy()
+        return found
+
+
+class Reranker:
+    """A cross-encoder that is served; attributes as `Embedder`'s."""
+
+    kind = "reranker"
+
+    def __init__(self, name: str, model: CrossEncoder, batch_tokens: int | None, waiting_tokens: int) -> None:
+        """Take a loaded model; `batch_tokens` None is what suits the device."""
+        self.id = name
+        self.model = model
+        self.created = int(time.time())
+        self.budget = model.engine.budget(batch_tokens)
+        self.longest = model.tokenizer.max_length
+        self.queue: ModelQueue[Pair] = ModelQueue(
+            name,
+            self._tokenize,
+            self._compute,
+            batch_tokens=self.budget,
+            longest=self.longest,
+            waiting_tokens=waiting_tokens,
+        )
+
+    @property
+    def name(self) -> str:
+        """As the hub or the caller knows it."""
+        return self.model.name
+
+    def warm(self) -> None:
+        """As `Embedder.warm`."""
+        job = self.job([("Is it warm?", "It is.")])
+        self.queue.submit(job)
+        job.future.result(WARM_SECONDS)
+
+    def job(self, pairs: Sequence[tuple[str, str]], *, most: int | None = None, strict: bool = False) -> Job[Pair]:
+        """Pairs to score; `most` cuts documents to so many tokens, `strict` refuses pairs that are too long."""
+        model = self.model
+        prompt = chosen_prompt(model.prompts, model.default_prompt_name, None, None)
+        queries = {query: Query(prompt + query) for query, _ in pairs}
+        texts = [Pair(queries[query], document, most) for query, document in pairs]
+        return Job(texts, key=0, limit=self.longest if strict else None)
+
+    def logits(self, job: Job[Pair]) -> Float32:
+        """[n, labels] of a job that is done."""
+        return np.stack(job.rows)
+
+    def labels(self) -> list[str]:
+        """The labels' names."""
+        names = self.model.checkpoint.config.get("id2label")
+        names = names if isinstance(names, dict) else {}
+        return [str(names.get(str(i), f"LABEL_{i}")) for i in range(self.model.num_labels)]
+
+    def _tokenize(self, pairs: list[Pair]) -> list[Tokens]:
+        texts = []
+        for pair in pairs:
+            # A query of a megabyte is not to be tokenized again with each of a thousand documents.
+            if pair.query.cut is None:
+                pair.query.cut = self._cut(pair.query.text, QUERY_LENGTHS * self.longest)
+            document = pair.document if pair.most is None else self._cut(pair.document, pair.most)
+            texts.append((pair.query.cut, document))
+        ids, types = self.model.tokenizer(texts)
+        typed = self.model.takes_types
+        # The tokenizer does not say what it cut: a pair of full length may have been.
+        counts = [
+            len(row) if len(row) < self.longest else self._count(*text) for row, text in zip(ids, texts, strict=True)
+        ]
+        return [
+            Tokens(row, kind if typed else None, count) for row, kind, count in zip(ids, types, counts, strict=True)
+        ]
+
+    def _cut(self, text: str, most: int) -> str:
+        """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning."""
+        if len(text) <= most:  # a token has a character at least
+            return text
+        library = self.model.tokenizer.library
+        encoding = library.encode(text, add_special_tokens=False)
+        parts = [encoding, *encoding.overflowing]
+        last = parts[: -(-most // self.longest)][-1]  # each but the last has as many tokens as the model takes
+        kept = (most - 1) % self.longest + 1
+        if len(last) < kept or (len(last) == kept and last is parts[-1]):
+            return text
+        if (library.truncation or {}).get("direction") == "left":
+            return text[last.offsets[-kept:][0][0] :]
+        return text[: last.offsets[:kept][-1][1]]
+
+    def _count(self, query: str, document: str) -> int:
+        """The tokens of a pair, each text's counted up to the longest that the model takes."""
+        library = self.model.tokenizer.library
+        parts = library.encode_batch([query, document], add_special_tokens=False)
+        special = int(library.num_special_tokens_to_add(is_pair=True)) if self.model.checkpoint.special_tokens else 0
+        return sum(map(len, parts)) + special
+
+    def _compute(self, key: Hashable, pairs: list[Tokens]) -> Float32:
+        types = [pair.types or () for pair in pairs] if self.model.takes_types else None
+        return _rows(self.model, self.model.head, [pair.ids for pair in pairs], types, self.budget)
+
+
+Served: TypeAlias = Embedder | Reranker
+
+
+class Models:
+    """The models of a server, by the names that clients may use.
+
+    Attributes:
+        names: every name, in the order of the command line; there before the models are.
+        loaded: the models, once all are loaded.
+    """
+
+    def __init__(self, embedders: Sequence[str], rerankers: Sequence[str]) -> None:
+        """Take the models' names; ValueError where two are the same."""
+        self.names = [*embedders, *rerankers]
+        self.loaded: dict[str, Served] = {}
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            raise ValueError(f"Two models are called {', '.join(sorted(twice))}: tell them by --served-model-name.")
+
+    def add(self, models: Sequence[Served]) -> None:
+        """Serve them."""
+        self.loaded = {model.id: model for model in models}
+
+    def close(self) -> None:
+        """Stop their queues."""
+        for model in self.loaded.values():
+            model.queue.close()
+
+    def find(self, name: str | None, kind: type[Any] | None = None) -> Any:
+        """The model of a name: its own, its last part, or "default" or none, the first of the kind.
+
+        Raises:
+            Refusal: none of this name, or of this kind; while they are still loading.
+        """
+        if not self.loaded:
+            raise Refusal("loading", "The models are being loaded.", headers={"retry-after": "1"})
+        served = [model for model in self.loaded.values() if kind is None or isinstance(model, kind)]
+        wanted = (name or "default").removesuffix(":latest").lower()
+        if wanted == "default" and served:
+            return served[0]
+        for model in served:
+            if wanted in (model.id.lower(), model.id.rpartition("/")[2].lower(), model.name.lower()):
+                return model
+        what = "models" if kind is None else f"{kind.kind}s"
+        here = ", ".join(model.id for model in served) or "none"
+        raise Refusal(
+            "not_found",
+            f"model {name or 'default'!r} not found: the {what} served here are {here}.",
+            param="model",
+            code="model_not_found",
+        )
+
+
+def _on_host(engine: GraphEngine, batch: Batch, head: Head) -> Float32:
+    return np.array(engine.rows(batch, head))
+
+
+def _rows(
+    model: Any, head: Any, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, budget: int
+) -> Float32:
+    """What a head makes of each text: [n, D]."""
+    batches = model.engine.batches(ids, budget, token_types=types)
+    return model.engine.gather(batches, head, lambda _: None).result()
+
+
+def task_of(input_type: str | None) -> str | None:
+    """The task, "query" or "document", that an `input_type` names; None for another."""
+    task = "" if input_type is None else input_type.lower().removeprefix("search_")
+    return task if task in INPUT_TYPES else None

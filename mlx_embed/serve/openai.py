@@ -1,0 +1,119 @@
+"""OpenAI's embeddings and models, which most clients speak."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from mlx_embed.serve.models import Embedder, Served, task_of
+from mlx_embed.serve.replies import Reply, base64_of, json_reply
+from mlx_embed.serve.service import Call, Service
+
+Ids = list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]
+
+
+class EmbeddingsRequest(msgspec.Struct):
+    """`POST /v1/embeddings`. Fields that are not here are ignored.
+
+    Attributes:
+        input: a text, texts, or token ids where the server takes them.
+        model: its name; the first embedding model without.
+        encoding_format: numbers, or base64 of little-endian float32.
+        dimensions: keep the first so many, scaled to length 1 again.
+        prompt_name: the model's prompt to put before each text.
+        input_type: the prompt's purpose instead, "query" or "document".
+        truncate: at which end a long text is cut, or that it is an error.
+    """
+
+    input: str | list[str | Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | Ids]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    prompt_name: str | None = None
+    input_type: str | None = None
+    truncate: Literal["end", "start", "error"] | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens computed."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(msgspec.Struct):
+    """A vector, of `input[index]`."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsResponse(msgspec.Struct):
+    """The vectors, in the order of the texts; `truncated` says which texts were cut."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+    truncated: list[int]
+
+
+class Model(msgspec.Struct):
+    """A model that is served."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(msgspec.Struct):
+    """The models that are served."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+async def embeddings(service: Service, body: EmbeddingsRequest, call: Call) -> Reply:
+    """`POST /v1/embeddings`."""
+    model: Embedder = service.models.find(body.model, Embedder)
+    contents = service.contents(body.input)
+    dim = model.dimension(body.dimensions)
+    job = await service.embed(
+        call,
+        model,
+        contents,
+        prompt=model.prompt(body.prompt_name, body.input_type),
+        task=task_of(body.input_type),
+        cut_left={"start": True, "end": False}.get(body.truncate or ""),
+        strict=body.truncate == "error",
+    )
+    vectors: Any = model.vectors(job, dim, True if body.dimensions is not None else None)
+    if body.encoding_format == "base64":
+        vectors = [base64_of(vector) for vector in vectors]
+    return json_reply(
+        {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
+            ],
+            "model": model.id,
+            "usage": {"prompt_tokens": job.computed, "total_tokens": job.computed},
+            "truncated": model.cut(job),
+        }
+    )
+
+
+async def models(service: Service, call: Call) -> Reply:
+    """`GET /v1/models`."""
+    service.models.find(None)
+    return json_reply({"object": "list", "data": [_model(model) for model in service.models.loaded.values()]})
+
+
+async def model(service: Service, call: Call, name: str) -> Reply:
+    """`GET /v1/models/{id}`."""
+    return json_reply(_model(service.models.find(name)))
+
+
+def _model(served: Served) -> dict[str, Any]:
+    return {"id": served.id, "object": "model", "created": served.created, "owned_by": "mlx-embed"}

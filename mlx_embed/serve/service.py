@@ -1,0 +1,194 @@
+"""What every shape of request comes down to: texts to vectors, pairs to scores, each waited for within its limits."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mlx_embed.engine.device import is_cpu
+from mlx_embed.scores import sigmoid
+from mlx_embed.serve.access import Access
+from mlx_embed.serve.errors import Refusal
+from mlx_embed.serve.limits import ClientGone, Limits, Places, Receive
+from mlx_embed.serve.metrics import Metrics
+from mlx_embed.serve.models import Embedder, Float32, Models, Reranker, Served
+from mlx_embed.serve.queue import Job, QueueClosedError, QueueFullError, TextError, TextTooLongError
+
+# A client that is told to come again later than this gives up.
+LONGEST_RETRY = 60
+
+
+@dataclass
+class Call:
+    """One request, and what it cost.
+
+    Attributes:
+        receive: tells when the client goes away.
+        began: when it came.
+        jobs: what was computed for it.
+        device: where, "cpu" or "gpu".
+        unread: whether there is a body that has not been read whole.
+    """
+
+    receive: Receive
+    began: float = field(default_factory=time.monotonic)
+    jobs: list[Job[Any]] = field(default_factory=list)
+    device: str = "cpu"
+    unread: bool = False
+
+    async def gone(self) -> None:
+        """Return when the client has closed the connection."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+@dataclass
+class Service:
+    """A server's models, limits and counts.
+
+    Attributes:
+        accept_token_ids: whether token ids are taken as the model's own.
+        stopping: whether new requests are refused.
+    """
+
+    models: Models
+    limits: Limits = field(default_factory=Limits)
+    access: Access = field(default_factory=Access)
+    accept_token_ids: bool = False
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.places = Places(self.limits)
+        self.metrics = Metrics(self.models, self.places)
+
+    def contents(self, given: Any, *, name: str = "input") -> list[Any]:
+        """Texts, or token ids, of a string, strings, ids, or lists of ids.
+
+        Raises:
+            Refusal: none, too many, an empty one, ids where they are not taken, or of different kinds.
+        """
+        listed = [given] if isinstance(given, str) else given
+        if listed and all(isinstance(item, int) for item in listed):
+            listed = [listed]
+        if not listed:
+            raise Refusal("empty", f"{name} is empty: it needs one text at least.", param=name)
+        if len(listed) > self.limits.inputs:
+            raise Refusal(
+                "invalid",
+                f"{name} has {len(listed)} texts, and this server takes {self.limits.inputs} at a time: the first that "
+                f"is too many is {name}[{self.limits.inputs}].",
+                param=name,
+            )
+        for index, item in enumerate(listed):
+            if isinstance(item, int):
+                raise Refusal("invalid", f"{name}[{index}] is a token id among texts.", param=name)
+            if not isinstance(item, str):
+                self._check_ids(name, index, item)
+            if not item:
+                raise Refusal("empty", f"{name}[{index}] is empty.", param=name)
+        return listed
+
+    async def embed(self, call: Call, model: Embedder, contents: Sequence[Any], **options: Any) -> Job[Any]:
+        """Texts, as a job that is done; `options` are those of `Embedder.job`."""
+        for index, item in enumerate(contents):
+            if not isinstance(item, str) and max(item) >= model.model.checkpoint.encoder_config.vocab_size:
+                raise Refusal("invalid", f"input[{index}] has a token id that the model does not have.", param="input")
+        return await self._done(call, model, model.job(contents, **options))
+
+    async def score(
+        self, call: Call, model: Reranker, pairs: Sequence[tuple[str, str]], **options: Any
+    ) -> tuple[Job[Any], Float32]:
+        """Pairs, as a job that is done, and its logits [n, labels]."""
+        job = await self._done(call, model, model.job(pairs, **options))
+        return job, model.logits(job)
+
+    async def rank(
+        self, call: Call, model: Reranker, query: str, documents: Sequence[str], **options: Any
+    ) -> tuple[Job[Any], Float32, list[int]]:
+        """Documents by their relevance to a query: a job that is done, logits [n], and the best's places first.
+
+        Raises:
+            Refusal: nothing to rank, too much of it, or a model of several labels.
+        """
+        if model.model.num_labels != 1:
+            raise Refusal("invalid", f"{model.id} has {model.model.num_labels} labels, and cannot rank.", param="model")
+        if not query:
+            raise Refusal("empty", "query is empty.", param="query")
+        if not documents:
+            raise Refusal("empty", "documents is empty: it needs one text at least.", param="documents")
+        if len(documents) > self.limits.inputs:
+            raise Refusal(
+                "invalid",
+                f"There are {len(documents)} documents, and this server takes {self.limits.inputs} at a time.",
+                param="documents",
+            )
+        job, logits = await self.score(call, model, [(query, document) for document in documents], **options)
+        return job, logits[:, 0], np.argsort(-logits[:, 0], kind="stable").tolist()
+
+    def _check_ids(self, name: str, index: int, ids: Sequence[Any]) -> None:
+        if not self.accept_token_ids:
+            raise Refusal(
+                "invalid",
+                f"{name}[{index}] is made of token ids, which are another vocabulary's than this model's: send texts. "
+                "LangChain's OpenAIEmbeddings does so with check_embedding_ctx_length=False. A server started with "
+                "--accept-token-ids takes ids of the model's own vocabulary.",
+                param=name,
+                code="token_ids_not_accepted",
+            )
+        if min(ids, default=0) < 0:
+            raise Refusal("invalid", f"{name}[{index}] has a negative token id.", param=name)
+
+    async def _done(self, call: Call, model: Served, job: Job[Any]) -> Job[Any]:
+        """Wait for a job.
+
+        Raises:
+            Refusal: an overloaded server, a text that cannot be computed, or too long a wait.
+            ClientGone: nobody waits for it any more.
+        """
+        call.jobs.append(job)
+        call.device = "cpu" if is_cpu(model.model.engine.device) else "gpu"
+        try:
+            model.queue.submit(job)
+        except QueueFullError as error:
+            seconds = min(max(round(model.queue.seconds_to_wait()), 1), LONGEST_RETRY)
+            raise Refusal("overloaded", str(error), headers={"retry-after": str(seconds)}) from error
+        except QueueClosedError as error:
+            raise stopping() from error
+        answer = asyncio.wrap_future(job.future)
+        gone = asyncio.ensure_future(call.gone())
+        left = self.limits.seconds - (time.monotonic() - call.began)
+        try:
+            either: set[asyncio.Future[Any]] = {answer, gone}
+            await asyncio.wait(either, timeout=max(left, 0.0), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            if gone.done():
+                raise ClientGone
+            raise Refusal(
+                "timeout",
+                f"The request was not done within {self.limits.seconds:g} seconds.",
+                headers={"retry-after": str(LONGEST_RETRY)},
+            )
+        except TextTooLongError as error:
+            raise Refusal("invalid", f"input[{error.index}] {error}.", param="input", code="too_long") from error
+        except TextError as error:
+            raise Refusal("uncomputable", f"input[{error.index}] {error}.", param="input") from error
+        except QueueClosedError as error:
+            raise stopping() from error
+        finally:
+            gone.cancel()
+            answer.cancel()  # and with it the job, where it is not done
+
+
+def stopping() -> Refusal:
+    """The server is told to stop, and takes no new work."""
+    return Refusal("stopping", "The server is stopping.", headers={"retry-after": "5", "connection": "close"})
+
+
+def relevance(logits: Float32) -> Float32:
+    """Scores within 0..1."""
+    scores: Float32 = sigmoid(logits.astype(np.float64)).astype(np.float32)
+    return scores

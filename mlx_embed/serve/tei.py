@@ -1,0 +1,310 @@
+"""text-embeddings-inference's native routes, which `huggingface_hub.InferenceClient` and others speak."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from mlx_embed.scores import softmax
+from mlx_embed.serve import cohere
+from mlx_embed.serve.cohere import Document, RerankRequest
+from mlx_embed.serve.errors import Refusal
+from mlx_embed.serve.models import Embedder, Reranker, Served
+from mlx_embed.serve.replies import Reply, json_reply
+from mlx_embed.serve.service import Call, Service, relevance
+
+Direction = Literal["left", "right", "Left", "Right"]
+Id = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Inputs = str | list[str | Id | list[Id]]
+
+
+class Sentences(msgspec.Struct):
+    """A sentence, and others to compare it with."""
+
+    source_sentence: str
+    sentences: list[str]
+
+
+class Parameters(msgspec.Struct):
+    """What the inference client puts beside its inputs."""
+
+    truncate: bool | None = None
+    truncation_direction: Direction | None = None
+    prompt_name: str | None = None
+
+
+class TeiEmbedRequest(msgspec.Struct):
+    """`POST /embed` and `/embed_all`; `truncate` false refuses texts that are too long."""
+
+    inputs: Inputs
+    model: str | None = None
+    truncate: bool | None = None
+    truncation_direction: Direction | None = None
+    prompt_name: str | None = None
+    normalize: bool = True
+    dimensions: int | None = None
+
+
+class SimilarityRequest(msgspec.Struct):
+    """`POST /similarity`."""
+
+    inputs: Sentences
+    model: str | None = None
+    parameters: Parameters | None = None
+
+
+class RootRequest(msgspec.Struct):
+    """`POST /`: what the inference client sends to a server's root, for vectors or for similarities."""
+
+    inputs: str | list[str | Id | list[Id]] | Sentences
+    model: str | None = None
+    parameters: Parameters | None = None
+    truncate: bool | None = None
+    truncation_direction: Direction | None = None
+    prompt_name: str | None = None
+    normalize: bool | None = None
+    dimensions: int | None = None
+
+
+class EitherRerankRequest(msgspec.Struct):
+    """`POST /rerank`: with `texts` this server's answer is TEI's, with `documents` Cohere's."""
+
+    query: str
+    texts: list[str] | None = None
+    documents: list[str | Document] | None = None
+    model: str | None = None
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool | None = None
+    top_n: int | None = None
+    return_documents: bool | None = None
+    max_tokens_per_doc: int | None = None
+
+
+class PredictRequest(msgspec.Struct):
+    """`POST /predict`: a pair of texts, or a list of pairs."""
+
+    inputs: str | list[str | list[str]]
+    model: str | None = None
+    raw_scores: bool = False
+    truncate: bool | None = None
+
+
+class TokenizeRequest(msgspec.Struct):
+    """`POST /tokenize`."""
+
+    inputs: str | list[str]
+    model: str | None = None
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+
+
+class DecodeRequest(msgspec.Struct):
+    """`POST /decode`."""
+
+    ids: list[Id | list[Id]]
+    model: str | None = None
+    skip_special_tokens: bool = True
+
+
+async def root(service: Service, body: RootRequest, call: Call) -> Reply:
+    """`POST /`."""
+    if isinstance(body.inputs, Sentences):
+        return await similarity(service, SimilarityRequest(body.inputs, body.model, body.parameters), call)
+    given = body.parameters or Parameters()
+    return await embed(
+        service,
+        TeiEmbedRequest(
+            body.inputs,
+            body.model,
+            given.truncate if body.truncate is None else body.truncate,
+            body.truncation_direction or given.truncation_direction,
+            body.prompt_name or given.prompt_name,
+            body.normalize is not False,
+            body.dimensions,
+        ),
+        call,
+    )
+
+
+async def embed(service: Service, body: TeiEmbedRequest, call: Call) -> Reply:
+    """`POST /embed`: always a list of vectors."""
+    model: Embedder = service.models.find(body.model, Embedder)
+    dim = model.dimension(body.dimensions)
+    job = await service.embed(call, model, service.contents(body.inputs, name="inputs"), **_options(model, body))
+    return json_reply(list(model.vectors(job, dim, unit=body.normalize)))
+
+
+async def embed_all(service: Service, body: TeiEmbedRequest, call: Call) -> Reply:
+    """`POST /embed_all`: a vector of each token of each text, as the encoder gives it."""
+    model: Embedder = service.models.find(body.model, Embedder)
+    contents = service.contents(body.inputs, name="inputs")
+    job = await service.embed(call, model, contents, tokens=True, **_options(model, body))
+    return json_reply(job.rows)
+
+
+async def similarity(service: Service, body: SimilarityRequest, call: Call) -> Reply:
+    """`POST /similarity`: of a sentence and each of others."""
+    model: Embedder = service.models.find(body.model, Embedder)
+    given = body.inputs
+    service.contents(given.sentences, name="inputs.sentences")
+    contents = service.contents([given.source_sentence, *given.sentences], name="inputs")
+    options = _options(model, body.parameters or Parameters())
+    job = await service.embed(call, model, contents, **options)
+    vectors = model.vectors(job, model.dimension(None))
+    return json_reply(np.ascontiguousarray(model.model.similarity(vectors[:1], vectors[1:])[0]))
+
+
+async def rerank(service: Service, body: EitherRerankRequest, call: Call) -> Reply:
+    """`POST /rerank`: texts, the most relevant first."""
+    if body.texts is None:
+        if body.documents is None:
+            raise Refusal("invalid", "The request has neither texts nor documents.", param="texts")
+        asked = RerankRequest(
+            body.query, body.documents, body.model, body.top_n, body.return_documents, body.max_tokens_per_doc
+        )
+        return await cohere.rerank(service, asked, call)
+    model: Reranker = service.models.find(body.model, Reranker)
+    _, logits, order = await service.rank(call, model, body.query, body.texts, strict=body.truncate is False)
+    scores = (logits if body.raw_scores else relevance(logits)).tolist()
+    texts = body.texts if body.return_text else None
+    return json_reply([{"index": i, "score": scores[i]} | ({} if texts is None else {"text": texts[i]}) for i in order])
+
+
+async def predict(service: Service, body: PredictRequest, call: Call) -> Reply:
+    """`POST /predict`: each label and its score, the best first."""
+    model: Reranker = service.models.find(body.model, Reranker)
+    given: Any = body.inputs
+    single = isinstance(given, str) or (bool(given) and all(isinstance(text, str) for text in given))
+    pairs = [given] if single else given
+    if not pairs or len(pairs) > service.limits.inputs:
+        raise Refusal("invalid", f"inputs needs 1 to {service.limits.inputs} pairs of texts.", param="inputs")
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise Refusal("invalid", f"inputs[{index}] is no pair of texts, which {model.id} scores.", param="inputs")
+    _, logits = await service.score(call, model, [(a, b) for a, b in pairs], strict=body.truncate is False)
+    scores = logits if body.raw_scores else _probabilities(logits)
+    found = [
+        sorted(
+            ({"score": score, "label": label} for score, label in zip(row, model.labels(), strict=True)),
+            key=lambda entry: -float(str(entry["score"])),
+        )
+        for row in scores.tolist()
+    ]
+    return json_reply(found[0] if single else found)
+
+
+async def tokenize(service: Service, body: TokenizeRequest, call: Call) -> Reply:
+    """`POST /tokenize`: the tokens of texts, and where they are in them."""
+    model: Served = service.models.find(body.model)
+    texts = service.contents(body.inputs, name="inputs")
+    if isinstance(model, Embedder) and body.prompt_name is not None:
+        prompt = model.prompt(body.prompt_name, None)
+        texts = [prompt + text for text in texts]
+
+    def tokens() -> list[list[dict[str, Any]]]:
+        encodings = model.model.tokenizer.library.encode_batch(texts, add_special_tokens=body.add_special_tokens)
+        return [
+            [
+                {"id": i, "text": text, "special": bool(special)}
+                | ({"start": None, "stop": None} if special else {"start": place[0], "stop": place[1]})
+                for i, text, special, place in zip(
+                    one.ids, one.tokens, one.special_tokens_mask, one.offsets, strict=True
+                )
+            ]
+            for one in encodings
+        ]
+
+    return json_reply(await asyncio.to_thread(tokens))
+
+
+async def decode(service: Service, body: DecodeRequest, call: Call) -> Reply:
+    """`POST /decode`: the texts of token ids."""
+    model: Served = service.models.find(body.model)
+    flat = [i for i in body.ids if isinstance(i, int)]
+    if flat and len(flat) != len(body.ids):
+        raise Refusal("invalid", "ids has token ids among lists of them.", param="ids")
+    if not body.ids or len(body.ids) > (service.limits.body_bytes if flat else service.limits.inputs):
+        raise Refusal("invalid", f"ids needs 1 to {service.limits.inputs} lists of token ids.", param="ids")
+    rows: Sequence[Any] = [flat] if flat else body.ids
+    library = model.model.tokenizer.library
+    return json_reply(await asyncio.to_thread(library.decode_batch, rows, skip_special_tokens=body.skip_special_tokens))
+
+
+async def info(service: Service, call: Call) -> Reply:
+    """`GET /info`: of the first model."""
+    from mlx_embed import __version__
+
+    model: Served = service.models.find(None)
+    if isinstance(model, Embedder):
+        modes = model.model.checkpoint.pooling.modes
+        kind: dict[str, Any] = {"embedding": {"pooling": ", ".join(modes)}}
+    else:
+        labels = dict(enumerate(model.labels()))
+        names = {
+            "id2label": {str(i): name for i, name in labels.items()},
+            "label2id": {n: i for i, n in labels.items()},
+        }
+        kind = {"reranker": names} if model.model.num_labels == 1 else {"classifier": names}
+    return json_reply(
+        {
+            "model_id": model.id,
+            "model_sha": None,
+            "model_dtype": str(model.model.engine.dtype).removeprefix("mlx.core."),
+            "served_model_name": model.id,
+            "model_type": kind,
+            "max_concurrent_requests": service.limits.concurrent,
+            "max_input_length": model.queue.longest,
+            "max_batch_tokens": model.budget,
+            "max_batch_requests": None,
+            "max_client_batch_size": service.limits.inputs,
+            "auto_truncate": True,
+            "tokenization_workers": 1,
+            "version": __version__,
+            "models": list(service.models.loaded),
+            "scores": "relevance scores are within 0..1; raw_scores gives logits",
+        }
+    )
+
+
+async def health(service: Service, call: Call) -> Reply:
+    """`GET /health`: 200 once the models are there and have computed something, 503 before and while stopping."""
+    if service.stopping:
+        raise Refusal("stopping", "The server is stopping.")
+    service.models.find(None)
+    return json_reply({"status": "ok"})
+
+
+async def metrics(service: Service, call: Call) -> Reply:
+    """`GET /metrics`, for Prometheus."""
+    return Reply(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def timing_headers(call: Call, seconds: float) -> dict[str, str]:
+    """What a request cost, in milliseconds."""
+    jobs = call.jobs
+    parts = [sum(getattr(job, part) for job in jobs) for part in ("tokenizing", "queued", "inferring")]
+    names = ("x-tokenization-time", "x-queue-time", "x-inference-time")
+    return {
+        "x-compute-type": call.device,
+        "x-compute-characters": str(sum(len(text) for job in jobs for text in job.texts)),
+        "x-compute-tokens": str(sum(job.computed for job in jobs)),
+        "x-compute-time": f"{1000 * (parts[0] + parts[2]):.0f}",
+        "x-total-time": f"{1000 * seconds:.0f}",
+        **{name: f"{1000 * part:.0f}" for name, part in zip(names, parts, strict=True)},
+    }
+
+
+def _options(model: Embedder, given: TeiEmbedRequest | Parameters) -> dict[str, Any]:
+    side = given.truncation_direction
+    return {
+        "prompt": model.prompt(given.prompt_name, None),
+        "cut_left": None if side is None else side.lower() == "left",
+        "strict": given.truncate is False,
+    }
+
+
+def _probabilities(logits: Any) -> Any:
+    return relevance(logits) if logits.shape[1] == 1 else softmax(logits.astype(np.float64))
