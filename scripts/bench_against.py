@@ -41,13 +41,16 @@ for line in sys.stdin:
 """
 
 
-def rows() -> dict[str, tuple[list[str], bool]]:
-    """Texts, by name, and whether each is a call of its own. A word is one token in the models at hand, beside two."""
+def rows(part: str) -> dict[str, tuple[list[str], bool]]:
+    """Texts, by name, and whether each is a call of its own. A word is one token in the models at hand, beside two.
+
+    Only those whose names have `part` in them.
+    """
     shapes = [(1, 16), (8, 32), (32, 32), (32, 128), (8, 510)]
     found = {f"{n} x {length}": ([("the " * (length - 2)).strip()] * n, False) for n, length in shapes}
     found["30 queries of 8 to 32 tokens, one at a time"] = (["the " * (6 + n % 25) for n in range(30)], True)
     found["300 texts of 4 to 200 tokens"] = (["the " * (2 + (n * 37) % 197) for n in range(300)], False)
-    return found
+    return {name: row for name, row in found.items() if part in name}
 
 
 def child(checkout: Path, options: dict[str, Any]) -> "subprocess.Popen[str]":
@@ -82,14 +85,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rows", default="", help="only those whose names have this in them, such as queries")
     parser.add_argument("--json", type=Path, help="write every figure here")
     arguments = parser.parse_args()
     options = {"model": str(Path(arguments.model).resolve()), "device": arguments.device, "dtype": arguments.dtype}
     options["max_seq_length"] = 64 if "tiny" in options["model"] else 510
     processes = {"this": child(ROOT, dict(options)), "other": child(arguments.other.resolve(), dict(options))}
-    seconds: dict[str, dict[str, list[float]]] = {name: {"this": [], "other": []} for name in rows()}
+    seconds: dict[str, dict[str, list[float]]] = {name: {"this": [], "other": []} for name in rows(arguments.rows)}
     for done in range(WARM_UP + arguments.rounds):
-        for name, work in rows().items():
+        for name, work in rows(arguments.rows).items():
             for side in ("this", "other") if done % 2 else ("other", "this"):
                 time.sleep(0.2)
                 took = ask(processes[side], work)

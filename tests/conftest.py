@@ -13,6 +13,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import EmbeddingModel
+from mlx_embed.engine.device import prepare_accelerator
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
@@ -32,6 +33,8 @@ def untested(environment: Mapping[str, str], reason: str) -> str | None:
 
 
 def pytest_sessionstart() -> None:
+    # Before any test uses a GPU: MLX reads these settings once, and with TF32 nothing is float32.
+    prepare_accelerator()
     if reason := untested(os.environ, cpu.why_unavailable()):
         pytest.exit(reason, returncode=1)
 

@@ -17,7 +17,7 @@ LEVELS = [
     ("mlx_embed.commands",),
     ("mlx_embed.records",),
     ("mlx_embed.integrations", "mlx_embed.serve"),
-    ("mlx_embed.measure", "mlx_embed.compare", "mlx_embed.environment", "mlx_embed.tuning", "mlx_embed.launches"),
+    ("mlx_embed.measure",),
     ("mlx_embed",),
     ("mlx_embed.convert",),
     ("mlx_embed.evaluation", "mlx_embed.destination"),

@@ -9,6 +9,7 @@ from tests.conftest import DATA, ROOT
 
 START = f"""
 import atexit, os, sys, threading, time
+import mlx_embed, mlx.core as mx
 from mlx_embed import EmbeddingModel
 from mlx_embed.engine.worker import worker
 folder = {str(DATA / "tiny-bert")!r}
@@ -77,7 +78,7 @@ held.wait()
 child = os.fork()
 if not child:
     try:
-        worker.run(lambda: None)
+        worker.run(lambda: None, mx.Device(mx.cpu))
         print("works", flush=True)
     except RuntimeError as error:
         print(error, flush=True)
