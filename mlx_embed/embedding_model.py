@@ -1,6 +1,6 @@
 """EmbeddingModel: texts to vectors, by a tokenizer, an engine and a head."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,12 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed import codes
-from mlx_embed.architectures import ops
-from mlx_embed.architectures.ops import Array
 from mlx_embed.arguments import whole_number
-from mlx_embed.batching import Batch
 from mlx_embed.checkpoint import Checkpoint, weights
-from mlx_embed.checkpoint.modules import Module, Pooling
+from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
@@ -41,8 +38,9 @@ from mlx_embed.options import (
 from mlx_embed.pooling import mean_of_chunks
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.texts import begun_ahead, checked, progress, windows
-from mlx_embed.tokenizer import Tokenizer, Tokens, warn_truncated
+from mlx_embed.tokenizer import Tokenizer, warn_truncated
 from mlx_embed.vector_dtypes import checked_ranges, quantize
+from mlx_embed.window import Window
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Texts: TypeAlias = str | Iterable[str]
+_NONE = np.zeros(0, dtype=np.int32)
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -68,32 +67,6 @@ class EncodeInfo:
     token_counts: Int32
     truncated: npt.NDArray[np.bool_]
     chunks: Int32
-
-
-@dataclass(frozen=True)
-class EmbeddingHead:
-    """Hidden states to vectors: pooling, modules, Matryoshka truncation, normalisation; float32 at the end.
-
-    Attributes:
-        pooling: the checkpoint's.
-        modules: the checkpoint's, which follow it.
-        skip: a prompt's tokens, which are not pooled.
-        dim: dimensions that are kept.
-        unit: whether vectors are then scaled to length 1.
-    """
-
-    pooling: Pooling
-    modules: tuple[Module, ...]
-    skip: int
-    dim: int
-    unit: bool
-
-    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
-        """[T, H] -> [n, dim]."""
-        vectors = self.pooling(hidden, cu_seqlens, max_seqlen, self.skip)
-        for module, own in zip(self.modules, parameters, strict=True):
-            vectors = module(vectors, own)
-        return ops.normalize(vectors[:, : self.dim]) if self.unit else vectors[:, : self.dim]
 
 
 class EmbeddingModel(FromSentenceTransformers):
@@ -361,7 +334,7 @@ class EmbeddingModel(FromSentenceTransformers):
         budget = self.engine.budget(options["batch_tokens"])
         vectors, counts, chunks = [np.zeros((0, dim), dtype=np.float32)], [_NONE], [_NONE]
 
-        def begin() -> Iterator[_Window]:
+        def begin() -> Iterator[Window]:
             done = 0
             for window in windows(texts, len):
                 encodings = tokenizer.encode(window, prefix)
@@ -370,7 +343,7 @@ class EmbeddingModel(FromSentenceTransformers):
                     _check_lengths(found, done, tokenizer.max_length)
                 done += len(window)
                 tokens = partial(tokenizer.tokens, encodings, prefix, overlap)
-                begun = _Window(self.engine, head, tokens, budget, options["batch_size"], advance)
+                begun = Window(self.engine, head, tokens, budget, options["batch_size"], advance)
                 del encodings, tokens  # they are the window's alone now
                 yield begun
 
@@ -438,54 +411,3 @@ def _check_lengths(counts: npt.NDArray[np.int32], first: int, max_length: int) -
             f"texts[{first + index}] has {counts[index]} tokens, and the model takes {max_length}; "
             'cut it, or pass long_text="mean_of_chunks" or "truncate".'
         )
-
-
-_NONE = np.zeros(0, dtype=np.int32)
-
-
-class _Window:
-    """The texts of one window, being computed.
-
-    Attributes:
-        counts, chunks, weights: as of `Tokens`; there once the first row is.
-    """
-
-    counts: Int32
-    chunks: Int32
-    weights: Float32
-
-    def __init__(
-        self,
-        engine: Engine,
-        head: Head,
-        tokens: Callable[[], Tokens],
-        budget: int,
-        max_texts: int | None,
-        advance: Callable[[int], Any],
-    ) -> None:
-        self._advance = advance
-        self._rows = engine.gather(self._batches(engine, tokens, budget, max_texts), head, self._computed)
-
-    def _batches(
-        self, engine: Engine, make_tokens: Callable[[], Tokens], budget: int, max_texts: int | None
-    ) -> Iterator[Batch]:
-        # Where the engine has a thread of its own, ids are made there, and let go when the last batch has begun, which
-        # is when this generator ends: both hold Python's lock, and all cores are to tokenize the next window meanwhile.
-        tokens = make_tokens()
-        self.counts, self.chunks, self.weights = tokens.counts, tokens.chunks, tokens.weights
-        yield from engine.batches(tokens.ids, budget, max_texts)
-
-    def _computed(self, rows: int) -> None:
-        if len(self.weights) == len(self.counts):  # else a text has several rows
-            self._advance(rows)
-
-    def rows(self) -> Float32:
-        """A row for each list of ids, once all are computed."""
-        rows = self._rows.result()
-        if len(self.weights) > len(self.counts):
-            self._advance(len(self.counts))
-        return rows
-
-    def close(self) -> None:
-        """Stop."""
-        self._rows.close()

@@ -1,0 +1,34 @@
+"""EmbeddingHead: what an embedding model does with an encoder's hidden states."""
+
+from dataclasses import dataclass
+
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.ops import Array
+from mlx_embed.checkpoint.modules import Module, Pooling
+from mlx_embed.engine.contract import Parameters
+
+
+@dataclass(frozen=True)
+class EmbeddingHead:
+    """Hidden states to vectors: pooling, modules, Matryoshka truncation, normalisation; float32 at the end.
+
+    Attributes:
+        pooling: the checkpoint's.
+        modules: the checkpoint's, which follow it.
+        skip: a prompt's tokens, which are not pooled.
+        dim: dimensions that are kept.
+        unit: whether vectors are then scaled to length 1.
+    """
+
+    pooling: Pooling
+    modules: tuple[Module, ...]
+    skip: int
+    dim: int
+    unit: bool
+
+    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
+        """[T, H] -> [n, dim]."""
+        vectors = self.pooling(hidden, cu_seqlens, max_seqlen, self.skip)
+        for module, own in zip(self.modules, parameters, strict=True):
+            vectors = module(vectors, own)
+        return ops.normalize(vectors[:, : self.dim]) if self.unit else vectors[:, : self.dim]
