@@ -54,7 +54,7 @@ def test_another_mlx_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None
     for seen in (trust._machine.__wrapped__, tune._machine):
         before = seen()
         for module in (trust, tune):
-            monkeypatch.setattr(module, "version", lambda name: f"{importlib.metadata.version(name)}.dev1")
+            monkeypatch.setattr(module, "mlx_version", lambda: f"{importlib.metadata.version('mlx')}.dev1")
         assert seen() != before
         monkeypatch.undo()
         assert seen() == before

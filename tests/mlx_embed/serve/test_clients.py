@@ -129,7 +129,8 @@ def test_langchain_ollama(running: Running, encoder: EmbeddingModel) -> None:
     assert np.abs(np.array(model.embed_query("wing")) - encoder.encode("wing")).max() <= TOLERANCE
 
 
-def test_inference_client(running: Running, encoder: EmbeddingModel) -> None:
+def test_inference_client(running: Running, encoder: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # which means this machine's servers too
     from huggingface_hub import InferenceClient
     from huggingface_hub.errors import HfHubHTTPError
 
