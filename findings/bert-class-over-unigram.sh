@@ -16,6 +16,7 @@
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+fail() { echo "$1" >&2; exit 1; }
 export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=warning
 
 python3 -m venv "$work/4"
@@ -58,9 +59,9 @@ for text in ("wing flows", "air flow"):
 PY
 
 "$work/5/bin/python" "$work/make.py" "$work/folder"
-four=$("$work/4/bin/python" "$work/tokens.py" "$work/folder" 2>/dev/null) || { echo "transformers 4 no longer loads the folder." >&2; exit 1; }
-five=$("$work/5/bin/python" "$work/tokens.py" "$work/folder" 2>"$work/said") || { echo "transformers 5 no longer loads the folder." >&2; exit 1; }
+four=$("$work/4/bin/python" "$work/tokens.py" "$work/folder" 2>/dev/null) || fail "transformers 4 no longer loads the folder."
+five=$("$work/5/bin/python" "$work/tokens.py" "$work/folder" 2>"$work/said") || fail "transformers 5 no longer loads the folder."
 printf 'transformers 4.57.6\n%s\ntransformers 5.24.0\n%s\n' "$four" "$five"
-[[ $four == *"<s> ▁wing ▁flow s </s>"*"<s> ▁air ▁flow </s>"* ]] || { echo "transformers 4 no longer takes the file." >&2; exit 1; }
-[[ $five == *"<s> <unk> <unk> </s>"*"<s> <unk> <unk> </s>"* ]] || { echo "transformers 5 now knows the words." >&2; exit 1; }
-if grep -v "PyTorch was not found" "$work/said" >&2; then echo "transformers 5 now warns." >&2; exit 1; fi
+[[ $four == *"<s> ▁wing ▁flow s </s>"*"<s> ▁air ▁flow </s>"* ]] || fail "transformers 4 no longer takes the file."
+[[ $five == *"<s> <unk> <unk> </s>"*"<s> <unk> <unk> </s>"* ]] || fail "transformers 5 now knows the words."
+if grep -v "PyTorch was not found" "$work/said" >&2; then fail "transformers 5 now warns."; fi

@@ -15,6 +15,7 @@
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+fail() { echo "$1" >&2; exit 1; }
 export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 
 python3 -m venv "$work/4"
@@ -55,10 +56,10 @@ print(*AutoTokenizer.from_pretrained(sys.argv[1], **options)("wing").tokens())
 PY
 
 "$work/5/bin/python" "$work/make.py" "$work/folder"
-four=$("$work/4/bin/python" "$work/tokens.py" "$work/folder" 2>/dev/null) || { echo "A version no longer loads the folder." >&2; exit 1; }
-five=$("$work/5/bin/python" "$work/tokens.py" "$work/folder" 2>/dev/null) || { echo "A version no longer loads the folder." >&2; exit 1; }
-asked=$("$work/5/bin/python" "$work/tokens.py" "$work/folder" asked 2>/dev/null) || { echo "A version no longer loads the folder." >&2; exit 1; }
+four=$("$work/4/bin/python" "$work/tokens.py" "$work/folder" 2>/dev/null) || fail "A version no longer loads the folder."
+five=$("$work/5/bin/python" "$work/tokens.py" "$work/folder" 2>/dev/null) || fail "A version no longer loads the folder."
+asked=$("$work/5/bin/python" "$work/tokens.py" "$work/folder" asked 2>/dev/null) || fail "A version no longer loads the folder."
 printf 'transformers 4.57.6: %s\ntransformers 5.24.0: %s\n  add_eos_token=True: %s\n' "$four" "$five" "$asked"
-[[ $four == "<s> ▁wing </s>" ]] || { echo "transformers 4 no longer ends the text in </s>." >&2; exit 1; }
-[[ $five == "<s> ▁wing" ]] || { echo "transformers 5 no longer drops add_eos_token as it did." >&2; exit 1; }
-[[ $asked == "▁wing </s>" ]] || { echo "add_eos_token=True no longer takes the start token away." >&2; exit 1; }
+[[ $four == "<s> ▁wing </s>" ]] || fail "transformers 4 no longer ends the text in </s>."
+[[ $five == "<s> ▁wing" ]] || fail "transformers 5 no longer drops add_eos_token as it did."
+[[ $asked == "▁wing </s>" ]] || fail "add_eos_token=True no longer takes the start token away."

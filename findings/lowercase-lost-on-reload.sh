@@ -43,7 +43,8 @@ before = SentenceTransformer(modules=[Transformer(str(encoder), do_lower_case=Tr
 before.save(str(saved))
 after = SentenceTransformer(str(saved), device="cpu")
 tokens = [model.tokenizer("The WING").tokens() for model in (before, after)]
-steps = [step["type"] for step in json.loads((saved / "tokenizer.json").read_text())["normalizer"]["normalizers"]]
+normalizer = json.loads((saved / "tokenizer.json").read_text())["normalizer"] or {}
+steps = [step["type"] for step in normalizer.get("normalizers", [normalizer])]
 cosine = float(before.similarity(before.encode("The WING"), after.encode("The WING")))
 print("before saving:", *tokens[0])
 print("saved steps:  ", *steps)
