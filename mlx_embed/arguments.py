@@ -22,6 +22,19 @@ def whole_number(name: str, value: Any) -> int:
     raise TypeError(f"{name} is {value!r}, a {type(value).__name__}, where a whole number is needed.")
 
 
+def positive_number(name: str, value: Any, unit: str) -> int:
+    """The int of a whole number from 1 up, of things that `unit` says.
+
+    Raises:
+        TypeError: as `whole_number`.
+        ValueError: a number below 1.
+    """
+    number = whole_number(name, value)
+    if number < 1:
+        raise ValueError(f"{name} {number} is not a positive number of {unit}.")
+    return number
+
+
 def numbers(name: str, given: Any) -> npt.NDArray[Any]:
     """The numpy array of one of numpy's or MLX's, of lists, or of anything else that numpy reads; bfloat16 as float32.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.arguments import whole_number
+from mlx_embed.arguments import positive_number
 from mlx_embed.checkpoint import Checkpoint, heads
 from mlx_embed.checkpoint.modules import Module
 from mlx_embed.engine import Engine, Head
@@ -210,8 +210,8 @@ class CrossEncoder(FromSentenceTransformers):
         chosen: PredictOptions = complete("rank", options, PREDICT)
         if self.num_labels != 1:
             raise ValueError(f"rank needs a model of one label, this has {self.num_labels}; use predict.")
-        if top_k is not None and (top_k := whole_number("top_k", top_k)) < 1:
-            raise ValueError(f"top_k {top_k} is not a positive number of documents.")
+        if top_k is not None:
+            top_k = positive_number("top_k", top_k, "documents")
         if not isinstance(query, str):
             raise TypeError(f"query is a {type(query).__name__}, where a string is needed.")
         check_iterable("rank", "an iterable of documents", documents)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import mlx.core as mx
 import numpy.typing as npt
 
-from mlx_embed.arguments import whole_number
+from mlx_embed.arguments import positive_number
 from mlx_embed.engine import EngineChoice
 from mlx_embed.migration import OPTIONS
 from mlx_embed.vector_dtypes import OutputDtype
@@ -234,12 +234,7 @@ def checked_batch_size(batch_size: int | None, unit: str = "texts") -> int | Non
         TypeError: something that is no whole number.
         ValueError: a number below 1.
     """
-    if batch_size is None:
-        return None
-    most = whole_number("batch_size", batch_size)
-    if most < 1:
-        raise ValueError(f"batch_size {most} is not a positive number of {unit}.")
-    return most
+    return None if batch_size is None else positive_number("batch_size", batch_size, unit)
 
 
 def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: str | None, prompt: str | None) -> str:

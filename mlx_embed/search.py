@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import numbers, whole_number
+from mlx_embed.arguments import numbers, positive_number
 
 # Values of a block of scores, float64: 32 MiB.
 _BLOCK = 2**22
@@ -45,9 +45,7 @@ def search(query_vectors: Any, document_vectors: Any, k: int = 10) -> Hits:
         TypeError: vectors that are no floats, integers of `output_dtype="int8"` for example; a k that is no number.
         ValueError: other shapes, vectors of different lengths, a value that is not finite, or a k below 1.
     """
-    k = whole_number("k", k)
-    if k < 1:
-        raise ValueError(f"k {k} is not a positive number of documents.")
+    k = positive_number("k", k, "documents")
     queries, documents = _floats("query_vectors", query_vectors), _floats("document_vectors", document_vectors)
     single = queries.ndim == 1
     if queries.ndim not in (1, 2) or documents.ndim != 2 or queries.shape[-1] != documents.shape[1]:

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from custom_kernels.backends import mlx_version
 from custom_kernels.choice.tune import cache_folder
-from mlx_embed.arguments import whole_number
+from mlx_embed.arguments import positive_number
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _GPU_NAMES = {"gpu": None, "metal": "metal", "mps": "metal", "cuda": "cuda"}
@@ -77,12 +77,7 @@ def checked_budget(batch_tokens: int | None, default: int) -> int:
         TypeError: something that is no whole number.
         ValueError: a number below 1.
     """
-    if batch_tokens is None:
-        return default
-    tokens = whole_number("batch_tokens", batch_tokens)
-    if tokens < 1:
-        raise ValueError(f"batch_tokens {tokens} is not a positive number of tokens.")
-    return tokens
+    return default if batch_tokens is None else positive_number("batch_tokens", batch_tokens, "tokens")
 
 
 def prepare_accelerator() -> None:
