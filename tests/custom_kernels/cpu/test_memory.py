@@ -1,5 +1,8 @@
 """Memory of results, and whose it is."""
 
+import sys
+from types import FrameType
+
 import numpy as np
 import pytest
 
@@ -20,3 +23,18 @@ def test_large_outputs_reuse_memory_only_when_it_is_free() -> None:
     assert second.ctypes.data != address  # the view still holds the first
     del view
     assert memory.empty((512, 300)).ctypes.data == address
+
+
+def test_a_ctrl_c_while_arrays_go_is_not_lost() -> None:
+    """Python drops what is raised in a `__del__`: nothing of Python's own may run where memory is given back."""
+    ran: list[str] = []
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            ran.append(frame.f_code.co_name)
+
+    array = memory.empty((512, 300))
+    sys.setprofile(trace)
+    del array
+    sys.setprofile(None)
+    assert ran == []
