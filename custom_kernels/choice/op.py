@@ -152,12 +152,20 @@ class Op:
         """What computes it where no kernel does."""
         return next(iter(self.builtins(variant).values()))
 
-    def candidates(self, backend: str, variant: Any) -> dict[str, Kernel]:
-        """By name, the kernel and the built-in ways, without those that differ from the reference here."""
+    def candidates(self, backend: str, variant: Any) -> Iterator[tuple[str, Kernel]]:
+        """Names and functions: the kernel and the built-in ways, without those that differ from the reference here.
+
+        Each is compared when its turn comes, which may take seconds where MLX has to compile it.
+        """
         kernel = self.kernels.get(backend)
         ways = {**({} if kernel is None else {"kernel": kernel}), **self.builtins(variant)}
-        agreeing = {name: way for name, way in ways.items() if self._passes(backend, name, way, variant)}
-        return agreeing or {"reference": self.reference}
+        none = True
+        for name, way in ways.items():
+            if self._passes(backend, name, way, variant):
+                none = False
+                yield name, way
+        if none:
+            yield "reference", self.reference
 
     def runs(self, candidates: Mapping[str, Kernel], variant: Any, load: Load) -> dict[str, Callable[[], mx.array]]:
         """Each candidate on a typical input, through `mx.compile`, as models have it."""
@@ -177,7 +185,7 @@ class Op:
         return self.builtin(variant)
 
     def _fastest(self, variant: Any, load: Load) -> Kernel:
-        candidates = self.candidates("metal", variant)
+        candidates = dict(self.candidates("metal", variant))
         winner = next(iter(candidates))
         if len(candidates) > 1:
             try:

@@ -1,5 +1,7 @@
 """The tables of ops: each way to compute one, on arrays of its own on its own device, beside a result to trust."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -97,34 +99,41 @@ def shapes(op: Op) -> list[tuple[Any, Load]]:
     return [pairs[0] for pairs in fitting if pairs]
 
 
-def op_rows(op: Op, variant: Any, load: Load) -> list[OpRow]:
+def op_rows(op: Op, variant: Any, load: Load, until: float = math.inf) -> tuple[list[OpRow], bool]:
     """One op by each way, for use on the worker thread; MLX's ops on its CPU stream in float32 are right.
 
-    None where there is only one way here.
+    No rows where there is only one way here. Beside them whether they are all: once the clock has reached `until` no
+    further way on a GPU is begun, since MLX may compile for seconds before it runs.
     """
     with mx.stream(mx.cpu):
         given, options = op.sample(variant, load)
         given = own(tree_map(as_float32, given))
     ways = [Way("ops, cpu", partial(_on, mx.cpu, op.reference, given, options), _arrays(given))]
+    native = twins.native(op)
+    if cpu.available() and native is not None:
+        ways.append(Way("native cpu", partial(native, *twins.as_native(given), **options), _arrays(given)))
+    # Before the clock runs: a way may work in place.
+    found = {way.name: way.result() for way in ways}
+    whole = True
     if here := accelerator():
         prepare_accelerator()
         with mx.stream(mx.gpu):
             arguments, options = op.sample(variant, load)
             arguments = own(arguments)
-            for name, function in op.candidates(here, variant).items():
+            for name, function in op.candidates(here, variant):
+                whole = time.perf_counter() < until
+                if not whole:
+                    break
                 compiled = partial(_on, mx.gpu, mx.compile(partial(function, **options)), arguments, {})
                 label = name if name == "kernel" else f"ops ({name})"
-                ways.append(Way(f"{label}, {here}", compiled, _arrays(arguments), launches=True))
-    native = twins.native(op)
-    if cpu.available() and native is not None:
-        ways.append(Way("native cpu", partial(native, *twins.as_native(given), **options), _arrays(given)))
+                way = Way(f"{label}, {here}", compiled, _arrays(arguments), launches=True)
+                found[way.name] = way.result()
+                ways.append(way)
     if len(ways) == 1:
-        return []
-    # Before the clock runs: a way may work in place.
-    found = {way.name: way.result() for way in ways}
+        return [], whole
     right = found["ops, cpu"]
     errors = {name: float(np.abs(result - right).max() / np.abs(right).max()) for name, result in found.items()}
-    return _rows(op.name, f"{variant}, {load}", ways, errors, right.nbytes)
+    return _rows(op.name, f"{variant}, {load}", ways, errors, right.nbytes), whole
 
 
 def own(arguments: Any) -> Any:

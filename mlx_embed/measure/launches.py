@@ -28,7 +28,9 @@ _NODE = re.compile(r'^\s*"graph_\d+_node_\d+"\s*\[[^\]"]*"[^"]*"\s*shape="(\w+)"
 _VERBOSE = re.compile(r"\{KERNEL\s*\|\s*\{ID \| [^|]* \| ([^}]*)\}")
 
 
-def count_launches(folder: Path, dtype: mx.Dtype, texts: Sequence[str], *, kernels: bool) -> Counter[str]:
+def count_launches(
+    folder: Path, dtype: mx.Dtype, texts: Sequence[str], *, kernels: bool, timeout: float | None = None
+) -> Counter[str]:
     """The launches of each kernel in one forward pass over `texts` as one batch, on CUDA, after two to warm up.
 
     Args:
@@ -36,22 +38,28 @@ def count_launches(folder: Path, dtype: mx.Dtype, texts: Sequence[str], *, kerne
         dtype: to compute in.
         texts: at least one.
         kernels: False for MLX's own ops alone.
+        timeout: seconds to wait.
 
     Raises:
-        RuntimeError: the process fails, or writes no graphs.
+        RuntimeError: the process fails, writes no graphs, or takes longer.
     """
     engine = "graph" if kernels else "reference"
     job = {"folder": str(folder), "dtype": spelled(dtype), "texts": list(texts), "engine": engine}
     with tempfile.TemporaryDirectory() as dumps:
         environment = os.environ | {PREFIX: str(Path(dumps) / "graph")}
-        run = subprocess.run(
-            [sys.executable, "-m", "mlx_embed.measure.launches"],
-            input=json.dumps(job),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            run = subprocess.run(
+                [sys.executable, "-m", "mlx_embed.measure.launches"],
+                input=json.dumps(job),
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as expired:
+            waited = f"The process that counts launches took more than {expired.timeout:.0f} s"
+            raise RuntimeError(f"{waited}, most likely to compile; MLX keeps that for the next run.") from None
     if run.returncode:
         raise RuntimeError(f"The process that counts launches failed: {run.stderr.strip()[-500:]}")
     return Counter(json.loads(run.stdout.splitlines()[-1]))

@@ -60,7 +60,7 @@ def measured(op: Op, variant: Any, load: Load) -> Row:
         backend = default_backend()
         if backend is None:
             raise ValueError("There is no GPU here, and so nothing to tune.")
-        candidates = op.candidates(backend, variant)
+        candidates = dict(op.candidates(backend, variant))
         seconds = tune.measure(op.name, op.runs(candidates, variant, load), budget=BUDGET)
         if backend == "metal":
             tune.remember(op.name, f"{variant}, {load}", seconds)

@@ -58,7 +58,8 @@ def test_every_way_equals_the_reference(op: Op, variant: Any) -> None:
             found = way(*arguments, **options)
         except NotImplementedError:
             assert name in KERNEL_BACKENDS, "a built-in way takes everything"
-            assert op.name not in ("linear", "output_norm") or not HOPPER or variant.outputs == 768, variant
+            wanted = HOPPER and op.name in ("linear", "output_norm") and variant.dtype != mx.float32
+            assert not wanted or variant.outputs == 768, variant
             continue
         assert found.shape == expected.shape, name
         assert np.abs(exact(found) - exact(expected)).max() <= bound, name

@@ -1,6 +1,7 @@
 """Every architecture as a tiny checkpoint of tests/data, and what else config.json can say of the same weights."""
 
 import importlib.util
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,9 +155,18 @@ def random_texts(longest: int) -> list[str]:
     return [" ".join(rng.choice(WORDS, size=n)) for n in rng.permutation(np.arange(0, longest))]
 
 
+def needs_transformers(model_type: str) -> Any:
+    """transformers; skips where it is not installed, or older than this type of model."""
+    found = pytest.importorskip("transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
+    if model_type not in found.CONFIG_MAPPING:
+        pytest.skip(f"transformers {found.__version__} has no {model_type}")
+    return found
+
+
 def oracle(folder: Path) -> Any:
     """The checkpoint in sentence-transformers, in float32; a bare transformers checkpoint is mean pooled there."""
     pytest.importorskip("sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
+    needs_transformers(json.loads((folder / "config.json").read_text())["model_type"])
     import torch
     from sentence_transformers import SentenceTransformer
 

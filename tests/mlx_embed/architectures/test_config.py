@@ -9,7 +9,7 @@ import pytest
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
 from mlx_embed.architectures import ARCHITECTURES
 from tests.checkpoints import FAMILIES, edit
-from tests.mlx_embed.architectures.cases import BASES, make, needs_mlx_lm
+from tests.mlx_embed.architectures.cases import BASES, make, needs_mlx_lm, needs_transformers
 
 BAD = [
     ("distilbert", {"dim": None}, CheckpointError, 'has no "dim", which model_type'),
@@ -144,10 +144,7 @@ def test_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_defaults_are_those_of_transformers(name: str) -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
-    )
-    expected = transformers.AutoConfig.for_model(name)
+    expected = needs_transformers(name).AutoConfig.for_model(name)
     # Under other names, or of a number of layers that is not the default.
     other = {"max_tokens", "layer_types", "rope_scaling", "type_vocab_size"}
     same = [key for key in DEFAULTS[name] if hasattr(expected, key) and key not in other]

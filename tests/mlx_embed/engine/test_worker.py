@@ -8,7 +8,9 @@ import pytest
 from tests.conftest import DATA, ROOT
 
 START = f"""
-import atexit, os, sys, threading, time
+import atexit, os, sys, threading, time, warnings
+# Python 3.12 warns of a fork in a process that has threads, which is what is tested here.
+warnings.simplefilter("ignore", DeprecationWarning)
 import mlx_embed, mlx.core as mx
 from mlx_embed import EmbeddingModel
 from mlx_embed.engine.worker import worker

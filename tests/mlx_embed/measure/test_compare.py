@@ -194,7 +194,8 @@ def test_primitives_are_those_of_the_graph(sides: Sides) -> None:
 
 
 def test_launches_are_counted_on_cuda_alone(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
-    def counted(folder: Path, dtype: mx.Dtype, texts: list[str], *, kernels: bool) -> Counter[str]:
+    def counted(folder: Path, dtype: mx.Dtype, texts: list[str], *, kernels: bool, timeout: float) -> Counter[str]:
+        assert timeout == module.COUNTING
         assert (folder / "config.json").exists()
         assert texts == TEXTS
         return Counter({"attention": 6, "gemm": 24} if kernels else {"softmax": 6, "gemm": 94})
@@ -229,7 +230,7 @@ def test_ops_are_left_out_once_the_time_has_come(monkeypatch: pytest.MonkeyPatch
     norms, ops, left_out = module.op_tables(time.perf_counter() - 1)
     assert norms == ops == []
     assert len(left_out) == 1
-    assert "rows of layer_norm, embedding_norm, attention" in left_out[0]
+    assert "ways to compute layer_norm, embedding_norm, attention" in left_out[0]
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +239,7 @@ def report() -> Report:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BATCH_SIZES", (1, 3))
         patch.setattr(module, "BATCHED", (3,))
+        patch.setattr(module, "BATCHING_UNTIL", math.inf)
         patch.setattr(module.kernels, "NORM_SHAPES", ((3, 384),))
         patch.setattr(module.kernels, "LOADS", module.kernels.LOADS[:1])
         patch.setattr(module.kernels, "PLAN", Plan(rounds=1))
@@ -249,7 +251,9 @@ def test_a_whole_run_agrees(report: Report) -> None:
     # That a busy machine disturbs the times is no fault of what is compared.
     assert [failure for failure in report.failures if "something disturbed" not in failure] == []
     assert report.agreement
-    assert {row.op for row in report.ops} >= {"layer_norm", "attention", "linear", "output_norm", "rope"}
+    measured, late = {row.op for row in report.ops}, " ".join(report.left_out)
+    for op in ("layer_norm", "attention", "linear", "output_norm", "rope"):
+        assert op in measured or op in late
     assert report.primitives is not None
     assert report.primitives[BASE] > 0
     assert report.seconds > 0

@@ -1,5 +1,6 @@
 """The tables of ops: every op is in them, each way has arrays of its own, and a wrong result is seen."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,14 +33,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA, played by the CPU stream, where the reference is every kernel."""
     monkeypatch.setattr(kernels, "accelerator", lambda: "cuda")
     monkeypatch.setattr(mx, "gpu", mx.cpu)
-    monkeypatch.setattr(Op, "candidates", lambda self, backend, variant: {"kernel": self.reference})
+    monkeypatch.setattr(Op, "candidates", lambda self, backend, variant: iter([("kernel", self.reference)]))
     monkeypatch.setattr(kernels, "prepare_accelerator", lambda: None)
     monkeypatch.setattr(kernels, "layer_norm", lambda *arguments, backend: fast_layer_norm(*arguments))
 
 
 def rows(op: Op, many: bool) -> list[OpRow]:
     variant, load = next(pair for pair in kernels.shapes(op) if pair[1].many == many)
-    return worker.run(lambda: kernels.op_rows(op, variant, load))
+    found, whole = worker.run(lambda: kernels.op_rows(op, variant, load))
+    assert whole
+    return found
 
 
 @pytest.mark.parametrize("backend", [None, "metal", "cuda"])
@@ -69,6 +72,15 @@ def test_ways_agree(op: Op) -> None:
         assert row.call.seconds > 0
         assert (row.chain is not None) == (row.way in on_a_gpu)
     assert found["ops, cpu"].error == 0
+
+
+@pytest.mark.usefixtures("gpu")
+def test_no_way_on_a_gpu_is_begun_once_the_time_has_come() -> None:
+    op = next(op for op in OPS if op.name == "rope")
+    variant, load = kernels.shapes(op)[0]
+    found, whole = worker.run(lambda: kernels.op_rows(op, variant, load, time.perf_counter() - 1))
+    assert [row.way for row in found] == ["ops, cpu", "native cpu"]
+    assert not whole
 
 
 def test_a_wrong_op_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

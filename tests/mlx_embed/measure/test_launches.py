@@ -111,3 +111,8 @@ def test_the_kernels_save_launches() -> None:
     fused, plain = (count_launches(DATA / "tiny-bert", mx.float32, texts, kernels=k) for k in (True, False))
     assert 0 < fused.total() < plain.total()
     assert any("attention" in name for name in fused)
+
+
+def test_counting_that_takes_too_long_is_given_up() -> None:
+    with pytest.raises(RuntimeError, match=r"took more than 0 s, most likely to compile; MLX keeps that"):
+        count_launches(DATA / "tiny-bert", mx.float32, ["A text."], kernels=True, timeout=0.01)
