@@ -69,8 +69,8 @@ def main() -> None:
         for side in options.sides:
             figures[side] = run_side(side, work, sys.argv[1:])
             show(side, figures[side])
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+            if options.json:
+                options.json.write_text(json.dumps(figures, indent=1))
 
 
 def run_side(side: str, work: Path, arguments: list[str]) -> Figures:

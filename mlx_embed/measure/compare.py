@@ -77,11 +77,11 @@ BATCHED = (3, 10)
 FEW = 3
 # A side that has taken so many seconds for a batch is slow, and gets no larger one; but the base does, without a
 # warm-up, until it has taken the second number of seconds.
-SLOW, HOPELESS = 1.0, 5.0
+SLOW, HOPELESS = 1.0, 2.0
 # Seconds into the run after which no further row of these tables is begun, so that the whole ends within a minute.
-BATCHING_UNTIL, OPS_UNTIL = 38.0, 46.0
+BATCHING_UNTIL, OPS_UNTIL = 42.0, 48.0
 # Seconds for counting launches, in which MLX may compile all of its own ops.
-COUNTING = 20.0
+COUNTING = 30.0
 # What launches are counted with: whether with this package's kernels.
 LAUNCHING = {"this package's": True, "MLX's own ops": False}
 
@@ -300,7 +300,7 @@ def launches(sides: Sides, texts: list[str]) -> tuple[list[Launches], list[str]]
     try:
         found = {name: future.result() for name, future in counting.items()}
     except RuntimeError as error:
-        return [], [f"kernel launches: {error}"]
+        return [], [f"kernel launches: {str(error).rstrip('.')}"]
     return [Launches(name, counts.total(), dict(counts.most_common())) for name, counts in found.items()], []
 
 
