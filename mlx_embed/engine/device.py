@@ -86,8 +86,9 @@ def prepare_accelerator() -> None:
     float32 means float32 rather than TF32, and compiled kernels go to a folder of this user's alone, since MLX's
     default is a predictable path under the shared temporary folder.
     """
-    os.environ.setdefault("MLX_ENABLE_TF32", "0")
     if mx.cuda.is_available():
+        # On Metal the same variable turns the neural accelerators off for float32.
+        os.environ.setdefault("MLX_ENABLE_TF32", "0")
         # Launches that MLX gathers before the GPU gets them. With its 100, the GPU of an H100 waits until the host has
         # gone through the whole of a forward pass, which of some thousand tokens then takes half as long again.
         os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", "10")

@@ -7,6 +7,7 @@ import tokenizers
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.tokenizer import files
+from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
 
 
@@ -27,6 +28,8 @@ class PairTokenizer:
         if max_length <= (self._tokenizer.num_special_tokens_to_add(is_pair=True) if self._special else 0):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
         self._tokenizer.enable_truncation(max_length, direction=source.truncation_side)
+        self._folder = checkpoint.transformer
+        self([("a", "b")])  # a broken tokenizer fails here rather than at the first question
 
     @property
     def library(self) -> tokenizers.Tokenizer:
@@ -40,4 +43,8 @@ class PairTokenizer:
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
             formed = [(well_formed(a), well_formed(b)) for a, b in pairs]
             encodings = self._tokenizer.encode_batch(formed, add_special_tokens=self._special)
+        except BaseException as error:
+            if not is_the_librarys(error):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
         return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]
