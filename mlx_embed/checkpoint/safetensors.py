@@ -2,13 +2,16 @@
 
 import json
 import math
+import mmap
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
@@ -18,6 +21,7 @@ INDEX = "model.safetensors.index.json"
 
 FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
+Float32: TypeAlias = npt.NDArray[np.float32]
 # What a caller knows tensors by.
 Key = TypeVar("Key", bound=Hashable)
 # Weights that are told apart from missing ones.
@@ -31,6 +35,7 @@ class Tensor:
     """One tensor as a safetensors header describes it.
 
     Attributes:
+        start: the place of its first byte in the file.
         changes: what is made of its numbers when they are read, in order; dtype and shape are those of the outcome.
     """
 
@@ -38,6 +43,7 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
+    start: int
     changes: tuple[Callable[[mx.array], mx.array], ...] = ()
 
     def __str__(self) -> str:
@@ -128,6 +134,34 @@ def load_tensors(tensors: Mapping[Key, Tensor]) -> dict[Key, mx.array]:
     return arrays
 
 
+def map_float32(tensors: Mapping[Key, Tensor]) -> dict[Key, Float32]:
+    """The tensors of float32 as arrays of the files' own pages, which are read when they are touched, and not copied.
+
+    Those that are of another dtype, changed when they are read, or at a place where no float may be, are left out; none
+    is there where files cannot be mapped. Whoever shortens a file in place, while such an array lives, ends the process.
+    """
+    plain = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if tensor.dtype == "F32" and not tensor.changes and tensor.start % 4 == 0 and math.prod(tensor.shape)
+    }
+    opened: dict[Path, mmap.mmap] = {}
+    for path in {tensor.file for tensor in plain.values()}:
+        try:
+            with path.open("rb") as file:
+                opened[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return {}
+    return {name: _mapped(opened[tensor.file], tensor) for name, tensor in plain.items()}
+
+
+def _mapped(pages: mmap.mmap, tensor: Tensor) -> Float32:
+    count = math.prod(tensor.shape)
+    if len(pages) < tensor.start + 4 * count:
+        raise _cut_off([tensor])
+    return np.frombuffer(pages, np.float32, count, tensor.start).reshape(tensor.shape)
+
+
 def load_float32(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, mx.array]:
     """The tensors in float32, evaluated.
 
@@ -159,16 +193,29 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
     except RuntimeError as error:
         if not str(error).startswith("[read]"):
             raise
-        paths = ", ".join(sorted({str(tensor.file) for group in sources.values() for tensor in group}))
-        raise CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.") from error
+        raise _cut_off([tensor for group in sources.values() for tensor in group]) from error
     for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:
         for tensor, part in zip(sources[name], mx.split(floats[name], len(sources[name])), strict=True):
             if not mx.isfinite(part).all().item():
-                dtype = str(part.dtype).removeprefix("mlx.core.")
-                raise CheckpointError(
-                    f"{tensor} holds NaN or infinite numbers in {dtype}; download it again"
-                    f"{'' if dtype == 'float32' else ', or use float32'}."
-                )
+                raise _not_finite(tensor, str(part.dtype).removeprefix("mlx.core."))
+
+
+def check_mapped_finite(array: Float32, tensor: Tensor) -> None:
+    """As `check_finite`, of one that `map_float32` gave."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sound = math.isfinite(array.sum()) or np.isfinite(array).all()
+    if not sound:
+        raise _not_finite(tensor, "float32")
+
+
+def _not_finite(tensor: Tensor, dtype: str) -> CheckpointError:
+    advice = "" if dtype == "float32" else ", or use float32"
+    return CheckpointError(f"{tensor} holds NaN or infinite numbers in {dtype}; download it again{advice}.")
+
+
+def _cut_off(tensors: Sequence[Tensor]) -> CheckpointError:
+    paths = ", ".join(sorted({str(tensor.file) for tensor in tensors}))
+    return CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.")
 
 
 def read_file(path: Path) -> list[Tensor]:
@@ -216,7 +263,7 @@ def read_file(path: Path) -> list[Tensor]:
             )
         if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
             raise CheckpointError(f"{broken}: tensor {name!r} of shape {shape} {dtype} has {end - begin} bytes.")
-        tensors.append(Tensor(path, name, dtype, shape))
+        tensors.append(Tensor(path, name, dtype, shape, 8 + length + begin))
         spans.append((begin, end))
     spans.sort()
     if any(begin != before for (begin, _), (_, before) in zip(spans, [(0, 0), *spans], strict=False)):
