@@ -5,7 +5,6 @@ depends on. The folder may be deleted at any time: what is not known is checked 
 """
 
 import contextlib
-import hashlib
 import platform
 from functools import cache
 from pathlib import Path
@@ -35,6 +34,8 @@ def remember(*kernel: Any) -> None:
 
 
 def _file(kernel: tuple[Any, ...]) -> Path:
+    import hashlib
+
     name = hashlib.sha256(repr((kernel, _machine(), _sources())).encode()).hexdigest()
     return cache_folder() / "trusted" / name
 
@@ -52,6 +53,8 @@ def _machine() -> tuple[str, ...]:
 @cache
 def _sources() -> str:
     """A hash of this package's code."""
+    import hashlib
+
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for kind in ("py", "metal", "cu", "cuh") for path in folder.rglob(f"*.{kind}")):

@@ -134,32 +134,67 @@ def load_tensors(tensors: Mapping[Key, Tensor]) -> dict[Key, mx.array]:
     return arrays
 
 
-def map_float32(tensors: Mapping[Key, Tensor]) -> dict[Key, Float32]:
-    """The tensors of float32 as arrays of the files' own pages, which are read when they are touched, and not copied.
+@dataclass(frozen=True)
+class Pages:
+    """A file as the system's own pages of it, which are read when they are touched.
 
-    Those that are of another dtype, changed when they are read, or at a place where no float may be, are left out; none
-    is there where files cannot be mapped. Whoever shortens a file in place, while such an array lives, ends the process.
+    Whoever shortens the file in place, while an array of them lives, ends the process.
+
+    Attributes:
+        memory: the file.
+        finite: whether all of its data are finite numbers, taken as float32, whatever they are meant as.
     """
-    plain = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if tensor.dtype == "F32" and not tensor.changes and tensor.start % 4 == 0 and math.prod(tensor.shape)
-    }
-    opened: dict[Path, mmap.mmap] = {}
-    for path in {tensor.file for tensor in plain.values()}:
+
+    memory: mmap.mmap
+    finite: bool
+
+
+def map_files(folder: Path) -> dict[Path, Pages]:
+    """The safetensors files of a folder, before anything is known of them; none where files cannot be mapped.
+
+    All data are read once, in one go, to see whether they are finite.
+    """
+    found = {}
+    for path in files(folder):
         try:
             with path.open("rb") as file:
-                opened[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):
             return {}
-    return {name: _mapped(opened[tensor.file], tensor) for name, tensor in plain.items()}
+        start = 8 + int.from_bytes(memory[:8], "little")
+        aligned = start % 4 == 0 and start < len(memory)
+        data = np.frombuffer(memory, np.float32, (len(memory) - start) // 4, start) if aligned else None
+        found[path] = Pages(memory, data is not None and _sum_is_finite(data))
+    return found
 
 
-def _mapped(pages: mmap.mmap, tensor: Tensor) -> Float32:
-    count = math.prod(tensor.shape)
-    if len(pages) < tensor.start + 4 * count:
-        raise _cut_off([tensor])
-    return np.frombuffer(pages, np.float32, count, tensor.start).reshape(tensor.shape)
+def map_float32(tensors: Mapping[Key, Tensor], pages: Mapping[Path, Pages]) -> dict[Key, Float32]:
+    """The tensors of float32 as read-only arrays of the files' pages.
+
+    Those that are of another dtype, of another file, changed when they are read, or at a place where no float may be,
+    are left out.
+
+    Raises:
+        CheckpointError: one that is not finite, or not there whole.
+    """
+    found = {}
+    for key, tensor in tensors.items():
+        if tensor.dtype != "F32" or tensor.changes or tensor.start % 4 or tensor.file not in pages:
+            continue
+        file, count = pages[tensor.file], math.prod(tensor.shape)
+        if len(file.memory) < tensor.start + 4 * count:
+            raise _cut_off([tensor])
+        array = np.frombuffer(file.memory, np.float32, count, tensor.start).reshape(tensor.shape)
+        if not (file.finite or _sum_is_finite(array) or np.isfinite(array).all()):
+            raise _not_finite(tensor, "float32")
+        found[key] = array
+    return found
+
+
+def _sum_is_finite(array: Float32) -> bool:
+    """Then all its numbers are. A sum that is not may have overflowed."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(array.sum())
 
 
 def load_float32(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, mx.array]:
@@ -200,14 +235,6 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
                 raise _not_finite(tensor, str(part.dtype).removeprefix("mlx.core."))
 
 
-def check_mapped_finite(array: Float32, tensor: Tensor) -> None:
-    """As `check_finite`, of one that `map_float32` gave."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        sound = math.isfinite(array.sum()) or np.isfinite(array).all()
-    if not sound:
-        raise _not_finite(tensor, "float32")
-
-
 def _not_finite(tensor: Tensor, dtype: str) -> CheckpointError:
     advice = "" if dtype == "float32" else ", or use float32"
     return CheckpointError(f"{tensor} holds NaN or infinite numbers in {dtype}; download it again{advice}.")
@@ -216,6 +243,11 @@ def _not_finite(tensor: Tensor, dtype: str) -> CheckpointError:
 def _cut_off(tensors: Sequence[Tensor]) -> CheckpointError:
     paths = ", ".join(sorted({str(tensor.file) for tensor in tensors}))
     return CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.")
+
+
+def _no_number(name: str) -> None:
+    """NaN and the infinities, which Python reads where JSON has none."""
+    raise ValueError(f"{name} is no number there")
 
 
 def read_file(path: Path) -> list[Tensor]:
@@ -232,7 +264,7 @@ def read_file(path: Path) -> list[Tensor]:
         if length > _MAX_HEADER:
             raise CheckpointError(f"{broken}: its header is said to have {length} bytes; download it again.")
         try:
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), parse_constant=_no_number)
         except (ValueError, RecursionError, MemoryError) as error:
             reason = str(error) or "there is no memory for it"
             raise CheckpointError(f"{broken}: its header is no JSON ({reason}); download it again.") from error

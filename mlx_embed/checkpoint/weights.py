@@ -20,12 +20,13 @@ from mlx_embed.checkpoint.safetensors import (
     FILE,
     FLOATS,
     Float32,
+    Pages,
     Tensor,
     check_finite,
-    check_mapped_finite,
     files,
     load_float32,
     load_tensors,
+    map_files,
     map_float32,
     read_headers,
 )
@@ -62,6 +63,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool
         UnsupportedModelError: a quantization, adapter or dtype that is not read.
     """
     architecture, config = checkpoint.architecture, checkpoint.encoder_config
+    pages = map_files(checkpoint.weights) if mapped else {}
     # A file that this package wrote has these names already.
     tensors = read_tensors(checkpoint)
     renamed = {name: tensor for name, tensor in tensors.items() if not _SILENT.fullmatch(name)}
@@ -79,7 +81,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool
     # that it uses are turned back.
     spoken = [pair for pair in architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors.values())]
     _check(checkpoint.weights, sources, expected, spoken)
-    found = _mapped(sources) if mapped else {}
+    found = _mapped(sources, pages)
     parameters = _read({name: parts for name, parts in sources.items() if name not in found}, dtype)
     encoder.load_weights(list(parameters.items()), strict=not found)
     modules = dict(encoder.named_modules())
@@ -155,15 +157,14 @@ def _scaled(name: str) -> str | None:
     return path if kind == "scales" else None
 
 
-def _mapped(sources: Mapping[str, list[Tensor]]) -> dict[str, Float32]:
-    """The parameters all of whose parts can be mapped."""
-    arrays = map_float32({(name, i): part for name, parts in sources.items() for i, part in enumerate(parts)})
+def _mapped(sources: Mapping[str, list[Tensor]], pages: Mapping[Path, Pages]) -> dict[str, Float32]:
+    """The parameters all of whose parts can be mapped; those of quantized layers are for MLX."""
+    plain = {name: parts for name, parts in sources.items() if f"{name.rpartition('.')[0]}.scales" not in sources}
+    arrays = map_float32({(name, i): part for name, parts in plain.items() for i, part in enumerate(parts)}, pages)
     parameters = {}
-    for name, parts in sources.items():
+    for name, parts in plain.items():
         found = [arrays[name, i] for i in range(len(parts)) if (name, i) in arrays]
         if len(found) == len(parts):
-            for array, part in zip(found, parts, strict=True):
-                check_mapped_finite(array, part)
             parameters[name] = found[0] if len(found) == 1 else np.concatenate(found)
     return parameters
 
