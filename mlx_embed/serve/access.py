@@ -4,7 +4,6 @@ import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -83,20 +82,6 @@ class AccessMiddleware:
                 await sent(send, refused(refusal, scope["path"]))
                 return
         await self.app(scope, receive, send)
-
-
-def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys of a file, one a line; lines that begin with # are comments.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it has no key.
-    """
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys:
-        raise ValueError(f"{path} has no key: write one a line.")
-    return keys
 
 
 def is_loopback(host: str) -> bool:
