@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -103,6 +104,7 @@ def allowed_origins(origins: Sequence[str]) -> tuple[str, ...]:
     return tuple(origins)
 
 
+@lru_cache(maxsize=256)
 def _hostname(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""

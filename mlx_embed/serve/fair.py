@@ -45,10 +45,10 @@ class FairQueue(Generic[Item]):
         self._now = 0.0
 
     def __bool__(self) -> bool:
-        return any(flow.items for _, _, flow in self._heap)
+        return self.cost > 0
 
     def add(self, flow: Flow[Item], items: Iterable[tuple[Item, int]]) -> None:
-        """Let items, each with its cost, wait behind what the flow already has."""
+        """Let items, each with its cost above 0, wait behind what the flow already has."""
         if flow.gone:
             return
         waits = bool(flow.items)
