@@ -167,3 +167,10 @@ def test_import_loads_nothing_heavy() -> None:
     loaded = set(run.stdout.split())
     assert "mlx.core" in loaded
     assert not loaded & {"huggingface_hub", "transformers", "torch", "tqdm", "requests", "httpx", "multiprocessing"}
+    # Each costs every start some milliseconds.
+    assert not loaded & {"subprocess", "tempfile", "shutil", "hashlib", "mlx_embed.evaluation", "mlx_embed.destination"}
+    assert (
+        not {name for name in loaded if name.startswith("mlx_embed.architectures.")}
+        - {f"mlx_embed.architectures.{name}" for name in ("config", "contract", "direction", "norm", "ops")}
+        - {name for name in loaded if name.startswith("mlx_embed.architectures.ops.")}
+    )
