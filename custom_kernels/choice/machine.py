@@ -1,6 +1,5 @@
 """What a verdict about a kernel depends on: the machine, and this package's code."""
 
-import hashlib
 import platform
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,8 @@ def machine() -> tuple[str, ...]:
 @cache
 def sources() -> str:
     """A hash of this package's code."""
+    import hashlib
+
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for kind in ("py", "metal", "cu", "cuh") for path in folder.rglob(f"*.{kind}")):

@@ -5,7 +5,6 @@ depends on. The folder may be deleted at any time: what is not known is checked 
 """
 
 import contextlib
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -30,5 +29,7 @@ def remember(*kernel: Any) -> None:
 
 
 def _file(kernel: tuple[Any, ...]) -> Path:
+    import hashlib
+
     name = hashlib.sha256(repr((kernel, machine(), sources())).encode()).hexdigest()
     return cache_folder() / "trusted" / name

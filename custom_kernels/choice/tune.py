@@ -8,7 +8,6 @@ it is measured again.
 import json
 import math
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -150,6 +149,8 @@ def _times(known: dict[str, Any], op: str, shape_class: str) -> dict[str, float]
 
 def _write(file: Path, known: dict[str, Any]) -> None:
     """Replace the file in one step; where the folder cannot be written, nothing is remembered."""
+    import tempfile
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as new:

@@ -6,9 +6,9 @@ for each source, its name and flags, for the architecture that is named or this 
     python custom_kernels/cpu/sources.py aarch64
 """
 
-import hashlib
 import platform
 import sys
+import zlib
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("native")
@@ -30,11 +30,11 @@ def flags(source: str, machine: str) -> tuple[str, ...]:
 
 def source_hash(folder: Path = FOLDER) -> str:
     """A hash of the C++ sources in `folder`, or "" where there are none; the library carries that of its own."""
-    digest = hashlib.sha256()
+    digest = 0
     sources = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     for path in sources:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16] if sources else ""
+        digest = zlib.crc32(path.name.encode() + b"\0" + path.read_bytes(), digest)
+    return f"{digest:08x}" if sources else ""
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     try:
-        from mlx_embed.serve.access import Access, allowed_origins, is_loopback, read_keys
+        from mlx_embed.serve.access import Access, allowed_origins, is_loopback
+        from mlx_embed.serve.keys import read_keys
         from mlx_embed.serve.limits import Limits
         from mlx_embed.serve.models import Embedder, Models, Reranker, Served
         from mlx_embed.serve.run import Server, listen
@@ -120,11 +121,8 @@ def served_names(models: Sequence[str], wanted: Sequence[str]) -> list[str]:
     Raises:
         ValueError: more names than models.
     """
-    from mlx_embed.checkpoint.hub import repository_id
+    from mlx_embed.checkpoint.hub import served_name
 
     if len(wanted) > len(models):
         raise ValueError(f"There are {len(wanted)} names for {len(models)} models.")
-    own = [
-        Path(model).resolve().name if Path(model).expanduser().is_dir() else repository_id(model) for model in models
-    ]
-    return [*wanted, *own[len(wanted) :]]
+    return [*wanted, *map(served_name, models[len(wanted) :])]

@@ -71,7 +71,9 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
     if chosen == "native":
         if dtype is not None and dtype != mx.float32:
             _say_float32(str(dtype).removeprefix("mlx.core."))
-        return worker.run(lambda: NativeEngine(weights.load_encoder(checkpoint, mx.float32), pads=pads), device)
+        return worker.run(
+            lambda: NativeEngine(weights.load_encoder(checkpoint, mx.float32, mapped=True), pads=pads), device
+        )
     kernels = chosen == "graph"
 
     def encoder_laid_out() -> nn.Module:

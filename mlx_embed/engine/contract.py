@@ -83,6 +83,14 @@ class Engine(Protocol):
         """
         ...
 
+    def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
+        """Start to compute batches; what comes back waits for the rows of all texts, [n, D].
+
+        With a device that works by itself, `ahead` more may be begun before the rows of the first are waited for: it
+        computes them while those rows are read back.
+        """
+        ...
+
 
 class Run(Protocol):
     """What `Engine.run` gives."""

@@ -1,7 +1,6 @@
 """Device and dtype by name, and what MLX is told before it first uses an accelerator."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -97,5 +96,7 @@ def prepare_accelerator() -> None:
             folder = cache_folder() / "ptx"
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (OSError, RuntimeError):  # it cannot be written, or there is no home
+            import tempfile
+
             folder = Path(tempfile.mkdtemp(prefix="mlx-embed-"))
         os.environ["MLX_PTX_CACHE_DIR"] = str(folder)

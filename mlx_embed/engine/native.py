@@ -66,3 +66,7 @@ class NativeEngine:
         """See `Engine`; computed when the result is asked for."""
         run = self.run(batches, head)
         return Gathering(lambda: gathered(run, advance), run.close)
+
+    def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
+        """See `Engine`; computed when the rows are asked for."""
+        return self.gather(batches, head, lambda _: None).result

@@ -161,7 +161,8 @@ void set_thread_count(int64_t count) { threads = std::max<int64_t>(1, std::min<i
 float* allocate(size_t floats) {
   constexpr size_t HUGE_PAGE = size_t(2) << 20;
   const size_t bytes = std::max<size_t>(floats * sizeof(float), 64);
-  const size_t alignment = bytes >= HUGE_PAGE / 2 ? HUGE_PAGE : 64;
+  // A smaller block would leave up to half of its last page unused, and the system takes long to find whole pages.
+  const size_t alignment = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 64;
   const size_t whole = (bytes + alignment - 1) / alignment * alignment;
   void* block = nullptr;
   if (posix_memalign(&block, alignment, whole)) throw std::bad_alloc();

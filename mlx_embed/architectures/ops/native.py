@@ -197,6 +197,8 @@ def _matrix(module: nn.Module) -> Floats:
     return _float32(mx.dequantize(module.weight, module.scales, module.get("biases"), **how, dtype=mx.float32))
 
 
-def _float32(array: mx.array) -> Floats:
+def _float32(array: mx.array | Floats) -> Floats:
     """The array's memory as numpy's, which keeps it alive."""
+    if isinstance(array, np.ndarray):
+        return array
     return np.ascontiguousarray(np.asarray(array.astype(mx.float32)))
