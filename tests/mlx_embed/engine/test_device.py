@@ -35,7 +35,16 @@ def test_float32_is_float32_on_cuda_and_metal_keeps_what_is_its_own(
 
 
 @pytest.mark.usefixtures("untold")
-def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launches_on_cuda_do_not_wait_for_a_whole_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    prepare_accelerator()
+    assert os.environ["MLX_MAX_OPS_PER_BUFFER"] == "10"
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+@pytest.mark.usefixtures("untold")
+def test_what_the_user_has_set_stays(cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: cuda)
     for name in NAMES:
         monkeypatch.setenv(name, "7")
     prepare_accelerator()

@@ -72,7 +72,7 @@ def test_closing_stops_it(model: EmbeddingModel) -> None:
     def endless() -> Iterator[Batch]:
         nonlocal drawn
         batches = list(model.engine.batches(IDS, 64))
-        while drawn < 1_000_000:
+        while drawn < 1_000:
             drawn += closed.is_set()
             yield batches[0]
 
@@ -110,7 +110,7 @@ def test_closing_stops_gathering(model: EmbeddingModel) -> None:
     def endless() -> Iterator[Batch]:
         nonlocal drawn
         (batch,) = model.engine.batches([IDS[0]], 64)
-        while drawn < 1_000_000:
+        while drawn < 1_000:
             begun.set()
             drawn += closed.is_set()
             yield batch
