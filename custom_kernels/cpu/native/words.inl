@@ -145,6 +145,16 @@ ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t 
   for (int64_t w = 0; 4 * w < depth; w += VL)
     store((float*)(out + w / BLOCK * apart + w % BLOCK), (Vec)quads(x + 4 * w, depth - 4 * w, inverse, zero - LESS));
 }
-void round_row(const float*, int64_t, uint16_t*) {}
+// To bfloat16, ties to even, by what every processor has; attention on it follows.
+void round_row(const float* x, int64_t n, uint16_t* y) {
+  typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+  for (int64_t j = 0; j < n; j += VL) {
+    const int64_t here = smaller(VL, n - j);
+    const Vec v = load_up_to(x + j, here);
+    const Ints bits = (Ints)v, even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Halves halves = __builtin_convertvector(v == v ? even : 0x7fc0 - Ints{}, Halves);
+    __builtin_memcpy(y + j, &halves, (size_t)here * 2);
+  }
+}
 
 #endif
