@@ -77,7 +77,7 @@ struct Tile {
   const Word *a, *b;
   int64_t words, block;  // of A, words between two blocks
   const Row* rows;
-  const float *scales, *sums;
+  const float *scales, *sums, *bias;
   float* c;
   int64_t ldc;
   const Word* ahead;  // what is fetched meanwhile, `step` for each word of the depth
@@ -86,7 +86,12 @@ struct Tile {
 
 // C tile of M rows; columns beyond n go to the caller's memory too, so it has room for NR.
 template <int64_t M> __attribute__((noinline)) void gemm_tile(const Tile& t) {
-  Sum acc[M][NV] = {};
+  Sum acc[M][NV];
+  UNROLL
+  for (int64_t i = 0; i < M; i++) {
+    UNROLL
+    for (int64_t j = 0; j < NV; j++) acc[i][j] = begun(t.bias + j * VL);
+  }
   const Word *a = t.a, *b = t.b, *ahead = t.ahead;
   for (int64_t left = t.words; left > 0; left -= BLOCK, a += t.block, b += BLOCK * NR)
     multiply<M, ROW, 1>(a, b, smaller(left, BLOCK), acc, [&](const Word* here) __attribute__((always_inline)) {
@@ -100,9 +105,10 @@ template <int64_t M> __attribute__((noinline)) void gemm_tile(const Tile& t) {
   for (int64_t i = 0; i < M; i++) {
     UNROLL
     for (int64_t j = 0; j < NV; j++)
-      store(t.c + i * t.ldc + j * VL, scaled(acc[i][j], t.rows + i, t.scales + j * VL, t.sums + j * VL));
+      store(t.c + i * t.ldc + j * VL, scaled(acc[i][j], t.rows + i, t.scales + j * VL, t.sums + j * VL, t.bias + j * VL));
   }
 }
+constexpr float NO_BIAS[NR] = {};
 typedef void (*GemmTile)(const Tile&);
 constexpr GemmTile GEMM_TILES[] = {
     nullptr,      gemm_tile<1>,  gemm_tile<2>,  gemm_tile<3>,  gemm_tile<4>,  gemm_tile<5>,  gemm_tile<6>,
@@ -131,7 +137,7 @@ void gemm(const Gemm& g, float* scratch) {
     const Word* b = (const Word*)g.b + panel * words * NR;
     const Word* next = panel + 1 < g.panel_end ? b + words * NR : b;
     const int64_t column = panel * NR, n = smaller(NR, g.n - column);
-    const float* bias = g.bias ? g.bias + column : nullptr;
+    const float* bias = g.bias ? g.bias + column : NO_BIAS;
     for (int64_t t = 0, row = 0; t < tiles; t++) {
       const int64_t rows = (g.m - row) / (tiles - t);
       float edge[MR * NR];
@@ -141,10 +147,10 @@ void gemm(const Gemm& g, float* scratch) {
       if (direct)
         for (int64_t i = 0; i < rows; i++)
           for (int64_t j = 0; j < NR; j += 16) __builtin_prefetch(c + i * ldc + j, 1);
-      GEMM_TILES[rows]({a + row * ROW, b, words, g.m * ROW, row_of + row, scales + column, sums + column, c, ldc,
+      GEMM_TILES[rows]({a + row * ROW, b, words, g.m * ROW, row_of + row, scales + column, sums + column, bias, c, ldc,
                         next + words * NR * t / tiles, NR / tiles});
-      if (g.bias || g.activation || g.residual)
-        FINISH[g.activation](c, ldc, bias, g.residual ? g.residual + row * g.ldr + column : nullptr, g.ldr, rows, n);
+      if (g.activation || g.residual)
+        FINISH[g.activation](c, ldc, nullptr, g.residual ? g.residual + row * g.ldr + column : nullptr, g.ldr, rows, n);
       if (g.c16)
         for (int64_t i = 0; i < rows; i++) round_row(edge + i * NR, n, g.c16 + (row + i) * g.ldc + column);
       else if (!direct)

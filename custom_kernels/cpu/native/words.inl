@@ -30,7 +30,9 @@ ALWAYS_INLINE Sum dot(Sum sum, Ints left, Ints right) {
   return (Sum)vbfdotq_f32((float32x4_t)sum, (bfloat16x8_t)left, (bfloat16x8_t)right);
 #endif
 }
-ALWAYS_INLINE Vec scaled(Sum sum, const Row*, const float*, const float*) { return sum; }
+// What a sum begins with, and what it comes to.
+ALWAYS_INLINE Sum begun(const float* bias) { return load(bias); }
+ALWAYS_INLINE Vec scaled(Sum sum, const Row*, const float*, const float*, const float*) { return sum; }
 
 // Up to 2 VL numbers as VL words, and zeros behind them.
 ALWAYS_INLINE Ints pairs_up_to(const float* x, int64_t n) {
@@ -44,8 +46,9 @@ ALWAYS_INLINE void narrow_column(const float* x, int64_t n, const Column&, Word*
 }
 // A row of A into its blocks, which are `apart` words from each other.
 ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t apart, Row*) {
-  for (int64_t w = 0; 2 * w < depth; w += VL)
-    store((float*)(out + w / BLOCK * apart + w % BLOCK), (Vec)pairs_up_to(x + 2 * w, depth - 2 * w));
+  for (int64_t done = 0; done < depth; done += 2 * BLOCK, out += apart)
+    for (int64_t j = done; j < smaller(depth, done + 2 * BLOCK); j += 2 * VL)
+      store((float*)(out + (j - done) / 2), (Vec)pairs_up_to(x + j, depth - j));
 }
 void round_row(const float* x, int64_t n, uint16_t* y) {
   int64_t j = 0;
@@ -77,8 +80,9 @@ ALWAYS_INLINE Sum dot(Sum sum, Ints left, Ints right) {
   return (Sum)vdotq_s32((int32x4_t)sum, (int8x16_t)left, (int8x16_t)right);
 #endif
 }
-ALWAYS_INLINE Vec scaled(Sum sum, const Row* row, const float* scales, const float* sums) {
-  return load(scales) * (__builtin_convertvector(sum, Vec) * row->scale + load(sums) * row->base);
+ALWAYS_INLINE Sum begun(const float*) { return Sum{}; }
+ALWAYS_INLINE Vec scaled(Sum sum, const Row* row, const float* scales, const float* sums, const float* bias) {
+  return load(scales) * (__builtin_convertvector(sum, Vec) * row->scale + load(sums) * row->base) + load(bias);
 }
 
 // The low bytes of integers that are less than 2^22 apart from `zero`; adding to 1.5 * 2^23 rounds to an integer.
@@ -88,7 +92,8 @@ ALWAYS_INLINE Ints quads(const float* x, int64_t n, float inverse, float zero) {
   UNROLL
   for (int64_t i = 0; i < 4; i++) {
     const int64_t there = n - i * VL;
-    q[i] = rounded(there >= VL ? load(x + i * VL) : there > 0 ? load_n(x + i * VL, there) : Vec{}, inverse, zero);
+    const Vec v = n >= 4 * VL || there >= VL ? load(x + i * VL) : there > 0 ? load_n(x + i * VL, there) : Vec{};
+    q[i] = rounded(v, inverse, zero);
   }
   return (q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | q[3] << 24;
 }
@@ -107,14 +112,21 @@ struct Range {
   float low, high, nothing;  // 0 is within it; `nothing` is 0, or NaN where the row has what is no finite number
 };
 ALWAYS_INLINE Range range_of(const float* x, int64_t n) {
-  Vec low = {}, high = {}, nothing = {};
-  for (int64_t j = 0; j < n; j += VL) {
-    const Vec v = load_up_to(x + j, n - j);
-    low = vmin(low, v);
-    high = vmax(high, v);
-    nothing += v * 0.0f;
+  Vec low[4] = {}, high[4] = {}, nothing[4] = {};
+  const auto add = [&](int64_t i, Vec v) __attribute__((always_inline)) {
+    low[i] = vmin(low[i], v);
+    high[i] = vmax(high[i], v);
+    nothing[i] += v * 0.0f;
+  };
+  int64_t j = 0;
+  for (; j + 4 * VL <= n; j += 4 * VL) {
+    UNROLL
+    for (int64_t i = 0; i < 4; i++) add(i, load(x + j + i * VL));
   }
-  return {reduced<Less>(low), reduced<Greater>(high), sum(nothing)};
+  for (; j < n; j += VL) add(0, load_up_to(x + j, n - j));
+  const Vec least = vmin(vmin(low[0], low[1]), vmin(low[2], low[3]));
+  const Vec most = vmax(vmax(high[0], high[1]), vmax(high[2], high[3]));
+  return {reduced<Less>(least), reduced<Greater>(most), sum(nothing[0] + nothing[1] + (nothing[2] + nothing[3]))};
 }
 
 // Symmetric, so that B needs no zero point.
@@ -142,8 +154,9 @@ ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t 
   const float zero = rounded_zero[0];
   *row = {width > 1e-30f ? width / 254.0f : 0.0f, 0.0f};
   row->base = (LESS - zero) * row->scale + range.nothing;
-  for (int64_t w = 0; 4 * w < depth; w += VL)
-    store((float*)(out + w / BLOCK * apart + w % BLOCK), (Vec)quads(x + 4 * w, depth - 4 * w, inverse, zero - LESS));
+  for (int64_t done = 0; done < depth; done += 4 * BLOCK, out += apart)
+    for (int64_t j = done; j < smaller(depth, done + 4 * BLOCK); j += 4 * VL)
+      store((float*)(out + (j - done) / 4), (Vec)quads(x + j, depth - j, inverse, zero - LESS));
 }
 // To bfloat16, ties to even, by what every processor has; attention on it follows.
 void round_row(const float* x, int64_t n, uint16_t* y) {
