@@ -161,13 +161,18 @@ ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t 
 // To bfloat16, ties to even, by what every processor has; attention on it follows.
 void round_row(const float* x, int64_t n, uint16_t* y) {
   typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
-  for (int64_t j = 0; j < n; j += VL) {
-    const int64_t here = smaller(VL, n - j);
-    const Vec v = load_up_to(x + j, here);
+  const auto halves_of = [](Vec v) __attribute__((always_inline)) {
     const Ints bits = (Ints)v, even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Halves halves = __builtin_convertvector(v == v ? even : 0x7fc0 - Ints{}, Halves);
-    __builtin_memcpy(y + j, &halves, (size_t)here * 2);
+    return __builtin_convertvector(v == v ? even : 0x7fc0 - Ints{}, Halves);
+  };
+  int64_t j = 0;
+  for (; j + VL <= n; j += VL) {
+    const Halves halves = halves_of(load(x + j));
+    __builtin_memcpy(y + j, &halves, sizeof(Halves));
   }
+  if (j == n) return;
+  const Halves rest = halves_of(load_n(x + j, n - j));
+  __builtin_memcpy(y + j, &rest, (size_t)(n - j) * 2);
 }
 
 #endif
