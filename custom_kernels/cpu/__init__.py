@@ -27,6 +27,7 @@ from custom_kernels.cpu.library import (
 )
 from custom_kernels.cpu.linear import Linear, linear
 from custom_kernels.cpu.mean_pool import mean_pool
+from custom_kernels.cpu.memory import trim
 from custom_kernels.cpu.output_norm import output_norm
 from custom_kernels.cpu.packed import sequence_ids
 from custom_kernels.cpu.position_ids import position_ids
@@ -53,6 +54,7 @@ __all__ = [
     "sequence_ids",
     "set_num_threads",
     "settings",
+    "trim",
     "usable_cores",
     "why_unavailable",
 ]

@@ -75,13 +75,14 @@ class Encoder:
                 setattr(row, f"{name}_bias", at(bias))
                 setattr(row, f"{name}_eps", eps)
 
-    def __call__(self, x: Floats, cu_seqlens: Ints, bias: Floats | None = None) -> Floats:
+    def __call__(self, x: Floats, cu_seqlens: Ints, bias: Floats | None = None, *, in_place: bool = False) -> Floats:
         """Run the layers.
 
         Args:
             x: [T, H].
             cu_seqlens: as in `attention`.
             bias: as in `attention`, for all layers.
+            in_place: give x back, overwritten; memory for another array of its size is saved.
 
         Returns:
             [T, H].
@@ -93,7 +94,12 @@ class Encoder:
         total = token_rows("Encoder", "x", x, width)
         ints("Encoder", "cu_seqlens", cu_seqlens, (None,))
         length = bias_length("Encoder", bias, self._num_heads)
-        qkv, attended, between, out = (memory.empty((total, n * width)) for n in (3, 1, 1, 1))
+        if in_place and not x.flags.writeable:
+            raise ValueError("Encoder was to work in place, but x is read-only.")
+        # In bfloat16 qkv takes half the room.
+        qkv = memory.empty((total, (3 * width + 1) // 2 if self._narrow else 3 * width))
+        attended, between = (memory.empty((total, width)) for _ in range(2))
+        out = x if in_place else memory.empty((total, width))
         status = library().mlx_embed_encoder(
             at(x),
             ctypes.addressof(self._table),

@@ -90,6 +90,7 @@ def load() -> tuple[Any, str]:
         "set_threads": (None, [integer]),
         "allocate": (pointer, [integer]),
         "release": (None, [pointer]),
+        "trim": (None, []),
         "product": (ctypes.c_char_p, [flag]),
         "lay_out": (pointer, [pointer, pointer, integer, integer, flag]),
         "discard": (None, [pointer]),

@@ -8,14 +8,15 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from custom_kernels import cpu
 from custom_kernels.arrays import spelled
 from mlx_embed.architectures.ops import native
 from mlx_embed.batching import Batch, packed_batches
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
 from mlx_embed.engine.device import checked_budget
 
-# Enough for every core, few enough for what a batch needs between layers to stay in the caches.
-BATCH_TOKENS = 4096
+# Of a batch: enough for every core, few enough for what it needs between layers to stay in the caches.
+TOKENS_A_THREAD, FEWEST_TOKENS, MOST_TOKENS = 256, 2048, 4096
 
 
 class NativeEngine:
@@ -39,7 +40,8 @@ class NativeEngine:
 
     def budget(self, batch_tokens: int | None) -> int:
         """See `Engine`."""
-        return checked_budget(batch_tokens, BATCH_TOKENS)
+        default = min(max(TOKENS_A_THREAD * cpu.num_threads(), FEWEST_TOKENS), MOST_TOKENS)
+        return checked_budget(batch_tokens, default)
 
     def batches(
         self,

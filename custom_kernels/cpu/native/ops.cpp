@@ -78,11 +78,7 @@ const Product* product_of(int kind) {
 struct LaidOut {
   int64_t n, depth;
   const Product* product;
-  float *weight = nullptr, *bias = nullptr;
-  ~LaidOut() {
-    release(weight);
-    release(bias);
-  }
+  std::shared_ptr<float> weight, bias;
   int64_t panels() const { return (n + product->panel - 1) / product->panel; }
 };
 
@@ -100,7 +96,7 @@ constexpr int64_t MOST_ROWS = 112;
 constexpr int64_t CACHE_FLOATS = 144 * 1024;
 
 Gemm product(const float* x, int64_t rows, const LaidOut& w, float* y) {
-  return {x, w.weight, w.bias, nullptr, y, nullptr, w.depth, 0, w.n, rows, w.n, w.depth, 0, w.panels(), IDENTITY};
+  return {x, w.weight.get(), w.bias.get(), nullptr, y, nullptr, w.depth, 0, w.n, rows, w.n, w.depth, 0, w.panels(), IDENTITY};
 }
 
 void run(const Gemm& g, const LaidOut& w) { w.product->gemm(g, scratch(w.product->scratch(g.m, g.depth))); }
@@ -185,18 +181,19 @@ EXPORT float* mlx_embed_allocate(int64_t floats) {
   }
 }
 EXPORT void mlx_embed_release(float* block) { release(block); }
+EXPORT void mlx_embed_trim() { trim(); }
 
 // A kind that is here: see mlx_embed_product.
 EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n, int64_t depth, int kind) {
   LaidOut* w = nullptr;
   try {
     w = new LaidOut{n, depth, product_of(kind)};
-    w->weight = allocate(w->product->laid_out(n, depth));
-    w->product->lay_out(weight, n, depth, w->weight);
+    w->weight = allocate_beside(w->product->laid_out(n, depth));
+    w->product->lay_out(weight, n, depth, w->weight.get());
     if (bias) {
       const size_t padded = (size_t)(w->panels() * w->product->panel);
-      w->bias = allocate(padded);
-      std::fill(std::copy(bias, bias + n, w->bias), w->bias + padded, 0.0f);
+      w->bias = allocate_beside(padded);
+      std::fill(std::copy(bias, bias + n, w->bias.get()), w->bias.get() + padded, 0.0f);
     }
     return w;
   } catch (const std::bad_alloc&) {

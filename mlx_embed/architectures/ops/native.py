@@ -48,11 +48,14 @@ def lay_out(encoder: nn.Module, dtype: str = "float32") -> None:
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], LayerNorms `cpu.Norm`, and layers of BERT's kind one
     `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see `cpu.Linear`.
     """
-    modules = encoder.modules()
+    # Without the leaves, so that the weights of each go as soon as it is laid out.
+    modules = [module for module in encoder.modules() if not isinstance(module, _LEAVES)]
     for module in modules:
-        for name, child in list(module.items()):
-            if isinstance(child, nn.Module) and (ready := _laid_out(child, dtype)) is not None:
+        for name in list(module):
+            if (ready := _laid_out(module[name], dtype)) is not None:
                 setattr(module, name, ready)
+    mx.clear_cache()
+    cpu.trim()
     for module in modules:
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
@@ -134,9 +137,9 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
-    """See `ops`: in one call, unless it is without their activation."""
+    """See `ops`: in one call, unless it is without their activation. Overwrites x, which is of no more use."""
     if isinstance(layers, cpu.Encoder):
-        return layers(x, cu_seqlens, bias)
+        return layers(x, cu_seqlens, bias, in_place=True)
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
@@ -195,7 +198,10 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
     return _formula(act, a) * b
 
 
-def _laid_out(module: nn.Module, dtype: str) -> Any:
+_LEAVES = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, LayerNorm)
+
+
+def _laid_out(module: Any, dtype: str) -> Any:
     if isinstance(module, (nn.Linear, nn.QuantizedLinear)):
         return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):

@@ -173,6 +173,9 @@ def test_layers_in_one_call_are_op_by_op(dtype: str) -> None:
     h = cpu.feed_forward(h, w["up"], w["down"], "gelu", *norm)
     found = cpu.Encoder([layer], 2, 0.2, "gelu", attends)(x, cu)
     assert np.array_equal(found, h)
+    overwritten = x.copy()
+    assert cpu.Encoder([layer, layer], 2, 0.2, "gelu", attends)(overwritten, cu, in_place=True) is overwritten
+    assert np.array_equal(overwritten, cpu.Encoder([layer, layer], 2, 0.2, "gelu", attends)(x, cu))
 
 
 def test_bad_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
