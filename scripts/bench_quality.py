@@ -7,7 +7,8 @@ MODEL is a folder, repository id or alias; FOLDER holds documents, queries and j
 layout. Each variant is converted into a temporary folder and runs as `from_pretrained` loads it on this machine: a GPU
 computes in the variant's own dtype and on its quantized weights, the native CPU kernels in float32, but for the
 variants that name another dtype of theirs. `--compute` asks for another dtype; MLX_EMBED_KERNELS=reference computes on
-MLX's own ops, slowly. Exits with 1 where a variant strays from the reference, sentence-transformers or else the first variant, by more than its bound.
+MLX's own ops, slowly. Exits with 1 where a variant strays from the reference, sentence-transformers or else the first
+variant, by more than its bound.
 """
 
 import argparse

@@ -29,7 +29,7 @@ SUFFIXES = (".h", ".inl", ".cpp")
 FLAGS = ("-std=c++17", "-pthread", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *_AVX2)
-INSTRUCTIONS = {
+INSTRUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "avx512.cpp": _AVX512,
         "avx512_bf16.cpp": (*_AVX512, "-mavx512bf16"),
