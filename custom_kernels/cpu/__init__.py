@@ -17,9 +17,17 @@ from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
-from custom_kernels.cpu.library import available, instruction_set, num_threads, set_num_threads, why_unavailable
+from custom_kernels.cpu.library import (
+    available,
+    instruction_set,
+    num_threads,
+    product,
+    set_num_threads,
+    why_unavailable,
+)
 from custom_kernels.cpu.linear import Linear, linear
 from custom_kernels.cpu.mean_pool import mean_pool
+from custom_kernels.cpu.memory import trim
 from custom_kernels.cpu.output_norm import output_norm
 from custom_kernels.cpu.packed import sequence_ids
 from custom_kernels.cpu.position_ids import position_ids
@@ -41,10 +49,12 @@ __all__ = [
     "num_threads",
     "output_norm",
     "position_ids",
+    "product",
     "rope",
     "sequence_ids",
     "set_num_threads",
     "settings",
+    "trim",
     "usable_cores",
     "why_unavailable",
 ]

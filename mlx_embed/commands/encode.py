@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_embed.checkpoint import DEFAULT_MODEL
-from mlx_embed.engine.device import DTYPES
+from mlx_embed.engine.device import NATIVE_DTYPES
 from mlx_embed.records.reading import FORMATS, Record
 from mlx_embed.vector_dtypes import OUTPUT_DTYPES
 
@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", help=f"folder, repository id or alias ({DEFAULT_MODEL.value})")
     parser.add_argument("--prompt-name", metavar="NAME", help="the model's prompt to put before each text")
-    parser.add_argument("--dtype", choices=DTYPES, help="dtype to compute in")
+    parser.add_argument("--dtype", choices=NATIVE_DTYPES, help="dtype to compute in; int8 on a CPU")
     parser.add_argument("--device", choices=("cpu", "gpu", "metal", "cuda"), help="where to compute")
     parser.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions")
     parser.add_argument("--output-dtype", choices=OUTPUT_DTYPES, default="float32", help="(%(default)s)")

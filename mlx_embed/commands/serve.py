@@ -29,7 +29,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--allow-origin", action="append", default=[], metavar="ORIGIN", help="web pages that may use it; repeatable"
     )
     parser.add_argument("--device", help='"cpu", "gpu", "metal" or "cuda"; the default is MLX\'s')
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="to compute in")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16", "int8"), help="to compute in; int8 on a CPU"
+    )
     parser.add_argument(
         "--max-batch-tokens", type=int, metavar="N", help="tokens a batch; the default suits the device"
     )

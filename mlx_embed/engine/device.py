@@ -10,6 +10,8 @@ from custom_kernels.choice.tune import cache_folder
 from mlx_embed.arguments import positive_number
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+# What the native CPU kernels have beside them: weights and the numbers they are multiplied with, rounded to 8 bits.
+NATIVE_DTYPES: dict[str, mx.Dtype] = {**DTYPES, "int8": mx.int8}
 _GPU_NAMES = {"gpu": None, "metal": "metal", "mps": "metal", "cuda": "cuda"}
 
 
@@ -55,18 +57,23 @@ def describe(device: mx.Device) -> str:
 def resolve_dtype(name: str | mx.Dtype | None, device: mx.Device) -> mx.Dtype | None:
     """The dtype to compute in; None keeps the checkpoint's on an accelerator, and means float32 on the CPU.
 
-    MLX's CPU ops are slower in half precision than in float32, and the native kernels have float32 alone.
+    "int8" is of the native CPU kernels alone: see `NATIVE_DTYPES`.
 
     Raises:
-        ValueError: a dtype other than float32, float16 and bfloat16.
+        ValueError: a dtype other than float32, float16 and bfloat16, and int8 on a CPU.
     """
     if name is None:
         return mx.float32 if is_cpu(device) else None
     if isinstance(name, mx.Dtype):
         name = str(name).removeprefix("mlx.core.")
-    if name not in DTYPES:
-        raise ValueError(f"dtype {name!r} is not one of {', '.join(DTYPES)}.")
-    return DTYPES[name]
+    if name not in NATIVE_DTYPES:
+        raise ValueError(f"dtype {name!r} is not one of {', '.join(NATIVE_DTYPES)}.")
+    if name not in DTYPES and not is_cpu(device):
+        raise ValueError(
+            f'dtype {name!r} is of the native CPU kernels: pass device="cpu", or take one of {", ".join(DTYPES)}; '
+            "`mlx-embed convert --quantize 8` makes weights small for a GPU."
+        )
+    return NATIVE_DTYPES[name]
 
 
 def checked_budget(batch_tokens: int | None, default: int) -> int:

@@ -13,6 +13,7 @@ namespace {
 
 #include "vectors.inl"
 #include "functions.inl"
+#include "finish.inl"
 #include "gemm.inl"
 #include "attention.inl"
 #include "rows.inl"
@@ -21,6 +22,12 @@ namespace {
 
 extern "C" {
 extern const Kernels TABLE;
-const Kernels TABLE = {NAME,      MR,         NR,     lay_out, gemm_scratch, gemm, attention_scratch,
-                       attention, layer_norm, gather, gated,   rope,         mean};
+const Kernels TABLE = {{NAME, NR, laid_out, lay_out, gemm_scratch, gemm},
+                       attention_scratch,
+                       attention,
+                       layer_norm,
+                       gather,
+                       gated,
+                       rope,
+                       mean};
 }
