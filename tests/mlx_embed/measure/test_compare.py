@@ -287,3 +287,11 @@ def test_a_row_that_contradicts_another_table_fails(report: Report) -> None:
 def test_no_texts() -> None:
     with pytest.raises(ValueError, match="at least one text"):
         module.compare(DATA / "tiny-bert", [])
+
+
+def test_an_op_of_which_a_way_came_too_late_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.kernels, "NORM_SHAPES", ())
+    monkeypatch.setattr(module.kernels, "op_rows", lambda op, *_: ([], op.name != "attention"))
+    _, _, left_out = module.op_tables(math.inf)
+    assert len(left_out) == 1
+    assert left_out[0].startswith("all or some ways to compute attention on ")
