@@ -24,6 +24,7 @@ from custom_kernels.cpu.output_norm import output_norm
 from custom_kernels.cpu.packed import sequence_ids
 from custom_kernels.cpu.position_ids import position_ids
 from custom_kernels.cpu.rope import rope
+from custom_kernels.cpu.top_k_scores import top_k_scores
 
 __all__ = [
     "Encoder",
@@ -45,6 +46,7 @@ __all__ = [
     "sequence_ids",
     "set_num_threads",
     "settings",
+    "top_k_scores",
     "usable_cores",
     "why_unavailable",
 ]
