@@ -61,6 +61,7 @@ struct Kernels {
                 float* y);
   void (*rope)(float* x, const float* cosine, const float* sine, int64_t heads, int64_t head_dim);
   void (*mean)(const float* x, int64_t rows, int64_t width, int normalize, float* y);
+  double (*inner_product)(const float* a, const float* b, int64_t width);
   size_t (*top_k_scratch)(int64_t width);
   void (*top_k)(const TopK&, float* scratch);
 };

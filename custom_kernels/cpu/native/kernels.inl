@@ -22,6 +22,6 @@ namespace {
 
 extern "C" {
 extern const Kernels TABLE = {NAME,      MR,         NR,     lay_out, gemm_scratch, gemm, attention_scratch,
-                       attention, layer_norm, gather, gated,   rope,         mean, top_k_scratch,
-                       top_k};
+                       attention, layer_norm, gather, gated,   rope,         mean,
+                       inner_product, top_k_scratch, top_k};
 }

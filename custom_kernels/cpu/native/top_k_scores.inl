@@ -176,3 +176,23 @@ void top_k(const TopK& t, float* scratch) {
     default: return top_k_of<Int8>(t, scratch);
   }
 }
+
+// In float64: what is left to round is the sum.
+double inner_product(const float* a, const float* b, int64_t width) {
+  constexpr int64_t HALF = VL / 2;
+  Doubles acc[2] = {};
+  int64_t j = 0;
+  for (; j + VL <= width; j += VL) {
+    UNROLL
+    for (int64_t i = 0; i < 2; i++) {
+      const Doubles left = __builtin_convertvector(*(const Half*)(a + j + i * HALF), Doubles);
+      const Doubles right = __builtin_convertvector(*(const Half*)(b + j + i * HALF), Doubles);
+      acc[i] += left * right;
+    }
+  }
+  const Doubles both = acc[0] + acc[1];
+  double total = 0;
+  for (int64_t i = 0; i < HALF; i++) total += both[i];
+  for (; j < width; j++) total += (double)a[j] * (double)b[j];
+  return total;
+}

@@ -1,4 +1,4 @@
-// top_k_scores, cut into ranges of rows whose best are merged. The end of ops.cpp.
+// top_k_scores, cut into ranges of rows whose best are merged, and exact scores of some rows. The end of ops.cpp.
 
 // `mask` has a bit a row, least significant first, of those that count; null: all. `scales`, one a row, may be null.
 // out [n, 2, k]: the scores, best first, of equal ones the first row first; and the rows, as floats. Where there are
@@ -35,6 +35,20 @@ EXPORT int mlx_embed_top_k_scores(const float* queries, int64_t n, const void* r
         best[i] = i < kept ? all[(size_t)i].first : -std::numeric_limits<float>::infinity();
         which[i] = i < kept ? (float)all[(size_t)i].second : -1.0f;
       }
+    });
+    return OK;
+  });
+}
+
+// out[n, count]: of query i and row places[i, j], or -infinity where that is negative.
+EXPORT int mlx_embed_inner_products(const float* queries, int64_t n, const float* rows, int64_t width,
+                                    const int32_t* places, int64_t count, float* out) {
+  return guarded([&] {
+    const int64_t step = 256, total = n * count;
+    parallel_for(ceil_div(total, step), [&](int64_t job) {
+      for (int64_t i = job * step; i < std::min(total, (job + 1) * step); i++)
+        out[i] = places[i] < 0 ? -std::numeric_limits<float>::infinity()
+                               : (float)kernels->inner_product(queries + i / count * width, rows + (int64_t)places[i] * width, width);
     });
     return OK;
   });
