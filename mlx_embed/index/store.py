@@ -192,6 +192,7 @@ class Store:
         self._require_open()
         if self._writer is None:
             self._writer = database.connect(self.folder, write=True)
+            seal.remove(self.folder)
         return self._writer
 
     def _connection(self) -> sqlite3.Connection:
