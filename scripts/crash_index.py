@@ -142,9 +142,9 @@ def made_up(dice: random.Random, count: int) -> list[Step]:
     made: list[Step] = []
     fresh = 0
     for i in range(count):
-        kind = dice.choices(
-            ["add", "upsert", "delete", "replace_files", "remove_file", "compact"], [4, 3, 3, 4, 1, 2]
-        )[0]
+        kind = dice.choices(["add", "upsert", "delete", "replace_files", "remove_file", "compact"], [4, 3, 3, 4, 1, 2])[
+            0
+        ]
         if kind == "add":
             ids = [f"n{fresh + j}" for j in range(dice.randint(1, 400))]
             fresh += len(ids)

@@ -13,7 +13,6 @@ from custom_kernels.choice.op import ENCODERS, Arguments, Load, Op
 MAX_ROWS = 2**24
 # Scores that the reference holds at a time.
 _AT_ONCE = 2**24
-_NONE = 2**64 - 1
 
 
 def top_k_scores(
@@ -87,6 +86,7 @@ def reference_top_k_scores(
     places = mx.arange(count)
     floats = rows.astype(mx.float32)
     wanted = None if mask is None else (mask[places // 8] >> (places % 8).astype(mx.uint8)) & 1
+    none = ~mx.zeros((), dtype=mx.uint64)  # the largest key there is: of no row
     step = max(1, _AT_ONCE // count)
     found = []
     for start in range(0, n, step):
@@ -99,13 +99,13 @@ def reference_top_k_scores(
         falling = mx.where(bits >> 31, bits, ~bits & 0x7FFFFFFF)
         keys = (falling.astype(mx.uint64) << 32) | places.astype(mx.uint64)
         if wanted is not None:
-            keys = mx.where(wanted, keys, mx.array(_NONE, dtype=mx.uint64))
+            keys = mx.where(wanted, keys, none)
         best = mx.sort(keys, axis=1)[:, :k]
         if k > count:
-            best = mx.concatenate([best, mx.full((best.shape[0], k - count), _NONE, dtype=mx.uint64)], axis=1)
+            best = mx.concatenate([best, mx.broadcast_to(none, (best.shape[0], k - count))], axis=1)
         falling = (best >> 32).astype(mx.uint32)
         bits = mx.where(falling >> 31, falling, ~falling & 0x7FFFFFFF)
-        there = best != mx.array(_NONE, dtype=mx.uint64)
+        there = best != none
         where = (best & 0xFFFFFFFF).astype(mx.float32)
         found.append(mx.stack([mx.where(there, bits.view(mx.float32), -mx.inf), mx.where(there, where, -1.0)], axis=1))
     return mx.concatenate(found)

@@ -22,7 +22,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 # Reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009): a rank counts 1 / (60 + rank).
 FUSION = 60
 # How far down each ranking is fused, and how many the reranker reads.
-FUSED = 100
+FUSED = 50
 RERANKED = 50
 
 # Of the texts that one way of searching has found: the number, and the score.
