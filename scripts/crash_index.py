@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 from mlx_embed import EmbeddingModel  # noqa: E402
 from mlx_embed.index import Chunk, FileStat, Index  # noqa: E402
 
-WORDS = "wing stall heat soup flow layer shock lentil plate nose cone drag lift mach jet tail".split()
+WORDS = ("wing", "stall", "heat", "soup", "flow", "layer", "shock", "lentil", "plate", "nose", "cone", "drag", "jet")
 # What an index holds: of each id the text and its metadata.
 State = dict[str, tuple[str, dict[str, Any]]]
 Step = tuple[str, Callable[[Index], object], Callable[[State], None]]
