@@ -27,11 +27,14 @@ def close(folder: Path, connection: Connection) -> None:
     (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
     words = json.dumps({"generation": generation, "checksum": _checksum(folder / DATABASE)})
     fresh = folder / f"{SEAL}.new"
-    with open(fresh, "w") as file:
-        file.write(json.dumps({"seal": words, "check": crc32(words.encode())}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, folder / SEAL)
+    try:
+        with open(fresh, "w") as file:
+            file.write(json.dumps({"seal": words, "check": crc32(words.encode())}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, folder / SEAL)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:
