@@ -20,6 +20,7 @@ LEVELS = [
     ("mlx_embed.measure",),
     ("mlx_embed",),
     ("mlx_embed.convert",),
+    ("mlx_embed.index",),
     ("mlx_embed.evaluation", "mlx_embed.destination"),
     ("mlx_embed.embedding_model", "mlx_embed.cross_encoder"),
     ("mlx_embed.loading", "mlx_embed.codes"),
@@ -35,10 +36,11 @@ LEVELS = [
 ]
 # What an extra brings, and the only file or folder that may import it.
 EXTRAS = {
-    "langchain_core": "mlx_embed/integrations/langchain.py",
+    "langchain_core": "mlx_embed/integrations/langchain",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
-    "pyarrow": "mlx_embed/records/parquet.py",
+    "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py"),
+    "lancedb": "mlx_embed/index/export.py",
     "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
     "torch": "mlx_embed/integrations/sentence_transformers.py",
     "keybert": "mlx_embed/integrations/keybert.py",

@@ -45,6 +45,20 @@ template <class T> struct AttentionOf {
 typedef AttentionOf<float> Attention;
 typedef AttentionOf<uint16_t> Attention16;
 
+enum RowType { ROWS_FLOAT32 = 0, ROWS_FLOAT16 = 1, ROWS_BFLOAT16 = 2, ROWS_INT8 = 3 };
+
+// The best k of each query among rows [begin, end), begin a multiple of 64. The heaps begin as k times -infinity.
+struct TopK {
+  const float* queries;  // [n, width]
+  const void* rows;      // [end, width] of `type`
+  const float* scales;   // a factor a row, or null
+  const uint8_t* mask;   // a bit a row, or null
+  int64_t n, width, begin, end, k;
+  int type;
+  float* scores;  // [n, k], heaps with the worst in front
+  int32_t* places;
+};
+
 struct Kernels {
   Product product;
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
@@ -60,6 +74,9 @@ struct Kernels {
                 float* y);
   void (*rope)(float* x, const float* cosine, const float* sine, int64_t heads, int64_t head_dim);
   void (*mean)(const float* x, int64_t rows, int64_t width, int normalize, float* y);
+  double (*inner_product)(const float* a, const float* b, int64_t width);
+  size_t (*top_k_scratch)(int64_t width);
+  void (*top_k)(const TopK&, float* scratch);
 };
 
 struct Narrow {

@@ -17,6 +17,7 @@ namespace {
 #include "gemm.inl"
 #include "attention.inl"
 #include "rows.inl"
+#include "top_k_scores.inl"
 
 }  // namespace
 
@@ -29,5 +30,8 @@ const Kernels TABLE = {{NAME, NR, laid_out, lay_out, gemm_scratch, gemm},
                        gather,
                        gated,
                        rope,
-                       mean};
+                       mean,
+                       inner_product,
+                       top_k_scratch,
+                       top_k};
 }

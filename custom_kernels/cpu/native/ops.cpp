@@ -8,8 +8,10 @@
 #endif
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -460,3 +462,5 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
   }
   return status;
 }
+
+#include "top_k_scores_op.inl"
