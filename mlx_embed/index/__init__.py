@@ -1,0 +1,1 @@
+"""Folders of files to chunks, vectors and answers."""
