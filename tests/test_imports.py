@@ -20,6 +20,7 @@ LEVELS = [
     ("mlx_embed.measure",),
     ("mlx_embed",),
     ("mlx_embed.convert",),
+    ("mlx_embed.index",),
     ("mlx_embed.evaluation", "mlx_embed.destination"),
     ("mlx_embed.embedding_model", "mlx_embed.cross_encoder"),
     ("mlx_embed.loading", "mlx_embed.codes"),
