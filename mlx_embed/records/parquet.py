@@ -24,8 +24,10 @@ def count(path: Path) -> int:
         return int(file.metadata.num_rows)
 
 
-def rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each row's place and fields: `columns`, and those of `optional` that there are.
+def rows(
+    path: Path, columns: Sequence[str], optional: Sequence[str]
+) -> Iterator[tuple[str, tuple[int, int], Mapping[str, Any]]]:
+    """Each row's place, its number from 1 twice, and its fields: `columns`, and those of `optional` that there are.
 
     Raises:
         ValueError: no Parquet, or a column that is missing.
@@ -38,7 +40,7 @@ def rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterato
         number = 0
         for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
             for row in batch.to_pylist():
-                yield f"{path}, row {number}", row
+                yield f"{path}, row {number}", (number + 1, number + 1), row
                 number += 1
 
 

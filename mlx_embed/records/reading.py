@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 Id: TypeAlias = str | int
-# A row's place in its file, as errors name it, and its fields.
-Row: TypeAlias = tuple[str, Mapping[str, Any]]
+# A row's place in its file, as errors name it, its first and last line, and its fields.
+Row: TypeAlias = tuple[str, tuple[int, int], Mapping[str, Any]]
 
 FORMATS = ("lines", "jsonl", "csv", "parquet")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -26,11 +26,13 @@ class Record(NamedTuple):
         text: its fields, joined by a space where there are several.
         id: None where it has none.
         place: file and line, or row.
+        lines: the first and last line of it, from 1; of Parquet the row.
     """
 
     text: str
     id: Id | None
     place: str
+    lines: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ def records(source: Source) -> Iterator[Record]:
             an id that is neither text nor a whole number, or of another kind than the first. The place is named.
     """
     if source.format == "lines":
-        for place, line in _lines(source):
-            yield Record(line.rstrip("\n").removesuffix("\r"), None, place)
+        for number, (place, line) in enumerate(_lines(source), start=1):
+            yield Record(line.rstrip("\n").removesuffix("\r"), None, place, (number, number))
         return
     id_field = source.id_field
     kind: type | None = None
-    for number, (place, row) in enumerate(_rows(source)):
+    for number, (place, lines, row) in enumerate(_rows(source)):
         if number == 0 and id_field is None:
             id_field = next(
                 (name for name in ID_FIELDS if row.get(name) is not None and name not in source.fields), None
@@ -105,7 +107,7 @@ def records(source: Source) -> Iterator[Record]:
         if kind is not None and type(found) is not kind:
             raise ValueError(f"{place} has the id {found!r}, where those before it are of type {kind.__name__}.")
         kind = None if found is None else type(found)
-        yield Record(_text(place, row, source.fields), found, place)
+        yield Record(_text(place, row, source.fields), found, place, lines)
 
 
 def count(source: Source) -> int | None:
@@ -134,7 +136,7 @@ def _rows(source: Source) -> Iterator[Row]:
 
 
 def _jsonl(source: Source) -> Iterator[Row]:
-    for place, line in _lines(source):
+    for number, (place, line) in enumerate(_lines(source), start=1):
         if not line.strip():
             continue
         try:
@@ -143,7 +145,7 @@ def _jsonl(source: Source) -> Iterator[Row]:
             raise ValueError(f"{place} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise ValueError(f"{place} is a {type(row).__name__}, where a JSON object is needed.")
-        yield place, row
+        yield place, (number, number), row
 
 
 def _csv(source: Source) -> Iterator[Row]:
@@ -155,12 +157,14 @@ def _csv(source: Source) -> Iterator[Row]:
         header = next(reader, [])
         if missing := [name for name in source.columns if name not in header]:
             raise ValueError(f"{source.name} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}.")
+        above = reader.line_num
         for cells in reader:
+            lines, above = (above + 1, reader.line_num), reader.line_num
             if cells:
                 place = f"{source.name}:{reader.line_num}"
                 if len(cells) != len(header):
                     raise ValueError(f"{place} has {len(cells)} cells, where its header has {len(header)}.")
-                yield place, dict(zip(header, cells, strict=True))
+                yield place, lines, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise ValueError(f"{source.name}:{reader.line_num} is not CSV: {error}.") from error
 
