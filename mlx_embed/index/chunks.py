@@ -4,7 +4,8 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
@@ -115,16 +116,17 @@ class Chunker:
 
     chunking: Chunking
     count: Callable[[Sequence[str]], Counts]
-    _around: int = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _around(self) -> int:
+        """The tokens of no text."""
         around = int(self.count([""])[0])
         if around >= self.chunking.tokens:
             raise ValueError(
                 f"Chunks of {self.chunking.tokens} tokens have no room for text beside the special tokens and the "
                 f"prompt, which are {around}."
             )
-        object.__setattr__(self, "_around", around)
+        return around
 
     def chunks(self, files: Sequence[tuple[str, Sequence[Document]]]) -> list[list[Chunk]]:
         """The chunks of each file, of which the path and the documents are given: many at once are tokenized faster."""
@@ -145,7 +147,7 @@ class Chunker:
         ]
 
     def _cut(self, document: Document, span: Span, room: int) -> list[Span]:
-        """The chunks of a part that is too long for one."""
+        """The chunks of a part that is too long for one, none inside of another."""
         atoms = self._atoms(document, span, room)
         spans = [
             _trimmed(document.text, start, end) for start, end in _packed(atoms, span.end, room, self.chunking.overlap)
@@ -153,16 +155,16 @@ class Chunker:
         spans = [span for span in spans if span.start < span.end]
         # Tokens of a whole may be more than those of its parts together, by a few, where a tokenizer looks across them.
         counts = self.count([document.text[start:end] for start, end in spans])
-        return [
-            one
-            for span, count in zip(spans, counts, strict=True)
+        found: list[Span] = []
+        for part, count in zip(spans, counts, strict=True):
             # Of less than one character there is no chunk, whatever the tokenizer makes of it.
-            for one in (
-                [span]
-                if count <= self.chunking.tokens or room == 1 or span.end - span.start == 1
-                else self._cut(document, span, max(room * 3 // 4, 1))
-            )
-        ]
+            fits = count <= self.chunking.tokens or room == 1 or part.end - part.start == 1
+            found += [part] if fits else self._cut(document, part, max(room * 3 // 4, 1))
+        whole: list[Span] = []
+        for part in sorted(found, key=lambda part: (part.start, -part.end)):
+            if not whole or part.end > whole[-1].end:
+                whole.append(part)
+        return whole
 
     def _atoms(self, document: Document, span: Span, room: int) -> list[_Atom]:
         text = document.text
@@ -223,7 +225,9 @@ def _packed(atoms: Sequence[_Atom], end: int, room: int, overlap: int) -> Iterat
         if last < len(atoms) and atoms[last].border >= PARAGRAPH:
             # What is repeated leaves room for the next atom, so that every chunk has something new.
             spare = min(overlap, room - atoms[last].tokens)
-            while first > 0 and before[last] - before[first - 1] <= spare and atoms[first].border >= PARAGRAPH:
+            while (
+                overlap and first > 0 and before[last] - before[first - 1] <= spare and atoms[first].border >= PARAGRAPH
+            ):
                 first -= 1
 
 

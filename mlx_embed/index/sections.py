@@ -39,7 +39,7 @@ _NAMED = (
     r"|fn|func|fun|function\*?|def|defmodule|defp|sub)"
 )
 _DEFINITION = re.compile(
-    rf"(?P<indent>[ \t]*)(?:{_MODIFIERS}(?P<kind>{_NAMED})\b *(?P<name>[^\s({{:;=][^({{:;=]*)"
+    rf"(?P<indent>[ \t]*)(?:{_MODIFIERS}(?P<kind>{_NAMED})\b *(?P<name>(?:\([^)]*\) *)?[^\s({{:;=][^({{:;=]*)"
     # A function of C's kind: a type, a name, parentheses, and no end of a statement.
     r"|(?:[A-Za-z_][\w:<>,\[\]]*[ *&]+)+(?P<function>[A-Za-z_~][\w:~]*) *\([^;]*$"
     rf"|{_MODIFIERS}(?:const|let|var) +(?P<arrow>\w+) *= *(?:async *)?(?:\([^)]*\)|\w+) *=>"
@@ -48,6 +48,7 @@ _DEFINITION = re.compile(
 _STATEMENTS = re.compile(r"\s*(?:return|else|if|for|while|switch|case|throw|new|delete|await|yield|do|in|not|and|or)\b")
 # Characters of a line that can begin a definition: what is longer was made by a program.
 _LONGEST = 400
+_END = re.compile(r"[ \t]*(?:\}|end\b)")
 _LEADING = re.compile(r"[ \t]*(?://|/\*|\*|#|@|--)")
 
 
@@ -183,10 +184,10 @@ def _code(text: str) -> list[Section]:
             path = tuple(name for _, name in above)
             found.append(Section(start if comments is None else comments, len(path), path))
             ended = False
-        elif ended and line.strip():
+        elif ended and line.strip() and not _END.match(line):
             found.append(Section(start if comments is None else comments, len(above) + 1, tuple(n for _, n in above)))
             ended = False
-        if above and indent == above[-1][0] and re.match(r"[ \t]*(?:\}|end\b)", line):
+        if above and indent == above[-1][0] and _END.match(line):
             above.pop()
             ended = True
         if not _LEADING.match(line):
