@@ -16,6 +16,7 @@ from custom_kernels.cpu.cores import usable_cores
 from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
+from custom_kernels.cpu.inner_products import inner_products
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import available, instruction_set, num_threads, set_num_threads, why_unavailable
 from custom_kernels.cpu.linear import Linear, linear
@@ -24,6 +25,7 @@ from custom_kernels.cpu.output_norm import output_norm
 from custom_kernels.cpu.packed import sequence_ids
 from custom_kernels.cpu.position_ids import position_ids
 from custom_kernels.cpu.rope import rope
+from custom_kernels.cpu.top_k_scores import top_k_scores
 
 __all__ = [
     "Encoder",
@@ -34,6 +36,7 @@ __all__ = [
     "available",
     "embedding_norm",
     "feed_forward",
+    "inner_products",
     "instruction_set",
     "layer_norm",
     "linear",
@@ -45,6 +48,7 @@ __all__ = [
     "sequence_ids",
     "set_num_threads",
     "settings",
+    "top_k_scores",
     "usable_cores",
     "why_unavailable",
 ]

@@ -97,6 +97,11 @@ def load() -> tuple[Any, str]:
         ),
         "rope": (flag, [pointer] * 4 + [integer] * 4),
         "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),
+        "inner_products": (flag, [pointer, integer, pointer, integer, pointer, integer, pointer]),
+        "top_k_scores": (
+            flag,
+            [pointer, integer, pointer, flag, integer, integer, pointer, pointer, integer, pointer],
+        ),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"mlx_embed_{name}")

@@ -124,6 +124,7 @@ def test_exported_members() -> None:
         "position_ids",
         "rope",
         "short_encoder",
+        "top_k_scores",
         "use_kernels",
     }
 

@@ -28,6 +28,20 @@ struct Attention {
   float scale;
 };
 
+enum RowType { FLOAT32 = 0, FLOAT16 = 1, BFLOAT16 = 2, INT8 = 3 };
+
+// The best k of each query among rows [begin, end), begin a multiple of 64. The heaps begin as k times -infinity.
+struct TopK {
+  const float* queries;  // [n, width]
+  const void* rows;      // [end, width] of `type`
+  const float* scales;   // a factor a row, or null
+  const uint8_t* mask;   // a bit a row, or null
+  int64_t n, width, begin, end, k;
+  int type;
+  float* scores;  // [n, k], heaps with the worst in front
+  int32_t* places;
+};
+
 struct Kernels {
   const char* name;
   int64_t tile_rows, panel;
@@ -47,6 +61,9 @@ struct Kernels {
                 float* y);
   void (*rope)(float* x, const float* cosine, const float* sine, int64_t heads, int64_t head_dim);
   void (*mean)(const float* x, int64_t rows, int64_t width, int normalize, float* y);
+  double (*inner_product)(const float* a, const float* b, int64_t width);
+  size_t (*top_k_scratch)(int64_t width);
+  void (*top_k)(const TopK&, float* scratch);
 };
 
 extern "C" {

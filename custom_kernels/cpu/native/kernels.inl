@@ -16,11 +16,12 @@ namespace {
 #include "gemm.inl"
 #include "attention.inl"
 #include "rows.inl"
+#include "top_k_scores.inl"
 
 }  // namespace
 
 extern "C" {
-extern const Kernels TABLE;
-const Kernels TABLE = {NAME,      MR,         NR,     lay_out, gemm_scratch, gemm, attention_scratch,
-                       attention, layer_norm, gather, gated,   rope,         mean};
+extern const Kernels TABLE = {NAME,      MR,         NR,     lay_out, gemm_scratch, gemm, attention_scratch,
+                       attention, layer_norm, gather, gated,   rope,         mean,
+                       inner_product, top_k_scratch, top_k};
 }

@@ -3,8 +3,10 @@
 #include <string.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -371,3 +373,5 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
   }
   return status;
 }
+
+#include "top_k_scores_op.inl"

@@ -19,6 +19,11 @@ constexpr int64_t STRIP = KEY_BLOCK + VL;
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
+typedef uint16_t Shorts __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+typedef double Doubles __attribute__((vector_size(LANES * 4)));
+typedef float Half __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 ALWAYS_INLINE Vec load(const float* p) { return *(const Unaligned*)p; }
 ALWAYS_INLINE void store(float* p, Vec v) { *(Unaligned*)p = v; }
