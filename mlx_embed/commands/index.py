@@ -51,15 +51,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Bring the index up to date, and print a summary; 1 where a file could not be read."""
     from mlx_embed.index.sources import roots
-    from mlx_embed.index.sync import sync
 
     roots(options.sources)  # before a model is loaded
     with opened(options) as index:
-        chunker = index.chunker_of_files()
         failed: list[tuple[str, str]] = []
         while True:
             start = time.perf_counter()
-            summary = sync(index, options.sources, chunker, globs=options.globs, but=[options.index])
+            summary = index.sync(options.sources, globs=options.globs)
             seconds = time.perf_counter() - start
             if not options.watch or summary.did_something or summary.failed != failed:
                 show(summary, seconds, options.verbose)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mlx_embed.index import Hit
 
 _BOLD, _DIM, _PLAIN = "\x1b[1;33m", "\x1b[2m", "\x1b[0m"
-_FILTER = re.compile(r"([^<>=!]+?)\s*(>=|<=|=|>|<)\s*(.*)", re.DOTALL)
 # What a file could do to a terminal by being shown.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -33,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEST",
-        help="only what passes: 'path=docs/*', 'year>=2020', 'id=7'; repeatable, of one name with = any may hold",
+        help="only what passes: 'path=docs/**', 'path=*.md', 'year>=2020'; repeatable, of one name with = any may hold",
     )
     parser.add_argument("--min-score", type=float, metavar="X", help="nothing of a lower score")
     parser.add_argument(
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from mlx_embed.index import Index
     from mlx_embed.index.marks import marks
 
-    wanted = parsed(options.filters)
+    conditions = wanted(options.filters)
     if options.context < 0:
         raise ValueError(f"--context {options.context} is not a number of lines.")
     reranker = None
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             options.query,
             options.k,
             mode=options.mode,
-            filter=wanted or None,
+            filter=conditions,
             rerank=reranker,
             min_score=options.min_score,
         )
@@ -78,32 +77,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def parsed(filters: list[str]) -> dict[str, Any]:
-    """The filter of `Index.search` that some tests make. Paths without a leading / or * are below the current folder.
+def wanted(conditions: list[str]) -> dict[str, Any]:
+    """The filter of some conditions; a path with folders that begins with neither / nor ** is of the current folder."""
+    from mlx_embed.index import filters
 
-    Raises:
-        ValueError: something that is no test.
-    """
-    found: dict[str, Any] = {}
-    for test in filters:
-        match = _FILTER.fullmatch(test.strip())
-        if match is None:
-            raise ValueError(
-                f"--filter {test!r} is no test: name=value, name>=value, name<=value, name>value, name<value."
-            )
-        name, sign, text = match[1].strip(), match[2], match[3]
-        if name == "path" and sign == "=" and not text.startswith(("/", "*")):
-            text = os.path.normpath(os.path.join(os.getcwd(), text))
-        value = text if name == "path" else _value(text)
-        before = found.get(name)
-        if sign == "=" and isinstance(before, list):
-            before.append(value)
-        elif sign == "=" and before is None:
-            found[name] = [value]
-        elif sign != "=" and not isinstance(before, list):
-            found[name] = {**(before or {}), sign: value}
-        else:
-            raise ValueError(f"--filter {test!r} does not go together with another test of {name}.")
+    here = os.getcwd()
+    found = filters.parsed(conditions)
+    if globs := found.get(filters.PATH):
+        found[filters.PATH] = [
+            glob if "/" not in glob or glob.startswith(("/", "**")) else os.path.normpath(os.path.join(here, glob))
+            for glob in globs
+        ]
     return found
 
 
@@ -142,15 +126,6 @@ def around(hit: "Hit", lines: int) -> tuple[str, str]:
     above = data[: hit.byte_start].decode("utf-8", "replace").split("\n")
     below = data[hit.byte_end :].decode("utf-8", "replace").split("\n")
     return _clean("\n".join(above[:-1][-lines:])), _clean("\n".join(below[1 : lines + 1]))
-
-
-def _value(text: str) -> Any:
-    """A number, a boolean or null as JSON writes it; anything else is text."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return text if isinstance(value, (list, dict)) else value
 
 
 def _clean(text: str) -> str:

@@ -261,10 +261,7 @@ def _trimmed(text: str, start: int, end: int) -> Span:
     part = text[start:end]
     first = end - len(part.lstrip())
     line = text.rfind("\n", 0, first) + 1
-    if line >= start and not text[line:first].strip(" \t"):
-        start = line
-    else:
-        start = first
+    start = line if line >= start and not text[line:first].strip(" \t") else first
     return Span(start, max(start, end - len(part) + len(part.rstrip())))
 
 

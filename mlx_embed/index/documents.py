@@ -110,6 +110,7 @@ class FilePlaces:
                 total += len(text[start:end].encode(encoding))
 
     def __call__(self, start: int, end: int) -> Place:
+        """The place of the characters from `start` to `end`."""
         first = bisect_right(self._lines, start)
         last = max(first, bisect_left(self._lines, end))
         return Place(self._byte(start), self._byte(end), first + 1, last + 1)
@@ -130,6 +131,7 @@ class SourcePlaces:
         self._starts, self._spans, self._source = starts, spans, source
 
     def __call__(self, start: int, end: int) -> Place:
+        """The place of all spans that the characters from `start` to `end` are of."""
         first = max(bisect_right(self._starts, start) - 1, 0)
         last = max(bisect_left(self._starts, end) - 1, first)
         return self._source(self._spans[first][0], self._spans[last][1])

@@ -5,10 +5,13 @@ import sqlite3
 from contextlib import closing
 
 # Words that most passages have: they are marked only where a query has no others.
-_COMMON = frozenset(
-    "a an and are as at be but by can do does for from had has have how i if in is it its me my no not of on or our "
-    "so such than that the their them then there these they this to was we were what when where which who why will "
-    "with you your".split()
+_COMMON = set(
+    re.findall(
+        r"\w+",
+        "a an and are as at be but by can do does for from had has have how i if in is it its me my no not of on or our"
+        " so such than that the their them then there these they this to was we were what when where which who why"
+        " will with you your",
+    )
 )
 _OPEN, _CLOSE = "\ue000", "\ue001"
 

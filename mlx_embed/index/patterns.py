@@ -109,7 +109,7 @@ def _bracket(pattern: str, i: int) -> tuple[str, int]:
         if i >= len(pattern):
             raise ValueError("a bracket that is not closed")
         if (named := re.compile(r"\[:(\w+):\]").match(pattern, i)) is not None:
-            items += _CLASSES[named[1]] if named[1] in _CLASSES else ""
+            items += _CLASSES.get(named[1], "")
             i = named.end()
             continue
         low, i = _character(pattern, i)

@@ -23,7 +23,7 @@ MAX_BYTES = 2**28
 _TICK = 2 * 10**9
 
 
-class Binary(ValueError):
+class BinaryError(ValueError):
     """A file that holds no text."""
 
 
@@ -98,7 +98,7 @@ def read(found: Found) -> tuple[bytes, FileStat]:
     """A file's bytes, and its state at that time.
 
     Raises:
-        Binary: no text, and no kind of file that is read in another way.
+        BinaryError: no text, and no kind of file that is read in another way.
         ValueError: too large.
         OSError: it cannot be read, has become a link, or changes while it is read.
     """
@@ -112,7 +112,7 @@ def read(found: Found) -> tuple[bytes, FileStat]:
             raise ValueError(f"{path} has {before.st_size >> 20} MiB; files of up to {MAX_BYTES >> 20} MiB are read.")
         data = file.read(_LOOKED_AT)
         if b"\0" in data and kind_of(path) not in BINARY_KINDS and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise Binary(f"{path} is no text.")
+            raise BinaryError(f"{path} is no text.")
         data += file.read()
         after = os.fstat(descriptor)
     if (len(data), changed(before)) != (after.st_size, changed(after)):
@@ -145,7 +145,7 @@ def _below(
     for entry, out in zip(entries, left, strict=True):
         path = Path(entry.path)
         if out:
-            seen.left_out["hidden" if entry.name.startswith(".") else "ignored"] += 1
+            seen.left_out["hidden" if _is_hidden(entry) else "ignored"] += 1
         elif entry.is_symlink():
             seen.left_out["link"] += 1
         elif _is_folder(entry):
@@ -165,6 +165,10 @@ def _below(
                 seen.failed.append((str(path), _reason(error)))
             except UnicodeEncodeError:
                 seen.failed.append((ascii(str(path)), "its name is not UTF-8"))
+
+
+def _is_hidden(entry: "os.DirEntry[str]") -> bool:
+    return entry.name.startswith(".")
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

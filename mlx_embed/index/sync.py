@@ -2,42 +2,25 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from mlx_embed.index import documents, sources
-from mlx_embed.index.chunks import Chunker
+from mlx_embed.index.chunks import Chunker, Chunking, counter
 from mlx_embed.index.documents import Document, kind_of
 from mlx_embed.index.entries import Chunk, FileStat
-from mlx_embed.index.sources import Binary, Found, Walk
+from mlx_embed.index.sources import BinaryError, Found, Walk
+
+if TYPE_CHECKING:
+    from mlx_embed.index.index import Index
 
 logger = logging.getLogger("mlx_embed")
 
 # Files, and characters of them, whose chunks are made together.
 _FILES = 256
 _CHARACTERS = 2**21
-
-
-class Files(Protocol):
-    """The part of an `Index` that has to do with files."""
-
-    def files(self) -> Mapping[str, FileStat]:
-        """Those that are indexed, by path."""
-        ...
-
-    def replace_files(self, files: Iterable[tuple[str, FileStat, Sequence[Chunk]]]) -> int:
-        """Put the chunks of files in the place of those that they had."""
-        ...
-
-    def touch_file(self, path: str, stat: FileStat) -> None:
-        """Take note that a file has another size or time, but the same bytes."""
-        ...
-
-    def remove_files(self, paths: Iterable[str]) -> int:
-        """Remove files and their chunks."""
-        ...
 
 
 @dataclass
@@ -80,38 +63,36 @@ class Summary:
         return bool(self.indexed or self.changed or self.moved or self.removed)
 
 
-def sync(
-    index: Files,
-    folders: Iterable[str | Path],
-    chunker: Chunker,
-    *,
-    globs: Sequence[str] = (),
-    but: Iterable[Path] = (),
-) -> Summary:
+def sync(index: "Index", folders: Iterable[str | Path], *, globs: Iterable[str] = ()) -> Summary:
     """Let an index have what is below `folders` now, as a new one would: paths elsewhere are left alone.
 
-    What was done when this is ended, by whatever, is kept, and the next call goes on.
+    What was done when this is ended, by whatever, is kept, and the next call goes on. The model is loaded only where a
+    file is new or has changed. Where the index itself lies in a source, it is passed over.
 
     Args:
-        index: open for writing.
+        index: open for writing. One that names no chunker gets chunks of the default length.
         folders: folders or files.
-        chunker: of the chunking that the index was made with.
         globs: patterns in .gitignore's language, of which a file must match one; none take all. A file that was indexed
             and matches no more is removed.
-        but: folders that are not entered: the index's own, if it lies in a source.
 
     Raises:
         ValueError: a source that is not there.
+        StoreMismatchError: the index has chunks of another version.
     """
-    return _Sync(index, sources.roots(folders), chunker, globs, {path.resolve() for path in but}).run()
+    return _Sync(index, sources.roots(folders), tuple(globs)).run()
+
+
+def chunker_of(index: "Index") -> Chunker:
+    """What makes chunks for an index; its model is loaded when the first text is counted."""
+    chunking = Chunking.of(index.chunker) if index.chunker else Chunking.checked(index.model)
+    return Chunker(chunking, lambda texts: counter(index.model, index.statement.document_prompt)(texts))
 
 
 class _Sync:
-    def __init__(
-        self, index: Files, roots: Sequence[Path], chunker: Chunker, globs: Sequence[str], but: set[Path]
-    ) -> None:
-        self._index, self._roots, self._chunker, self._globs, self._but = index, roots, chunker, globs, but
-        self._known = dict(index.files())
+    def __init__(self, index: "Index", roots: Sequence[Path], globs: Sequence[str]) -> None:
+        self._index, self._roots, self._globs = index, roots, globs
+        self._chunker = chunker_of(index)
+        self._known = index.files()
         self._summary = Summary()
         self._touched: list[tuple[str, FileStat]] = []
         self._spoilt: set[str] = set()  # files that are there, and of which the index can have nothing
@@ -119,7 +100,7 @@ class _Sync:
 
     def run(self) -> Summary:
         seen = Walk()
-        found = list(sources.walk(self._roots, self._globs, self._but.__contains__, seen))
+        found = list(sources.walk(self._roots, self._globs, self._index.path.resolve().__eq__, seen))
         summary, known = self._summary, self._known
         summary.left_out = seen.left_out
         summary.failed += seen.failed
@@ -137,8 +118,8 @@ class _Sync:
         if stale:
             logger.info("Reading %d files.", len(stale))
             self._index.replace_files(self._changes(stale))
-        for path, state in self._touched:
-            self._index.touch_file(path, state)
+        if self._touched:
+            self._index.touch_files(self._touched)
         moved_from = {path for path, _ in summary.moved}
         spoilt = sorted(self._spoilt & known.keys())
         summary.removed = sorted([*(path for path in gone if path not in moved_from), *spoilt])
@@ -176,7 +157,7 @@ class _Sync:
         summary, path, before = self._summary, file.path, self._known.get(file.path)
         try:
             data, state = sources.read(file)
-        except Binary:
+        except BinaryError:
             summary.left_out["binary"] += 1
             self._spoilt.add(path)
             return None

@@ -87,7 +87,8 @@ def test_chunks_of_anything(count: Count, seed: int, name: str) -> None:
         assert data[chunk.byte_start : chunk.byte_end].decode() == chunk.text
         assert chunk.line_start == 1 + data[: chunk.byte_start].count(b"\n")
         assert chunk.line_end == chunk.line_start + chunk.text.count("\n")
-        assert chunk.text.strip() and chunk.text == chunk.text.rstrip()
+        assert chunk.text.strip()
+        assert chunk.text == chunk.text.rstrip()
         covered[chunk.byte_start : chunk.byte_end] = True
     assert not b"".join(bytes([byte]) for byte, done in zip(data, covered, strict=True) if not done).decode().strip()
     starts = [chunk.byte_start for chunk in found]
