@@ -78,24 +78,33 @@ def run(options: argparse.Namespace) -> int:
 
 
 def wanted(conditions: list[str]) -> dict[str, Any]:
-    """The filter of some conditions; a path with folders that begins with neither / nor ** is of the current folder."""
+    """The filter of some conditions; a path with folders that begins with neither / nor ** is below the current one."""
     from mlx_embed.index import filters
 
-    here = os.getcwd()
     found = filters.parsed(conditions)
+    for name, values in found.items():
+        if isinstance(values, list):
+            # What CSV has is text, though it looks like a number.
+            found[name] = [*values, *(str(value) for value in values if type(value) in (int, float))]
     if globs := found.get(filters.PATH):
-        found[filters.PATH] = [
-            glob if "/" not in glob or glob.startswith(("/", "**")) else os.path.normpath(os.path.join(here, glob))
-            for glob in globs
-        ]
+        found[filters.PATH] = [absolute for glob in globs for absolute in _absolute(glob)]
     return found
+
+
+def _absolute(glob: str) -> list[str]:
+    """A glob as the paths of an index have it, which are absolute, and as those have it that a program has put in."""
+    if glob.startswith("/"):
+        return [glob]
+    if "/" not in glob or glob.startswith("**/"):
+        return [glob, "/**/" + glob.removeprefix("**/")]
+    return [os.path.normpath(os.path.join(os.getcwd(), glob))]
 
 
 def as_text(hit: "Hit", matches: list[tuple[int, int]], context: int, colour: bool) -> str:
     """A hit as it is shown: where it is, its score, what it stands under, and the passage."""
     place = f"{shown_path(hit.path)}:{hit.line_start}" if hit.path else hit.id
     heading = " > ".join(hit.heading)
-    before, after = around(hit, context) if context else ("", "")
+    before, after = around(hit, context) if context else ([], [])
     parts, done = [], 0
     for start, end in matches:
         parts += [_clean(hit.text[done:start]), _BOLD, _clean(hit.text[start:end]), _PLAIN]
@@ -103,9 +112,9 @@ def as_text(hit: "Hit", matches: list[tuple[int, int]], context: int, colour: bo
     passage = "".join([*parts, _clean(hit.text[done:])])
     title = f"{_BOLD if colour else ''}{_clean(place)}{_PLAIN if colour else ''}  {hit.score:.4f}"
     lines = [f"{title}  {_clean(heading)}" if heading else title]
-    for text, dim in ((before, True), (passage, False), (after, True)):
-        if text:
-            lines += [f"{_DIM}{line}{_PLAIN}" if dim and colour else line for line in text.rstrip("\n").split("\n")]
+    dim, plain = (_DIM, _PLAIN) if colour else ("", "")
+    lines += [f"{dim}{line}{plain}" for line in before] + passage.split("\n")
+    lines += [f"{dim}{line}{plain}" for line in after]
     return "\n".join([lines[0], *(f"    {line}" for line in lines[1:])])
 
 
@@ -115,17 +124,17 @@ def shown_path(path: str) -> str:
     return path.removeprefix(here)
 
 
-def around(hit: "Hit", lines: int) -> tuple[str, str]:
-    """So many lines of the file before and after a passage; nothing where it does not stand there any more."""
+def around(hit: "Hit", lines: int) -> tuple[list[str], list[str]]:
+    """So many lines of the file before and after a passage; none where it does not stand there any more."""
     try:
-        data = Path(hit.path).read_bytes()
+        data = Path(hit.path).read_bytes() if hit.path else b""
     except OSError:
-        return "", ""
-    if not hit.path or data[hit.byte_start : hit.byte_end] != hit.text.encode("utf-8", "surrogatepass"):
-        return "", ""
-    above = data[: hit.byte_start].decode("utf-8", "replace").split("\n")
-    below = data[hit.byte_end :].decode("utf-8", "replace").split("\n")
-    return _clean("\n".join(above[:-1][-lines:])), _clean("\n".join(below[1 : lines + 1]))
+        return [], []
+    if not data or data[hit.byte_start : hit.byte_end] != hit.text.encode("utf-8", "surrogatepass"):
+        return [], []
+    above = _clean(data[: hit.byte_start].decode("utf-8", "replace")).split("\n")
+    below = _clean(data[hit.byte_end :].decode("utf-8", "replace")).split("\n")
+    return above[:-1][-lines:], below[1 : lines + 1]
 
 
 def _clean(text: str) -> str:

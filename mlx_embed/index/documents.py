@@ -173,8 +173,8 @@ def _rows(path: Path, data: bytes, fields: Sequence[str]) -> Iterator[Document]:
 
 def _decoded(path: Path, data: bytes, *, html: bool) -> tuple[str, str, int]:
     """A file's text, its encoding, and the length of the byte order mark in front."""
-    for mark, name in _BYTE_ORDER_MARKS.items():
-        if data.startswith(mark):
+    for bom, name in _BYTE_ORDER_MARKS.items():
+        if data.startswith(bom):
             raise ValueError(f"{path} is {name}, where UTF-8 is needed.")
     mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     try:

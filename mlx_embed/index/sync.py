@@ -51,8 +51,9 @@ class Summary:
     chunks: int = 0
 
     def __str__(self) -> str:
-        counts = {"indexed": self.indexed, "changed": self.changed, "moved": self.moved, "removed": self.removed}
-        parts = [f"{len(paths):,} {name}" for name, paths in counts.items()]
+        lists: tuple[tuple[str, Sequence[object]], ...]
+        lists = (("indexed", self.indexed), ("changed", self.changed), ("moved", self.moved), ("removed", self.removed))
+        parts = [f"{len(paths):,} {name}" for name, paths in lists]
         left = [f"{count:,} {name}" for name, count in sorted(self.left_out.items()) if count]
         text = ", ".join([*parts, f"{self.unchanged:,} unchanged", f"{len(self.failed):,} failed"])
         return f"{text}; left out: {', '.join(left)}" if left else text
@@ -168,7 +169,8 @@ class _Sync:
             summary.failed.append((path, error.strerror or str(error)))
             return None
         except ValueError as error:
-            return self._spoil(path, error)
+            self._spoil(path, error)
+            return None
         if before is not None and before.sha256 == state.sha256:
             summary.unchanged += 1
             if state != before:
@@ -180,7 +182,8 @@ class _Sync:
             summary.failed.append((path, str(error)))
             return None
         except ValueError as error:
-            return self._spoil(path, error)
+            self._spoil(path, error)
+            return None
         origins = self._vanished[state.sha256, kind_of(path)]
         if before is not None:
             summary.changed.append(path)

@@ -9,10 +9,9 @@ from mlx_embed import EmbeddingModel
 from mlx_embed.index import Index
 from mlx_embed.index.chunks import Chunking
 
-NAMES = [
-    f"{folder}{name}" for folder in ("", "a/", "a/b/", "c/") for name in ("x.md", "y.txt", "z.py", "w.rst", "v.html")
-]
-WORDS = "wing air lift drag stall flow heat plate shock layer soup lentil train violin bridge river stone cloud".split()
+FILES = ("x.md", "y.txt", "z.py", "w.rst", "v.html")
+NAMES = [f"{folder}{name}" for folder in ("", "a/", "a/b/", "c/") for name in FILES]
+WORDS = ["wing", "air", "lift", "drag", "stall", "flow", "heat", "plate", "shock", "soup", "lentil", "violin", "river"]
 QUERIES = ["wing in the flow", "lentil soup", "a bridge over the river", "heat", "violin"]
 
 
