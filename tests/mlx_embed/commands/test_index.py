@@ -98,7 +98,7 @@ def test_filters(filters: list[str], names: set[str], folder: Path, capsys: pyte
 def test_context_is_of_the_file_as_long_as_it_is_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "long.md"
     path.write_text("\n\n".join(f"# Part {n}\n\nwords {n} and more of them here." for n in range(9)))
-    index("source", "--model", MODEL, "--chunk-tokens", "16", "--glob", "long.md")
+    index("source", "--model", MODEL, "--chunk-tokens", "36", "--glob", "long.md")
     capsys.readouterr()
     search = ["search", "--index", "ix", "--mode", "text", "-k", "1", "--context", "2", "words 4"]
     cli.main(search)
