@@ -82,6 +82,11 @@ def column(vectors: npt.NDArray[Any]) -> Any:
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
 
 
+def tensors(vectors: npt.NDArray[Any]) -> Any:
+    """Vectors [n, width] as a column of Arrow's fixed-shape tensors, which Ray gives back as one numpy array."""
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(vectors))
+
+
 def _open(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
