@@ -86,6 +86,7 @@ class Manifest:
         if self.finished:
             return
         self.finished = True
+        _clear(self.folder)
         totals = {name: sum(getattr(done, name) for done in self.done.values()) for name in ("rows", "tokens", "cut")}
         self._append({"finished": True, "shards": shards, **totals})
 
@@ -115,7 +116,8 @@ def opened(folder: Path, plan: Mapping[str, Any]) -> Iterator[Manifest]:
         file.seek(0)
         data = file.read()
         whole = data[: data.rfind(b"\n") + 1]  # a line whose end is missing was cut off by a kill
-        file.truncate(len(whole))
+        if len(whole) < len(data):
+            file.truncate(len(whole))
         lines = _parsed(path, whole)
         manifest = Manifest(folder, _file=file)
         if not lines:
@@ -125,8 +127,7 @@ def opened(folder: Path, plan: Mapping[str, Any]) -> Iterator[Manifest]:
             manifest.done = {line["shard"]: Done(**line) for line in lines[1:] if "shard" in line}
         manifest.done = {number: done for number, done in manifest.done.items() if _is_there(folder, done)}
         manifest.finished = bool(lines) and lines[-1].get("finished") is True
-        for left in folder.glob(".part-*.writing"):
-            left.unlink(missing_ok=True)
+        _clear(folder)
         yield manifest
 
 
@@ -183,6 +184,12 @@ def _require(folder: Path, before: Any, plan: Mapping[str, Any]) -> None:
                 f"{folder} was begun with another {name} ({before.get(name)!r}, now {value!r}): give the same, or name "
                 "a new folder."
             )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a process that was killed has left of a shard."""
+    for left in folder.glob(".part-*.writing"):
+        left.unlink(missing_ok=True)
 
 
 def _is_there(folder: Path, done: Done) -> bool:

@@ -86,10 +86,11 @@ def test_several_inputs_of_several_formats(tmp_path: Path, vectors: np.ndarray) 
     table = arrow.table({"_id": names[:100], "body": TEXTS[:100]})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=33)
     rows = "".join(
-        f"{json.dumps({'_id': name, 'body': text})}\n\n" for name, text in zip(names[100:200], TEXTS[100:200])
+        f"{json.dumps({'_id': name, 'body': text})}\n\n"
+        for name, text in zip(names[100:200], TEXTS[100:200], strict=True)
     )
     (tmp_path / "b.jsonl").write_text(rows)
-    (tmp_path / "c.csv").write_text("_id,body\n" + "".join(f'{n},"{t}"\n' for n, t in zip(names[200:], TEXTS[200:])))
+    (tmp_path / "c.csv").write_text("_id,body\n" + "".join(f'd{n},"{TEXTS[n]}"\n' for n in range(200, 230)))
     inputs = [tmp_path / name for name in ("a.parquet", "b.jsonl", "c.csv")]
     run(*inputs, tmp_path / "out", "--rows", 40, "--field", "body")
     check(tmp_path / "out", vectors, names)
@@ -181,7 +182,7 @@ def test_a_shard_that_was_lost_is_made_again(jsonl: Path, tmp_path: Path, vector
     [
         (["--rows", "50"], "another rows of a shard"),
         (["--truncate-dim", "8"], "another truncate_dim"),
-        (["--prompt-name", "query"], "--prompt-name 'query' is not one"),
+        (["--prompt-name", "none"], "--prompt-name 'none' is not one"),
         (["--id-field", "text"], "another fields"),
     ],
 )

@@ -147,8 +147,7 @@ def test_a_killed_actor_costs_its_shard_once_more(tmp_path: Path, alone: Embeddi
 
 
 def test_a_shard_that_kills_is_an_error(tmp_path: Path) -> None:
-    work, parts = pieces(tmp_path, 0)
-    (tmp_path / "out").mkdir()
+    _, parts = pieces(tmp_path, 0)
     with pytest.raises(WorkerError, match=r"2 actors died over part-00000\.parquet"):
         list(ray_job.results(Deadly(), parts[:1], 1, "auto"))
 
