@@ -6,14 +6,15 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, random, spelled
 from custom_kernels.choice.op import ENCODERS, Arguments, Load, Op
+from custom_kernels.ranking import best
 
 # A row's number is given as a float32, which has every whole number up to this one.
 MAX_ROWS = 2**24
 # Scores that the reference holds at a time.
 _AT_ONCE = 2**24
-_NONE = 2**64 - 1
 
 
 def top_k_scores(
@@ -80,34 +81,19 @@ class Variant(NamedTuple):
 def reference_top_k_scores(
     queries: mx.array, rows: mx.array, k: int, mask: mx.array | None = None, scales: mx.array | None = None
 ) -> mx.array:
-    """The same from composed MLX ops: scores and places in one integer each, sorted."""
+    """The same from composed MLX ops."""
     n, count = queries.shape[0], rows.shape[0]
     if not n or not count:
         return mx.concatenate([mx.full((n, 1, k), -mx.inf), mx.full((n, 1, k), -1.0)], axis=1)
     places = mx.arange(count)
-    floats = rows.astype(mx.float32)
-    wanted = None if mask is None else (mask[places // 8] >> (places % 8).astype(mx.uint8)) & 1
+    if mask is not None:
+        places = mx.where((mask[places // 8] >> (places % 8).astype(mx.uint8)) & 1, places, -1)
+    floats = rows.astype(mx.float32).T
     step = max(1, _AT_ONCE // count)
     found = []
     for start in range(0, n, step):
-        scores = queries[start : start + step] @ floats.T
-        if scales is not None:
-            scores = scores * scales
-        # A float's bits, read as an integer, rise with it where it is positive, and fall where not; adding 0 makes -0
-        # the 0 that it equals.
-        bits = (scores + 0.0).view(mx.uint32)
-        falling = mx.where(bits >> 31, bits, ~bits & 0x7FFFFFFF)
-        keys = (falling.astype(mx.uint64) << 32) | places.astype(mx.uint64)
-        if wanted is not None:
-            keys = mx.where(wanted, keys, mx.array(_NONE, dtype=mx.uint64))
-        best = mx.sort(keys, axis=1)[:, :k]
-        if k > count:
-            best = mx.concatenate([best, mx.full((best.shape[0], k - count), _NONE, dtype=mx.uint64)], axis=1)
-        falling = (best >> 32).astype(mx.uint32)
-        bits = mx.where(falling >> 31, falling, ~falling & 0x7FFFFFFF)
-        there = best != mx.array(_NONE, dtype=mx.uint64)
-        where = (best & 0xFFFFFFFF).astype(mx.float32)
-        found.append(mx.stack([mx.where(there, bits.view(mx.float32), -mx.inf), mx.where(there, where, -1.0)], axis=1))
+        scores = queries[start : start + step] @ floats
+        found.append(best(scores if scales is None else scores * scales, places, k))
     return mx.concatenate(found)
 
 
@@ -134,7 +120,7 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
 
 TOP_K_SCORES = Op(
     "top_k_scores",
-    {},
+    {"metal": metal.top_k_scores, "cuda": cuda.top_k_scores},
     reference_top_k_scores,
     lambda variant: {"reference": reference_top_k_scores},
     _sample,

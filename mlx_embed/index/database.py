@@ -113,7 +113,7 @@ def errors_of(folder: Path) -> Iterator[None]:
     """Say what errors of SQLite and of the system mean for the index in `folder`, and what to do.
 
     Raises:
-        StoreError, StoreLockedError, StoreCorruptError: instead of sqlite3.Error and OSError.
+        StoreError, StoreLockedError, StoreCorruptError: instead of sqlite3.Error, OSError and UnicodeDecodeError.
     """
     try:
         yield
@@ -123,12 +123,17 @@ def errors_of(folder: Path) -> Iterator[None]:
         raise _of_sqlite(folder, error) from error
     except OSError as error:
         raise StoreError(_of_system(folder, error)) from error
+    except UnicodeDecodeError as error:  # SQLite tells of a broken table in the table's own words
+        raise StoreCorruptError(_DAMAGED.format(path=folder / DATABASE, error=error)) from error
 
 
 _FULL = (
     "No space is left to write the index in {folder} ({error}). All that was committed is there; free some and go on."
 )
 _SHUT = "The index in {folder} cannot be written here ({error}); open it with read_only=True, or copy it."
+
+
+_DAMAGED = "{path} is damaged ({error}). Restore it from a copy, or index the sources again."
 
 
 def _of_sqlite(folder: Path, error: sqlite3.Error) -> StoreError:
@@ -146,9 +151,7 @@ def _of_sqlite(folder: Path, error: sqlite3.Error) -> StoreError:
             f"{folder / DATABASE} could not be read or written ({said}): the disk may be full or failing. All that was "
             "committed is there."
         )
-    return StoreCorruptError(
-        f"{folder / DATABASE} is damaged ({said}). Restore it from a copy, or index the sources again."
-    )
+    return StoreCorruptError(_DAMAGED.format(path=folder / DATABASE, error=said))
 
 
 def _of_system(folder: Path, error: OSError) -> str:

@@ -1,5 +1,6 @@
 """Index: texts, their vectors and their words in a folder."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -176,9 +177,8 @@ class Index:
         *,
         replace: bool,
     ) -> None:
-        for name, given in (("ids", ids), ("texts", texts)):
-            if isinstance(given, (str, bytes, Mapping)):
-                raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
+        _require_list("ids", ids)
+        _require_list("texts", texts)
         ids, texts = list(ids), list(texts)
         described = [{}] * len(ids) if metadata is None else list(metadata)
         if not len(ids) == len(texts) == len(described):
@@ -191,15 +191,15 @@ class Index:
             for name, text, about in zip(ids, texts, described, strict=True)
         ]
         if len(set(ids)) != len(ids):
-            twice = next(name for i, name in enumerate(ids) if name in set(ids[:i]))
+            twice = Counter(ids).most_common(1)[0][0]
             raise ValueError(f"The id {twice!r} is there twice; every text needs its own.")
-        given = None if vectors is None else self._checked(vectors, len(ids))
+        known = None if vectors is None else self._checked(vectors, len(ids))
         self._store.acquire()
         if not entries:
             return
         if not replace:
             self._require_new(ids)
-        fresh = self._vectors(entries) if given is None else given
+        fresh = self._vectors(entries) if known is None else known
         with self._store.writing() as transaction:
             there = rows.numbers_of(transaction.connection, "id", ids)
             if there:
@@ -220,8 +220,7 @@ class Index:
         Returns:
             How many were removed.
         """
-        if isinstance(ids, (str, bytes, Mapping)):
-            raise TypeError(f"ids is a {type(ids).__name__}, where a list of strings is needed.")
+        _require_list("ids", ids)
         return self._remove("id", list(dict.fromkeys(ids)))
 
     def _remove(self, column: str, values: Sequence[str]) -> int:
@@ -313,7 +312,7 @@ class Index:
     @overload
     def search(
         self,
-        query: Sequence[str],
+        query: list[str] | tuple[str, ...],
         k: int = 10,
         *,
         mode: Mode = "hybrid",
@@ -324,7 +323,7 @@ class Index:
 
     def search(
         self,
-        query: str | Sequence[str],
+        query: str | list[str] | tuple[str, ...],
         k: int = 10,
         *,
         mode: Mode = "hybrid",
@@ -459,6 +458,11 @@ class Index:
             scaled = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
             vectors = np.where(np.abs(lengths - 1) < 1e-6, vectors, scaled)
         return np.ascontiguousarray(vectors)
+
+
+def _require_list(name: str, given: Any) -> None:
+    if isinstance(given, (str, bytes, Mapping)):
+        raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
 
 
 def _of_file(path: str, chunk: Chunk) -> Entry:

@@ -224,7 +224,7 @@ def _attributes(metadata: Mapping[str, Any]) -> set[tuple[str, Any]]:
 
     Its integers have 64 bits, true is 1, and a whole number is the same whether it was written with a point or not.
     """
-    found = set()
+    found: set[tuple[str, Any]] = set()
     for key, value in metadata.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, (bool, int)) and -(2**63) <= each < 2**63:

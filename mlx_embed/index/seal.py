@@ -1,7 +1,7 @@
 """A checksum of the whole database, written when whoever has written to an index closes it.
 
-SQLite sees that a page is no page, but not that a letter has become another. While an index is open to be written, or
-after a process that wrote was killed, there is a log beside the database, and no seal holds.
+SQLite sees that a page is no page, but not that a letter has become another. While an index is open to be written, and
+after a process that wrote was killed, there is no seal.
 """
 
 import json
@@ -12,7 +12,7 @@ from sqlite3 import Connection
 from zlib import crc32
 
 from mlx_embed.errors import StoreCorruptError
-from mlx_embed.index.database import DATABASE, has_log
+from mlx_embed.index.database import DATABASE, errors_of, has_log
 
 SEAL = "index.seal"
 # Bytes of a database that are read when it is opened: some hundredths of a second. Of a larger one `check` reads all.
@@ -27,11 +27,20 @@ def close(folder: Path, connection: Connection) -> None:
     (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
     words = json.dumps({"generation": generation, "checksum": _checksum(folder / DATABASE)})
     fresh = folder / f"{SEAL}.new"
-    with open(fresh, "w") as file:
-        file.write(json.dumps({"seal": words, "check": crc32(words.encode())}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, folder / SEAL)
+    try:
+        with open(fresh, "w") as file:
+            file.write(json.dumps({"seal": words, "check": crc32(words.encode())}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, folder / SEAL)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Before the database is changed. The caller has the lock."""
+    with errors_of(folder):
+        (folder / SEAL).unlink(missing_ok=True)
 
 
 def check(folder: Path, connection: Connection, most: int | None = None) -> None:
@@ -47,14 +56,16 @@ def check(folder: Path, connection: Connection, most: int | None = None) -> None
     """
     database, seal = folder / DATABASE, folder / SEAL
     (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-    if has_log(database) or not seal.is_file() or (most is not None and database.stat().st_size > most):
+    if has_log(database) or (most is not None and database.stat().st_size > most):
         return
     try:
-        outer = json.loads(seal.read_text())
+        outer = json.loads(seal.read_bytes())
         words = outer["seal"]
         if crc32(words.encode()) != outer["check"]:
             raise ValueError("its checksum is another")
         sealed = json.loads(words)
+    except FileNotFoundError:
+        return
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreCorruptError(
             f"{seal} is damaged ({error}). If `check` finds nothing once it is removed, the index is sound."

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.index import filters, rows, text_search, vector_search
-from mlx_embed.index.blocks import Numbers
 from mlx_embed.index.entries import Hit
 from mlx_embed.index.filters import Filter
 from mlx_embed.index.view import View
@@ -22,7 +21,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 # Reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009): a rank counts 1 / (60 + rank).
 FUSION = 60
 # How far down each ranking is fused, and how many the reranker reads.
-FUSED = 100
+FUSED = 50
 RERANKED = 50
 
 # Of the texts that one way of searching has found: the number, and the score.
@@ -71,15 +70,18 @@ def search(
     if vectors is not None and mode != "text":
         found = vector_search.search(snapshot.view, vectors, depth, snapshot.row_dtype, wanted)
         by_vector = [_pairs(one) for one in found]
-        if mode == "vector":
-            by_vector = [_with_blanks(snapshot, ranking, k, wanted) for ranking in by_vector]
     if mode != "vector":
         by_text = [text_search.search(snapshot.connection, query, depth, wanted) for query in queries]
+    blanks: list[int] = []
+    if mode == "vector" and any(len(ranking) < k for ranking in by_vector):
+        blanks = vector_search.blanks(snapshot.view, wanted).tolist()
     numbers = {number for ranking in (*by_vector, *by_text) for number, _ in ranking}
-    ids = rows.ids(snapshot.connection, sorted(numbers))
+    ids = rows.ids(snapshot.connection, sorted(numbers.union(blanks)))
     best = []
     for vector, text in zip(by_vector, by_text, strict=True):
         vector, text = _ordered(vector, ids)[:depth], _ordered(text, ids)[:depth]
+        if mode == "vector" and len(vector) < k:
+            vector = _with_blanks(vector, blanks, ids)
         ranking = _fused(vector, text, ids) if mode == "hybrid" else [*vector, *text]
         best.append((ranking[:k], _ranks(vector), _ranks(text)))
     wanted_hits = sorted({number for ranking, _, _ in best for number, _ in ranking})
@@ -104,12 +106,10 @@ def _pairs(found: vector_search.Found) -> _Ranking:
     return list(zip(found.numbers.tolist(), found.scores.tolist(), strict=True))
 
 
-def _with_blanks(snapshot: Snapshot, ranking: _Ranking, k: int, wanted: Numbers | None) -> _Ranking:
+def _with_blanks(ranking: _Ranking, blanks: Sequence[int], ids: Mapping[int, str]) -> _Ranking:
     """Texts without a direction are behind all others, where there are not enough of these."""
-    if len(ranking) >= k:
-        return ranking
     score = min(0.0, ranking[-1][1] if ranking else 0.0)
-    return ranking + [(number, score) for number in vector_search.blanks(snapshot.view, wanted).tolist()]
+    return ranking + _ordered([(number, score) for number in blanks], ids)
 
 
 def _ordered(ranking: _Ranking, ids: Mapping[int, str]) -> _Ranking:

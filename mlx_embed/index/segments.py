@@ -78,6 +78,11 @@ def _lengths(vectors: Array) -> npt.NDArray[np.float64]:
     return np.asarray(np.linalg.norm(vectors.astype(np.float64), axis=1))
 
 
+def packed(rows: Array, column: Column) -> Any:
+    """Rows as bytes lie in a file: a buffer."""
+    return np.ascontiguousarray(rows, column.dtype)
+
+
 class Appender:
     """Writes rows behind those that count."""
 
@@ -98,7 +103,7 @@ class Appender:
                     how |= os.O_CREAT | os.O_EXCL
                     self._new = True
                 self._open[path] = os.open(path, how, 0o644)
-            data = memoryview(np.ascontiguousarray(rows[column.name], column.dtype)).cast("B")
+            data = memoryview(packed(rows[column.name], column)).cast("B")
             at = place * column.row_bytes
             while data:
                 written = os.pwrite(self._open[path], data, at)
@@ -158,7 +163,8 @@ class Mapped:
         for block in blocks:
             if not self._good[block]:
                 start = block * BLOCK_ROWS
-                if crc32(self.rows[start : start + BLOCK_ROWS]) != self._sums[block]:
+                rows: Any = self.rows[start : start + BLOCK_ROWS]
+                if crc32(rows) != self._sums[block]:
                     raise StoreCorruptError(
                         f"{self._path} is damaged: rows {start} to {min(start + BLOCK_ROWS, len(self.rows)) - 1} are "
                         "not as they were written. Restore the file from a copy, or index the sources again."

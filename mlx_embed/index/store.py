@@ -5,7 +5,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlx_embed.errors import StoreError
@@ -179,8 +179,9 @@ class Store:
             while not self._idle.empty():
                 self._idle.get().close()
             try:
-                if self._writer is not None:
-                    with errors_of(self.folder):
+                # On a full disk there is no seal: what was committed is there all the same.
+                with suppress(sqlite3.Error, OSError):
+                    if self._writer is not None:
                         seal.close(self.folder, self._writer)
             finally:
                 if self._writer is not None:
@@ -192,6 +193,7 @@ class Store:
         self._require_open()
         if self._writer is None:
             self._writer = database.connect(self.folder, write=True)
+            seal.remove(self.folder)
         return self._writer
 
     def _connection(self) -> sqlite3.Connection:

@@ -15,9 +15,11 @@ MOST_WORDS = 256
 
 
 def match(query: str) -> str:
-    """A query as FTS5 takes it: its words, each quoted and once, joined by OR; "" where it has none."""
-    words = dict.fromkeys(_WORD.findall(query.replace("\0", " ").lower()))
-    return " OR ".join(f'"{word}"' for word in list(words)[:MOST_WORDS])
+    """A query as FTS5 takes it: its words, each quoted, joined by OR; "" where it has none.
+
+    A word that is there twice counts twice, as BM25 has it.
+    """
+    return " OR ".join(f'"{word}"' for word in _WORD.findall(query)[:MOST_WORDS])
 
 
 def search(connection: Connection, query: str, k: int, wanted: Numbers | None = None) -> Found:

@@ -10,7 +10,7 @@ import numpy as np
 from mlx_embed.index import blocks, rows
 from mlx_embed.index.blocks import Block, Numbers
 from mlx_embed.index.rows import Entry
-from mlx_embed.index.segments import BLOCK_ROWS, SEGMENT_ROWS, Appender, Column, Float32, encoded
+from mlx_embed.index.segments import BLOCK_ROWS, SEGMENT_ROWS, Appender, Column, Float32, encoded, packed
 from mlx_embed.index.view import Segment, View
 
 
@@ -70,7 +70,7 @@ class Transaction:
         lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
         self._appender.write(self._segment, self._place, data)
         for i, column in enumerate(self._columns):
-            block.sums[i] = crc32(np.ascontiguousarray(data[column.name], column.dtype), block.sums[i])
+            block.sums[i] = crc32(packed(data[column.name], column), block.sums[i])
         first = block.rows
         block.blank[first : first + len(vectors)] = lengths == 0
         block.numbers = np.concatenate([block.numbers, numbers])

@@ -66,7 +66,7 @@ def search(view: View, queries: Float32, k: int, row_dtype: str, wanted: Numbers
             if name in segment.columns:
                 segment.columns[name].check()
     open_queries = np.flatnonzero(lengths > 0)
-    candidates = 4 * k + 64 if row_dtype == "int8" else k + 16
+    candidates = 2 * k + 32 if row_dtype == "int8" else k + 16
     # How far a scanned score may be from the exact one, for a query of length 1.
     error = max(s.error + s.norm * _ROUNDING * 2 * queries.shape[1] for s, _ in searched)
     while len(open_queries):
