@@ -10,8 +10,8 @@ from mlx_embed.jobs.devices import share_of_threads
 if TYPE_CHECKING:
     from mlx_embed.options import EncodeOptions
 
-# Rows that an actor gets at a time. Ray's None is a whole block, of any size.
-BATCH = 4096
+# Rows that an actor gets at a time: of fewer rows than this one actor has all. Ray's None is a block, of any size.
+BATCH = 1024
 
 
 class Embedder:

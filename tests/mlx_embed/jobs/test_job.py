@@ -151,7 +151,7 @@ def test_a_job_that_is_killed_goes_on(seed: int, jsonl: Path, tmp_path: Path, ve
 
 def test_a_killed_process_costs_its_shard_once_more(jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
     out = tmp_path / "out"
-    work = Slow(Work(str(out), MODEL, {"device": "cpu"}), 0.4)
+    work = Slow(Work(str(out), MODEL, {"device": "cpu"}), 1.5)
     parts = shards.shards(shards.sources([str(jsonl)], None, (), None), 60)
     work.load = {"device": "cpu"}  # type: ignore[attr-defined]
     with shards.opened(out, {}) as manifest:

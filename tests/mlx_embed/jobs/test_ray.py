@@ -132,7 +132,7 @@ def kill_newest(out: Path) -> None:
 
 
 def test_a_killed_actor_costs_its_shard_once_more(tmp_path: Path, alone: EmbeddingModel) -> None:
-    work, parts = pieces(tmp_path, 0.5)
+    work, parts = pieces(tmp_path, 1.5)
     out = tmp_path / "out"
     with shards.opened(out, {}) as manifest:
         killed = False
