@@ -35,6 +35,9 @@ int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int,
                            const float*, float, float*);
 int mlx_embed_rope(float*, const int32_t*, const float*, const float*, int64_t, int64_t, int64_t, int64_t);
 int mlx_embed_mean_pool(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, int, float*);
+int mlx_embed_top_k_scores(const float*, int64_t, const void*, int, int64_t, int64_t, const uint8_t*, const float*,
+                           int64_t, float*);
+int mlx_embed_inner_products(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*);
 struct EncoderLayer {
   const void *qkv, *out, *up, *down;
   const float *attention_weight, *attention_bias, *output_weight, *output_bias;
@@ -242,7 +245,63 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
     for (const void* part : {w.qkv, w.out, w.up, w.down}) mlx_embed_discard(const_cast<void*>(part));
 }
 
+// Whole numbers, whose sums are exact, so that equal scores are equal; every other row counts.
+static void top_k(int n, int count, int width, int k) {
+  std::mt19937 engine(7);
+  std::uniform_int_distribution<int> draw(-3, 3);
+  Floats queries((size_t)n * width), rows((size_t)count * width), scales((size_t)count), found((size_t)n * 2 * k);
+  for (Floats* some : {&queries, &rows})
+    for (float& x : *some) x = (float)draw(engine);
+  std::vector<uint8_t> mask((size_t)(count + 7) / 8, 0x55);
+  std::vector<uint16_t> half(rows.size()), brain(rows.size());
+  std::vector<int8_t> codes(rows.size());
+  const uint16_t halves[] = {0xC200, 0xC000, 0xBC00, 0, 0x3C00, 0x4000, 0x4200};
+  for (size_t i = 0; i < rows.size(); i++) {
+    half[i] = halves[(int)rows[i] + 3];
+    uint32_t bits;
+    memcpy(&bits, &rows[i], 4);
+    brain[i] = (uint16_t)(bits >> 16);
+    codes[i] = (int8_t)rows[i];
+  }
+  for (size_t i = 0; i < scales.size(); i++) scales[i] = i % 3 ? 1.0f : 2.0f;
+  Floats wanted;
+  Ints places;
+  Floats products;
+  for (int q = 0; q < n; q++) {
+    std::vector<std::pair<float, int>> all;
+    for (int r = 0; r < count; r++) {
+      float sum = 0;
+      for (int j = 0; j < width; j++) sum += queries[(size_t)q * width + j] * rows[(size_t)r * width + j];
+      if (r % 2 == 0) all.push_back({-sum * scales[r], r});
+      if (r < k) places.push_back(r == 1 ? -1 : r), products.push_back(r == 1 ? -1e30f : sum);
+    }
+    std::sort(all.begin(), all.end());
+    for (int part : {0, 1})
+      for (int i = 0; i < k; i++) {
+        const bool there = i < (int)all.size();
+        wanted.push_back(part ? (there ? (float)all[i].second : -1) : there ? -all[i].first : -1e30f);
+      }
+  }
+  const auto finite = [](Floats& x) {
+    for (float& value : x) value = std::max(value, -1e30f);
+  };
+  const void* types[] = {rows.data(), half.data(), brain.data(), codes.data()};
+  for (int type = 0; type < 4; type++) {
+    found = unset(found.size());
+    mlx_embed_top_k_scores(queries.data(), n, types[type], type, count, width, mask.data(), scales.data(), k,
+                           found.data());
+    finite(found);
+    close("top_k_scores", found, wanted, 0);
+  }
+  const int64_t asked = std::min(k, count);
+  Floats exact = unset((size_t)(n * asked));
+  mlx_embed_inner_products(queries.data(), n, rows.data(), width, places.data(), asked, exact.data());
+  finite(exact);
+  close("inner_products", exact, products, 0);
+}
+
 static void everything() {
+  for (int n : {1, 2, 9}) top_k(n, 1, 5, 3), top_k(n, 77, 33, 10), top_k(n, 2500, 20, 40);
   for (int n : {1, 33, 50}) products(5, n, 37), products(130, n, 400);
   products(0, 5, 5);
   for (int gated : {0, 1, 2}) feed_forward(3, 20, 45, gated), feed_forward(120, 20, 45, gated);
