@@ -30,7 +30,7 @@ def seconds(encode: Callable[[], Any]) -> float:
 
 def main(count: int, workers: int, name: str | None) -> None:
     chance = random.Random(0)
-    words = "the wing of an aircraft stalls when the flow over it separates and lift is lost".split()
+    words = ["the", "wing", "of", "an", "aircraft", "stalls", "when", "flow", "separates", "and", "lift", "is", "lost"]
     texts = [" ".join(chance.choices(words, k=chance.randrange(5, 100))) for _ in range(count)]
     model = EmbeddingModel.from_pretrained(name, device="cpu")
     one = count / seconds(lambda: model.encode(texts))

@@ -16,9 +16,7 @@ from mlx_embed import EmbeddingModel
 from mlx_embed.index import Index
 from mlx_embed.index.chunks import Chunking
 
-WORDS = (
-    Path(__file__).read_text().split() + "the wing of an aircraft stalls when the flow over it separates".split() * 9
-)
+WORDS = ["the", "wing", "of", "an", "aircraft", "stalls", "when", "flow", "separates", "and", "lift", "is", "lost"]
 
 
 def main(files: int, model: EmbeddingModel) -> None:

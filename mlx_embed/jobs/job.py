@@ -39,7 +39,7 @@ class Work:
 
     def __call__(self) -> Callable[[Shard], Done]:
         """Load the model, and give what embeds a shard."""
-        model = EmbeddingModel.from_pretrained(self.model, **self.load)  # type: ignore[arg-type]
+        model = EmbeddingModel.from_pretrained(self.model, **self.load)
         return lambda shard: _embedded(model, self.encode, Path(self.folder), shard)
 
 

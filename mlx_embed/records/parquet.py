@@ -42,7 +42,7 @@ def rows(
         if missing := [name for name in columns if name not in present]:
             raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(present)}.")
         wanted = list(dict.fromkeys([*columns, *(name for name in optional if name in present)]))
-        first, end = (0, file.metadata.num_rows) if part is None else (part.first, part.first + part.count)
+        first, end = (0, file.metadata.num_rows) if part is None else (part.first, part.first + part.rows)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = [0, *accumulate(sizes)]
         groups = [group for group, size in enumerate(sizes) if starts[group] < end and starts[group] + size > first]

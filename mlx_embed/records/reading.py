@@ -41,12 +41,12 @@ class Part(NamedTuple):
 
     Attributes:
         first: how many lines, or rows of Parquet, are in front.
-        count: how many lines or rows it has.
+        rows: how many lines or rows it has.
         offset: bytes in front; of no use in Parquet.
     """
 
     first: int
-    count: int
+    rows: int
     offset: int = 0
 
 

@@ -117,7 +117,7 @@ def test_parts_are_the_whole(name: str, rows: int, tmp_path: Path) -> None:
     found = [record for shard in shards.shards([source], rows) for record in reading.records(shard.source)]
     assert found == list(reading.records(source))
     assert [record.text for record in found] == texts
-    assert [shard.source.part.count for shard in shards.shards([source], rows)][:-1] == [rows] * ((67 - 1) // rows)  # type: ignore
+    assert [shard.source.part.rows for shard in shards.shards([source], rows)][:-1] == [rows] * ((67 - 1) // rows)  # type: ignore
 
 
 def killed(out: Path, jsonl: Path, chance: random.Random, seconds: float) -> bool:
