@@ -1,6 +1,7 @@
 """The SQLite file of an index: its tables, its connections, and what its errors mean."""
 
 import errno
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def connect(folder: Path, *, write: bool = False) -> sqlite3.Connection:
             connection.execute("PRAGMA trusted_schema=OFF")
             connection.execute("PRAGMA temp_store=MEMORY")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA fullfsync=ON")
             connection.execute("SELECT count(*) FROM meta").fetchone()
         except sqlite3.OperationalError:
             connection.close()
@@ -103,9 +105,20 @@ def synced(path: Path) -> None:
     """Have the system write a file, or the names in a folder, to the disk."""
     held = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(held)
+        flush(held)
     finally:
         os.close(held)
+
+
+def flush(file: int) -> None:
+    """Have the system write an open file to the disk itself: macOS's fsync goes no further than the disk's memory."""
+    if (whole := getattr(fcntl, "F_FULLFSYNC", None)) is not None:
+        try:
+            fcntl.fcntl(file, whole)
+            return
+        except OSError:  # a file system that has no such thing
+            pass
+    os.fsync(file)
 
 
 @contextmanager

@@ -369,6 +369,14 @@ class Index:
             found = [[hit for hit in hits if hit.score >= min_score] for hits in found]
         return found[0] if single else found
 
+    def get(self, ids: Sequence[str]) -> dict[str, Hit]:
+        """Texts by id, without a score; those that are not there are left out."""
+        _require_list("ids", ids)
+        with self._store.reading() as (connection, _):
+            numbers = rows.numbers_of(connection, "id", list(dict.fromkeys(ids)))
+            found = rows.hits(connection, sorted(n for some in numbers.values() for n in some), self._store.database)
+        return {hit.id: hit for hit in found.values()}
+
     def compact(self) -> None:
         """Give back the space of what was deleted, while readers go on. It needs room for a copy of the vectors."""
         compact.compact(self._store)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.errors import StoreCorruptError
-from mlx_embed.index.database import synced
+from mlx_embed.index.database import flush, synced
 
 Array: TypeAlias = npt.NDArray[Any]
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -112,7 +112,7 @@ class Appender:
     def sync(self) -> None:
         """Have all of it on the disk, names of new files included."""
         for file in self._open.values():
-            os.fsync(file)
+            flush(file)
         if self._new:
             synced(self._folder / FOLDER)
             self._new = False
