@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
 from mlx_embed.index.statement import Statement, seen
 from mlx_embed.index.store import Store
+
+if TYPE_CHECKING:
+    from mlx_embed.index.sync import Summary
 
 RowDtype = Literal["float32", "float16", "int8"]
 Float32 = npt.NDArray[np.float32]
@@ -282,6 +285,12 @@ class Index:
     def remove_files(self, paths: Iterable[str]) -> int:
         """`remove_file` of many, in one commit."""
         return self._remove("path", list(dict.fromkeys(paths)))
+
+    def sync(self, folders: str | Path | Iterable[str | Path], *, globs: Iterable[str] = ()) -> "Summary":
+        """Bring the index up to date with folders and files: see `mlx_embed.index.sync.sync`, which says how."""
+        from mlx_embed.index.sync import sync
+
+        return sync(self, [folders] if isinstance(folders, (str, Path)) else folders, globs=globs)
 
     def files(self) -> dict[str, FileStat]:
         """The files that are indexed, by path, in order."""
