@@ -6,6 +6,7 @@ import tokenizers
 
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
+from mlx_embed.ids import Ids
 from mlx_embed.tokenizer import files
 from mlx_embed.tokenizer.surrogates import well_formed
 
@@ -33,11 +34,11 @@ class PairTokenizer:
         """The library's own tokenizer, which cuts at max_length."""
         return self._tokenizer
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[Ids, Ids]:
         """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
         try:
             encodings = self._tokenizer.encode_batch(list(pairs), add_special_tokens=self._special)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
             formed = [(well_formed(a), well_formed(b)) for a, b in pairs]
             encodings = self._tokenizer.encode_batch(formed, add_special_tokens=self._special)
-        return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]
+        return Ids.of([x.ids or [0] for x in encodings]), Ids.of([x.type_ids or [0] for x in encodings])
