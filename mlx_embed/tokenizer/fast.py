@@ -66,7 +66,7 @@ class FastTokenizer:
             return None
         checked = range(-before % CHECK_EVERY, len(texts), CHECK_EVERY)
         try:
-            found = self._ids(self._made, texts)
+            found = self.ids(texts)
             same = not checked or self._same([texts[place] for place in checked], found[checked])
         except UnicodeEncodeError:
             raise
@@ -88,7 +88,7 @@ class FastTokenizer:
                 nanotoken.set_cache_entries(CACHE_ENTRIES)
             made = nanotoken.Tokenizer.from_json(self._library.to_str())
             texts = probe.texts(self._library)
-            if self._same(texts, self._ids(made, texts)):
+            if self._same(texts, _ids(made, texts, self._special)):
                 self._made = made
             else:
                 self._refuse()
@@ -107,9 +107,9 @@ class FastTokenizer:
         except RuntimeError:  # the process is ending
             self._off = True
 
-    def _ids(self, made: Any, texts: list[str]) -> Ids:
-        ids = made.encode_batch(texts, add_special_tokens=self._special)
-        return Ids(ids.ids.view(np.int32), ids.offsets)
+    def ids(self, texts: list[str]) -> Ids:
+        """The ids that it makes of texts, compared with nothing; for use while it is active."""
+        return _ids(self._made, texts, self._special)
 
     def _same(self, texts: list[str], found: Ids) -> bool:
         made = Encoded(self._library.encode_batch_fast(texts, add_special_tokens=self._special)).ids
@@ -118,10 +118,14 @@ class FastTokenizer:
     def _refuse(self) -> None:
         self._off = True
         self._complaint = (
-            f"nanotoken makes other token ids than tokenizers with the checkpoint in {self._folder}: from now on "
-            f"tokenizers makes them. Of texts before this one in {CHECK_EVERY} was compared, and was the same. Please "
-            "report it."
+            f"nanotoken makes other token ids than tokenizers with the checkpoint in {self._folder}, so tokenizers "
+            "makes them all from now on. Nothing that was compared before differed. Please report it."
         )
+
+
+def _ids(made: Any, texts: list[str], special: bool) -> Ids:
+    ids = made.encode_batch(texts, add_special_tokens=special)
+    return Ids(ids.ids.view(np.int32), ids.offsets)
 
 
 def known(library: Tokenizer) -> bool:
