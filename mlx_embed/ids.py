@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeAlias, overload
 
@@ -34,10 +35,10 @@ class Ids(Sequence[Any]):
         arrays = [np.asarray(row, dtype=np.int32) for row in rows]
         return cls(np.concatenate([np.zeros(0, dtype=np.int32), *arrays]), ends(list(map(len, arrays))))
 
-    @property
+    @cached_property
     def lengths(self) -> Int32:
         """int32 [n], the ids of each row."""
-        return np.diff(self.offsets).astype(np.int32)
+        return np.subtract(self.offsets[1:], self.offsets[:-1], dtype=np.int32, casting="unsafe")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,7 @@ import tokenizers
 from mlx_embed.ids import Ids, Int32, Int64, ends
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """The token ids of some texts, and how long the texts were.
 
     Attributes:
@@ -86,14 +86,14 @@ class Frame:
         """Rows of at most max_length tokens, special ones included: of longer texts the beginning, or the end."""
         whole = ids = encoded.ids
         counts = whole.lengths
-        if (counts > max_length).any():
+        if len(whole.flat) > max_length and counts.max() > max_length:
             starts, stops = self._texts(whole)
             room = max_length - len(self)
             first = np.maximum(starts, stops - room) if left else starts
             last = stops if left else np.minimum(stops, starts + room)
             ids = self._rows(whole, starts, stops, [(first, last)])
         chunks = np.ones(len(ids), dtype=np.int32)
-        return Tokens(_filled(ids), counts, chunks, _weights(ids, len(self)), encoded.whole)
+        return Tokens(ids if len(self) else _filled(ids), counts, chunks, _weights(ids, len(self)), encoded.whole)
 
     def split(self, encoded: Encoded, max_length: int, head: int, overlap: int) -> Tokens:
         """Rows of at most max_length tokens: chunks that share `overlap` tokens with the one before.
@@ -124,12 +124,12 @@ class Frame:
 
 
 def _weights(ids: Ids, others: int) -> npt.NDArray[np.float32]:
-    return (ids.lengths - others).astype(np.float32)
+    return np.subtract(ids.lengths, others, dtype=np.float32)
 
 
 def _filled(ids: Ids) -> Ids:
     """The ids with a 0 in each empty row: an encoder needs a token of every text."""
     lengths = ids.lengths
-    if lengths.all():
+    if lengths.min(initial=1) > 0:
         return ids
     return Ids(np.insert(ids.flat, ids.offsets[:-1][lengths == 0], 0), ends(np.maximum(lengths, 1)))
