@@ -60,7 +60,10 @@ class Engine(Protocol):
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
-        """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts."""
+        """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts.
+
+        `Ids` are used as they lie; rows of another kind are laid end to end first.
+        """
         ...
 
     def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:

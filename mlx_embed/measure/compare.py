@@ -282,7 +282,7 @@ def primitives(model: EmbeddingModel, texts: list[str]) -> int:
 def filling(model: EmbeddingModel, texts: list[str]) -> Filling:
     """What a compiled graph computes beyond what the texts need."""
     ids = model.tokenizer(texts).ids
-    lengths = [len(row) for row in ids]
+    lengths = ids.lengths.tolist()
     shapes = [batch.shape for batch in model.engine.batches(ids, model.engine.budget(None))]
     return Filling(
         texts=len(texts),

@@ -199,11 +199,11 @@ class Embedder:
                 most = self.model.max_seq_length
                 found[index] = Tokens(ids[-most:] if text.cut_left else ids[:most], None, len(ids))
         read = [index for index in range(len(texts)) if index not in found]
-        encodings = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
+        encoded = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
         for kind in {(texts[index].task, texts[index].cut_left) for index in read}:
             chosen = [place for place, index in enumerate(read) if (texts[index].task, texts[index].cut_left) == kind]
             task, cut_left = kind
-            tokens = tokenizer.for_task(task).tokens([encodings[place] for place in chosen], cut_left=cut_left)
+            tokens = tokenizer.for_task(task).tokens(encoded.take(chosen), cut_left=cut_left)
             for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
                 found[read[place]] = Tokens(ids, None, count)
         return [found[index] for index in range(len(texts))]
@@ -322,7 +322,7 @@ class Reranker:
 
     def _begin(self, key: Hashable, pairs: list[Tokens]) -> Callable[[], Float32]:
         engine = self.model.engine
-        types = [pair.types or () for pair in pairs] if self.model.takes_types else None
+        types = [pair.types for pair in pairs if pair.types is not None] if self.model.takes_types else None
         batches = engine.batches([pair.ids for pair in pairs], self.budget, token_types=types)
         return engine.begin(batches, self.model.head)
 

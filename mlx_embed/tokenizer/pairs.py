@@ -6,6 +6,7 @@ import tokenizers
 
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
+from mlx_embed.ids import Ids
 from mlx_embed.tokenizer import files
 from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
@@ -36,7 +37,7 @@ class PairTokenizer:
         """The library's own tokenizer, which cuts at max_length."""
         return self._tokenizer
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[Ids, Ids]:
         """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
         try:
             encodings = self._tokenizer.encode_batch(list(pairs), add_special_tokens=self._special)
@@ -47,4 +48,4 @@ class PairTokenizer:
             if not is_the_librarys(error):
                 raise
             raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
-        return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]
+        return Ids.of([x.ids or [0] for x in encodings]), Ids.of([x.type_ids or [0] for x in encodings])
