@@ -205,7 +205,7 @@ class Chunker:
 def counter(model: EmbeddingModel, prompt: str) -> Callable[[Sequence[str]], Counts]:
     """`Chunker.count` of a model, where `prompt` is put before documents."""
     tokenizer = model.tokenizer
-    return lambda texts: tokenizer.counts(tokenizer.encode(texts, prompt))
+    return lambda texts: tokenizer.encode(texts, prompt).lengths
 
 
 def _packed(atoms: Sequence[_Atom], end: int, room: int, overlap: int) -> Iterator[tuple[int, int]]:
