@@ -49,7 +49,7 @@ int mlx_embed_encoder(const float*, const EncoderLayer*, int64_t, int64_t, const
 }
 
 enum Kind { FLOAT32, BFLOAT16, INT8 };
-static Kind kind = FLOAT32;  // of every layer that is laid out
+static Kind kind = FLOAT32;                                                       // of every layer that is laid out
 static bool narrow() { return kind != FLOAT32 && *mlx_embed_product(BFLOAT16); }  // whether attention is on bfloat16
 
 static std::atomic<int> failures{0}, checks{0};
@@ -257,12 +257,12 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
                  1e-2f};
   }
   Floats qkv = unset(3 * size), attended = unset(size), between = unset(size), y = unset(size), wanted = x;
-  mlx_embed_encoder(x.data(), layers, 2, width, cu.data(), count, total, heads, 0.3f, nullptr, 0, 1, narrow(), qkv.data(),
-                    attended.data(), between.data(), y.data());
+  mlx_embed_encoder(x.data(), layers, 2, width, cu.data(), count, total, heads, 0.3f, nullptr, 0, 1, narrow(),
+                    qkv.data(), attended.data(), between.data(), y.data());
   for (const EncoderLayer& w : layers) {
     mlx_embed_linear(wanted.data(), total, w.qkv, 0, nullptr, qkv.data());
-    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, -1,
-                        narrow(), attended.data());
+    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, -1, narrow(),
+                        attended.data());
     mlx_embed_output_norm(attended.data(), total, w.out, wanted.data(), gamma.data(), beta.data(), 1e-3f,
                           between.data());
     mlx_embed_feed_forward(between.data(), total, w.up, w.down, 1, 0, between.data(), beta.data(), nullptr, 1e-2f,
