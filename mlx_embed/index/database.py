@@ -95,6 +95,14 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
+def fold(connection: sqlite3.Connection) -> bool:
+    """Fold the log into the database and give its space back; False where others go on reading for a second."""
+    connection.execute(f"PRAGMA busy_timeout={_PATIENCE // 10}")
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    connection.execute(f"PRAGMA busy_timeout={_PATIENCE}")
+    return not busy
+
+
 def has_log(path: Path) -> bool:
     """Whether there is more to the database than its file: what was committed since it was closed last."""
     log = path.with_name(f"{path.name}-wal")

@@ -12,20 +12,16 @@ from sqlite3 import Connection
 from zlib import crc32
 
 from mlx_embed.errors import StoreCorruptError
-from mlx_embed.index.database import DATABASE, errors_of, flush, has_log
+from mlx_embed.index.database import DATABASE, errors_of, flush, fold, has_log
 
 SEAL = "index.seal"
 # Bytes of a database that are read when it is opened: some hundredths of a second. Of a larger one `check` reads all.
 MOST_AT_OPENING = 2**28
-# Milliseconds to wait, when an index is closed, for those who read.
-_PATIENCE = 1000
 
 
 def close(folder: Path, connection: Connection) -> None:
     """Fold the log into the database and write the seal; neither while others are reading. The caller has the lock."""
-    connection.execute(f"PRAGMA busy_timeout={_PATIENCE}")
-    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
+    if not fold(connection):
         return
     (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
     words = json.dumps({"generation": generation, "checksum": _checksum(folder / DATABASE)})

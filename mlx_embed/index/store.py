@@ -159,7 +159,7 @@ class Store:
         with self._writing, errors_of(self.folder):
             connection = self._writer_connection()
             connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.fold(connection)
 
     def tidy(self) -> None:
         """Remove the files of segments that the database does not name. Who has them mapped keeps them."""
