@@ -15,7 +15,16 @@ def read(name: str, data: bytes | str, fields: tuple[str, ...] = ()) -> list[Doc
     return documents.read(Path(name), data.encode() if isinstance(data, str) else data, fields)
 
 
-TEXTS = ["one\ntwo\n\nthree", "", "\n", "ä\nöö\n\U0001f600 end", "\ufeffmark\nä", "a\r\nb\r\n", "x\u2028y\x0bz\n\x85"]
+TEXTS = [
+    "one\ntwo\n\nthree",
+    "",
+    "\n",
+    "ä\nöö\n\U0001f600 end",
+    "\ufeffmark\nä",
+    "\ufeffmark\nb",
+    "a\r\nb\r\n",
+    "x\u2028y\x0bz\n\x85",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
