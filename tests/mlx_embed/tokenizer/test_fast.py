@@ -99,6 +99,7 @@ def test_ids_before_and_after(name: str, nanotoken: Any, monkeypatch: pytest.Mon
     assert made.ids.tolist()[-1] == found(["x\ufffd"], "the ").ids.tolist()[0]
     assert made.counts[:-1].tolist() == expected.counts.tolist()
     assert found([]).ids.tolist() == []
+    assert found.fast.active, "neither a lone surrogate nor no texts turn it off"
 
 
 @pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
