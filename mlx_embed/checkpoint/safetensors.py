@@ -183,12 +183,19 @@ def map_float32(tensors: Mapping[Key, Tensor], pages: Mapping[Path, Pages]) -> d
             continue
         file, count = pages[tensor.file], math.prod(tensor.shape)
         if len(file.memory) < tensor.start + 4 * count:
-            raise _cut_off([tensor])
+            raise _cut_off([tensor.file])
         array = np.frombuffer(file.memory, np.float32, count, tensor.start).reshape(tensor.shape)
         if not (file.finite or _sum_is_finite(array) or np.isfinite(array).all()):
             raise _not_finite(tensor, "float32")
         found[key] = array
     return found
+
+
+def check_whole(pages: Mapping[Path, Pages]) -> None:
+    """CheckpointError where a file has been cut since it was mapped: behind its end there is nothing to read."""
+    for path, file in pages.items():
+        if file.memory.size() < len(file.memory):
+            raise _cut_off([path])
 
 
 def _sum_is_finite(array: Float32) -> bool:
@@ -228,7 +235,7 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
     except RuntimeError as error:
         if not str(error).startswith("[read]"):
             raise
-        raise _cut_off([tensor for group in sources.values() for tensor in group]) from error
+        raise _cut_off([tensor.file for group in sources.values() for tensor in group]) from error
     for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:
         for tensor, part in zip(sources[name], mx.split(floats[name], len(sources[name])), strict=True):
             if not mx.isfinite(part).all().item():
@@ -240,9 +247,9 @@ def _not_finite(tensor: Tensor, dtype: str) -> CheckpointError:
     return CheckpointError(f"{tensor} holds NaN or infinite numbers in {dtype}; download it again{advice}.")
 
 
-def _cut_off(tensors: Sequence[Tensor]) -> CheckpointError:
-    paths = ", ".join(sorted({str(tensor.file) for tensor in tensors}))
-    return CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.")
+def _cut_off(paths: Sequence[Path]) -> CheckpointError:
+    names = ", ".join(sorted({str(path) for path in paths}))
+    return CheckpointError(f"{names} could not be read to the end: is it being written? Try again.")
 
 
 def _no_number(name: str) -> None:

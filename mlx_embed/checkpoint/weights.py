@@ -23,6 +23,7 @@ from mlx_embed.checkpoint.safetensors import (
     Pages,
     Tensor,
     check_finite,
+    check_whole,
     files,
     load_float32,
     load_tensors,
@@ -82,6 +83,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool
     spoken = [pair for pair in architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors.values())]
     _check(checkpoint.weights, sources, expected, spoken)
     found = _mapped(sources, pages)
+    check_whole(pages)
     parameters = _read({name: parts for name, parts in sources.items() if name not in found}, dtype)
     encoder.load_weights(list(parameters.items()), strict=not found)
     modules = dict(encoder.named_modules())

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, convert
-from mlx_embed.checkpoint import safetensors
+from mlx_embed.checkpoint import read_checkpoint, safetensors
+from mlx_embed.checkpoint.weights import load_encoder
 from mlx_embed.engine import memory
 from tests.checkpoints import encoder
 from tests.conftest import DATA, ROOT
@@ -244,7 +245,17 @@ def test_a_file_that_shrinks_while_it_is_read(checkpoint: Path, monkeypatch: pyt
 
     monkeypatch.setattr("mlx_embed.checkpoint.safetensors.load", shrinking)
     with pytest.raises(CheckpointError, match=r"model\.safetensors could not be read to the end"):
-        EmbeddingModel.from_pretrained(checkpoint, device="cpu")
+        EmbeddingModel.from_pretrained(checkpoint, device="cpu", engine="reference")
+
+
+def test_a_file_that_shrinks_while_it_is_mapped(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shrinking(*_: Any) -> dict[Any, Any]:
+        os.truncate(checkpoint / "model.safetensors", 1000)
+        return {}
+
+    monkeypatch.setattr("mlx_embed.checkpoint.weights.map_float32", shrinking)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors could not be read to the end"):
+        load_encoder(read_checkpoint(checkpoint), None, mapped=True)
 
 
 @pytest.mark.parametrize("length", [99_999_999, 10**8 + 1, 2**63])
@@ -257,7 +268,7 @@ def test_a_huge_header_in_a_sparse_file(length: int, checkpoint: Path) -> None:
 
 
 def test_no_memory_for_a_header(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(_: Any) -> None:
+    def none(*_: Any, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr(safetensors.json, "loads", none)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import threading
 import subprocess
 import sys
 import time
@@ -154,14 +155,21 @@ def test_a_killed_process_costs_its_shard_once_more(jsonl: Path, tmp_path: Path,
     work = Slow(Work(str(out), MODEL, {"device": "cpu"}), 1.5)
     parts = shards.shards(shards.sources([str(jsonl)], None, (), None), 60)
     work.load = {"device": "cpu"}  # type: ignore[attr-defined]
+
+    def kill() -> None:
+        """The process that has just begun the third shard."""
+        end = time.monotonic() + 30
+        while len(begun := list(out.glob(".begun-*"))) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        newest = max(begun, key=lambda path: path.stat().st_mtime_ns)
+        os.kill(int(newest.name.split("-")[-1]), signal.SIGKILL)
+
     with shards.opened(out, {}) as manifest:
-        killed = False
+        killer = threading.Thread(target=kill)
+        killer.start()
         for _ in job.run(manifest, parts, work, 2):  # type: ignore[arg-type]
-            if not killed:
-                killed = True
-                newest = max(out.glob(".begun-*"), key=lambda path: path.stat().st_mtime_ns)
-                time.sleep(0.1)
-                os.kill(int(newest.name.split("-")[-1]), signal.SIGKILL)
+            pass
+        killer.join()
         manifest.finish(len(parts))
     check(out, vectors, list(range(230)))
     begun = [path.name.split("-")[1] for path in out.glob(".begun-*")]
