@@ -5,9 +5,9 @@ import json
 import os
 import random
 import signal
-import threading
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
