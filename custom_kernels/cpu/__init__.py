@@ -16,9 +16,11 @@ from custom_kernels.cpu.cores import usable_cores
 from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
+from custom_kernels.cpu.gather_mean import gather_mean
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import available, instruction_set, num_threads, set_num_threads, why_unavailable
 from custom_kernels.cpu.linear import Linear, linear
+from custom_kernels.cpu.linear_max import linear_max
 from custom_kernels.cpu.mean_pool import mean_pool
 from custom_kernels.cpu.output_norm import output_norm
 from custom_kernels.cpu.packed import sequence_ids
@@ -34,9 +36,11 @@ __all__ = [
     "available",
     "embedding_norm",
     "feed_forward",
+    "gather_mean",
     "instruction_set",
     "layer_norm",
     "linear",
+    "linear_max",
     "mean_pool",
     "num_threads",
     "output_norm",

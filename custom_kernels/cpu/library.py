@@ -97,6 +97,11 @@ def load() -> tuple[Any, str]:
         ),
         "rope": (flag, [pointer] * 4 + [integer] * 4),
         "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),
+        "gather_mean": (
+            flag,
+            [pointer, flag, integer, integer, pointer, pointer, integer, pointer, pointer, integer, integer, pointer],
+        ),
+        "linear_max": (flag, [pointer, pointer, integer, integer, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"mlx_embed_{name}")

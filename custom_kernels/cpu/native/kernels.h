@@ -3,6 +3,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// What a table's rows are kept in.
+enum RowType { ROWS_FLOAT32 = 0, ROWS_FLOAT16 = 1, ROWS_INT8 = 2 };
+
 enum Activation { IDENTITY = 0, GELU = 1, GELU_TANH = 2, RELU = 3, SILU = 4 };
 
 // C[m, n] = epilogue(A[m, depth] * B), B laid out in panels of `panel` columns, each [depth][panel].
@@ -47,6 +50,11 @@ struct Kernels {
                 float* y);
   void (*rope)(float* x, const float* cosine, const float* sine, int64_t heads, int64_t head_dim);
   void (*mean)(const float* x, int64_t rows, int64_t width, int normalize, float* y);
+  // The average of a table's rows, each times its weight, if there are weights: y[width]. `type` is a RowType.
+  void (*gather_mean)(const void* table, int type, const int32_t* rows, const float* weights, int64_t count,
+                      int64_t width, float* y);
+  // y[width] = max(y, each of x [rows, width])
+  void (*greatest)(const float* x, int64_t rows, int64_t width, float* y);
 };
 
 extern "C" {

@@ -16,11 +16,12 @@ namespace {
 #include "gemm.inl"
 #include "attention.inl"
 #include "rows.inl"
+#include "table.inl"
 
 }  // namespace
 
 extern "C" {
 extern const Kernels TABLE;
-const Kernels TABLE = {NAME,      MR,         NR,     lay_out, gemm_scratch, gemm, attention_scratch,
-                       attention, layer_norm, gather, gated,   rope,         mean};
+const Kernels TABLE = {NAME,       MR,     NR,    lay_out, gemm_scratch, gemm,        attention_scratch, attention,
+                       layer_norm, gather, gated, rope,    mean,         gather_mean, greatest};
 }
