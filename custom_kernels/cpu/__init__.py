@@ -16,7 +16,7 @@ from custom_kernels.cpu.cores import usable_cores
 from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
-from custom_kernels.cpu.gather_mean import gather_mean
+from custom_kernels.cpu.gather_mean import Table, gather_mean
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import available, instruction_set, num_threads, set_num_threads, why_unavailable
 from custom_kernels.cpu.linear import Linear, linear
@@ -32,6 +32,7 @@ __all__ = [
     "EncoderLayer",
     "Linear",
     "Norm",
+    "Table",
     "attention",
     "available",
     "embedding_norm",

@@ -1,6 +1,6 @@
 """Rows of a table of tokens, averaged for each text."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,14 @@ from custom_kernels.cpu.library import BAD_IDS, check_sequences, library
 
 # Their numbers in kernels.h.
 _TYPES = {"float32": 0, "float16": 1, "int8": 2}
+
+
+class Table(NamedTuple):
+    """What `gather_mean` looks tokens up in: see there."""
+
+    rows: npt.NDArray[Any]
+    mapping: Ints | None = None
+    weights: Floats | None = None
 
 
 def gather_mean(

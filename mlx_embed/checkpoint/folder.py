@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_embed.architectures import Architecture, EncoderConfig, architecture
+from mlx_embed.architectures import Architecture, EncoderConfig, architecture, static
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
 from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.hub import resolve
-from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooling
+from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
 from mlx_embed.checkpoint.safetensors import other_weights, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
+from mlx_embed.checkpoint.static import StaticFolder, is_bare, read_static
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
@@ -29,6 +30,8 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+
+_STATIC = "StaticEmbedding"
 
 # The E5 models were trained with these prefixes, and their repositories carry no prompts.
 E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
@@ -60,6 +63,7 @@ class Checkpoint:
         similarity: one of cosine, dot, euclidean, manhattan.
         base: the folder of the weights, where they lie elsewhere: those of the model that an adapter changes.
         adapter: what is merged into the weights when they are read.
+        token_characters: the characters at which a text is cut for each token that it may have; None where it is not.
     """
 
     folder: Path
@@ -68,7 +72,7 @@ class Checkpoint:
     architecture: Architecture
     encoder_config: EncoderConfig
     dimension: int
-    pooling: Pooling = field(default_factory=Pooling)
+    pooling: Pooling | Pooled = field(default_factory=Pooling)
     modules: tuple[Module, ...] = ()
     normalize: bool = False
     truncate_dim: int | None = None
@@ -82,6 +86,7 @@ class Checkpoint:
     similarity: str = "cosine"
     base: Path | None = None
     adapter: Adapter | None = None
+    token_characters: int | None = None
 
     @property
     def weights(self) -> Path:
@@ -125,6 +130,8 @@ def read_checkpoint(
     if bare:
         sentence = {}
     entries = [("Transformer", "")] if bare else _entries(folder)
+    if entries[0][0] == _STATIC or (bare and is_bare(folder)):
+        return _static(folder, name, [(_STATIC, "")] if bare else entries, sentence)
     transformer = _inside(folder, entries[0][1])
     adapter = read_adapter(transformer)
     base = _base(adapter, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -144,16 +151,6 @@ def read_checkpoint(
             f"{folder} has a chat template and no modules.json: sentence-transformers 6 would put each text into the "
             "template. mlx_embed embeds the texts as they are."
         )
-    prompts = _prompts(sentence, [name, str(folder.resolve())])
-    default = sentence.get("default_prompt_name")
-    if default is not None and not (isinstance(default, str) and default in prompts):
-        raise CheckpointError(
-            f"{folder / 'config_sentence_transformers.json'} names the default prompt {default!r}, "
-            f"but has the prompts {sorted(prompts)}."
-        )
-    similarity = sentence.get("similarity_fn_name") or "cosine"
-    if not isinstance(similarity, str) or similarity not in SIMILARITY:
-        raise UnsupportedModelError(f"similarity_fn_name {similarity!r} is not one of {', '.join(SIMILARITY)}.")
     return Checkpoint(
         folder=folder,
         transformer=transformer,
@@ -164,18 +161,60 @@ def read_checkpoint(
         pooling=pooling,
         modules=modules[:-1] if normalize else modules,
         normalize=normalize,
-        truncate_dim=_truncate_dim(sentence, dimension),
         max_seq_length=_max_seq_length(transformer / "tokenizer_config.json", settings, tokenizer),
         task_lengths=settings.task_lengths if settings.truncation else {},
         do_lower_case=settings.do_lower_case,
         special_tokens=settings.special_tokens,
         tokenizer_config=tokenizer,
-        prompts=prompts,
-        default_prompt_name=default,
-        similarity=similarity,
         base=base,
         adapter=adapter,
+        **_of_sentences(folder, name, sentence, dimension),
     )
+
+
+def _static(folder: Path, name: str, entries: Sequence[tuple[str, str]], sentence: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of a static model, whose first module is a table."""
+    place = _inside(folder, entries[0][1])
+    found: StaticFolder = read_static(place)
+    config = static.Config.from_dict(found.config)
+    modules, dimension = _after(folder, entries[1:], config.hidden_size)
+    normalize = bool(modules) and isinstance(modules[-1], Normalize)
+    return Checkpoint(
+        folder=folder,
+        transformer=place,
+        config=found.config,
+        architecture=static,
+        encoder_config=config,
+        dimension=dimension,
+        pooling=Pooled(),
+        modules=modules[:-1] if normalize else modules,
+        normalize=normalize if found.normalize is None else found.normalize,
+        max_seq_length=found.max_length,
+        special_tokens=False,
+        tokenizer_config=found.tokenizer_config or {},
+        token_characters=found.token_characters,
+        **_of_sentences(folder, name, sentence, dimension),
+    )
+
+
+def _of_sentences(folder: Path, name: str, sentence: Mapping[str, Any], dimension: int) -> dict[str, Any]:
+    """What config_sentence_transformers.json says of texts and vectors, as Checkpoint has it."""
+    prompts = _prompts(sentence, [name, str(folder.resolve())])
+    default = sentence.get("default_prompt_name")
+    if default is not None and not (isinstance(default, str) and default in prompts):
+        raise CheckpointError(
+            f"{folder / 'config_sentence_transformers.json'} names the default prompt {default!r}, "
+            f"but has the prompts {sorted(prompts)}."
+        )
+    similarity = sentence.get("similarity_fn_name") or "cosine"
+    if not isinstance(similarity, str) or similarity not in SIMILARITY:
+        raise UnsupportedModelError(f"similarity_fn_name {similarity!r} is not one of {', '.join(SIMILARITY)}.")
+    return {
+        "prompts": prompts,
+        "default_prompt_name": default,
+        "similarity": similarity,
+        "truncate_dim": _truncate_dim(sentence, dimension),
+    }
 
 
 def _base(adapter: Adapter | None, *, cache_dir: str | Path | None, local_files_only: bool) -> Path | None:
@@ -214,7 +253,7 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _entries(folder: Path) -> list[tuple[str, str]]:
-    """modules.json as (module kind, its folder), a Transformer first."""
+    """modules.json as (module kind, its folder), a Transformer first, or a StaticEmbedding."""
     path = folder / "modules.json"
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
@@ -225,12 +264,13 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
     if foreign := [kind for kind in types if not kind.startswith("sentence_transformers.")]:
         raise UnsupportedModelError(
             f"{path} names {', '.join(foreign)}: code of the repository's own, which mlx_embed does not run. It has "
-            "sentence-transformers' modules Transformer, Pooling, Dense, Dropout, LayerNorm and Normalize."
+            "sentence-transformers' modules Transformer, StaticEmbedding, Pooling, Dense, Dropout, LayerNorm and Normalize."
         )
     order = [kind for kind, _ in entries]
-    if order[:1] != ["Transformer"] or "Transformer" in order[1:]:
+    if order[:1] not in (["Transformer"], [_STATIC]) or not {"Transformer", _STATIC}.isdisjoint(order[1:]):
         raise UnsupportedModelError(
-            f"{path} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs one Transformer, and that first."
+            f"{path} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs one Transformer, or StaticEmbedding, and "
+            "that first."
         )
     return entries
 
@@ -245,7 +285,11 @@ def _modules(
             f"{folder / 'modules.json'} has {first} after the Transformer; mlx_embed runs Pooling there."
         )
     pooling = _pooling(_inside(folder, path) / "config.json", hidden_size)
-    dimension = hidden_size * len(pooling.modes)
+    return pooling, *_after(folder, rest, hidden_size * len(pooling.modes))
+
+
+def _after(folder: Path, rest: Sequence[tuple[str, str]], dimension: int) -> tuple[tuple[Module, ...], int]:
+    """The modules that follow pooled vectors of this dimension, and the dimension of what comes out."""
     modules: list[Module] = []
     for kind, path in rest:
         place = _inside(folder, path)
@@ -264,7 +308,7 @@ def _modules(
                 f"{folder / 'modules.json'} has the module {kind} after Pooling; "
                 "mlx_embed has Dense, Dropout, LayerNorm and Normalize."
             )
-    return pooling, tuple(modules), dimension
+    return tuple(modules), dimension
 
 
 def _inside(folder: Path, path: str) -> Path:

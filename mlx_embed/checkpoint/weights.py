@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_embed.architectures import Architecture, EncoderConfig
+from mlx_embed.architectures import Architecture, EncoderConfig, static
 from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.modules import Module, Normalize
@@ -25,6 +25,7 @@ from mlx_embed.checkpoint.safetensors import (
     load_tensors,
     read_headers,
 )
+from mlx_embed.checkpoint.static import load_table
 from mlx_embed.errors import CheckpointError
 
 _log = logging.getLogger("mlx_embed")
@@ -55,6 +56,8 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> nn.Module:
         UnsupportedModelError: a quantization, adapter or dtype that is not read.
     """
     architecture, config = checkpoint.architecture, checkpoint.encoder_config
+    if isinstance(config, static.Config):
+        return load_table(checkpoint.transformer, config)
     # A file that this package wrote has these names already.
     tensors = read_tensors(checkpoint)
     renamed = {name: tensor for name, tensor in tensors.items() if not _SILENT.fullmatch(name)}

@@ -40,6 +40,7 @@ __all__ = [
     "feed_forward",
     "float32",
     "gated_feed_forward",
+    "gather_mean",
     "layer_norm",
     "linear",
     "mean_pool",
@@ -184,6 +185,11 @@ def zeros_like(input_ids: Array) -> Array:
 def mean_pool(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
     """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden]."""
     return _twin(hidden).mean_pool(hidden, cu_seqlens, skip)
+
+
+def gather_mean(table: Array, input_ids: Array, cu_seqlens: Array) -> Array:
+    """The average of the rows of a `TokenTable` for each text's tokens, in float32: [T] -> [n, H]."""
+    return _twin(input_ids).gather_mean(table, input_ids, cu_seqlens)
 
 
 def block(hidden: Array, cu_seqlens: Array, max_seqlen: int) -> Array:

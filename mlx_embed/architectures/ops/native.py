@@ -16,6 +16,7 @@ from custom_kernels.ops.activate import Gate
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
+from mlx_embed.architectures.token_table import TokenTable
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
@@ -23,6 +24,7 @@ Ints: TypeAlias = npt.NDArray[np.int32]
 __all__ = ["lay_out", "position_ids", "sequence_ids"]
 
 NAMESPACE = np
+_BESIDE_ROWS = ("mapping", "weights")
 erf = np.vectorize(_erf, otypes=[np.float32])
 
 
@@ -135,6 +137,11 @@ def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int) -> Floats:
     return cpu.mean_pool(hidden, cu_seqlens, skip)
 
 
+def gather_mean(table: cpu.Table, input_ids: Ints, cu_seqlens: Ints) -> Floats:
+    """See `ops`."""
+    return cpu.gather_mean(table.rows, input_ids, cu_seqlens, table.mapping, table.weights)
+
+
 def block(hidden: Floats, cu_seqlens: Ints, max_seqlen: int) -> Floats:
     """See `ops`."""
     return hidden[np.minimum(cu_seqlens[:-1, None] + places(max_seqlen), len(hidden) - 1)]
@@ -180,7 +187,14 @@ def _laid_out(module: nn.Module) -> Any:
         return _matrix(module)
     if isinstance(module, LayerNorm):
         return cpu.Norm(_float32(module.weight), _float32(module.bias) if "bias" in module else None, module.eps)
+    if isinstance(module, TokenTable):
+        return cpu.Table(_kept(module.rows), *(np.array(module[n]) if n in module else None for n in _BESIDE_ROWS))
     return None
+
+
+def _kept(rows: mx.array) -> npt.NDArray[Any]:
+    """The array's memory, in its own dtype where the kernels have that."""
+    return _float32(rows) if rows.dtype == mx.bfloat16 else np.ascontiguousarray(np.asarray(rows))
 
 
 def _encoder(layers: PostNormLayers) -> cpu.Encoder:
