@@ -264,7 +264,8 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
     if foreign := [kind for kind in types if not kind.startswith("sentence_transformers.")]:
         raise UnsupportedModelError(
             f"{path} names {', '.join(foreign)}: code of the repository's own, which mlx_embed does not run. It has "
-            "sentence-transformers' modules Transformer, StaticEmbedding, Pooling, Dense, Dropout, LayerNorm and Normalize."
+            "sentence-transformers' modules Transformer, StaticEmbedding, Pooling, Dense, Dropout, LayerNorm and "
+            "Normalize."
         )
     order = [kind for kind, _ in entries]
     if order[:1] not in (["Transformer"], [_STATIC]) or not {"Transformer", _STATIC}.isdisjoint(order[1:]):

@@ -114,7 +114,8 @@ def _tensors(place: Path) -> dict[str, Tensor]:
     rows = named.get("embedding.weight", named.get("embeddings"))
     if rows is None:
         raise CheckpointError(
-            f'{place} has neither a tensor "embedding.weight" (sentence-transformers\') nor "embeddings" (model2vec\'s).'
+            f"{place} has neither a tensor 'embedding.weight', sentence-transformers' table, nor 'embeddings', "
+            "model2vec's; is it a static model's folder?"
         )
     found = {"rows": rows}
     if rows.name == "embeddings":
