@@ -1,6 +1,5 @@
 """What a checkpoint folder says of itself: modules.json, pooling, prompts, lengths (sentence-transformers' layout)."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,11 @@ from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
 from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.hub import resolve
+from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
 from mlx_embed.checkpoint.safetensors import other_weights, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
+from mlx_embed.checkpoint.sparse import read_sides
 from mlx_embed.checkpoint.static import StaticFolder, is_bare, read_static
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.pooling import POOLING
@@ -64,6 +65,7 @@ class Checkpoint:
         base: the folder of the weights, where they lie elsewhere: those of the model that an adapter changes.
         adapter: what is merged into the weights when they are read.
         token_characters: the characters at which a text is cut for each token that it may have; None where it is not.
+        sentence: config_sentence_transformers.json, where it is of the kind of model that this is opened as.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class Checkpoint:
     base: Path | None = None
     adapter: Adapter | None = None
     token_characters: int | None = None
+    sentence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -111,8 +114,8 @@ def read_checkpoint(
     Args:
         folder: the checkpoint.
         name: what the user asked for; E5 models are known by it, or by the folder.
-        kind: what it is opened as, "SentenceTransformer" or "CrossEncoder". A folder that was saved as another kind of
-            model is read as a bare one.
+        kind: what it is opened as, "SentenceTransformer", "CrossEncoder" or "SparseEncoder". A folder that was saved as
+            another kind of model is read as a bare one.
         cache_dir: the hub's cache, for the base model of an adapter that has none beside it.
         local_files_only: whether that may be downloaded.
 
@@ -129,10 +132,13 @@ def read_checkpoint(
     bare = not present(folder / "modules.json") or (sentence.get("model_type") or "SentenceTransformer") != kind
     if bare:
         sentence = {}
-    entries = [("Transformer", "")] if bare else _entries(folder)
+    if bare:
+        entries = [("Transformer", "")]
+    else:
+        entries = [("Transformer", read_sides(folder).transformer)] if kind == "SparseEncoder" else _entries(folder)
     if entries[0][0] == _STATIC or (bare and is_bare(folder)):
         return _static(folder, name, [(_STATIC, "")] if bare else entries, sentence)
-    transformer = _inside(folder, entries[0][1])
+    transformer = inside(folder, entries[0][1])
     adapter = read_adapter(transformer)
     base = _base(adapter, cache_dir=cache_dir, local_files_only=local_files_only)
     settings = Settings() if bare else read_settings(transformer, kind)
@@ -174,7 +180,7 @@ def read_checkpoint(
 
 def _static(folder: Path, name: str, entries: Sequence[tuple[str, str]], sentence: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint of a static model, whose first module is a table."""
-    place = _inside(folder, entries[0][1])
+    place = inside(folder, entries[0][1])
     found: StaticFolder = read_static(place)
     config = static.Config.from_dict(found.config)
     modules, dimension = _after(folder, entries[1:], config.hidden_size)
@@ -214,6 +220,7 @@ def _of_sentences(folder: Path, name: str, sentence: Mapping[str, Any], dimensio
         "default_prompt_name": default,
         "similarity": similarity,
         "truncate_dim": _truncate_dim(sentence, dimension),
+        "sentence": sentence,
     }
 
 
@@ -254,24 +261,12 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 def _entries(folder: Path) -> list[tuple[str, str]]:
     """modules.json as (module kind, its folder), a Transformer first, or a StaticEmbedding."""
-    path = folder / "modules.json"
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        types = [str(entry["type"]) for entry in listed]
-        entries = [(kind.rsplit(".", 1)[-1], str(entry["path"])) for kind, entry in zip(types, listed, strict=True)]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
-    if foreign := [kind for kind in types if not kind.startswith("sentence_transformers.")]:
-        raise UnsupportedModelError(
-            f"{path} names {', '.join(foreign)}: code of the repository's own, which mlx_embed does not run. It has "
-            "sentence-transformers' modules Transformer, StaticEmbedding, Pooling, Dense, Dropout, LayerNorm and "
-            "Normalize."
-        )
+    entries = listed(folder)
     order = [kind for kind, _ in entries]
     if order[:1] not in (["Transformer"], [_STATIC]) or not {"Transformer", _STATIC}.isdisjoint(order[1:]):
         raise UnsupportedModelError(
-            f"{path} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs one Transformer, or StaticEmbedding, and "
-            "that first."
+            f"{folder / 'modules.json'} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs one Transformer, or "
+            "StaticEmbedding, and that first."
         )
     return entries
 
@@ -285,7 +280,7 @@ def _modules(
         raise UnsupportedModelError(
             f"{folder / 'modules.json'} has {first} after the Transformer; mlx_embed runs Pooling there."
         )
-    pooling = _pooling(_inside(folder, path) / "config.json", hidden_size)
+    pooling = _pooling(inside(folder, path) / "config.json", hidden_size)
     return pooling, *_after(folder, rest, hidden_size * len(pooling.modes))
 
 
@@ -293,7 +288,7 @@ def _after(folder: Path, rest: Sequence[tuple[str, str]], dimension: int) -> tup
     """The modules that follow pooled vectors of this dimension, and the dimension of what comes out."""
     modules: list[Module] = []
     for kind, path in rest:
-        place = _inside(folder, path)
+        place = inside(folder, path)
         if kind == "Dense":
             dense = _dense(place, dimension)
             dimension = dense.out_features
@@ -310,13 +305,6 @@ def _after(folder: Path, rest: Sequence[tuple[str, str]], dimension: int) -> tup
                 "mlx_embed has Dense, Dropout, LayerNorm and Normalize."
             )
     return tuple(modules), dimension
-
-
-def _inside(folder: Path, path: str) -> Path:
-    # Not resolved: the hub's cache keeps a checkpoint's files as links to elsewhere.
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise CheckpointError(f"{folder / 'modules.json'} points to {path!r}, outside the checkpoint.")
-    return folder / path
 
 
 def _pooling(path: Path, hidden_size: int) -> Pooling:

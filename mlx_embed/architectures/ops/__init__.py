@@ -43,6 +43,7 @@ __all__ = [
     "gather_mean",
     "layer_norm",
     "linear",
+    "linear_max",
     "mean_pool",
     "namespace",
     "normalize",
@@ -68,6 +69,11 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) 
 def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
     """act(x W^T + b): [T, K] -> [T, N]; `act` is what `activation` gives."""
     return _twin(x).linear(x, layer, act)
+
+
+def linear_max(x: Array, layer: nn.Module, cu_seqlens: Array) -> Array:
+    """The greatest of x W^T + b over each text's tokens, in float32: [T, K] -> [n, N]."""
+    return _twin(x).linear_max(x, layer, cu_seqlens)
 
 
 def add_linear(x: Array, layer: nn.Module, residual: Array) -> Array:

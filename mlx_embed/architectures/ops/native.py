@@ -1,7 +1,7 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import erf as _erf
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ from mlx_embed.architectures.token_table import TokenTable
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
 
-__all__ = ["lay_out", "position_ids", "sequence_ids"]
+__all__ = ["laid_out", "lay_out", "position_ids", "sequence_ids"]
 
 NAMESPACE = np
 _BESIDE_ROWS = ("mapping", "weights")
@@ -45,6 +45,12 @@ def lay_out(encoder: nn.Module) -> None:
                 setattr(module, name, _encoder(child))
 
 
+def laid_out(module: Mapping[str, mx.array]) -> Any:
+    """A head's own layer as these ops take it, or its arrays by their names."""
+    ready = _laid_out(module) if isinstance(module, nn.Module) else None
+    return {name: np.array(x) for name, x in module.items()} if ready is None else ready
+
+
 def embedding_norm(lookups: Sequence[tuple[Floats, Ints]], norm: cpu.Norm) -> Floats:
     """See `ops`."""
     return cpu.embedding_norm(lookups, *norm)
@@ -55,6 +61,11 @@ def linear(x: Floats, layer: cpu.Linear, act: str | None = None) -> Floats:
     if act in FORMULAS:
         return _formula(act, cpu.linear(x, layer))
     return cpu.linear(x, layer, act)
+
+
+def linear_max(x: Floats, layer: cpu.Linear, cu_seqlens: Ints) -> Floats:
+    """See `ops`."""
+    return cpu.linear_max(x, layer, cu_seqlens)
 
 
 def add_linear(x: Floats, layer: cpu.Linear, residual: Floats) -> Floats:
