@@ -80,8 +80,12 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
     tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
     tied = next((tensors[name] for name in tensors if name.endswith(_EMBEDDINGS)), None)
     weight = tensors.get(f"{names.decoder}.weight")
+    # Where the decoder is the word embeddings, its bias is the head's; else it has one of its own.
+    biases = [names.bias, f"{names.decoder}.bias"]
     if config.get("tie_word_embeddings", True) or weight is None:
         weight = tied
+    else:
+        biases.reverse()
     hidden, vocabulary = checkpoint.encoder_config.hidden_size, checkpoint.encoder_config.vocab_size
     found: dict[str, Tensor | None] = {
         "dense.weight": tensors.get(f"{names.dense}.weight"),
@@ -89,15 +93,14 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
         "norm.weight": _either(tensors, f"{names.norm}.weight", f"{names.norm}.gamma"),
         "norm.bias": _either(tensors, f"{names.norm}.bias", f"{names.norm}.beta"),
         "decoder.weight": weight,
-        "decoder.bias": _either(tensors, names.bias, f"{names.decoder}.bias"),
+        "decoder.bias": _either(tensors, *biases),
     }
     optional = ("dense.bias", "norm.bias", "decoder.bias") if config["model_type"] == "modernbert" else ()
     for name, tensor in found.items():
         if tensor is None and name not in optional:
             part, _, kind = name.partition(".")
-            raise CheckpointError(
-                f"{checkpoint.weights} has no tensor {getattr(names, part)}.{kind}; is it a masked language model?"
-            )
+            wanted = names.bias if name == "decoder.bias" else f"{getattr(names, part)}.{kind}"
+            raise CheckpointError(f"{checkpoint.weights} has no tensor {wanted}; is it a masked language model?")
     there = {name: tensor for name, tensor in found.items() if tensor is not None}
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(there, (hidden,))
     shapes |= {"dense.weight": (hidden, hidden), "decoder.weight": (vocabulary, hidden)}
