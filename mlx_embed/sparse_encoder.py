@@ -87,7 +87,8 @@ class SparseHead:
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """[T, H] -> float32 [n, V]; `parameters` are the head's layers, its decoder in one part or several."""
-        dense, norm, *decoder = parameters
+        layers: Any = parameters
+        dense, norm, *decoder = layers
         x = ops.layer_norm(ops.linear(hidden, dense, self.act), norm)
         if self.pooling == "max":  # log1p rises, so the largest logit has the largest weight
             return self._weights(ops.linear_max(x, decoder[0], cu_seqlens))

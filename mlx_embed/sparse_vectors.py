@@ -77,7 +77,7 @@ class SparseVectors(Sequence[SparseVector]):
 
     def scipy(self) -> Any:
         """A scipy.sparse.csr_array [N, dimension], which shares the memory; needs scipy."""
-        from scipy.sparse import csr_array
+        from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
         return csr_array((self.values, self.indices, self.indptr), shape=(len(self), self.dimension))
 

@@ -76,9 +76,10 @@ def make(folder: Path, name: str) -> Path:
         array = rng.normal(size=sizes) * (0.3 if len(sizes) == 2 else 1)
         parts = [key] if key.endswith(("weight", "bias")) else [f"{key}.weight"] + [f"{key}.bias"] * (shape != "VH")
         for part in parts:
-            tensors[part] = mx.array(
-                (array if part.endswith("weight") else rng.normal(size=sizes[0])).astype(np.float32)
-            )
+            values = array if part.endswith("weight") else rng.normal(size=sizes[0])
+            tensors[part] = mx.array(values.astype(np.float32))
+    if not case.get("tied", True):
+        tensors["cls.predictions.decoder.bias"] = mx.array(rng.normal(size=vocabulary).astype(np.float32))
     mx.save_safetensors(str(place / "model.safetensors"), tensors, {"format": "pt"})
     edit(
         place,

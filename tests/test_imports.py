@@ -44,6 +44,7 @@ EXTRAS = {
     "keybert": "mlx_embed/integrations/keybert.py",
     "bertopic": "mlx_embed/integrations/bertopic.py",
     "mteb": "mlx_embed/integrations/mteb.py",
+    "scipy": "mlx_embed/sparse_vectors.py",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",

@@ -53,8 +53,8 @@ def read_sides(folder: Path) -> Sides:
     path = router / "router_config.json"
     path = path if present(path) else router / "config.json"
     config = read_json(path)
-    types, structure, parameters = (config.get(key) for key in ("types", "structure", "parameters"))
     try:
+        types, structure, parameters = (config[key] for key in ("types", "structure", "parameters"))
         routes = {
             str(task): [(kind_of(path, str(types[name])), str(Path(entries[0][1]) / name)) for name in names]
             for task, names in structure.items()
