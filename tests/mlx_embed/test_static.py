@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed import CheckpointError, EmbeddingModel, TruncationWarning, UnsupportedModelError
+from mlx_embed import CheckpointError, EmbeddingModel, TruncationWarning, UnsupportedModelError, convert
 from mlx_embed.engine.table import TableEngine
 from tests.conftest import DATA
 from tests.static import CASES, TEXTS, TOKENS, WIDTH, make, save
@@ -150,3 +150,9 @@ def test_two_tables_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) * 2))
     with pytest.raises(UnsupportedModelError, match="StaticEmbedding -> StaticEmbedding"):
         load(tmp_path)
+
+
+def test_convert_refuses_a_static_model(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="is a static model"):
+        convert(make(tmp_path / "from", "model2vec"), tmp_path / "to", dtype="float16")
+    assert not (tmp_path / "to").exists()
