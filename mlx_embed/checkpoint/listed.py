@@ -16,11 +16,10 @@ def listed(folder: Path) -> list[tuple[str, str]]:
     path = folder / "modules.json"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        types = [str(entry["type"]) for entry in entries]
-        found = [(kind_of(path, kind), str(entry["path"])) for kind, entry in zip(types, entries, strict=True)]
+        found = [(str(entry["type"]), str(entry["path"])) for entry in entries]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
-    return found
+    return [(kind_of(path, name), place) for name, place in found]
 
 
 def kind_of(path: Path, name: str) -> str:
