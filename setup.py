@@ -55,7 +55,13 @@ class Library(build_ext):
             if source.name == "ops.cpp":
                 flags.append(f'-DSOURCE_HASH="{NATIVE["source_hash"](FOLDER)}"')
             objects.append(str(work / f"{source.stem}.o"))
-            self.run_tool([*cxx, *flags, "-c", str(source), "-o", objects[-1]])
+            rest = ["-c", str(source), "-o", objects[-1]]
+            try:
+                self.run_tool([*cxx, *flags, *rest])
+            except CompileError:
+                if source.name not in NATIVE["OPTIONAL"]:
+                    raise
+                self.run_tool([*cxx, *OPTIMISED, *NATIVE["FLAGS"], *rest])
         # Linked under another name first: replacing a library in place would crash processes that have it loaded.
         fresh = target.with_suffix(".new")
         self.run_tool([*cxx, "-shared", "-pthread", *objects, "-o", str(fresh)])

@@ -21,6 +21,7 @@ from custom_kernels.ops.output_norm import output_norm  # noqa: E402
 from custom_kernels.ops.position_ids import position_ids  # noqa: E402
 from custom_kernels.ops.rope import rope  # noqa: E402
 from custom_kernels.ops.short_encoder import short_encoder  # noqa: E402
+from custom_kernels.ops.top_k_scores import top_k_scores  # noqa: E402
 from custom_kernels.parameters import LayerWeights, Linear  # noqa: E402
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "position_ids",
     "rope",
     "short_encoder",
+    "top_k_scores",
     "use_kernels",
 ]

@@ -3,12 +3,10 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
-Int32 = npt.NDArray[np.int32]
+from mlx_embed.ids import Ids, Int32, Int64
 
 # Padded attention lays a batch out as a block as wide as its longest text. A text that would leave the block emptier
 # than this goes to the next batch, unless the block is still too small to be worth a forward pass of its own, or
@@ -72,11 +70,12 @@ def packed_batches(
     With `bucketed`, batches have one of the `packed_shapes`, by filler sequences, so that few graphs are compiled.
     Unless `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
     With `ragged`, nothing should, but in need something may: texts of any lengths share a batch as long as its block is
-    no larger than a full one's may be. `token_types` are the types of `ids`, as long as they.
+    no larger than a full one's may be. `token_types` are the types of `ids`, as long as they. `Ids` are used as they
+    lie; rows of another kind are laid end to end first.
     """
-    lengths = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
-    flat, flat_types = _flat(ids, lengths), None if token_types is None else _flat(token_types, lengths)
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    ids = Ids.of(ids)
+    types = None if token_types is None else Ids.of(token_types).flat
+    lengths, starts = ids.lengths, ids.offsets[:-1]
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     room = _room(batch_tokens, ragged)
     start = 0
@@ -84,7 +83,7 @@ def packed_batches(
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded, room) + start
         texts = order[start:end]
         bucket = batch_tokens if bucketed else None
-        yield _batch(flat, flat_types, starts[texts], lengths[texts], texts, bucket, room)
+        yield _batch(ids.flat, types, starts[texts], lengths[texts], texts, bucket, room)
         start = end
 
 
@@ -96,7 +95,8 @@ def padded_batches(
     They are laid out as packed batches of twice as many sequences: each text, then its padding up to `max_seqlen`, the
     width. A text of more tokens is a block of its own. With `bucketed`, blocks have one of the `padded_shapes`.
     """
-    lengths = np.fromiter((len(row) for row in ids), dtype=np.int32, count=len(ids))
+    ids = Ids.of(ids)
+    lengths = ids.lengths
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     start = 0
     while start < len(order):
@@ -107,7 +107,7 @@ def padded_batches(
         full = max(int((following >= LEAST_FILLED * longest).sum()), MIN_DECODER_BLOCK // width)
         texts = order[start : start + min(full, len(following))]
         rows = _block_rows(len(texts), fit) if bucketed else len(texts)
-        yield _block([ids[i] for i in texts], texts, rows, width)
+        yield _block(ids[texts], texts, rows, width)
         start += len(texts)
 
 
@@ -183,14 +183,10 @@ def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     return max(int(stop.argmax()), 1) if stop.any() else len(lengths)
 
 
-def _flat(rows: Sequence[Sequence[int]], lengths: Int32) -> Int32:
-    return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
-
-
 def _batch(
     flat: Int32,
     flat_types: Int32 | None,
-    starts: npt.NDArray[np.int64],
+    starts: Int64,
     lengths: Int32,
     texts: Int32,
     bucket: int | None,
@@ -223,14 +219,13 @@ def _filled(values: Int32, size: int) -> Int32:
     return out
 
 
-def _block(ids: list[Sequence[int]], texts: Int32, rows: int, width: int) -> Batch:
+def _block(ids: Ids, texts: Int32, rows: int, width: int) -> Batch:
     """Lay texts out as the first rows of a block, each followed by its padding."""
+    lengths = np.zeros(rows, dtype=np.int32)
+    lengths[: len(ids)] = ids.lengths
     block = np.zeros((rows, width), dtype=np.int32)
-    ends = np.zeros((rows, 2), dtype=np.int32)
-    for place, row in enumerate(ids):
-        block[place, : len(row)] = row
-        ends[place, 0] = len(row)
-    ends[:, 1] = width
+    block[np.arange(width) < lengths[:, None]] = ids.flat
+    ends = np.stack([lengths, np.full(rows, width, dtype=np.int32)], axis=1)
     ends += np.arange(0, rows * width, width, dtype=np.int32)[:, None]
     cu_seqlens = np.concatenate([np.zeros(1, dtype=np.int32), ends.reshape(-1)])
     return Batch(texts, block.reshape(-1), cu_seqlens, width, stride=2)

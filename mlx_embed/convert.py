@@ -3,11 +3,10 @@
 import errno
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,13 +15,14 @@ from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, adapters, heads, hub, quantization, read_checkpoint, safetensors, weights
 from mlx_embed.checkpoint.modules import Normalize
 from mlx_embed.cross_encoder import CrossEncoder
-from mlx_embed.destination import check_destination, put, record, restore, workplace
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
-from mlx_embed.evaluation import QualityReport, quality, read_collection
 from mlx_embed.texts import logger
+
+if TYPE_CHECKING:
+    from mlx_embed.evaluation import QualityReport
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
@@ -67,7 +67,7 @@ class ConversionReport:
     destination_bytes: int
     min_cosine: float
     logit_difference: float | None = None
-    quality: QualityReport | None = None
+    quality: "QualityReport | None" = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -124,6 +124,9 @@ def convert(
         raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
     if destination == "":
         raise ValueError("The name of the destination is empty; name a folder.")
+    from mlx_embed.destination import check_destination, put, record, restore, workplace
+    from mlx_embed.evaluation import quality, read_collection
+
     collection = None if evaluate is None else read_collection(evaluate)
     target = Path(os.path.abspath(Path(destination).expanduser()))
     if os.path.isdir(Path(source).expanduser()):
@@ -187,6 +190,8 @@ def convert(
 
 def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | None, group_size: int) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
+    from shutil import copyfile
+
     module_files = {file for folder in _module_folders(checkpoint) for file in safetensors.files(folder)}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
         # The shards become one file, and an adapter a part of it.
@@ -194,7 +199,7 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             continue
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+        copyfile(path, copy)
     transformer = target / checkpoint.transformer.relative_to(checkpoint.folder)
     config = {key: value for key, value in checkpoint.config.items() if not key.startswith("quantization")}
     if checkpoint.prompts:

@@ -233,7 +233,7 @@ class EmbeddingModel(FromSentenceTransformers):
         texts = [texts] if isinstance(texts, str) else checked(texts)
         dim = self._dim(chosen["truncate_dim"])
         ranges = checked_ranges(chosen["output_dtype"], dim, chosen["ranges"], chosen["calibration_embeddings"])
-        vectors, info = self._encode(texts, dim, chosen, self.tokenizer.for_task(task))
+        vectors, info = self._encode(texts, dim, chosen, self.tokenizer.for_task(task), counted=return_info)
         vectors = quantize(vectors, chosen["output_dtype"], ranges)
         output = vectors[0] if single else vectors
         return (output, info) if return_info else output
@@ -312,7 +312,7 @@ class EmbeddingModel(FromSentenceTransformers):
     def token_counts(self, texts: Texts) -> Int32:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
         texts = [texts] if isinstance(texts, str) else checked(texts, "token_counts")
-        counts = [self.tokenizer.counts(self.tokenizer.encode(window)) for window in windows(texts, len)]
+        counts = [self.tokenizer.encode(window).lengths for window in windows(texts, len)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
     def head(self, *, skip: int = 0, dim: int | None = None, unit: bool | None = None) -> Head:
@@ -321,9 +321,12 @@ class EmbeddingModel(FromSentenceTransformers):
         return self._head(skip, dim, self.checkpoint.normalize if unit is None else unit)
 
     def _encode(
-        self, texts: Iterable[str], dim: int, options: EncodeOptions, tokenizer: Tokenizer
+        self, texts: Iterable[str], dim: int, options: EncodeOptions, tokenizer: Tokenizer, counted: bool
     ) -> tuple[Float32, EncodeInfo]:
-        """The vectors [N, dim] of checked texts, and what is to be said of each."""
+        """The vectors [N, dim] of checked texts, and what is to be said of each.
+
+        Unless `counted`, counts of texts that are cut may be too small.
+        """
         wanted = dim
         if options["normalize_embeddings"] is False and self.checkpoint.normalize:
             dim = self.checkpoint.dimension  # they are scaled whole, and cut afterwards
@@ -335,6 +338,7 @@ class EmbeddingModel(FromSentenceTransformers):
         head = self.head(skip=skip, dim=dim, unit=unit)
         budget = self.engine.budget(options["batch_tokens"])
         vectors, counts, chunks = [np.zeros((0, dim), dtype=np.float32)], [_NONE], [_NONE]
+        whole = True
 
         characters = self.checkpoint.token_characters if long_text == "truncate" else None
         beyond = [np.zeros(0, dtype=np.bool_)]
@@ -346,14 +350,13 @@ class EmbeddingModel(FromSentenceTransformers):
                     most = max(characters * tokenizer.max_length - len(prefix), 0)
                     beyond.append(np.array([len(text) > most for text in window]))
                     window = [text[:most] for text in window]
-                encodings = tokenizer.encode(window, prefix)
-                found = tokenizer.counts(encodings)
+                encoded = tokenizer.encode(window, prefix, whole=counted or long_text != "truncate")
                 if long_text == "error":
-                    _check_lengths(found, done, tokenizer.max_length)
+                    _check_lengths(encoded.lengths, done, tokenizer.max_length)
                 done += len(window)
-                tokens = partial(tokenizer.tokens, encodings, prefix, overlap)
+                tokens = partial(tokenizer.tokens, encoded, prefix, overlap)
                 begun = Window(self.engine, head, tokens, budget, options["batch_size"], advance)
-                del encodings, tokens  # they are the window's alone now
+                del encoded, tokens  # they are the window's alone now
                 yield begun
 
         total = len(texts) if isinstance(texts, (list, tuple)) else None
@@ -365,12 +368,13 @@ class EmbeddingModel(FromSentenceTransformers):
                 vectors.append(mean_of_chunks(work.rows(), work.weights, work.chunks, unit))
                 counts.append(work.counts)
                 chunks.append(work.chunks)
+                whole &= work.whole
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
         if characters is not None:  # what is behind was not counted
             all_counts = np.where(np.concatenate(beyond), np.maximum(all_counts, tokenizer.max_length + 1), all_counts)
         cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
-            self._said_cut = warn_truncated(all_counts, tokenizer.max_length)
+            self._said_cut = warn_truncated(all_counts, tokenizer.max_length, whole)
         return np.ascontiguousarray(np.concatenate(vectors)[:, :wanted]), EncodeInfo(all_counts, cut, all_chunks)
 
     def _prefer_prompt(self, options: EncodeOptions, *names: str) -> None:

@@ -29,6 +29,22 @@ class UnsupportedModelError(CheckpointError):
     """A sound checkpoint of a kind that mlx_embed does not implement."""
 
 
+class StoreError(MLXEmbedError):
+    """An index that cannot be used as it is wanted: a missing one, a full disk, a folder that is not to be written."""
+
+
+class StoreLockedError(StoreError):
+    """Another process, which the message names, is writing to the index."""
+
+
+class StoreMismatchError(StoreError):
+    """An index of another model, another prompt, another chunker, or another version of the format."""
+
+
+class StoreCorruptError(StoreError):
+    """A file of an index, which the message names, that is not as it was written."""
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line that called this package, wherever in it this is found out."""
     warnings.warn(message, category, stacklevel=_callers_level())

@@ -1,12 +1,11 @@
 """The tokenizer of static models, for which a text may be without any tokens."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mlx_embed.architectures import static
 from mlx_embed.checkpoint import Checkpoint
+from mlx_embed.ids import Ids, ends
 from mlx_embed.tokenizer import Tokenizer, Tokens
 
 
@@ -16,13 +15,14 @@ class StaticTokenizer(Tokenizer):
     def tokens(self, *arguments: Any, **options: Any) -> Tokens:
         """See `Tokenizer`."""
         found = super().tokens(*arguments, **options)
-        empty = np.repeat(found.counts == 0, found.chunks).tolist()
-        if not any(empty):
+        empty = np.repeat(found.counts == 0, found.chunks)
+        if not empty.any():
             return found
-        return replace(found, ids=[[] if none else row for none, row in zip(empty, found.ids, strict=True)])
+        flat = np.delete(found.ids.flat, found.ids.offsets[:-1][empty])
+        return found._replace(ids=Ids(flat, ends(np.where(empty, 0, found.ids.lengths))))
 
 
 def tokenizer_of(checkpoint: Checkpoint, max_length: int) -> Tokenizer:
     """The tokenizer of an embedding model's checkpoint, which cuts texts at so many tokens; errors as `Tokenizer`."""
-    kind = StaticTokenizer if isinstance(checkpoint.encoder_config, static.Config) else Tokenizer
+    kind = StaticTokenizer if checkpoint.architecture.LAYOUT == "table" else Tokenizer
     return kind(checkpoint, max_length)

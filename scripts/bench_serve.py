@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """Load `mlx-embed serve` over loopback, beside `encode` in process, itself without batching, and a plain server.
 
-    python scripts/bench_serve.py [--model FOLDER] [--clients 1 8 64 256] [--texts 512] [--rounds 3] [--peer]
+    python scripts/bench_serve.py [--model FOLDER] [--clients 1 8 64 256] [--longest 256 16] [--texts 512] [--peer]
+    python scripts/bench_serve.py --quick --device gpu --dtype float16 --texts 4096    # in about a minute
 
 A closed loop: each client sends one text of 8 to 256 tokens, waits for its vector, and sends the next, until all texts
-are done; every side gets the same texts, the sides take turns, and ratios are of one round, their median over rounds.
-`--peer` adds sentence-transformers behind Starlette and a thread pool, the way it is usually served (another
-framework's cost is of no matter beside the model's). Then one client and one short query, in turns with `encode` of it
-in this process. All is on one machine, the load generator too: its share of the processors is part of the figures, and
-so is whatever else runs, for which the load average is printed.
+are done; then the same with texts of 8 to 16 tokens, as queries are. Every side gets the same texts, the sides take
+turns, and ratios are of one round, their median over rounds. The server is beside itself with batching off, and beside
+`encode` of all texts as one list and one after the other: how much faster the one is than the other bounds what
+batching can bring on this machine. `--peer` adds sentence-transformers behind Starlette and a thread pool, the way it
+is usually served (another framework's cost is of no matter beside the model's). Then one client and one short query, in
+turns with `encode` of it in this process. All is on one machine, the load generator too: its share of the processors is
+part of the figures, and so is whatever else runs, for which the load average is printed.
+
+It needs the extra serve: starlette, uvicorn, httptools, msgspec, orjson and prometheus-client (uvloop, if it is there).
 """
 
 import argparse
@@ -21,12 +26,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 START_SECONDS = 120
+NEEDED = ("starlette", "uvicorn", "httptools", "msgspec", "orjson", "prometheus_client")
+PEER = "sentence_transformers"
 QUERY = "how fast is sound in dry air"
 
 
@@ -34,9 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=os.environ.get("MLX_EMBED_TEST_MODEL", str(ROOT / "tests/data/tiny-bert")))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", help="to compute in, here and in the server")
+    parser.add_argument("--quick", action="store_true", help="64 clients and 2 rounds alone")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--texts", type=int, default=512)
-    parser.add_argument("--longest", type=int, default=256, help="tokens, about")
+    parser.add_argument("--longest", type=int, nargs="+", default=[256, 16], help="tokens, about; a load each")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int, help="of the server; its default without")
@@ -47,18 +57,22 @@ def main() -> None:
         serve_peer(options.model)
         return
 
+    if absent := [name for name in NEEDED if find_spec(name) is None]:
+        sys.exit(f"left out altogether, for want of {', '.join(absent)}")
+    if options.quick:
+        options.clients, options.rounds = [64], 2
+
     from mlx_embed import EmbeddingModel
 
-    model = EmbeddingModel.from_pretrained(options.model, device=options.device)
-    texts = make_texts(model, options.texts, options.longest)
-    tokens = int(model.token_counts(texts).sum())
-    print(
-        f"{model}\n{options.texts} texts, {tokens} tokens, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}\n"
-    )
+    model = EmbeddingModel.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    print(f"{model}\n{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     serve = [sys.executable, "-m", "mlx_embed.cli", "serve", options.model, "--port", "0", "--device", options.device]
+    serve += [] if options.dtype is None else ["--dtype", options.dtype]
     budget = [] if options.batch_tokens is None else ["--max-batch-tokens", str(options.batch_tokens)]
     commands = {"serve": serve + budget, "one at a time": [*serve, "--max-batch-tokens", "1"]}
-    if options.peer:
+    if options.peer and find_spec(PEER) is None:
+        print(f"left out: peer, for want of {PEER}")
+    elif options.peer:
         commands["peer"] = [sys.executable, __file__, "--serve-peer", "--model", options.model]
     servers: list[subprocess.Popen[str]] = []
     try:
@@ -66,8 +80,13 @@ def main() -> None:
         for name, command in commands.items():
             process, urls[name] = started(command)
             servers.append(process)
-        for count in options.clients:
-            throughput(count, texts, urls, model.encode, options.rounds)
+        for longest in options.longest:
+            texts = make_texts(options.texts, longest)
+            tokens = int(model.token_counts(texts).sum())
+            print(f"\n{options.texts} texts of 8 to {longest} tokens, {tokens} altogether")
+            for count in options.clients:
+                throughput(count, texts, urls, model.encode, options.rounds)
+        print()
         one_query(urls["serve"], model.encode, options.queries)
         starts(commands["serve"], options.rounds)
     finally:
@@ -77,7 +96,7 @@ def main() -> None:
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
-def make_texts(model: "EmbeddingModel", count: int, longest: int) -> list[str]:  # type: ignore[name-defined]  # noqa: F821
+def make_texts(count: int, longest: int) -> list[str]:
     """Texts of 8 to so many tokens, short ones more often."""
     rng = random.Random(0)
     words = ["sound", "wing", "boundary", "of", "the", "layer", "heat", "transfer", "at", "supersonic", "speed", "in"]
@@ -162,7 +181,8 @@ def throughput(
         for name, url in urls.items()
         for encoding in (("base64", "float") if name == "serve" else ("base64",))
     }
-    rates: dict[str, list[float]] = {name: [] for name in ["encode, one list", *sides]}
+    here = {"encode, one list": lambda: encode(list(texts)), "encode, one by one": lambda: [encode(t) for t in texts]}
+    rates: dict[str, list[float]] = {name: [] for name in [*here, *sides]}
     latencies: dict[str, list[float]] = {name: [] for name in rates}
     for turn in range(rounds + 1):
         for name in list(rates):
@@ -170,7 +190,7 @@ def throughput(
                 seconds, times = asyncio.run(closed_loop(*sides[name], clients))
             else:
                 start = time.perf_counter()
-                encode(list(texts))
+                here[name]()
                 seconds, times = time.perf_counter() - start, [0.0]
             if turn:  # the first round warms up
                 rates[name].append(len(texts) / seconds)

@@ -19,17 +19,18 @@ using Ints = std::vector<int32_t>;
 
 extern "C" {
 const char* mlx_embed_choose(const char*);
+const char* mlx_embed_product(int);
 void mlx_embed_set_threads(int64_t);
 float* mlx_embed_allocate(int64_t);
 void mlx_embed_release(float*);
-void* mlx_embed_lay_out(const float*, const float*, int64_t, int64_t);
+void* mlx_embed_lay_out(const float*, const float*, int64_t, int64_t, int);
 void mlx_embed_discard(void*);
 int mlx_embed_linear(const float*, int64_t, const void*, int, const float*, float*);
 int mlx_embed_layer_norm(const float*, const float*, const float*, const float*, float, int64_t, int64_t, float*);
 int mlx_embed_embedding_norm(const float* const*, const int64_t*, const int32_t* const*, int64_t, const float*,
                              const float*, float, int64_t, int64_t, float*);
 int mlx_embed_attention(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, float, const float*, int64_t,
-                        int64_t, float*);
+                        int64_t, int, float*);
 int mlx_embed_output_norm(const float*, int64_t, const void*, const float*, const float*, const float*, float, float*);
 int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int, int, const float*, const float*,
                            const float*, float, float*);
@@ -38,14 +39,21 @@ int mlx_embed_mean_pool(const float*, const int32_t*, int64_t, int64_t, int64_t,
 int mlx_embed_gather_mean(const void*, int, int64_t, int64_t, const int32_t*, const float*, int64_t, const int32_t*,
                           const int32_t*, int64_t, int64_t, float*);
 int mlx_embed_linear_max(const float*, const int32_t*, int64_t, int64_t, const void*, float*);
+int mlx_embed_top_k_scores(const float*, int64_t, const void*, int, int64_t, int64_t, const uint8_t*, const float*,
+                           int64_t, float*);
+int mlx_embed_inner_products(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*);
 struct EncoderLayer {
   const void *qkv, *out, *up, *down;
   const float *attention_weight, *attention_bias, *output_weight, *output_bias;
   float attention_eps, output_eps;
 };
 int mlx_embed_encoder(const float*, const EncoderLayer*, int64_t, int64_t, const int32_t*, int64_t, int64_t, int64_t,
-                      float, const float*, int64_t, int, float*, float*, float*, float*);
+                      float, const float*, int64_t, int, int, float*, float*, float*, float*);
 }
+
+enum Kind { FLOAT32, BFLOAT16, INT8 };
+static Kind kind = FLOAT32;                                                       // of every layer that is laid out
+static bool narrow() { return kind != FLOAT32 && *mlx_embed_product(BFLOAT16); }  // whether attention is on bfloat16
 
 static std::atomic<int> failures{0}, checks{0};
 
@@ -82,6 +90,26 @@ static Floats linear(const Floats& x, const Floats& w, const Floats& b, int rows
     }
   return y;
 }
+static float bfloat16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+// The numbers that a product of this kind is of, instead of those in rows of x; `weight` is rounded symmetrically.
+static Floats rounded(Floats x, int rows, int k, bool weight) {
+  for (int i = 0; i < rows; i++) {
+    float *row = &x[(size_t)i * k], low = 0, high = 0;
+    for (int j = 0; j < k; j++) low = std::min(low, row[j]), high = std::max(high, row[j]);
+    const float step = weight ? std::max(-low, high) / 127 : (high - low) / 254;
+    for (int j = 0; j < k; j++) {
+      if (kind == BFLOAT16) row[j] = bfloat16(row[j]);
+      if (kind == INT8 && step > 0) row[j] = nearbyintf(row[j] / step) * step;
+    }
+  }
+  return x;
+}
 static Floats norm(Floats x, const Floats& w, const Floats& b, int width) {
   for (size_t r = 0; r < x.size() / width; r++) {
     double mean = 0, var = 0;
@@ -93,17 +121,22 @@ static Floats norm(Floats x, const Floats& w, const Floats& b, int width) {
   return x;
 }
 
+// A tie may be rounded the other way.
+static float product_tolerance() { return kind == FLOAT32 ? 2e-5f : kind == BFLOAT16 ? 2e-4f : 1e-2f; }
+
 static void products(int rows, int n, int k) {
   const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 1 / sqrtf(k)), b = normal(n, 3);
   const Floats residual = normal((size_t)rows * n, 4), gamma = normal(n, 5), beta = normal(n, 6);
-  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k);
+  const Floats seen = rounded(x, rows, k, false), weight = rounded(w, n, k, true);
+  const float tolerance = product_tolerance();
+  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
   Floats y = unset((size_t)rows * n);
   mlx_embed_linear(x.data(), rows, layer, 1, residual.data(), y.data());
-  close("linear", y, linear(x, w, b, rows, n, k, true, residual));
+  close("linear", y, linear(seen, weight, b, rows, n, k, true, residual), tolerance);
   y = unset(y.size());
   mlx_embed_output_norm(x.data(), rows, layer, residual.data(), gamma.data(), beta.data(), 1e-3f, y.data());
-  const Floats sum = linear(x, w, b, rows, n, k, false, residual);
-  close("output_norm", y, norm(sum, gamma, beta, n), 2e-4f);
+  const Floats sum = linear(seen, weight, b, rows, n, k, false, residual);
+  close("output_norm", y, norm(sum, gamma, beta, n), std::max(2e-4f, 5 * tolerance * (kind != FLOAT32)));
   y = unset(y.size());
   mlx_embed_layer_norm(sum.data(), residual.data(), gamma.data(), beta.data(), 1e-3f, rows, n, y.data());
   Floats twice = sum;
@@ -116,8 +149,8 @@ static void feed_forward(int rows, int width, int inner, int gated) {
   const int wide = gated ? 2 * inner : inner;
   const Floats x = normal((size_t)rows * width, 1), up = normal((size_t)wide * width, 2, 0.1f);
   const Floats down = normal((size_t)width * inner, 3, 0.1f), b = normal(wide, 4);
-  void *up_layer = mlx_embed_lay_out(up.data(), b.data(), wide, width),
-       *down_layer = mlx_embed_lay_out(down.data(), nullptr, width, inner);
+  void *up_layer = mlx_embed_lay_out(up.data(), b.data(), wide, width, kind),
+       *down_layer = mlx_embed_lay_out(down.data(), nullptr, width, inner, kind);
   Floats y = unset(x.size());
   mlx_embed_feed_forward(x.data(), rows, up_layer, down_layer, 1, gated, x.data(), nullptr, nullptr, 0, y.data());
   const Floats h = linear(x, up, b, rows, wide, width, !gated, {});
@@ -129,7 +162,7 @@ static void feed_forward(int rows, int width, int inner, int gated) {
                                  : gated == 1 ? (float)gelu(first) * second
                                               : (float)gelu(second) * first;
     }
-  close("feed_forward", y, linear(a, down, {}, rows, width, inner, false, x), 1e-4f);
+  close("feed_forward", y, linear(a, down, {}, rows, width, inner, false, x), kind == FLOAT32 ? 1e-4f : 5e-2f);
   mlx_embed_discard(up_layer);
   mlx_embed_discard(down_layer);
 }
@@ -139,9 +172,10 @@ static void attention(const Ints& lengths, int heads, int d, bool biased, int wi
   for (int n : lengths) cu.push_back(cu.back() + n);
   const int total = cu.back(), hidden = heads * d, most = *std::max_element(lengths.begin(), lengths.end()) + 1;
   const Floats qkv = normal((size_t)total * 3 * hidden, 7), bias = normal((size_t)heads * (2 * most - 1), 8);
+  const bool on_bfloat16 = narrow() && d % 2 == 0;
   Floats y = unset((size_t)total * hidden), wanted((size_t)total * hidden);
   mlx_embed_attention(qkv.data(), cu.data(), (int64_t)lengths.size(), total, heads, d, 0.2f,
-                      biased ? bias.data() : nullptr, most, window, y.data());
+                      biased ? bias.data() : nullptr, most, window, on_bfloat16, y.data());
   std::vector<double> p;
   for (size_t s = 0; s < lengths.size(); s++)
     for (int h = 0; h < heads; h++)
@@ -163,7 +197,7 @@ static void attention(const Ints& lengths, int heads, int d, bool biased, int wi
           wanted[(size_t)(cu[s] + i) * hidden + h * d + c] = (float)out;
         }
       }
-  close("attention", y, wanted);
+  close("attention", y, wanted, on_bfloat16 ? 2e-2f : 2e-5f);
 }
 
 static void rows(int width) {
@@ -215,10 +249,12 @@ static void lookups(int width) {
   for (int i = 0; i < count; i++) ids[i] = i % vocabulary;
   const Ints cu{0, 6, 6, count};
   const void* tables[] = {floats.data(), halves.data(), bytes.data()};
-  for (int type = 0; type < 3; type++) {
-    Floats y = unset(3 * (size_t)width), wanted(3 * (size_t)width, type == 0 ? 4.0f : type == 1 ? 2.0f : 6.0f);
+  const int types[] = {0, 1, 3};
+  const float means[] = {4, 2, 6};
+  for (int i = 0; i < 3; i++) {
+    Floats y = unset(3 * (size_t)width), wanted(3 * (size_t)width, means[i]);
     std::fill(wanted.begin() + width, wanted.begin() + 2 * width, 0.0f);
-    mlx_embed_gather_mean(tables[type], type, rows, width, mapping.data(), weights.data(), vocabulary, ids.data(),
+    mlx_embed_gather_mean(tables[i], types[i], rows, width, mapping.data(), weights.data(), vocabulary, ids.data(),
                           cu.data(), 3, count, y.data());
     close("gather_mean", y, wanted);
   }
@@ -234,7 +270,7 @@ static void greatest(const Ints& lengths, int n, int k) {
   for (int length : lengths) cu.push_back(cu.back() + length);
   const int total = cu.back(), count = (int)lengths.size();
   const Floats x = normal((size_t)total * k, 1), w = normal((size_t)n * k, 2, 0.3f), b = normal(n, 3);
-  const Floats products = linear(x, w, b, total, n, k, false, {});
+  const Floats products = linear(rounded(x, total, k, false), rounded(w, n, k, true), b, total, n, k, false, {});
   Floats y = unset((size_t)count * n), wanted((size_t)count * n);
   for (int s = 0; s < count; s++)
     for (int j = 0; j < n; j++) {
@@ -242,9 +278,9 @@ static void greatest(const Ints& lengths, int n, int k) {
       for (int i = cu[s]; i < cu[s + 1]; i++) most = std::max(most, products[(size_t)i * n + j]);
       wanted[(size_t)s * n + j] = most;
     }
-  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k);
+  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
   mlx_embed_linear_max(x.data(), cu.data(), count, total, layer, y.data());
-  close("linear_max", y, wanted);
+  close("linear_max", y, wanted, product_tolerance());
   mlx_embed_discard(layer);
 }
 
@@ -258,7 +294,7 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
   EncoderLayer layers[2];
   for (unsigned i = 0; i < 2; i++) {
     const auto layer = [&](int n, int depth, unsigned seed) {
-      return mlx_embed_lay_out(normal((size_t)n * depth, seed + i, 0.2f).data(), nullptr, n, depth);
+      return mlx_embed_lay_out(normal((size_t)n * depth, seed + i, 0.2f).data(), nullptr, n, depth, kind);
     };
     layers[i] = {layer(3 * width, width, 10),
                  layer(width, width, 20),
@@ -272,11 +308,11 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
                  1e-2f};
   }
   Floats qkv = unset(3 * size), attended = unset(size), between = unset(size), y = unset(size), wanted = x;
-  mlx_embed_encoder(x.data(), layers, 2, width, cu.data(), count, total, heads, 0.3f, nullptr, 0, 1, qkv.data(),
-                    attended.data(), between.data(), y.data());
+  mlx_embed_encoder(x.data(), layers, 2, width, cu.data(), count, total, heads, 0.3f, nullptr, 0, 1, narrow(),
+                    qkv.data(), attended.data(), between.data(), y.data());
   for (const EncoderLayer& w : layers) {
     mlx_embed_linear(wanted.data(), total, w.qkv, 0, nullptr, qkv.data());
-    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, -1,
+    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, -1, narrow(),
                         attended.data());
     mlx_embed_output_norm(attended.data(), total, w.out, wanted.data(), gamma.data(), beta.data(), 1e-3f,
                           between.data());
@@ -288,7 +324,63 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
     for (const void* part : {w.qkv, w.out, w.up, w.down}) mlx_embed_discard(const_cast<void*>(part));
 }
 
+// Whole numbers, whose sums are exact, so that equal scores are equal; every other row counts.
+static void top_k(int n, int count, int width, int k) {
+  std::mt19937 engine(7);
+  std::uniform_int_distribution<int> draw(-3, 3);
+  Floats queries((size_t)n * width), rows((size_t)count * width), scales((size_t)count), found((size_t)n * 2 * k);
+  for (Floats* some : {&queries, &rows})
+    for (float& x : *some) x = (float)draw(engine);
+  std::vector<uint8_t> mask((size_t)(count + 7) / 8, 0x55);
+  std::vector<uint16_t> half(rows.size()), brain(rows.size());
+  std::vector<int8_t> codes(rows.size());
+  const uint16_t halves[] = {0xC200, 0xC000, 0xBC00, 0, 0x3C00, 0x4000, 0x4200};
+  for (size_t i = 0; i < rows.size(); i++) {
+    half[i] = halves[(int)rows[i] + 3];
+    uint32_t bits;
+    memcpy(&bits, &rows[i], 4);
+    brain[i] = (uint16_t)(bits >> 16);
+    codes[i] = (int8_t)rows[i];
+  }
+  for (size_t i = 0; i < scales.size(); i++) scales[i] = i % 3 ? 1.0f : 2.0f;
+  Floats wanted;
+  Ints places;
+  Floats products;
+  for (int q = 0; q < n; q++) {
+    std::vector<std::pair<float, int>> all;
+    for (int r = 0; r < count; r++) {
+      float sum = 0;
+      for (int j = 0; j < width; j++) sum += queries[(size_t)q * width + j] * rows[(size_t)r * width + j];
+      if (r % 2 == 0) all.push_back({-sum * scales[r], r});
+      if (r < k) places.push_back(r == 1 ? -1 : r), products.push_back(r == 1 ? -1e30f : sum);
+    }
+    std::sort(all.begin(), all.end());
+    for (int part : {0, 1})
+      for (int i = 0; i < k; i++) {
+        const bool there = i < (int)all.size();
+        wanted.push_back(part ? (there ? (float)all[i].second : -1) : there ? -all[i].first : -1e30f);
+      }
+  }
+  const auto finite = [](Floats& x) {
+    for (float& value : x) value = std::max(value, -1e30f);
+  };
+  const void* types[] = {rows.data(), half.data(), brain.data(), codes.data()};
+  for (int type = 0; type < 4; type++) {
+    found = unset(found.size());
+    mlx_embed_top_k_scores(queries.data(), n, types[type], type, count, width, mask.data(), scales.data(), k,
+                           found.data());
+    finite(found);
+    close("top_k_scores", found, wanted, 0);
+  }
+  const int64_t asked = std::min(k, count);
+  Floats exact = unset((size_t)(n * asked));
+  mlx_embed_inner_products(queries.data(), n, rows.data(), width, places.data(), asked, exact.data());
+  finite(exact);
+  close("inner_products", exact, products, 0);
+}
+
 static void everything() {
+  for (int n : {1, 2, 9}) top_k(n, 1, 5, 3), top_k(n, 77, 33, 10), top_k(n, 2500, 20, 40);
   for (int n : {1, 33, 50}) products(5, n, 37), products(130, n, 400);
   products(0, 5, 5);
   for (int gated : {0, 1, 2}) feed_forward(3, 20, 45, gated), feed_forward(120, 20, 45, gated);
@@ -302,31 +394,38 @@ static void everything() {
   encoder({150, 20}, 24, 40, 3);
 }
 
+static void all_threads() {
+  for (int threads : {1, 3}) {
+    mlx_embed_set_threads(threads);
+    everything();
+  }
+  std::thread other([] { attention({200, 31}, 2, 24, false, -1); });
+  attention({100, 77}, 2, 24, true, -1);
+  other.join();
+#if !defined(__SANITIZE_THREAD__) && !defined(NO_FORK)
+  if (const pid_t child = fork()) {
+    int status = 1;
+    waitpid(child, &status, 0);
+    if (status) printf("a forked child failed\n"), failures++;
+  } else {
+    failures = 0;
+    products(130, 50, 400);
+    _exit(failures);
+  }
+#endif
+}
+
 int main() {
   std::vector<const char*> seen;
-  for (const char* most : {"", "avx2", "baseline"}) {
-    const char* name = mlx_embed_choose(most);
-    if (std::any_of(seen.begin(), seen.end(), [&](const char* s) { return !strcmp(s, name); })) continue;
-    seen.push_back(name);
-    for (int threads : {1, 3}) {
-      mlx_embed_set_threads(threads);
-      everything();
+  for (const char* most : {"", "avx2_vnni", "baseline"}) {
+    mlx_embed_choose(most);
+    for (Kind each : {FLOAT32, BFLOAT16, INT8}) {
+      const char* name = mlx_embed_product(kind = each);
+      if (!*name || std::any_of(seen.begin(), seen.end(), [&](const char* s) { return !strcmp(s, name); })) continue;
+      seen.push_back(name);
+      all_threads();
+      printf("%s: %d checks, %d failed so far\n", name, checks.load(), failures.load());
     }
-    std::thread other([] { attention({200, 31}, 2, 24, false, -1); });
-    attention({100, 77}, 2, 24, true, -1);
-    other.join();
-#if !defined(__SANITIZE_THREAD__) && !defined(NO_FORK)
-    if (const pid_t child = fork()) {
-      int status = 1;
-      waitpid(child, &status, 0);
-      if (status) printf("a forked child failed\n"), failures++;
-    } else {
-      failures = 0;
-      products(130, 50, 400);
-      _exit(failures);
-    }
-#endif
-    printf("%s: %d checks, %d failed so far\n", name, checks.load(), failures.load());
   }
   mlx_embed_release(mlx_embed_allocate(1 << 20));
   return failures != 0;

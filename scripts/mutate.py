@@ -154,10 +154,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = copied(Path(folder))
         present = [m for m in mutations if m not in gone]
-        every = tuple(sorted({test for m in present for test in m.tests}))
-        if not options.at_once and (broken := caught(root, every, 10 * SECONDS)):
-            print(f"The tests fail without any mistake: {broken}")
-            return 1
+        # Files of tests in one run; what chooses among a file's tests (-k) in a run of its own.
+        files = tuple(sorted({test for m in present for test in m.tests if "-k" not in m.tests}))
+        for tests in {files, *(m.tests for m in present if "-k" in m.tests)} if not options.at_once else ():
+            if tests and (broken := caught(root, tests, 10 * SECONDS)):
+                print(f"The tests fail without any mistake: {broken}")
+                return 1
         for mutation in present:
             begin = time.perf_counter()
             found = tried(mutation, root)

@@ -15,11 +15,12 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     ("mlx_embed.cli",),
     ("mlx_embed.commands",),
-    ("mlx_embed.records",),
-    ("mlx_embed.integrations", "mlx_embed.serve"),
+    ("mlx_embed.integrations", "mlx_embed.serve", "mlx_embed.jobs"),
     ("mlx_embed.measure",),
     ("mlx_embed",),
     ("mlx_embed.convert",),
+    ("mlx_embed.index",),
+    ("mlx_embed.records",),
     ("mlx_embed.evaluation", "mlx_embed.destination"),
     ("mlx_embed.embedding_model", "mlx_embed.cross_encoder", "mlx_embed.sparse_encoder"),
     ("mlx_embed.loading", "mlx_embed.codes"),
@@ -27,6 +28,7 @@ LEVELS = [
     ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer"),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching",),
+    ("mlx_embed.ids",),
     ("mlx_embed.checkpoint",),
     ("mlx_embed.similarity", "mlx_embed.sparse_vectors", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
@@ -35,17 +37,22 @@ LEVELS = [
 ]
 # What an extra brings, and the only file or folder that may import it.
 EXTRAS = {
-    "langchain_core": "mlx_embed/integrations/langchain.py",
+    "langchain_core": "mlx_embed/integrations/langchain",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
-    "pyarrow": "mlx_embed/records/parquet.py",
+    "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py"),
+    "lancedb": "mlx_embed/index/export.py",
     "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
     "torch": "mlx_embed/integrations/sentence_transformers.py",
     "keybert": "mlx_embed/integrations/keybert.py",
     "bertopic": "mlx_embed/integrations/bertopic.py",
     "mteb": "mlx_embed/integrations/mteb.py",
     "scipy": "mlx_embed/sparse_vectors.py",
+    "pypdf": "mlx_embed/index/office.py",
+    "docx": "mlx_embed/index/office.py",
+    "ray": "mlx_embed/jobs/",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
+    "nanotoken": "mlx_embed/tokenizer/fast.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",
     "msgspec": "mlx_embed/serve/",
@@ -137,11 +144,11 @@ def at_the_top(path: Path) -> set[str]:
 
 
 def test_nothing_hides_an_import() -> None:
-    """`importlib` gets round the tests above: only mlx-lm's model files and the folder of commands need it."""
+    """`importlib` gets round the tests above: only files that are found by their names need it."""
     users = [str(path.relative_to(ROOT)) for path in FILES if "importlib" in {n.split(".")[0] for n in imported(path)}]
     allowed = {"importlib.metadata", "importlib.util"}
     hidden = [user for user in users if not {n for n in imported(ROOT / user) if n.startswith("importlib")} <= allowed]
-    assert hidden == ["mlx_embed/architectures/decoder.py", "mlx_embed/cli.py"]
+    assert hidden == ["mlx_embed/architectures/__init__.py", "mlx_embed/architectures/decoder.py", "mlx_embed/cli.py"]
 
 
 def test_exported_members() -> None:
@@ -171,3 +178,13 @@ def test_import_loads_nothing_heavy() -> None:
     loaded = set(run.stdout.split())
     assert "mlx.core" in loaded
     assert not loaded & {"huggingface_hub", "transformers", "torch", "tqdm", "requests", "httpx", "multiprocessing"}
+    # Each costs every start some milliseconds.
+    assert not loaded & {"subprocess", "tempfile", "shutil", "hashlib", "mlx_embed.evaluation", "mlx_embed.destination"}
+    assert (
+        not {name for name in loaded if name.startswith("mlx_embed.architectures.")}
+        - {
+            f"mlx_embed.architectures.{name}"
+            for name in ("config", "contract", "direction", "norm", "ops", "token_table")
+        }
+        - {name for name in loaded if name.startswith("mlx_embed.architectures.ops.")}
+    )

@@ -205,8 +205,12 @@ class Op:
             if trust.known(*key):
                 _trusted[key] = True
                 return True
+            # MLX hands a Metal kernel an array of fewer than 8 elements, such as the places of few texts, in another
+            # address space, which is another kernel to compile.
+            loads = (None, Load(many=False)) if backend == "metal" else (None,)
             try:
-                fault = self._fault(way, variant)
+                faults = (self._fault(way, variant, load) for load in loads)
+                fault = next((fault for fault in faults if fault is not None), None)
             except NotImplementedError:  # no kernel of this variant, and none promised
                 _trusted[key] = False
                 return False
@@ -217,9 +221,12 @@ class Op:
                 _switch_off(backend, self.name, name, fault)
         return _trusted[key]
 
-    def _fault(self, way: Kernel, variant: Any) -> str | None:
-        """Compare once. The arrays are fresh, so that this may run while `mx.compile` traces the caller."""
-        arguments, options = self.sample(variant, None)
+    def _fault(self, way: Kernel, variant: Any, load: Load | None = None) -> str | None:
+        """Compare once, on a sample of the load.
+
+        The arrays are fresh, so that this may run while `mx.compile` traces the caller.
+        """
+        arguments, options = self.sample(variant, load)
         try:
             found = way(*arguments, **options)
             mx.eval(found)

@@ -5,17 +5,11 @@ depends on. The folder may be deleted at any time: what is not known is checked 
 """
 
 import contextlib
-import hashlib
-import platform
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
-from custom_kernels.backends import mlx_version
+from custom_kernels.choice.machine import machine, sources
 from custom_kernels.choice.tune import cache_folder
-from custom_kernels.cuda import driver, nvrtc
 
 
 def known(*kernel: Any) -> bool:
@@ -35,25 +29,7 @@ def remember(*kernel: Any) -> None:
 
 
 def _file(kernel: tuple[Any, ...]) -> Path:
-    name = hashlib.sha256(repr((kernel, _machine(), _sources())).encode()).hexdigest()
+    import hashlib
+
+    name = hashlib.sha256(repr((kernel, machine(), sources())).encode()).hexdigest()
     return cache_folder() / "trusted" / name
-
-
-@cache
-def _machine() -> tuple[str, ...]:
-    """The device, its driver and whatever compiles for it: what may make a right kernel wrong."""
-    device = mx.device_info()
-    found = [mlx_version(), platform.platform(), str(device.get("device_name")), str(device.get("architecture"))]
-    if mx.cuda.is_available():
-        found += [str(driver.version()), nvrtc.version()]
-    return tuple(found)
-
-
-@cache
-def _sources() -> str:
-    """A hash of this package's code."""
-    folder = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(path for kind in ("py", "metal", "cu", "cuh") for path in folder.rglob(f"*.{kind}")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

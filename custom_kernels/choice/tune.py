@@ -1,14 +1,13 @@
 """Which way to compute an op is fastest on this machine: measured once, and remembered.
 
 The file `mlx-embed/kernels.json` in the user's cache folder (`$XDG_CACHE_HOME`, or `~/.cache`) holds the seconds of
-each candidate by device and MLX version, op, and shape class. It may be deleted at any time; what cannot be read in
+each candidate by machine and code, op, and shape class. It may be deleted at any time; what cannot be read in
 it is measured again.
 """
 
 import json
 import math
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from custom_kernels.backends import mlx_version
+from custom_kernels.choice.machine import machine, sources
 
 # Runs that are evaluated together, so that the latency of a single launch does not hide what differs.
 REPEATS = 5
@@ -37,8 +36,8 @@ def best(
 ) -> str:
     """The name of the fastest candidate for `op` at `shape_class` on MLX's default device.
 
-    Measures at the first call for this device, MLX version, op and class, or where the candidates are not those that
-    were measured. It reads the file each time: call it once for a class.
+    Measures at the first call for this machine, MLX and code, op and class, or where the candidates are not those that
+    were measured, or one of them did not run. It reads the file each time: call it once for a class.
 
     Args:
         op: such as "attention".
@@ -56,7 +55,7 @@ def best(
     file = file or cache_file()
     known = _read(file)
     seconds = _times(known, op, shape_class)
-    if again or seconds.keys() != candidates.keys():
+    if again or seconds.keys() != candidates.keys() or math.inf in seconds.values():
         seconds = measure(op, candidates, budget=budget, clock=clock)
         remember(op, shape_class, seconds, file)
     return fastest(op, {name: seconds[name] for name in candidates})
@@ -79,7 +78,7 @@ def remember(op: str, shape_class: str, seconds: Mapping[str, float], file: Path
     known = _read(file)
     # null, not infinity, which is no JSON: a candidate that does not run here.
     times = {name: s if math.isfinite(s) else None for name, s in seconds.items()}
-    known.setdefault(_machine(), {}).setdefault(op, {})[shape_class] = times
+    known.setdefault(_here(), {}).setdefault(op, {})[shape_class] = times
     _write(file, known)
 
 
@@ -91,10 +90,6 @@ def cache_folder() -> Path:
 def cache_file() -> Path:
     """Where measurements are kept."""
     return cache_folder() / "kernels.json"
-
-
-def _machine() -> str:
-    return f"{mx.device_info()['device_name']}, MLX {mlx_version()}"
 
 
 def measure(
@@ -129,6 +124,11 @@ def measure(
     return seconds
 
 
+def _here() -> str:
+    """The machine and the code that were timed."""
+    return ", ".join((*machine(), sources()[:12]))
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _times(known: dict[str, Any], op: str, shape_class: str) -> dict[str, float]:
-    times = known.get(_machine(), {}).get(op, {}).get(shape_class)
+    times = known.get(_here(), {}).get(op, {}).get(shape_class)
     if not isinstance(times, dict) or not all(s is None or isinstance(s, float) for s in times.values()):
         return {}
     return {name: math.inf if s is None else s for name, s in times.items()}
@@ -149,6 +149,8 @@ def _times(known: dict[str, Any], op: str, shape_class: str) -> dict[str, float]
 
 def _write(file: Path, known: dict[str, Any]) -> None:
     """Replace the file in one step; where the folder cannot be written, nothing is remembered."""
+    import tempfile
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as new:

@@ -17,15 +17,25 @@ from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
 from custom_kernels.cpu.gather_mean import Table, gather_mean
+from custom_kernels.cpu.inner_products import inner_products
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
-from custom_kernels.cpu.library import available, instruction_set, num_threads, set_num_threads, why_unavailable
+from custom_kernels.cpu.library import (
+    available,
+    instruction_set,
+    num_threads,
+    product,
+    set_num_threads,
+    why_unavailable,
+)
 from custom_kernels.cpu.linear import Linear, linear
 from custom_kernels.cpu.linear_max import linear_max
 from custom_kernels.cpu.mean_pool import mean_pool
+from custom_kernels.cpu.memory import trim
 from custom_kernels.cpu.output_norm import output_norm
 from custom_kernels.cpu.packed import sequence_ids
 from custom_kernels.cpu.position_ids import position_ids
 from custom_kernels.cpu.rope import rope
+from custom_kernels.cpu.top_k_scores import top_k_scores
 
 __all__ = [
     "Encoder",
@@ -38,6 +48,7 @@ __all__ = [
     "embedding_norm",
     "feed_forward",
     "gather_mean",
+    "inner_products",
     "instruction_set",
     "layer_norm",
     "linear",
@@ -46,10 +57,13 @@ __all__ = [
     "num_threads",
     "output_norm",
     "position_ids",
+    "product",
     "rope",
     "sequence_ids",
     "set_num_threads",
     "settings",
+    "top_k_scores",
+    "trim",
     "usable_cores",
     "why_unavailable",
 ]

@@ -46,8 +46,8 @@ def calls() -> int:
 
 
 def num_threads() -> int:
-    """How many threads OpenBLAS uses; 0 where it is not there."""
-    return int(_loaded[1].scipy_openblas_get_num_threads()) if _loaded else 0
+    """How many threads OpenBLAS uses, which is loaded to ask; 0 where it is not there."""
+    return int(_loaded[0].mlx_embed_blas_threads()) if _loaded else 0
 
 
 def _load(threads: int | None) -> str:
@@ -63,16 +63,12 @@ def _load(threads: int | None) -> str:
     if not found:
         return "There is no OpenBLAS for MLX's CPU ops; run: pip install scipy-openblas32"
     try:
-        openblas: Any = ctypes.CDLL(str(found[0]))
-        targets = [ctypes.cast(openblas[f"scipy_cblas_{name}"], ctypes.c_void_p) for name in ("sgemm", "dgemm")]
         shim: Any = ctypes.CDLL(str(LIBRARY), mode=os.RTLD_GLOBAL | os.RTLD_NOW)
-        shim.mlx_embed_blas.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        shim.mlx_embed_blas.argtypes = [ctypes.c_char_p, ctypes.c_int]
         shim.mlx_embed_blas.restype = None
         shim.mlx_embed_blas_calls.restype = ctypes.c_long
-        if threads is not None:
-            openblas.scipy_openblas_set_num_threads(ctypes.c_int(threads))
-        shim.mlx_embed_blas(*targets)
+        shim.mlx_embed_blas(os.fsencode(found[0]), threads or 0)
     except (OSError, AttributeError) as error:
         return f"OpenBLAS could not be loaded for MLX's CPU ops: {error}"
-    _loaded.extend([shim, openblas])
+    _loaded.append(shim)
     return ""

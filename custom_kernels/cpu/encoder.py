@@ -15,6 +15,7 @@ from custom_kernels.cpu.arguments import (
     norm_parameters,
     token_rows,
 )
+from custom_kernels.cpu.attention import attends_in
 from custom_kernels.cpu.layer_norm import Norm
 from custom_kernels.cpu.library import check_sequences, library
 from custom_kernels.cpu.linear import Linear
@@ -39,17 +40,28 @@ class Encoder:
         num_heads: heads; must divide H.
         scale: of the attention, usually 1 / sqrt(head_dim).
         act: as in `feed_forward`.
+        dtype: of attention, as there; bfloat16 needs layers whose qkv is not kept in float32.
 
     Raises:
         TypeError, ValueError: weights that do not fit, or an unknown activation.
     """
 
-    def __init__(self, layers: Sequence[EncoderLayer], num_heads: int, scale: float, act: str | None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[EncoderLayer],
+        num_heads: int,
+        scale: float,
+        act: str | None,
+        dtype: str = "float32",
+    ) -> None:
         self._layers = tuple(layers)
         self._width = width = layers[0].down.out_features
         self._num_heads, self._scale, self._activation = num_heads, scale, activation_number("Encoder", act)
         if num_heads < 1 or width % num_heads:
             raise ValueError(f"Encoder needs heads that divide the width {width}, got {num_heads}.")
+        self._narrow = attends_in("Encoder", dtype, width // num_heads)
+        if self._narrow and any(layer.qkv.dtype == "float32" for layer in layers):
+            raise ValueError("Encoder attends in bfloat16 where no layer's qkv is kept in float32; one is.")
         self._table = (_EncoderLayer * len(self._layers))()
         for row, (qkv, out, attention_norm, up, down, output_norm) in zip(self._table, self._layers, strict=True):
             shapes = [(w.out_features, w.in_features) for w in (qkv, out, up, down)]
@@ -63,13 +75,14 @@ class Encoder:
                 setattr(row, f"{name}_bias", at(bias))
                 setattr(row, f"{name}_eps", eps)
 
-    def __call__(self, x: Floats, cu_seqlens: Ints, bias: Floats | None = None) -> Floats:
+    def __call__(self, x: Floats, cu_seqlens: Ints, bias: Floats | None = None, *, in_place: bool = False) -> Floats:
         """Run the layers.
 
         Args:
             x: [T, H].
             cu_seqlens: as in `attention`.
             bias: as in `attention`, for all layers.
+            in_place: give x back, overwritten; memory for another array of its size is saved.
 
         Returns:
             [T, H].
@@ -81,7 +94,12 @@ class Encoder:
         total = token_rows("Encoder", "x", x, width)
         ints("Encoder", "cu_seqlens", cu_seqlens, (None,))
         length = bias_length("Encoder", bias, self._num_heads)
-        qkv, attended, between, out = (memory.empty((total, n * width)) for n in (3, 1, 1, 1))
+        if in_place and not x.flags.writeable:
+            raise ValueError("Encoder was to work in place, but x is read-only.")
+        # In bfloat16 qkv takes half the room.
+        qkv = memory.empty((total, (3 * width + 1) // 2 if self._narrow else 3 * width))
+        attended, between = (memory.empty((total, width)) for _ in range(2))
+        out = x if in_place else memory.empty((total, width))
         status = library().mlx_embed_encoder(
             at(x),
             ctypes.addressof(self._table),
@@ -95,6 +113,7 @@ class Encoder:
             at(bias),
             length,
             self._activation,
+            self._narrow,
             at(qkv),
             at(attended),
             at(between),

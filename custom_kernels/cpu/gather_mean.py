@@ -10,7 +10,7 @@ from custom_kernels.cpu.arguments import Floats, Ints, at, floats, ints
 from custom_kernels.cpu.library import BAD_IDS, check_sequences, library
 
 # Their numbers in kernels.h.
-_TYPES = {"float32": 0, "float16": 1, "int8": 2}
+_TYPES = {"float32": 0, "float16": 1, "int8": 3}
 
 
 class Table(NamedTuple):

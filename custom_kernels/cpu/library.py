@@ -11,6 +11,8 @@ from custom_kernels.cpu.sources import source_hash
 LIBRARY = Path(__file__).with_name("libmlx_embed_cpu.so")
 # What a function of the library returns, if not 0.
 NO_MEMORY, BAD_SEQUENCES, BAD_IDS = 1, 2, 3
+# What a weight may be kept in, and its number in kernels.h.
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2}
 
 
 def available() -> bool:
@@ -35,6 +37,12 @@ def why_unavailable() -> str:
 def instruction_set() -> str:
     """What the kernels run on: "AVX-512", "AVX2", "NEON" or "baseline". MLX_EMBED_CPU_ISA can ask for less."""
     return str(load()[1])
+
+
+def product(dtype: str) -> str:
+    """What products of weights in this dtype run on, "AVX512_BF16" for example; "" where they do not."""
+    name: bytes = library().mlx_embed_product(KINDS[dtype])
+    return name.decode()
 
 
 def num_threads() -> int:
@@ -82,17 +90,19 @@ def load() -> tuple[Any, str]:
         "set_threads": (None, [integer]),
         "allocate": (pointer, [integer]),
         "release": (None, [pointer]),
-        "lay_out": (pointer, [pointer, pointer, integer, integer]),
+        "trim": (None, []),
+        "product": (ctypes.c_char_p, [flag]),
+        "lay_out": (pointer, [pointer, pointer, integer, integer, flag]),
         "discard": (None, [pointer]),
         "linear": (flag, [pointer, integer, pointer, flag, pointer, pointer]),
         "layer_norm": (flag, [pointer] * 4 + [real, integer, integer, pointer]),
         "embedding_norm": (flag, [pointer] * 3 + [integer, pointer, pointer, real, integer, integer, pointer]),
-        "attention": (flag, [pointer] * 2 + [integer] * 4 + [real, pointer, integer, integer, pointer]),
+        "attention": (flag, [pointer] * 2 + [integer] * 4 + [real, pointer, integer, integer, flag, pointer]),
         "output_norm": (flag, [pointer, integer] + [pointer] * 4 + [real, pointer]),
         "feed_forward": (flag, [pointer, integer, pointer, pointer, flag, flag, *[pointer] * 3, real, pointer]),
         "encoder": (
             flag,
-            [pointer, pointer, integer, integer, pointer, integer, integer, integer, real, pointer, integer, flag]
+            [pointer, pointer, integer, integer, pointer, integer, integer, integer, real, pointer, integer, flag, flag]
             + [pointer] * 4,
         ),
         "rope": (flag, [pointer] * 4 + [integer] * 4),
@@ -102,6 +112,11 @@ def load() -> tuple[Any, str]:
             [pointer, flag, integer, integer, pointer, pointer, integer, pointer, pointer, integer, integer, pointer],
         ),
         "linear_max": (flag, [pointer, pointer, integer, integer, pointer, pointer]),
+        "inner_products": (flag, [pointer, integer, pointer, integer, pointer, integer, pointer]),
+        "top_k_scores": (
+            flag,
+            [pointer, integer, pointer, flag, integer, integer, pointer, pointer, integer, pointer],
+        ),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"mlx_embed_{name}")

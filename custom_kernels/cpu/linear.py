@@ -4,30 +4,42 @@ import weakref
 
 from custom_kernels.cpu import memory
 from custom_kernels.cpu.arguments import Floats, activation_number, at, floats, token_rows
-from custom_kernels.cpu.library import check, library
+from custom_kernels.cpu.library import KINDS, check, library, product
 
 
 class Linear:
     """A weight [N, K] and bias [N] or None, laid out once for `linear`, `output_norm` and `feed_forward`.
 
-    The copy belongs to the library and goes with this object; the arrays are not kept.
+    The copy belongs to the library and goes with this object; the arrays are not kept. Its products take numbers and
+    give sums in float32, whatever `dtype` it is kept in:
+
+    - "float32" as it is;
+    - "bfloat16": weight and x are rounded to it;
+    - "int8": each row of the weight is rounded to 255 steps about 0, and each row of x to 255 steps between its least
+      and its largest number, 0 included. Sums are exact before they are scaled.
 
     Raises:
-        TypeError, ValueError: arrays that are not float32 of these shapes.
+        TypeError, ValueError: arrays that are not float32 of these shapes, or a dtype that `product` does not have.
         MemoryError: no room for the copy.
     """
 
-    __slots__ = ("__weakref__", "handle", "in_features", "out_features")
+    __slots__ = ("__weakref__", "dtype", "handle", "in_features", "out_features")
 
-    def __init__(self, weight: Floats, bias: Floats | None = None) -> None:
+    def __init__(self, weight: Floats, bias: Floats | None = None, dtype: str = "float32") -> None:
         floats("Linear", "weight", weight, (None, None))
         if bias is not None:
             floats("Linear", "bias", bias, (weight.shape[0],))
         if not weight.size:
             raise ValueError(f"Linear needs a weight with elements, got shape {weight.shape}.")
+        if dtype not in KINDS or not product(dtype):
+            here = ", ".join(repr(name) for name in KINDS if product(name))
+            raise ValueError(f"Linear has no products in {dtype!r} on this processor; it has {here}.")
         native = library()
+        self.dtype = dtype
         self.out_features, self.in_features = weight.shape
-        self.handle: int = native.mlx_embed_lay_out(at(weight), at(bias), self.out_features, self.in_features)
+        self.handle: int = native.mlx_embed_lay_out(
+            at(weight), at(bias), self.out_features, self.in_features, KINDS[dtype]
+        )
         if not self.handle:
             raise MemoryError(f"There is no memory to lay out a weight of shape {weight.shape}.")
         # At exit the copy stays: a daemon thread may be in the middle of a product with it, and what `atexit` calls

@@ -24,6 +24,11 @@ def empty(shape: tuple[int, ...]) -> Floats:
     return np.asarray(_Block(shape, floats))
 
 
+def trim() -> None:
+    """Give the system what memory has been freed since and is kept by malloc, that of weights above all."""
+    library().mlx_embed_trim()
+
+
 class _Block:
     """Memory of an array made by `empty`, which numpy holds on to for as long as the array or a part of it is there."""
 

@@ -4,8 +4,15 @@ import os
 
 from custom_kernels.cpu.cores import usable_cores
 
-# What MLX_EMBED_CPU_ISA may ask for, and the name that the library then has for what it runs on.
-INSTRUCTION_SETS = {"avx2": "AVX2", "baseline": None}
+# What MLX_EMBED_CPU_ISA may ask for, the most first, and the library's name for what float32 then runs on. With "vnni"
+# there are products of bytes too, and only without a limit those of bfloat16.
+INSTRUCTION_SETS = {
+    "avx512_vnni": "AVX-512",
+    "avx512": "AVX-512",
+    "avx2_vnni": "AVX2",
+    "avx2": "AVX2",
+    "baseline": None,
+}
 
 
 def threads() -> int:
@@ -40,7 +47,7 @@ def blas_threads() -> int | None:
 
 
 def instruction_set() -> str:
-    """MLX_EMBED_CPU_ISA: "avx2", "baseline", or "" for the best that the processor has.
+    """MLX_EMBED_CPU_ISA: one of INSTRUCTION_SETS, or "" for the best that the processor has.
 
     Raises:
         ValueError: anything else.
@@ -48,8 +55,8 @@ def instruction_set() -> str:
     wanted = os.environ.get("MLX_EMBED_CPU_ISA", "")
     if wanted and wanted not in INSTRUCTION_SETS:
         raise ValueError(
-            f"MLX_EMBED_CPU_ISA is {wanted!r}; set it to {' or '.join(INSTRUCTION_SETS)}, or not at all for the best "
-            "that the processor has."
+            f"MLX_EMBED_CPU_ISA is {wanted!r}; set it to one of {', '.join(INSTRUCTION_SETS)}, or not at all for the "
+            "best that the processor has."
         )
     return wanted
 

@@ -6,35 +6,57 @@ for each source, its name and flags, for the architecture that is named or this 
     python custom_kernels/cpu/sources.py aarch64
 """
 
-import hashlib
 import platform
 import sys
+import zlib
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("native")
-SOURCES = ("avx512.cpp", "avx2.cpp", "baseline.cpp", "threads.cpp", "ops.cpp")
+SOURCES = (
+    "avx512.cpp",
+    "avx512_bf16.cpp",
+    "avx512_vnni.cpp",
+    "avx2.cpp",
+    "avx2_vnni.cpp",
+    "neon_bf16.cpp",
+    "neon_dot.cpp",
+    "baseline.cpp",
+    "threads.cpp",
+    "ops.cpp",
+)
 BLAS = "blas.cpp"
 SUFFIXES = (".h", ".inl", ".cpp")
 FLAGS = ("-std=c++17", "-pthread", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-INSTRUCTIONS = {
-    "avx512.cpp": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
-    "avx2.cpp": ("-mavx2", "-mfma"),
+_AVX2 = ("-mavx2", "-mfma")
+_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *_AVX2)
+INSTRUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "x86_64": {
+        "avx512.cpp": _AVX512,
+        "avx512_bf16.cpp": (*_AVX512, "-mavx512bf16"),
+        "avx512_vnni.cpp": (*_AVX512, "-mavx512vnni"),
+        "avx2.cpp": _AVX2,
+        "avx2_vnni.cpp": (*_AVX2, "-mavxvnni"),
+    },
+    "aarch64": {"neon_bf16.cpp": ("-march=armv8.2-a+bf16",), "neon_dot.cpp": ("-march=armv8.2-a+dotprod",)},
 }
+# What these compile to without their flags says that there is nothing: for compilers that do not know them yet.
+OPTIONAL = ("avx512_bf16.cpp", "avx512_vnni.cpp", "avx2_vnni.cpp", "neon_bf16.cpp", "neon_dot.cpp")
+_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def flags(source: str, machine: str) -> tuple[str, ...]:
     """What decides about the code of `source` on "x86_64" or "aarch64", beside how far it is optimised."""
-    x86 = machine.lower() in ("x86_64", "amd64")
-    return FLAGS + (INSTRUCTIONS.get(source, ()) if x86 else ())
+    name = machine.lower()
+    return FLAGS + INSTRUCTIONS.get(_NAMES.get(name, name), {}).get(source, ())
 
 
 def source_hash(folder: Path = FOLDER) -> str:
     """A hash of the C++ sources in `folder`, or "" where there are none; the library carries that of its own."""
-    digest = hashlib.sha256()
+    digest = 0
     sources = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     for path in sources:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16] if sources else ""
+        digest = zlib.crc32(path.name.encode() + b"\0" + path.read_bytes(), digest)
+    return f"{digest:08x}" if sources else ""
 
 
 if __name__ == "__main__":

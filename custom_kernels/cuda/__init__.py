@@ -14,6 +14,7 @@ from custom_kernels.cuda.output_norm import output_norm
 from custom_kernels.cuda.position_ids import position_ids
 from custom_kernels.cuda.rope import rope
 from custom_kernels.cuda.short_encoder import short_encoder
+from custom_kernels.cuda.top_k_scores import top_k_scores
 
 __all__ = [
     "activate",
@@ -26,4 +27,5 @@ __all__ = [
     "position_ids",
     "rope",
     "short_encoder",
+    "top_k_scores",
 ]

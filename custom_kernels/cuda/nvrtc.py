@@ -6,9 +6,7 @@ two seconds, for every kernel in every process. Without them it takes a tenth of
 
 import contextlib
 import ctypes
-import hashlib
 import os
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,9 @@ def cubin(source: str, architecture: str) -> bytes:
     folder = os.environ.get("MLX_PTX_CACHE_DIR")
     if not folder:
         return compile_cubin(source, architecture)
+    import hashlib
+    import tempfile
+
     key = hashlib.sha256("\0".join([source, architecture, version()]).encode()).hexdigest()
     path = Path(folder) / f"mlx-embed-{key}.cubin"
     try:

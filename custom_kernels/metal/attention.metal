@@ -1,7 +1,8 @@
 // Packed self-attention by an online softmax. A threadgroup takes QUERIES rows of one head of one sequence, 8 rows a
 // simdgroup, and walks over the sequence's keys, KEYS at a time, through threadgroup memory. Everything but the tiles
 // is float. The bias is by distance: [heads, 2 * L - 1], key - query in the place key - query + L - 1 of the head's.
-// Template: T, DIM, SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (negative: none).
+// Template: T, DIM, SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (one more than the
+// distance that is still seen; 0: any).
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 constexpr int QUERIES = 8 * SIMDGROUPS;
@@ -45,6 +46,7 @@ simdgroup_matrix<float, 8, 8> q[PARTS];
 simdgroup_matrix<float, 8, 8> sum[PARTS];
 #pragma clang loop unroll(full)
 for (int part = 0; part < PARTS; ++part) {
+#pragma clang loop unroll(full)
   for (int i = 0; i < 2; ++i) {
     const int d = 8 * part + column + i;
     float value = 0.0f;
@@ -60,9 +62,9 @@ float weight_sum = 0.0f;  // of this lane's columns; the row's is added up at th
 
 int begin = 0;
 int end = length;
-if (WINDOW >= 0) {
-  begin = metal::max(0, first - WINDOW);
-  end = metal::min(length, first + QUERIES + WINDOW);
+if (WINDOW > 0) {
+  begin = metal::max(0, first - WINDOW + 1);
+  end = metal::min(length, first + QUERIES + WINDOW - 1);
 }
 for (int base = begin; base < end; base += KEYS) {
   threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tiles have been read
@@ -93,18 +95,20 @@ for (int base = begin; base < end; base += KEYS) {
 #pragma clang loop unroll(full)
     for (int part = 0; part < PARTS; ++part) {
       simdgroup_matrix<float, 8, 8> k;
+#pragma clang loop unroll(full)
       for (int i = 0; i < 2; ++i) {
         k.thread_elements()[i] = float(key_tile[(8 * group + column + i) * STRIDE + 8 * part + row]);
       }
       simdgroup_multiply_accumulate(score[group], q[part], k, score[group]);
     }
+#pragma clang loop unroll(full)
     for (int i = 0; i < 2; ++i) {
       const int key = base + 8 * group + column + i;
       float value = score[group].thread_elements()[i];
       if (HAS_BIAS && query < length && key < length) {
         value += LOG2_E * float(bias[head * bias_shape[1] + bias_shape[1] / 2 + key - query]);
       }
-      if (key >= length || (WINDOW >= 0 && metal::abs(query - key) > WINDOW)) {
+      if (key >= length || (WINDOW > 0 && metal::abs(query - key) >= WINDOW)) {
         value = MASKED;
       }
       score[group].thread_elements()[i] = value;
@@ -119,6 +123,7 @@ for (int base = begin; base < end; base += KEYS) {
   weight_sum *= rescale;
 #pragma clang loop unroll(full)
   for (int group = 0; group < KEYS / 8; ++group) {
+#pragma clang loop unroll(full)
     for (int i = 0; i < 2; ++i) {
       const float weight = metal::fast::exp2(score[group].thread_elements()[i] - new_max);
       score[group].thread_elements()[i] = weight;
@@ -132,6 +137,7 @@ for (int base = begin; base < end; base += KEYS) {
 #pragma clang loop unroll(full)
     for (int group = 0; group < KEYS / 8; ++group) {
       simdgroup_matrix<float, 8, 8> v;
+#pragma clang loop unroll(full)
       for (int i = 0; i < 2; ++i) {
         v.thread_elements()[i] = float(value_tile[(8 * group + row) * STRIDE + 8 * part + column + i]);
       }
@@ -142,7 +148,9 @@ for (int base = begin; base < end; base += KEYS) {
 
 weight_sum += simd_shuffle_xor(weight_sum, 1);
 weight_sum += simd_shuffle_xor(weight_sum, 8);
+#pragma clang loop unroll(full)
 for (int part = 0; part < PARTS; ++part) {
+#pragma clang loop unroll(full)
   for (int i = 0; i < 2; ++i) {
     const int d = 8 * part + column + i;
     if (query < length && d < DIM) {

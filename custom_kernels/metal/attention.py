@@ -35,7 +35,7 @@ def attention(
         inputs=[
             qkv,
             cu_seqlens,
-            mx.zeros((1, 1), dtype=qkv.dtype) if bias is None else bias,
+            qkv if bias is None else bias,  # without one the kernel still has the parameter, and never reads it
             mx.array([scale], dtype=mx.float32),
         ],
         template=[
@@ -44,7 +44,7 @@ def attention(
             ("SIMDGROUPS", simdgroups),
             ("KEYS", keys),
             ("HAS_BIAS", bias is not None),
-            ("WINDOW", -1 if window is None else min(window, 2**30)),
+            ("WINDOW", 0 if window is None else min(window, 2**30) + 1),
         ],
         grid=(32 * simdgroups, num_heads, blocks),
         threadgroup=(32 * simdgroups, 1, 1),

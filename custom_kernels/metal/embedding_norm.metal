@@ -1,5 +1,5 @@
 // One threadgroup makes one row: the sum of LOOKUPS table rows, then LayerNorm. Thread t keeps elements
-// t*READS .. t*READS+READS-1 in registers. Template: T, WIDTH, READS, LOOKUPS, HAS_NORM.
+// t*READS .. t*READS+READS-1 in registers. Template: T, WIDTH, READS, LOOKUPS, HAS_NORM, HAS_BIAS.
 const size_t row = threadgroup_position_in_grid.x;
 const uint first = thread_position_in_threadgroup.x * READS;
 const uint lane = thread_index_in_simdgroup;
@@ -60,7 +60,10 @@ if (HAS_NORM) {
   for (int i = 0; i < READS; ++i) {
     const uint column = first + i;
     if (column < WIDTH) {
-      value[i] = (value[i] - shift) * scale * float(weight[column]) + float(bias[column]);
+      value[i] = (value[i] - shift) * scale * float(weight[column]);
+      if (HAS_BIAS) {
+        value[i] += float(bias[column]);
+      }
     }
   }
 }

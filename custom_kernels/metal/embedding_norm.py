@@ -16,13 +16,12 @@ def embedding_norm(
     reads, threads = row_threads(width)
     # What is absent is passed as something else of the same kind, and never read.
     padded = [*lookups, lookups[0], lookups[0]][:3]
-    weight_or_row = mx.zeros((width,), dtype=table.dtype) if weight is None else weight
     pairs = ("table0", "ids0", "table1", "ids1", "table2", "ids2")
     (out,) = kernel("embedding_norm", *pairs, "weight", "bias", "eps")(
         inputs=[
             *(array for pair in padded for array in pair),
-            weight_or_row,
-            mx.zeros_like(weight_or_row) if bias is None else bias,
+            table if weight is None else weight,
+            table if bias is None else bias,
             mx.array([eps], dtype=mx.float32),
         ],
         template=[
@@ -31,6 +30,7 @@ def embedding_norm(
             ("READS", reads),
             ("LOOKUPS", len(lookups)),
             ("HAS_NORM", weight is not None),
+            ("HAS_BIAS", bias is not None),
         ],
         grid=(ids.size * threads, 1, 1),
         threadgroup=(threads, 1, 1),

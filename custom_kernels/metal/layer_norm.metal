@@ -1,5 +1,5 @@
 // One threadgroup normalises one row of x (+ residual). Thread t keeps elements t*READS .. t*READS+READS-1
-// in registers, so x is read once. Template: T, WIDTH, READS, HAS_RESIDUAL.
+// in registers, so x is read once. Template: T, WIDTH, READS, HAS_RESIDUAL, HAS_BIAS.
 const uint row = threadgroup_position_in_grid.x;
 const uint first = thread_position_in_threadgroup.x * READS;
 const uint lane = thread_index_in_simdgroup;
@@ -56,6 +56,10 @@ const float scale = metal::precise::rsqrt(metal::max(square - shift * shift, 0.0
 for (int i = 0; i < READS; ++i) {
   const uint column = first + i;
   if (column < WIDTH) {
-    out[start + column] = T((value[i] - shift) * scale * float(weight[column]) + float(bias[column]));
+    float normal = (value[i] - shift) * scale * float(weight[column]);
+    if (HAS_BIAS) {
+      normal += float(bias[column]);
+    }
+    out[start + column] = T(normal);
   }
 }

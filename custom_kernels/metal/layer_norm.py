@@ -13,12 +13,12 @@ def layer_norm(
     reads, threads = row_threads(width)
     rows = x.reshape(-1, width)
     (out,) = kernel("layer_norm", "x", "residual", "weight", "bias", "eps")(
-        # Without a residual the kernel still has the parameter, and never reads it.
+        # Without a residual or a bias the kernel still has the parameter, and never reads it.
         inputs=[
             rows,
             rows if residual is None else residual.reshape(rows.shape),
             weight,
-            mx.zeros_like(weight) if bias is None else bias,
+            weight if bias is None else bias,
             mx.array([eps], dtype=mx.float32),
         ],
         template=[
@@ -26,6 +26,7 @@ def layer_norm(
             ("WIDTH", width),
             ("READS", reads),
             ("HAS_RESIDUAL", residual is not None),
+            ("HAS_BIAS", bias is not None),
         ],
         grid=(x.size // width * threads, 1, 1),
         threadgroup=(threads, 1, 1),

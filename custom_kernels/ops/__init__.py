@@ -16,6 +16,7 @@ from custom_kernels.ops.output_norm import OUTPUT_NORM
 from custom_kernels.ops.position_ids import POSITION_IDS
 from custom_kernels.ops.rope import ROPE
 from custom_kernels.ops.short_encoder import SHORT_ENCODER
+from custom_kernels.ops.top_k_scores import TOP_K_SCORES
 
 OPS: tuple[Op, ...] = (
     LAYER_NORM,
@@ -30,4 +31,5 @@ OPS: tuple[Op, ...] = (
     LINEAR_MAX,
     ROPE,
     POSITION_IDS,
+    TOP_K_SCORES,
 )

@@ -170,11 +170,10 @@ def _builtins(variant: Variant) -> Mapping[str, Kernel]:
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     dtype, head_dim, scale, bias_dtype, size, window = variant
-    if load is None or load.longest is None:
-        heads, longest = 2, size or 150
-        texts = [1, longest, 0, longest // 2]
+    heads, longest = (2, size or 150) if load is None or load.longest is None else (12, load.longest)
+    if load is None:
+        texts = [1, longest, 0, longest // 2, 2, 1, longest, 0, 3]
     else:
-        heads, longest = 12, load.longest
         texts = [longest, longest if load.equal else longest // 2] * max(load.tokens // (2 * longest), 1)
     qkv = random(sum(texts), 3 * heads * head_dim, dtype=dtype)
     bias = None if bias_dtype is None else random(heads, 2 * longest - 1, dtype=bias_dtype, seed=1)

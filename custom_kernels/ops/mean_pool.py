@@ -76,7 +76,7 @@ def reference_mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, n
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     width, dtype, skip, normalize = variant
-    texts = [1, skip, 0, skip + 3, 37] if load is None else [32] * (load.tokens // 32)
+    texts = [1, skip, 0, skip + 3, 37, 2, 0, skip + 1] if load is None else [32] * (load.tokens // 32)
     return (random(sum(texts), width, dtype=dtype), starts(*texts), skip, normalize), {}
 
 

@@ -33,7 +33,7 @@ def position_ids(cu_seqlens: mx.array, total: int, *, backend: str | None = None
 
 
 def _sample(variant: str, load: Load | None) -> Arguments:
-    texts = [1, 0, 37, 300, 2] if load is None else [32] * (load.tokens // 32)
+    texts = [1, 0, 37, 300, 2, 0, 1, 5] if load is None else [32] * (load.tokens // 32)
     return (starts(*texts), sum(texts)), {}
 
 

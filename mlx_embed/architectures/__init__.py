@@ -1,40 +1,46 @@
 """The architectures, one file each, named by Hugging Face model_type; `contract` says what such a file exports."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, cast
 
-from mlx_embed.architectures import (
-    bert,
-    distilbert,
-    gemma3_text,
-    gte,
-    mistral,
-    modernbert,
-    mpnet,
-    nomic_bert,
-    qwen3,
-    roberta,
-)
 from mlx_embed.architectures.contract import Architecture, EncoderConfig
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 __all__ = ["ARCHITECTURES", "Architecture", "EncoderConfig", "architecture"]
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "bert": bert,
-    "camembert": roberta,
-    "distilbert": distilbert,
-    "gemma3_text": gemma3_text,
-    "gte": gte,
-    "mistral": mistral,
-    "modernbert": modernbert,
-    "mpnet": mpnet,
-    "new": gte,
-    "nomic_bert": nomic_bert,
-    "qwen3": qwen3,
-    "roberta": roberta,
-    "xlm-roberta": roberta,
+# model_type to the name of the file.
+_FILES = {
+    "bert": "bert",
+    "camembert": "roberta",
+    "distilbert": "distilbert",
+    "gemma3_text": "gemma3_text",
+    "gte": "gte",
+    "mistral": "mistral",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
+    "new": "gte",
+    "nomic_bert": "nomic_bert",
+    "qwen3": "qwen3",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
 }
+
+
+class _Architectures(Mapping[str, Architecture]):
+    """By model_type; a file is imported when it is asked for, since a program uses one or two of them."""
+
+    def __getitem__(self, model_type: str) -> Architecture:
+        return cast(Architecture, import_module(f"{__name__}.{_FILES[model_type]}"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FILES)
+
+    def __len__(self) -> int:
+        return len(_FILES)
+
+
+ARCHITECTURES = _Architectures()
 
 
 def architecture(config: Mapping[str, Any]) -> Architecture:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_embed.architectures import Architecture, EncoderConfig, architecture, static
+from mlx_embed.architectures import Architecture, EncoderConfig, architecture
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
 from mlx_embed.checkpoint.adapters import Adapter, read_adapter
@@ -17,7 +17,6 @@ from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, 
 from mlx_embed.checkpoint.safetensors import other_weights, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
 from mlx_embed.checkpoint.sparse import read_sides
-from mlx_embed.checkpoint.static import StaticFolder, is_bare, read_static
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
@@ -136,7 +135,7 @@ def read_checkpoint(
         entries = [("Transformer", "")]
     else:
         entries = [("Transformer", read_sides(folder).transformer)] if kind == "SparseEncoder" else _entries(folder)
-    if entries[0][0] == _STATIC or (bare and is_bare(folder)):
+    if entries[0][0] == _STATIC or (bare and _is_model2vec(folder)):
         return _static(folder, name, [(_STATIC, "")] if bare else entries, sentence)
     transformer = inside(folder, entries[0][1])
     adapter = read_adapter(transformer)
@@ -178,10 +177,18 @@ def read_checkpoint(
     )
 
 
+def _is_model2vec(folder: Path) -> bool:
+    """Whether a folder without modules.json is a static model that model2vec saved."""
+    return present(folder / "config.json") and read_json(folder / "config.json").get("model_type") == "model2vec"
+
+
 def _static(folder: Path, name: str, entries: Sequence[tuple[str, str]], sentence: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint of a static model, whose first module is a table."""
+    from mlx_embed.architectures import static
+    from mlx_embed.checkpoint.static import read_static
+
     place = inside(folder, entries[0][1])
-    found: StaticFolder = read_static(place)
+    found = read_static(place)
     config = static.Config.from_dict(found.config)
     modules, dimension = _after(folder, entries[1:], config.hidden_size)
     normalize = bool(modules) and isinstance(modules[-1], Normalize)

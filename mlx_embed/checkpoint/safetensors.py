@@ -2,11 +2,12 @@
 
 import json
 import math
+import mmap
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -20,6 +21,7 @@ INDEX = "model.safetensors.index.json"
 
 FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
+Float32: TypeAlias = npt.NDArray[np.float32]
 # What numpy calls them, and one that MLX does not read.
 _NUMPY = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I32": "<i4", "I64": "<i8", "I8": "i1"}
 # What a caller knows tensors by.
@@ -35,7 +37,7 @@ class Tensor:
     """One tensor as a safetensors header describes it.
 
     Attributes:
-        offset: bytes of the file before its data.
+        start: the place of its first byte in the file.
         changes: what is made of its numbers when they are read, in order; dtype and shape are those of the outcome.
     """
 
@@ -43,7 +45,7 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    offset: int = 0
+    start: int
     changes: tuple[Callable[[mx.array], mx.array], ...] = ()
 
     def __str__(self) -> str:
@@ -136,6 +138,69 @@ def load_tensors(tensors: Mapping[Key, Tensor]) -> dict[Key, mx.array]:
     return arrays
 
 
+@dataclass(frozen=True)
+class Pages:
+    """A file as the system's own pages of it, which are read when they are touched.
+
+    Whoever shortens the file in place, while an array of them lives, ends the process.
+
+    Attributes:
+        memory: the file.
+        finite: whether all of its data are finite numbers, taken as float32, whatever they are meant as.
+    """
+
+    memory: mmap.mmap
+    finite: bool
+
+
+def map_files(folder: Path) -> dict[Path, Pages]:
+    """The safetensors files of a folder, before anything is known of them; none where files cannot be mapped.
+
+    All data are read once, in one go, to see whether they are finite.
+    """
+    found = {}
+    for path in files(folder):
+        try:
+            with path.open("rb") as file:
+                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return {}
+        start = 8 + int.from_bytes(memory[:8], "little")
+        aligned = start % 4 == 0 and start < len(memory)
+        data = np.frombuffer(memory, np.float32, (len(memory) - start) // 4, start) if aligned else None
+        found[path] = Pages(memory, data is not None and _sum_is_finite(data))
+    return found
+
+
+def map_float32(tensors: Mapping[Key, Tensor], pages: Mapping[Path, Pages]) -> dict[Key, Float32]:
+    """The tensors of float32 as read-only arrays of the files' pages.
+
+    Those that are of another dtype, of another file, changed when they are read, or at a place where no float may be,
+    are left out.
+
+    Raises:
+        CheckpointError: one that is not finite, or not there whole.
+    """
+    found = {}
+    for key, tensor in tensors.items():
+        if tensor.dtype != "F32" or tensor.changes or tensor.start % 4 or tensor.file not in pages:
+            continue
+        file, count = pages[tensor.file], math.prod(tensor.shape)
+        if len(file.memory) < tensor.start + 4 * count:
+            raise _cut_off([tensor])
+        array = np.frombuffer(file.memory, np.float32, count, tensor.start).reshape(tensor.shape)
+        if not (file.finite or _sum_is_finite(array) or np.isfinite(array).all()):
+            raise _not_finite(tensor, "float32")
+        found[key] = array
+    return found
+
+
+def _sum_is_finite(array: Float32) -> bool:
+    """Then all its numbers are. A sum that is not may have overflowed."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(array.sum())
+
+
 def load_float32(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, mx.array]:
     """The tensors in float32, evaluated.
 
@@ -167,16 +232,26 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
     except RuntimeError as error:
         if not str(error).startswith("[read]"):
             raise
-        paths = ", ".join(sorted({str(tensor.file) for group in sources.values() for tensor in group}))
-        raise CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.") from error
+        raise _cut_off([tensor for group in sources.values() for tensor in group]) from error
     for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:
         for tensor, part in zip(sources[name], mx.split(floats[name], len(sources[name])), strict=True):
             if not mx.isfinite(part).all().item():
-                dtype = str(part.dtype).removeprefix("mlx.core.")
-                raise CheckpointError(
-                    f"{tensor} holds NaN or infinite numbers in {dtype}; download it again"
-                    f"{'' if dtype == 'float32' else ', or use float32'}."
-                )
+                raise _not_finite(tensor, str(part.dtype).removeprefix("mlx.core."))
+
+
+def _not_finite(tensor: Tensor, dtype: str) -> CheckpointError:
+    advice = "" if dtype == "float32" else ", or use float32"
+    return CheckpointError(f"{tensor} holds NaN or infinite numbers in {dtype}; download it again{advice}.")
+
+
+def _cut_off(tensors: Sequence[Tensor]) -> CheckpointError:
+    paths = ", ".join(sorted({str(tensor.file) for tensor in tensors}))
+    return CheckpointError(f"{paths} could not be read to the end: is it being written? Try again.")
+
+
+def _no_number(name: str) -> None:
+    """NaN and the infinities, which Python reads where JSON has none."""
+    raise ValueError(f"{name} is no number there")
 
 
 def load_numpy(tensors: Mapping[Key, Tensor]) -> dict[Key, npt.NDArray[Any]]:
@@ -184,9 +259,9 @@ def load_numpy(tensors: Mapping[Key, Tensor]) -> dict[Key, npt.NDArray[Any]]:
     arrays: dict[Key, npt.NDArray[Any]] = {}
     for name, tensor in tensors.items():
         kind, count = _NUMPY.get(tensor.dtype, "<u2"), math.prod(tensor.shape)
-        found = np.fromfile(tensor.file, dtype=kind, count=count, offset=tensor.offset)
+        found = np.fromfile(tensor.file, dtype=kind, count=count, offset=tensor.start)
         if len(found) != count:
-            raise CheckpointError(f"{tensor.file} could not be read to the end: is it being written? Try again.")
+            raise _cut_off([tensor])
         if tensor.dtype == "BF16":
             found = (found.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = found.reshape(tensor.shape)
@@ -207,7 +282,7 @@ def read_file(path: Path, *, float64: bool = False) -> list[Tensor]:
         if length > _MAX_HEADER:
             raise CheckpointError(f"{broken}: its header is said to have {length} bytes; download it again.")
         try:
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), parse_constant=_no_number)
         except (ValueError, RecursionError, MemoryError) as error:
             reason = str(error) or "there is no memory for it"
             raise CheckpointError(f"{broken}: its header is no JSON ({reason}); download it again.") from error

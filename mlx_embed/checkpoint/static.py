@@ -16,7 +16,8 @@ import numpy as np
 from mlx_embed.architectures import static
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.architectures.token_table import TokenTable
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import read_json
+from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.safetensors import Tensor, load_numpy, read_headers
 from mlx_embed.checkpoint.settings import flag, length
 from mlx_embed.errors import CheckpointError
@@ -43,11 +44,6 @@ class StaticFolder:
     normalize: bool | None = None
     token_characters: int | None = None
     tokenizer_config: Mapping[str, Any] | None = None
-
-
-def is_bare(folder: Path) -> bool:
-    """Whether a folder without modules.json is model2vec's."""
-    return present(folder / "config.json") and read_json(folder / "config.json").get("model_type") == "model2vec"
 
 
 def read_static(place: Path) -> StaticFolder:
@@ -79,12 +75,13 @@ def read_static(place: Path) -> StaticFolder:
     )
 
 
-def load_table(place: Path, config: static.Config) -> static.Model:
-    """The model of such a folder, evaluated: its table in the dtype that it is kept in.
+def load_table(checkpoint: Checkpoint) -> static.Model:
+    """A static model, evaluated: its table in the dtype that it is kept in.
 
     Raises:
         CheckpointError: numbers that are not finite, or rows that there are not.
     """
+    place = checkpoint.transformer
     tensors = _tensors(place)
     arrays = load_numpy(tensors)
     for name, array in arrays.items():
@@ -96,9 +93,9 @@ def load_table(place: Path, config: static.Config) -> static.Model:
         raise CheckpointError(f"{tensors['mapping']} has rows that are not within 0..{len(rows) - 1}, the table's.")
     unknown = _unknown(place) if tensors["rows"].name == "embeddings" else None
     if unknown is not None:
-        mapping = np.arange(config.vocab_size) if mapping is None else mapping.copy()
+        mapping = np.arange(checkpoint.encoder_config.vocab_size) if mapping is None else mapping.copy()
         mapping[unknown] = -1
-    model = static.Model(config)
+    model = static.Model(static.Config.from_dict(checkpoint.config))
     model.table = TokenTable(
         mx.array(rows.astype(np.float32) if rows.dtype == np.float64 else rows),
         None if mapping is None else mx.array(mapping.astype(np.int32)),

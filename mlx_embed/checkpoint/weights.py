@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_embed.architectures import Architecture, EncoderConfig, static
+from mlx_embed.architectures import Architecture, EncoderConfig
 from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.modules import Module, Normalize
@@ -18,14 +19,17 @@ from mlx_embed.checkpoint.quantization import Quantization
 from mlx_embed.checkpoint.safetensors import (
     FILE,
     FLOATS,
+    Float32,
+    Pages,
     Tensor,
     check_finite,
     files,
     load_float32,
     load_tensors,
+    map_files,
+    map_float32,
     read_headers,
 )
-from mlx_embed.checkpoint.static import load_table
 from mlx_embed.errors import CheckpointError
 
 _log = logging.getLogger("mlx_embed")
@@ -43,11 +47,14 @@ _PACKED = {mx.uint32: "U32", mx.uint8: "U8"}
 _FUSED = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 
 
-def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> nn.Module:
+def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool = False) -> nn.Module:
     """Build the encoder that config.json describes and fill it with the checkpoint's weights, evaluated.
 
     `dtype` is that of all floating parameters; None keeps the checkpoint's. What the encoder has no use for, such as a
     head, or layers that config.json cuts off, is passed over with a line in the log, as transformers does.
+
+    `mapped` is for who takes the weights out of the encoder again, and wants float32: those that are kept so are then
+    numpy arrays, of the file's own pages where they are not joined.
 
     Raises:
         CheckpointError: a file that is missing, truncated or no safetensors; a tensor that is missing, unexpected
@@ -56,8 +63,11 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> nn.Module:
         UnsupportedModelError: a quantization, adapter or dtype that is not read.
     """
     architecture, config = checkpoint.architecture, checkpoint.encoder_config
-    if isinstance(config, static.Config):
-        return load_table(checkpoint.transformer, config)
+    if architecture.LAYOUT == "table":
+        from mlx_embed.checkpoint.static import load_table
+
+        return load_table(checkpoint)
+    pages = map_files(checkpoint.weights) if mapped else {}
     # A file that this package wrote has these names already.
     tensors = read_tensors(checkpoint)
     renamed = {name: tensor for name, tensor in tensors.items() if not _SILENT.fullmatch(name)}
@@ -75,8 +85,13 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> nn.Module:
     # that it uses are turned back.
     spoken = [pair for pair in architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors.values())]
     _check(checkpoint.weights, sources, expected, spoken)
-    parameters = _read(sources, dtype)
-    encoder.load_weights(list(parameters.items()), strict=True)
+    found = _mapped(sources, pages)
+    parameters = _read({name: parts for name, parts in sources.items() if name not in found}, dtype)
+    encoder.load_weights(list(parameters.items()), strict=not found)
+    modules = dict(encoder.named_modules())
+    for name, array in found.items():
+        path, _, kind = name.rpartition(".")
+        modules[path][kind] = array
     encoder.eval()
     mx.eval(encoder.parameters())
     return encoder
@@ -144,6 +159,18 @@ def _scaled(name: str) -> str | None:
     """The layer that a tensor is the scales of."""
     path, _, kind = name.rpartition(".")
     return path if kind == "scales" else None
+
+
+def _mapped(sources: Mapping[str, list[Tensor]], pages: Mapping[Path, Pages]) -> dict[str, Float32]:
+    """The parameters all of whose parts can be mapped; those of quantized layers are for MLX."""
+    plain = {name: parts for name, parts in sources.items() if f"{name.rpartition('.')[0]}.scales" not in sources}
+    arrays = map_float32({(name, i): part for name, parts in plain.items() for i, part in enumerate(parts)}, pages)
+    parameters = {}
+    for name, parts in plain.items():
+        found = [arrays[name, i] for i in range(len(parts)) if (name, i) in arrays]
+        if len(found) == len(parts):
+            parameters[name] = found[0] if len(found) == 1 else np.concatenate(found)
+    return parameters
 
 
 def _read(sources: Mapping[str, list[Tensor]], dtype: mx.Dtype | None) -> dict[str, mx.array]:

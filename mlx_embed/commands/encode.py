@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import logging
+import os
 import sys
 import time
 import warnings
@@ -10,17 +11,19 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_embed.checkpoint import DEFAULT_MODEL
-from mlx_embed.engine.device import DTYPES
+from mlx_embed.engine.device import NATIVE_DTYPES
 from mlx_embed.records.reading import FORMATS, Record
 from mlx_embed.vector_dtypes import OUTPUT_DTYPES
 
 if TYPE_CHECKING:
-    from mlx_embed import EmbeddingModel
+    from mlx_embed import EmbeddingModel, EncodeInfo
     from mlx_embed.records.reading import Source
     from mlx_embed.records.writing import Partial
+    from mlx_embed.serve.client import ServedModel
 
 logger = logging.getLogger("mlx_embed")
 
@@ -38,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", help=f"folder, repository id or alias ({DEFAULT_MODEL.value})")
     parser.add_argument("--prompt-name", metavar="NAME", help="the model's prompt to put before each text")
-    parser.add_argument("--dtype", choices=DTYPES, help="dtype to compute in")
+    parser.add_argument("--dtype", choices=NATIVE_DTYPES, help="dtype to compute in; int8 on a CPU")
     parser.add_argument("--device", choices=("cpu", "gpu", "metal", "cuda"), help="where to compute")
     parser.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions")
     parser.add_argument("--output-dtype", choices=OUTPUT_DTYPES, default="float32", help="(%(default)s)")
@@ -61,6 +64,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="field or column of the text; given again, they are joined by a space (text)",
     )
     parser.add_argument("--id-field", metavar="NAME", help="field or column of the id (_id or id, if there is one)")
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        default=os.environ.get("MLX_EMBED_SERVER") or None,
+        help="a running `mlx-embed serve` that computes, instead of a model that is loaded here (MLX_EMBED_SERVER)",
+    )
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="the server's key, in the first line")
     parser.add_argument("--resume", action="store_true", help="go on where a run that was ended left off")
 
 
@@ -87,9 +97,10 @@ class Totals:
 
 def run(options: argparse.Namespace) -> int:
     """Embed, and say what was done."""
-    from mlx_embed.embedding_model import EmbeddingModel
     from mlx_embed.records import reading, writing
 
+    if options.server is not None:
+        _check_servers_own(options)
     source = reading.source(options.file, options.format, options.fields, options.id_field)
     target = None if options.output is None else writing.checked_target(options.output)
     if target is None and options.resume:
@@ -101,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     records = chain([record for record in [next(records, None)] if record is not None], records)
     with nullcontext() if target is None else writing.Partial(target) as partial:
         try:
-            model = EmbeddingModel.from_pretrained(options.model, dtype=options.dtype, device=options.device)
+            model = _model(options)
             encoding = Encoding(model, options, source, partial)
             start = time.perf_counter()
             encoding.run(records)
@@ -113,6 +124,30 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_servers_own(options: argparse.Namespace) -> None:
+    """Raise where something is asked for that a server has decided already."""
+    for name, value in (("device", options.device), ("dtype", options.dtype)):
+        if value is not None:
+            raise ValueError(f"--{name} is what the server at {options.server} was started with: leave it away here.")
+    if options.long_text != "truncate":
+        raise ValueError(
+            f"A server cuts long texts: --long-text {options.long_text} needs the model here (no --server)."
+        )
+
+
+def _model(options: argparse.Namespace) -> "EmbeddingModel | ServedModel":
+    if options.server is None:
+        from mlx_embed.embedding_model import EmbeddingModel
+
+        return EmbeddingModel.from_pretrained(options.model, dtype=options.dtype, device=options.device)
+    from mlx_embed.checkpoint.hub import served_name
+    from mlx_embed.serve.client import connect
+    from mlx_embed.serve.keys import read_keys
+
+    key = None if options.api_key_file is None else read_keys(options.api_key_file)[0]
+    return connect(options.server, options.model and served_name(options.model), key)
+
+
 class Encoding:
     """One run of the command.
 
@@ -121,12 +156,14 @@ class Encoding:
     """
 
     def __init__(
-        self, model: "EmbeddingModel", options: argparse.Namespace, source: "Source", partial: "Partial | None"
+        self,
+        model: "EmbeddingModel | ServedModel",
+        options: argparse.Namespace,
+        source: "Source",
+        partial: "Partial | None",
     ) -> None:
         self._model, self._options, self._source, self._partial = model, options, source, partial
-        self._how: dict[str, Any] = {
-            name: getattr(options, name) for name in ("prompt_name", "truncate_dim", "long_text")
-        }
+        self._how: dict[str, Any] = {name: getattr(options, name) for name in ("prompt_name", "truncate_dim")}
         self._written: list[Any] = []
         self._before = 0
         self.totals = Totals()
@@ -136,7 +173,7 @@ class Encoding:
         from mlx_embed.records import reading
         from mlx_embed.texts import progress
 
-        empty = self._quantized(self._model.encode([], **self._how))
+        empty = self._quantized(self._encoded([])[0])
         digest = hashlib.blake2b(digest_size=16)
         self._width, self._dtype = empty.shape[1], empty.dtype
         self.totals.ranges = self._given_ranges()
@@ -162,8 +199,8 @@ class Encoding:
                 f"and only their beginning was embedded; the first is {totals.first_cut} tokens. "
                 "--long-text mean_of_chunks embeds all of them."
             )
-        prompts = model.checkpoint.prompts
-        if prompts and self._options.prompt_name is None and model.checkpoint.default_prompt_name is None:
+        prompts = model.prompts
+        if prompts and self._options.prompt_name is None and model.default_prompt_name is None:
             say(f"No prompt was put before the texts; the model has {', '.join(prompts)}: see --prompt-name.")
         done = totals.texts - self._before
         say(
@@ -172,12 +209,17 @@ class Encoding:
             f"{done:,} of them in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f} texts/s)."
         )
 
-    def _embed(self, part: list[Record], digest: Any) -> None:
-        from mlx_embed import TruncationWarning
+    def _encoded(self, texts: list[str]) -> "tuple[Any, EncodeInfo]":
+        from mlx_embed import EmbeddingModel, TruncationWarning
 
+        if not isinstance(self._model, EmbeddingModel):
+            return self._model.encode(texts, **self._how)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # `report` says it, of the whole file
-            vectors, info = self._model.encode([record.text for record in part], return_info=True, **self._how)
+            return self._model.encode(texts, return_info=True, long_text=self._options.long_text, **self._how)
+
+    def _embed(self, part: list[Record], digest: Any) -> None:
+        vectors, info = self._encoded([record.text for record in part])
         add_digest(digest, part)
         totals = self.totals
         totals.texts += len(part)
@@ -265,16 +307,23 @@ class Encoding:
 
     def _plan(self) -> dict[str, Any]:
         """What must be the same for two runs to write one file; JSON values."""
-        from mlx_embed import __version__
+        from mlx_embed import EmbeddingModel, __version__
         from mlx_embed.checkpoint import safetensors
 
         model, options = self._model, self._options
-        files = [path.stat() for path in safetensors.files(model.checkpoint.transformer)]
+        if isinstance(model, EmbeddingModel):
+            files = [path.stat() for path in safetensors.files(model.checkpoint.transformer)]
+            computed: dict[str, Any] = {
+                "state of the weights": [[file.st_size, file.st_mtime_ns] for file in files],
+                "engine": [model.engine.name, str(model.device), str(model.dtype)],
+            }
+        else:
+            computed = {"server": model.url}
         return {
             "version of mlx-embed": __version__,
             "model": model.name,
-            "state of the weights": [[file.st_size, file.st_mtime_ns] for file in files],
-            "engine": [model.engine.name, str(model.device), str(model.dtype)],
+            **computed,
+            "long_text": options.long_text,
             "max_seq_length": model.max_seq_length,
             "shape or dtype": [self._width, str(self._dtype), options.output_dtype],
             "file of ranges": self.totals.ranges,

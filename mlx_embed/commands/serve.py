@@ -29,7 +29,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--allow-origin", action="append", default=[], metavar="ORIGIN", help="web pages that may use it; repeatable"
     )
     parser.add_argument("--device", help='"cpu", "gpu", "metal" or "cuda"; the default is MLX\'s')
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="to compute in")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16", "int8"), help="to compute in; int8 on a CPU"
+    )
     parser.add_argument(
         "--max-batch-tokens", type=int, metavar="N", help="tokens a batch; the default suits the device"
     )
@@ -55,7 +57,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     try:
-        from mlx_embed.serve.access import Access, allowed_origins, is_loopback, read_keys
+        from mlx_embed.serve.access import Access, allowed_origins, is_loopback
+        from mlx_embed.serve.keys import read_keys
         from mlx_embed.serve.limits import Limits
         from mlx_embed.serve.models import Embedder, Models, Reranker, Served
         from mlx_embed.serve.run import Server, listen
@@ -120,11 +123,8 @@ def served_names(models: Sequence[str], wanted: Sequence[str]) -> list[str]:
     Raises:
         ValueError: more names than models.
     """
-    from mlx_embed.checkpoint.hub import repository_id
+    from mlx_embed.checkpoint.hub import served_name
 
     if len(wanted) > len(models):
         raise ValueError(f"There are {len(wanted)} names for {len(models)} models.")
-    own = [
-        Path(model).resolve().name if Path(model).expanduser().is_dir() else repository_id(model) for model in models
-    ]
-    return [*wanted, *own[len(wanted) :]]
+    return [*wanted, *map(served_name, models[len(wanted) :])]

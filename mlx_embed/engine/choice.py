@@ -1,12 +1,13 @@
 """Which engine runs a model, decided once, when it is loaded."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Literal, get_args
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from custom_kernels import cpu
+from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
 from mlx_embed.checkpoint import Checkpoint, weights
@@ -19,6 +20,8 @@ from mlx_embed.engine.table import TableEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import warn
 
+# What the native kernels may be asked for.
+NATIVE = (mx.float32, mx.bfloat16, mx.int8)
 EngineChoice = Literal["auto", "native", "graph", "reference"]
 ENGINES: tuple[str, ...] = get_args(EngineChoice)
 
@@ -26,8 +29,8 @@ ENGINES: tuple[str, ...] = get_args(EngineChoice)
 def choose(wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> str:
     """The engine to take for a packed model: "native", "graph" or "reference".
 
-    "auto" is the native kernels on a CPU, which compute in float32 whatever the dtype, graphs with this package's
-    kernels on an accelerator, and where neither can be had, or kernels are switched off, MLX's own ops.
+    "auto" is the native kernels on a CPU (`native_dtype` says in what they compute), graphs with this package's kernels
+    on an accelerator, and where neither can be had, or kernels are switched off, MLX's own ops.
 
     Raises:
         ValueError: an unknown name, "native" for another device or dtype than the kernels are for, or a wrong setting
@@ -39,19 +42,44 @@ def choose(wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> str:
     if wanted not in ENGINES:
         raise ValueError(f"engine {wanted!r} is not one of {', '.join(ENGINES)}.")
     if wanted == "native":
-        if not is_cpu(device) or dtype != mx.float32:
+        if not is_cpu(device) or dtype is None or dtype not in NATIVE:
             raise ValueError(
-                'engine "native" computes in float32 on the CPU: pass device="cpu" and no dtype, or engine="auto".'
+                'engine "native" computes in float32, bfloat16 or int8 on the CPU: pass device="cpu" and one of these '
+                'dtypes or none, or engine="auto".'
             )
         if reason := cpu.why_unavailable():
             raise RuntimeError(reason)
-    if wanted != "auto":
-        return wanted
+    chosen = _auto(device, kernels) if wanted == "auto" else wanted
+    if dtype is not None and dtype == mx.int8 and chosen != "native":
+        raise ValueError(
+            f'dtype "int8" is of the native CPU kernels, and engine {wanted!r} is "{chosen}" here: leave engine at '
+            '"auto" and kernels switched on, or take another dtype.'
+        )
+    return chosen
+
+
+def _auto(device: mx.Device, kernels: bool) -> str:
     if not kernels:
         return "reference"
     if not is_cpu(device):
         return "graph"
     return "native" if _native_kernels() else "reference"
+
+
+def native_dtype(dtype: mx.Dtype | None) -> mx.Dtype:
+    """What the native kernels compute in where `dtype` is asked for.
+
+    bfloat16 and int8 where the processor multiplies them, and float32 elsewhere, which MLX's own ops in the dtype asked
+    for would not come near. float16 is float32 everywhere: bfloat16 would be faster and is less precise than float16,
+    and who asks for float16 is promised its vectors.
+    """
+    if dtype is None:
+        return mx.float32
+    if dtype == mx.int8 and cpu.product("int8"):
+        return mx.int8
+    if dtype in (mx.int8, mx.bfloat16) and cpu.product("bfloat16"):
+        return mx.bfloat16
+    return mx.float32
 
 
 def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> Engine:
@@ -65,6 +93,8 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
     if checkpoint.architecture.LAYOUT == "padded":
         if wanted == "native":
             raise ValueError('engine "native" runs no decoders: leave engine at "auto".')
+        if dtype is not None and dtype == mx.int8:
+            raise ValueError('dtype "int8" is of the native CPU kernels, which run no decoders: take another dtype.')
         encoder = worker.run(lambda: weights.load_encoder(checkpoint, dtype), device)
         kernels = wanted != "reference" and kernels_wanted()
         return PaddedEngine(encoder, device, kernels=kernels, compiled=_compiled(wanted, device), pads=pads)
@@ -75,9 +105,11 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
     if chosen == "native" and checkpoint.architecture.LAYOUT == "table":
         return worker.run(lambda: TableEngine(weights.load_encoder(checkpoint, dtype)), device)
     if chosen == "native":
-        if dtype is not None and dtype != mx.float32:
-            _say_float32(str(dtype).removeprefix("mlx.core."))
-        return worker.run(lambda: NativeEngine(weights.load_encoder(checkpoint, mx.float32), pads=pads), device)
+        computed = native_dtype(dtype)
+        if dtype is not None and dtype != computed:
+            _say_other(spelled(dtype), spelled(computed))
+        encoder = partial(weights.load_encoder, checkpoint, mx.float32, mapped=True)
+        return worker.run(lambda: NativeEngine(encoder(), computed, pads=pads), device)
     kernels = chosen == "graph"
 
     def encoder_laid_out() -> nn.Module:
@@ -96,12 +128,10 @@ def _compiled(chosen: str, device: mx.Device) -> bool:
 
 
 @cache
-def _say_float32(dtype: str) -> None:
+def _say_other(dtype: str, computed: str) -> None:
     """MLX's own ops would do as asked, tens of times slower, with less precise vectors."""
-    warn(
-        f'On a CPU the kernels compute in float32, and so does this model, rather than in {dtype}; engine="reference" '
-        f"computes in {dtype}, tens of times slower."
-    )
+    reference = "" if dtype == "int8" else f'; engine="reference" computes in {dtype}, tens of times slower'
+    warn(f"On this CPU the kernels compute in {computed}, and so does this model, rather than in {dtype}{reference}.")
 
 
 @cache

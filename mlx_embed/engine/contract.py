@@ -60,7 +60,10 @@ class Engine(Protocol):
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
-        """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts."""
+        """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts.
+
+        `Ids` are used as they lie; rows of another kind are laid end to end first.
+        """
         ...
 
     def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
@@ -80,6 +83,14 @@ class Engine(Protocol):
 
         An engine with a thread of its own does all of it there, so that the caller's has nothing to do but to tokenize
         the next window. `advance` is told how many texts each batch had, on that thread.
+        """
+        ...
+
+    def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
+        """Start to compute batches; what comes back waits for the rows of all texts, [n, D].
+
+        With a device that works by itself, `ahead` more may be begun before the rows of the first are waited for: it
+        computes them while those rows are read back.
         """
         ...
 

@@ -1,7 +1,6 @@
 """Device and dtype by name, and what MLX is told before it first uses an accelerator."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,6 +10,8 @@ from custom_kernels.choice.tune import cache_folder
 from mlx_embed.arguments import positive_number
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+# What the native CPU kernels have beside them: weights and the numbers they are multiplied with, rounded to 8 bits.
+NATIVE_DTYPES: dict[str, mx.Dtype] = {**DTYPES, "int8": mx.int8}
 _GPU_NAMES = {"gpu": None, "metal": "metal", "mps": "metal", "cuda": "cuda"}
 
 
@@ -56,18 +57,23 @@ def describe(device: mx.Device) -> str:
 def resolve_dtype(name: str | mx.Dtype | None, device: mx.Device) -> mx.Dtype | None:
     """The dtype to compute in; None keeps the checkpoint's on an accelerator, and means float32 on the CPU.
 
-    MLX's CPU ops are slower in half precision than in float32, and the native kernels have float32 alone.
+    "int8" is of the native CPU kernels alone: see `NATIVE_DTYPES`.
 
     Raises:
-        ValueError: a dtype other than float32, float16 and bfloat16.
+        ValueError: a dtype other than float32, float16 and bfloat16, and int8 on a CPU.
     """
     if name is None:
         return mx.float32 if is_cpu(device) else None
     if isinstance(name, mx.Dtype):
         name = str(name).removeprefix("mlx.core.")
-    if name not in DTYPES:
-        raise ValueError(f"dtype {name!r} is not one of {', '.join(DTYPES)}.")
-    return DTYPES[name]
+    if name not in NATIVE_DTYPES:
+        raise ValueError(f"dtype {name!r} is not one of {', '.join(NATIVE_DTYPES)}.")
+    if name not in DTYPES and not is_cpu(device):
+        raise ValueError(
+            f'dtype {name!r} is of the native CPU kernels: pass device="cpu", or take one of {", ".join(DTYPES)}; '
+            "`mlx-embed convert --quantize 8` makes weights small for a GPU."
+        )
+    return NATIVE_DTYPES[name]
 
 
 def checked_budget(batch_tokens: int | None, default: int) -> int:
@@ -86,8 +92,9 @@ def prepare_accelerator() -> None:
     float32 means float32 rather than TF32, and compiled kernels go to a folder of this user's alone, since MLX's
     default is a predictable path under the shared temporary folder.
     """
-    os.environ.setdefault("MLX_ENABLE_TF32", "0")
     if mx.cuda.is_available():
+        # On Metal the same variable turns the neural accelerators off for float32.
+        os.environ.setdefault("MLX_ENABLE_TF32", "0")
         # Launches that MLX gathers before the GPU gets them. With its 100, the GPU of an H100 waits until the host has
         # gone through the whole of a forward pass, which of some thousand tokens then takes half as long again.
         os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", "10")
@@ -96,5 +103,7 @@ def prepare_accelerator() -> None:
             folder = cache_folder() / "ptx"
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (OSError, RuntimeError):  # it cannot be written, or there is no home
+            import tempfile
+
             folder = Path(tempfile.mkdtemp(prefix="mlx-embed-"))
         os.environ["MLX_PTX_CACHE_DIR"] = str(folder)

@@ -114,6 +114,15 @@ class GraphEngine:
         future = worker.submit(lambda: gathered(self._computed(batches, head, stop), advance))
         return Gathering(future.result, stop.set)
 
+    def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
+        """See `Engine`; on the worker thread, in the order of the calls."""
+        begun = worker.submit(lambda: [(batch, self._begin(batch, head)) for batch in batches])
+
+        def rows() -> Rows:
+            return gathered(((batch, wait()) for batch, wait in begun.result()), lambda _: None)
+
+        return lambda: worker.submit(rows).result()
+
     def _computed(self, batches: Iterable[Batch], head: Head, stop: threading.Event) -> Iterator[tuple[Batch, Rows]]:
         """Each batch with its rows, until told to stop, on the worker thread: one is read while the next one runs."""
         running: tuple[Batch, Callable[[], Rows]] | None = None

@@ -7,35 +7,40 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from custom_kernels import cpu
+from custom_kernels.arrays import spelled
 from mlx_embed.architectures.ops import native
 from mlx_embed.batching import Batch, packed_batches
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
 from mlx_embed.engine.device import checked_budget
 
-# Enough for every core, few enough for what a batch needs between layers to stay in the caches.
-BATCH_TOKENS = 4096
+# Of a batch: enough for every core, few enough for what it needs between layers to stay in the caches.
+TOKENS_A_THREAD, FEWEST_TOKENS, MOST_TOKENS = 256, 2048, 4096
 
 
 class NativeEngine:
     """Runs an encoder by the CPU kernels, on numpy arrays; see `Engine`."""
 
     name = "native"
-    dtype = mx.float32
     ahead = 0
 
-    def __init__(self, encoder: nn.Module, *, pads: bool = False) -> None:
-        """Take a loaded encoder, whose weights are laid out for the kernels.
+    def __init__(self, encoder: nn.Module, dtype: mx.Dtype = mx.float32, *, pads: bool = False) -> None:
+        """Take a loaded encoder, whose weights are laid out for the kernels, to compute in `dtype`.
 
         `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch.
         """
         self.device = mx.Device(mx.cpu)
         self.encoder = encoder
+        self.dtype = dtype
         self._pads = pads
-        native.lay_out(encoder)
+        name = spelled(dtype)
+        self._attention = native.attention_dtype(name)
+        native.lay_out(encoder, name)
 
     def budget(self, batch_tokens: int | None) -> int:
         """See `Engine`."""
-        return checked_budget(batch_tokens, BATCH_TOKENS)
+        default = min(max(TOKENS_A_THREAD * cpu.num_threads(), FEWEST_TOKENS), MOST_TOKENS)
+        return checked_budget(batch_tokens, default)
 
     def batches(
         self,
@@ -57,10 +62,15 @@ class NativeEngine:
         """See `Engine`."""
         for batch in batches:
             types = () if batch.token_type_ids is None else (batch.token_type_ids,)
-            hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
+            with native.attention_in(self._attention):
+                hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
             yield batch, head(hidden, batch.cu_seqlens, batch.max_seqlen)
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
         """See `Engine`; computed when the result is asked for."""
         run = self.run(batches, head)
         return Gathering(lambda: gathered(run, advance), run.close)
+
+    def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
+        """See `Engine`; computed when the rows are asked for."""
+        return self.gather(batches, head, lambda _: None).result

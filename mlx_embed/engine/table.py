@@ -1,13 +1,13 @@
 """The engine of static models: rows of a table, averaged by the CPU's kernels."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 
 from mlx_embed.batching import Batch
 from mlx_embed.engine.device import checked_budget
 from mlx_embed.engine.native import NativeEngine
+from mlx_embed.ids import Ids
 
 # All that a batch has beside its vectors is ids, and each call costs as much as some hundred tokens.
 BATCH_TOKENS = 2**20
@@ -28,8 +28,8 @@ class TableEngine(NativeEngine):
         token_types: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """See `Engine`; there are no token types here."""
-        ends = np.cumsum(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(ends[-1]) if len(ends) else 0)
+        ids = Ids.of(ids)
+        ends, flat = ids.offsets[1:], ids.flat
         first, start = 0, 0
         while first < len(ends):
             last = max(int(np.searchsorted(ends, start + batch_tokens, side="right")), first + 1)

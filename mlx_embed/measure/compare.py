@@ -143,6 +143,10 @@ def load(model: str | Path, dtype: str | None) -> Sides:
     sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", engine="reference")}
     if cpu.available() and sides[BASE].engine.name != "padded":
         sides[NATIVE] = EmbeddingModel.from_pretrained(model, device="cpu", engine="native")
+        for narrow in ("bfloat16", "int8"):
+            if cpu.product(narrow):
+                side = f"{NATIVE}, {narrow}"
+                sides[side] = EmbeddingModel.from_pretrained(model, device="cpu", dtype=narrow, engine="native")
     if here := accelerator():
         sides[here] = EmbeddingModel.from_pretrained(model, device="gpu", dtype=dtype)
     else:
@@ -278,7 +282,7 @@ def primitives(model: EmbeddingModel, texts: list[str]) -> int:
 def filling(model: EmbeddingModel, texts: list[str]) -> Filling:
     """What a compiled graph computes beyond what the texts need."""
     ids = model.tokenizer(texts).ids
-    lengths = [len(row) for row in ids]
+    lengths = ids.lengths.tolist()
     shapes = [batch.shape for batch in model.engine.batches(ids, model.engine.budget(None))]
     return Filling(
         texts=len(texts),
@@ -324,7 +328,7 @@ def _cosines(a: Any, b: Any) -> Any:
 
 
 def _threads(side: str) -> str:
-    if side == NATIVE:
+    if side.startswith(NATIVE):
         return str(cpu.num_threads())
     if side not in (BASE, COMPILED):
         return "-"

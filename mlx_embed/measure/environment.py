@@ -8,13 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from custom_kernels import cpu, twins
+from custom_kernels.arrays import spelled
 from custom_kernels.backends import KERNEL_BACKENDS
 from custom_kernels.choice.op import Op
 from custom_kernels.choice.switch import kernels_wanted
 from custom_kernels.cpu import blas
 from custom_kernels.ops import OPS
 from mlx_embed import __version__
-from mlx_embed.engine.device import accelerator, describe, resolve_device
+from mlx_embed.engine.choice import native_dtype
+from mlx_embed.engine.device import NATIVE_DTYPES, accelerator, describe, resolve_device
 
 # There while the driver of an NVIDIA GPU is loaded.
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -49,9 +51,12 @@ def environment() -> Environment:
         rows[here] = describe(resolve_device("gpu")).removeprefix(f"{here}: ")
     rows["models run on"] = _engine(here, wanted)
     rows["native cpu kernels"] = _native(wanted)
+    if cpu.available():
+        rows["dtypes on the cpu"] = ", ".join(_dtypes())
     for backend in KERNEL_BACKENDS:
         rows[f"{backend} kernels"] = _gpu_kernels(backend, here, wanted)
     rows["blas of mlx's cpu ops"] = f"OpenBLAS, {blas.num_threads()} threads" if blas.active() else blas.why_inactive()
+    rows["wordpiece tokenizers"] = _wordpiece()
     rows["decoder models"] = _decoders()
     return Environment(rows, {op.name: _kernels(op) for op in OPS}, list(_advice(here, wanted)))
 
@@ -69,6 +74,13 @@ def _native(wanted: bool) -> str:
     return f"{cpu.instruction_set()}, {cpu.num_threads()} of {cpu.usable_cores()} cores{'' if wanted else '; off'}"
 
 
+def _dtypes() -> Iterator[str]:
+    """What the native kernels compute in for each dtype, and on which instructions."""
+    for name, dtype in NATIVE_DTYPES.items():
+        computed = spelled(native_dtype(dtype))
+        yield f"{name} {f'by {cpu.product(name)}' if computed == name else f'as {computed}'}"
+
+
 def _gpu_kernels(backend: str, here: str | None, wanted: bool) -> str:
     if backend != here:
         return "no such device here"
@@ -77,6 +89,13 @@ def _gpu_kernels(backend: str, here: str | None, wanted: bool) -> str:
     if backend == "metal":
         return "on, where they agree with MLX's ops, and prove faster"
     return "on, where they agree with MLX's ops"
+
+
+def _wordpiece() -> str:
+    try:
+        return f"nanotoken {version('nanotoken')}, where it makes the ids of tokenizers {version('tokenizers')}"
+    except PackageNotFoundError:
+        return f'tokenizers {version("tokenizers")}; some 30 times as fast with pip install ".[fast]"'
 
 
 def _decoders() -> str:

@@ -12,7 +12,7 @@ NATIVE = "native cpu"
 COMPILED = "mlx cpu, compiled"
 
 # What a side's vectors must reach against the base's.
-LEAST_COSINE = {"float32": 0.999999, "float16": 0.9999, "bfloat16": 0.999}
+LEAST_COSINE = {"float32": 0.999999, "float16": 0.9999, "bfloat16": 0.999, "int8": 0.99}
 MAX_DIFFERENCE_FLOAT32 = 1e-5
 # An op's largest error, LayerNorm's as it is, the others' as a share of the largest value that they should give.
 MAX_NORM_ERROR = 1e-4

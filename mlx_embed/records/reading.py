@@ -4,13 +4,14 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 Id: TypeAlias = str | int
-# A row's place in its file, as errors name it, and its fields.
-Row: TypeAlias = tuple[str, Mapping[str, Any]]
+# A row's place in its file, as errors name it, its first and last line, and its fields.
+Row: TypeAlias = tuple[str, tuple[int, int], Mapping[str, Any]]
 
 FORMATS = ("lines", "jsonl", "csv", "parquet")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -26,11 +27,27 @@ class Record(NamedTuple):
         text: its fields, joined by a space where there are several.
         id: None where it has none.
         place: file and line, or row.
+        lines: the first and last line of it, from 1; of Parquet the row.
     """
 
     text: str
     id: Id | None
     place: str
+    lines: tuple[int, int] = (0, 0)
+
+
+class Part(NamedTuple):
+    """Some rows of a file, that another process than the one that counted them can read.
+
+    Attributes:
+        first: how many lines, or rows of Parquet, are in front.
+        rows: how many lines or rows it has.
+        offset: bytes in front; of no use in Parquet.
+    """
+
+    first: int
+    rows: int
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,12 +59,14 @@ class Source:
         format: one of FORMATS.
         fields: those that make a text, in this order; of no use in lines.
         id_field: None takes one of ID_FIELDS, if the first row has one.
+        part: None reads all of it; CSV has no parts, since a row may have any number of lines.
     """
 
     path: Path | None
     format: str
     fields: tuple[str, ...]
     id_field: str | None
+    part: Part | None = None
 
     @property
     def name(self) -> str:
@@ -91,21 +110,47 @@ def records(source: Source) -> Iterator[Record]:
             an id that is neither text nor a whole number, or of another kind than the first. The place is named.
     """
     if source.format == "lines":
-        for place, line in _lines(source):
-            yield Record(line.rstrip("\n").removesuffix("\r"), None, place)
+        for number, place, line in _lines(source):
+            yield Record(line.rstrip("\n").removesuffix("\r"), None, place, (number, number))
         return
     id_field = source.id_field
     kind: type | None = None
-    for number, (place, row) in enumerate(_rows(source)):
+    for number, (place, lines, row) in enumerate(_rows(source)):
         if number == 0 and id_field is None:
-            id_field = next(
-                (name for name in ID_FIELDS if row.get(name) is not None and name not in source.fields), None
-            )
+            id_field = _id_field(row, source.fields)
         found = None if id_field is None else _id(place, row, id_field)
         if kind is not None and type(found) is not kind:
             raise ValueError(f"{place} has the id {found!r}, where those before it are of type {kind.__name__}.")
         kind = None if found is None else type(found)
-        yield Record(_text(place, row, source.fields), found, place)
+        yield Record(_text(place, row, source.fields), found, place, lines)
+
+
+def with_ids(source: Source) -> Source:
+    """The source with the field of its ids named, if its first row has one."""
+    if source.format == "lines" or source.id_field is not None:
+        return source
+    first = next(_rows(source), None)
+    return source if first is None else replace(source, id_field=_id_field(first[2], source.fields))
+
+
+def parts(source: Source, rows: int) -> list[Part | None]:
+    """A file cut into parts of so many lines or rows each, the last perhaps shorter; CSV is one, which is None."""
+    if source.format == "csv":
+        return [None]
+    assert source.path is not None
+    if source.format == "parquet":
+        total = count(source) or 0
+        return [Part(first, min(rows, total - first)) for first in range(0, total, rows)]
+    found: list[Part | None] = []
+    first = lines = offset = position = 0
+    with source.path.open("rb") as file:
+        for line in file:
+            position += len(line)
+            lines += 1
+            if lines - first == rows:
+                found.append(Part(first, rows, offset))
+                first, offset = lines, position
+    return [*found, Part(first, lines - first, offset)] if lines > first else found
 
 
 def count(source: Source) -> int | None:
@@ -129,12 +174,12 @@ def _rows(source: Source) -> Iterator[Row]:
         from mlx_embed.records import parquet
 
         assert source.path is not None
-        return parquet.rows(source.path, source.columns, ID_FIELDS if source.id_field is None else ())
+        return parquet.rows(source.path, source.columns, ID_FIELDS if source.id_field is None else (), source.part)
     return _csv(source) if source.format == "csv" else _jsonl(source)
 
 
 def _jsonl(source: Source) -> Iterator[Row]:
-    for place, line in _lines(source):
+    for number, place, line in _lines(source):
         if not line.strip():
             continue
         try:
@@ -143,36 +188,44 @@ def _jsonl(source: Source) -> Iterator[Row]:
             raise ValueError(f"{place} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise ValueError(f"{place} is a {type(row).__name__}, where a JSON object is needed.")
-        yield place, row
+        yield place, (number, number), row
 
 
 def _csv(source: Source) -> Iterator[Row]:
     # The module's limit is the whole process's, and far below the length of a document.
     csv.field_size_limit(2**31 - 1)
     tabs = source.path is not None and source.path.suffix.lower() == ".tsv"
-    reader = csv.reader((line for _, line in _lines(source)), delimiter="\t" if tabs else ",", strict=True)
+    reader = csv.reader((line for *_, line in _lines(source)), delimiter="\t" if tabs else ",", strict=True)
     try:
         header = next(reader, [])
         if missing := [name for name in source.columns if name not in header]:
             raise ValueError(f"{source.name} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}.")
+        above = reader.line_num
         for cells in reader:
+            lines, above = (above + 1, reader.line_num), reader.line_num
             if cells:
                 place = f"{source.name}:{reader.line_num}"
                 if len(cells) != len(header):
                     raise ValueError(f"{place} has {len(cells)} cells, where its header has {len(header)}.")
-                yield place, dict(zip(header, cells, strict=True))
+                yield place, lines, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise ValueError(f"{source.name}:{reader.line_num} is not CSV: {error}.") from error
 
 
-def _lines(source: Source) -> Iterator[tuple[str, str]]:
-    """Each line with its end, and its place. Only \\n ends one: JSON and CSV may hold other line ends in a text."""
+def _lines(source: Source) -> Iterator[tuple[int, str, str]]:
+    """Each line's number, its place, and the line with its end.
+
+    Only \\n ends one: JSON and CSV may hold other line ends in a text.
+    """
+    first, many, offset = source.part or (0, None, 0)
     file = _open(source)
     try:
-        for number, line in enumerate(file, start=1):
+        if offset:
+            file.seek(offset)
+        for number, line in enumerate(islice(file, many), start=first + 1):
             place = f"{source.name}:{number}"
             try:
-                yield place, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, place, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise ValueError(f"{place} is not UTF-8: {error}.") from error
     finally:
@@ -199,6 +252,10 @@ def _text(place: str, row: Mapping[str, Any], fields: Sequence[str]) -> str:
         if part is not None and not isinstance(part, str):
             raise ValueError(f"{place} has a {type(part).__name__} as {name!r}, where text is needed.")
     return " ".join(part for part in parts if part)
+
+
+def _id_field(row: Mapping[str, Any], fields: Sequence[str]) -> str | None:
+    return next((name for name in ID_FIELDS if row.get(name) is not None and name not in fields), None)
 
 
 def _id(place: str, row: Mapping[str, Any], field: str) -> Id:

@@ -4,7 +4,7 @@ import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -85,20 +85,6 @@ class AccessMiddleware:
         await self.app(scope, receive, send)
 
 
-def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys of a file, one a line; lines that begin with # are comments.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it has no key.
-    """
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys:
-        raise ValueError(f"{path} has no key: write one a line.")
-    return keys
-
-
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine's own."""
     if host.lower().rstrip(".") == "localhost":
@@ -118,6 +104,7 @@ def allowed_origins(origins: Sequence[str]) -> tuple[str, ...]:
     return tuple(origins)
 
 
+@lru_cache(maxsize=256)
 def _hostname(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from mlx_embed.serve import cohere, ollama, openai, tei
+from mlx_embed.serve import cohere, encode, ollama, openai, tei
 from mlx_embed.serve.access import AccessMiddleware
 from mlx_embed.serve.errors import Refusal, shape_of
 from mlx_embed.serve.limits import ClientGone, Receive, Scope, Send, discard_body, read_body
@@ -88,6 +88,7 @@ ROUTES: Sequence[Route] = (
     Route(("/info",), tei.info, answer=dict[str, Any]),
     Route(("/health", "/ping", "/"), tei.health, answer=dict[str, str]),
     Route(("/metrics",), tei.metrics, answer=str),
+    Route(("/v1/encode",), encode.encode, encode.EncodeRequest, encode.EncodeResponse),
     Route(("/v1/models",), openai.models, answer=openai.ModelList),
     Route(("/v1/models/{name:path}",), openai.model, answer=openai.Model),
     Route(("/openapi.json",), openapi, answer=dict[str, Any]),

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.models import Embedder, Float32, Reranker, task_of
@@ -12,6 +13,8 @@ from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service, relevance
 from mlx_embed.vector_dtypes import quantize
 
+# In units of 1 / sqrt(D), the largest number that int8 tells apart.
+LARGEST = 8
 # Purposes that Cohere's models know and others have no prompt for.
 NO_PROMPT = ("classification", "clustering", "image")
 
@@ -138,12 +141,6 @@ async def _embed(service: Service, body: EmbedRequest, call: Call, version: str)
     texts = service.contents(body.texts or [] if body.inputs is None else list(map(_text, body.inputs)), name=name)
     dim = model.dimension(body.output_dimension)
     kinds = body.embedding_types or ["float"]
-    if {"int8", "uint8"} & set(kinds):
-        raise Refusal(
-            "invalid",
-            "embedding_types int8 and uint8 need the ranges of many vectors: ask for float, base64, binary or ubinary.",
-            param="embedding_types",
-        )
     prompt = "" if body.input_type in NO_PROMPT else model.prompt(None, body.input_type)
     job = await service.embed(
         call,
@@ -174,7 +171,23 @@ def _text(given: Input) -> str:
     return "".join(map(str, parts))
 
 
+def steps(vectors: Float32) -> npt.NDArray[np.int8]:
+    """Vectors [n, D] as whole numbers of steps, the same for every vector, so that dot products rank as cosines do.
+
+    Cohere's are one number a dimension, of a range that its models were trained for, and it does not say which. Of a
+    vector of length 1 a dimension is about 1 / sqrt(D): here 127 steps are LARGEST times that, and what is larger, of
+    which there is hardly any, is 127 too.
+    """
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    whole = np.rint(unit * (127 * np.sqrt(vectors.shape[1]) / LARGEST))
+    return whole.clip(-127, 127).astype(np.int8)
+
+
 def _as(kind: str, vectors: Float32) -> list[Any]:
+    if kind == "int8":
+        return list(steps(vectors))
+    if kind == "uint8":
+        return list((steps(vectors).view(np.uint8) + np.uint8(128)).astype(np.uint8))
     if kind in ("binary", "ubinary"):
         return list(np.ascontiguousarray(quantize(vectors, kind, None)))
     return [base64_of(vector) for vector in vectors] if kind == "base64" else list(vectors)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Hashable, Iterable
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -33,27 +33,34 @@ class FairQueue(Generic[Item]):
     costs. A flow that arrives starts now; one with many items has its next one later, by the cost of each that was
     taken. So what has just arrived comes before the rest of what is large, and nothing waits for ever. It is for use
     under a lock.
+
+    Attributes:
+        cost: of all that waits.
     """
 
     def __init__(self) -> None:
+        self.cost = 0
         self._heap: list[tuple[float, int, Flow[Item]]] = []
         self._order = count()
         self._now = 0.0
 
     def __bool__(self) -> bool:
-        return any(flow.items for _, _, flow in self._heap)
+        return self.cost > 0
 
     def add(self, flow: Flow[Item], items: Iterable[tuple[Item, int]]) -> None:
-        """Let items, each with its cost, wait behind what the flow already has."""
+        """Let items, each with its cost above 0, wait behind what the flow already has."""
         if flow.gone:
             return
         waits = bool(flow.items)
+        before = len(flow.items)
         flow.items.extend(items)
+        self.cost += sum(cost for _, cost in islice(flow.items, before, None))
         if flow.items and not waits:
             self._push(flow)
 
     def drop(self, flow: Flow[Item]) -> None:
         """Forget what a flow has waiting, and what it may still add."""
+        self.cost -= sum(cost for _, cost in flow.items)
         flow.items.clear()
         flow.gone = True
 
@@ -81,6 +88,7 @@ class FairQueue(Generic[Item]):
                 self._push(flow)
         for entry in others:
             heappush(self._heap, entry)
+        self.cost -= served
         self._now += served / max(flows, 1)
         return taken
 

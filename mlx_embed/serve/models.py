@@ -1,7 +1,7 @@
 """The models that are served: what is asked of them, as jobs of their queues, and what came out, as numbers."""
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -107,7 +107,8 @@ class Embedder:
         self.queue: ModelQueue[Text] = ModelQueue(
             name,
             self._tokenize,
-            self._compute,
+            self._begin,
+            ahead=model.engine.ahead,
             batch_tokens=self.budget,
             longest=model.max_seq_length,
             waiting_tokens=waiting_tokens,
@@ -198,21 +199,21 @@ class Embedder:
                 most = self.model.max_seq_length
                 found[index] = Tokens(ids[-most:] if text.cut_left else ids[:most], None, len(ids))
         read = [index for index in range(len(texts)) if index not in found]
-        encodings = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
+        encoded = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
         for kind in {(texts[index].task, texts[index].cut_left) for index in read}:
             chosen = [place for place, index in enumerate(read) if (texts[index].task, texts[index].cut_left) == kind]
             task, cut_left = kind
-            tokens = tokenizer.for_task(task).tokens([encodings[place] for place in chosen], cut_left=cut_left)
+            tokens = tokenizer.for_task(task).tokens(encoded.take(chosen), cut_left=cut_left)
             for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
                 found[read[place]] = Tokens(ids, None, count)
         return [found[index] for index in range(len(texts))]
 
-    def _compute(self, key: Hashable, texts: list[Tokens]) -> Float32 | list[Float32]:
+    def _begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], Float32 | list[Float32]]:
         ids = [text.ids for text in texts]
         if key is None:
-            return self._token_vectors(ids)
+            return partial(self._token_vectors, ids)
         head = self.model.head(skip=int(str(key)), dim=self.model.checkpoint.dimension, unit=False)
-        return _rows(self.model, head, ids, None, self.budget)
+        return self.model.engine.begin(self.model.engine.batches(ids, self.budget), head)
 
     def _token_vectors(self, ids: Sequence[Sequence[int]]) -> list[Float32]:
         engine, head = self.model.engine, self._token_head
@@ -243,7 +244,8 @@ class Reranker:
         self.queue: ModelQueue[Pair] = ModelQueue(
             name,
             self._tokenize,
-            self._compute,
+            self._begin,
+            ahead=model.engine.ahead,
             batch_tokens=self.budget,
             longest=self.longest,
             waiting_tokens=waiting_tokens,
@@ -318,9 +320,11 @@ class Reranker:
         special = int(library.num_special_tokens_to_add(is_pair=True)) if self.model.checkpoint.special_tokens else 0
         return sum(map(len, parts)) + special
 
-    def _compute(self, key: Hashable, pairs: list[Tokens]) -> Float32:
-        types = [pair.types or () for pair in pairs] if self.model.takes_types else None
-        return _rows(self.model, self.model.head, [pair.ids for pair in pairs], types, self.budget)
+    def _begin(self, key: Hashable, pairs: list[Tokens]) -> Callable[[], Float32]:
+        engine = self.model.engine
+        types = [pair.types for pair in pairs if pair.types is not None] if self.model.takes_types else None
+        batches = engine.batches([pair.ids for pair in pairs], self.budget, token_types=types)
+        return engine.begin(batches, self.model.head)
 
 
 Served: TypeAlias = Embedder | Reranker
@@ -378,14 +382,6 @@ class Models:
 
 def _on_host(engine: GraphEngine, batch: Batch, head: Head) -> Float32:
     return np.array(engine.rows(batch, head))
-
-
-def _rows(
-    model: Any, head: Any, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, budget: int
-) -> Float32:
-    """What a head makes of each text: [n, D]."""
-    batches = model.engine.batches(ids, budget, token_types=types)
-    return model.engine.gather(batches, head, lambda _: None).result()
 
 
 def task_of(input_type: str | None) -> str | None:

@@ -7,10 +7,12 @@ where the device is idle. Whose texts they are is of no matter: see `fair` for w
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -120,8 +122,9 @@ class ModelQueue(Generic[Text]):
         self,
         name: str,
         tokenize: Callable[[list[Text]], list[Tokens]],
-        compute: Callable[[Hashable, list[Tokens]], Any],
+        begin: Callable[[Hashable, list[Tokens]], Callable[[], Any]],
         *,
+        ahead: int = 0,
         batch_tokens: int,
         longest: int,
         waiting_tokens: int,
@@ -131,12 +134,14 @@ class ModelQueue(Generic[Text]):
         Args:
             name: of the model, for its threads.
             tokenize: token ids of texts of any jobs, called on one thread alone.
-            compute: a row of numbers a text, from the key of their jobs and their tokens; called on another thread.
+            begin: starts to compute a row of numbers a text, from the key of their jobs and their tokens; what comes
+                back waits for the rows. Both are called on another thread.
+            ahead: how many full batches are begun before the rows of the one in front are waited for.
             batch_tokens: tokens that are computed at a time.
             longest: tokens at which the model cuts a text.
             waiting_tokens: at most so many wait; a job of more than one batch may take half of it, unless it is alone.
         """
-        self._tokenize, self._compute = tokenize, compute
+        self._tokenize, self._begin, self._ahead = tokenize, begin, ahead
         self.batch_tokens, self.longest, self.limit = batch_tokens, longest, waiting_tokens
         self.waiting = 0  # tokens, at most: before a text is tokenized, its characters or the longest text's tokens
         self.jobs = 0
@@ -213,7 +218,8 @@ class ModelQueue(Generic[Text]):
                     return
                 taken = self._unread.take(READ_CHARACTERS)
             start = time.monotonic()
-            read = list(self._each(taken, lambda texts: self._tokenize([job.texts[i] for job, i in texts])))
+            live = _live(taken)
+            read = list(self._each(live, partial(self._ids, live), self._ids))
             seconds = time.monotonic() - start
             for job in {job for (job, _), _ in read}:
                 job.tokenizing += seconds
@@ -238,26 +244,40 @@ class ModelQueue(Generic[Text]):
         self._unrun.add(job.unrun, [((job, index, tokens), max(len(tokens.ids), 1))])
 
     def _run(self) -> None:
+        begun: deque[_Begun] = deque()
         while True:
             with self._lock:
-                while not self._closed and not self._unrun:
+                while not self._closed and not self._unrun and not begun:
                     self._to_run.wait()
                 if self._closed:
                     return
-                taken = self._unrun.take(self.batch_tokens)
+                # A batch that is not full grows while the one in front runs.
+                full = self._unrun.cost >= self.batch_tokens
+                taken = self._unrun.take(self.batch_tokens) if not begun or (full and len(begun) <= self._ahead) else []
                 for job, _, tokens in taken:
                     job.reserved -= len(tokens.ids)
                     self.waiting -= len(tokens.ids)
-            if not taken:  # what waited was cancelled meanwhile
+            if live := _live(taken):  # else what waited was cancelled meanwhile
+                begun.append(self._started(live))
+            elif begun:
+                self._finish(begun.popleft())
+
+    def _started(self, live: list[tuple[Job[Text], int, Tokens]]) -> "_Begun":
+        start = time.monotonic()
+        try:
+            return _Begun(live, start, self._begin(live[0][0].key, [tokens for _, _, tokens in live]))
+        except Exception as error:
+            return _Begun(live, start, partial(_raise, error))
+
+    def _finish(self, batch: "_Begun") -> None:
+        """Wait for a batch's rows, and give them to their jobs."""
+        for (job, index, _), row in self._each(batch.texts, lambda: _checked(batch.rows()), self._rows):
+            if row is None:
+                _fail(job, TextError(index, "gives a vector that is not finite"))
                 continue
-            start = time.monotonic()
-            for (job, index, _), row in self._each(taken, self._rows):
-                if row is None:
-                    _fail(job, TextError(index, "gives a vector that is not finite"))
-                    continue
-                job.rows[index] = row
-                job.left -= 1
-            self._report(taken, time.monotonic() - start)
+            job.rows[index] = row
+            job.left -= 1
+        self._report(batch.texts, time.monotonic() - batch.start)
 
     def _report(self, taken: list[tuple[Job[Text], int, Tokens]], seconds: float) -> None:
         """Answer the jobs that are done, and say how the batch went."""
@@ -275,28 +295,52 @@ class ModelQueue(Generic[Text]):
         if self.watch is not None:
             self.watch(BatchReport(len(taken), tokens, seconds))
 
+    def _ids(self, texts: list[tuple[Job[Text], int]]) -> list[Tokens]:
+        return self._tokenize([job.texts[index] for job, index in texts])
+
     def _rows(self, texts: list[tuple[Job[Text], int, Tokens]]) -> list[Any]:
         """A row a text, None for one that is not finite."""
-        rows = self._compute(texts[0][0].key, [tokens for _, _, tokens in texts])
-        return [row if ok else None for row, ok in zip(rows, finite(rows), strict=True)]
+        return _checked(self._begin(texts[0][0].key, [tokens for _, _, tokens in texts])())
 
     @staticmethod
-    def _each(taken: list[Any], work: Callable[[list[Any]], list[Any]]) -> Iterator[tuple[Any, Any]]:
-        """What `work` makes of what was taken; where it fails, of each job's by itself, and that job fails."""
-        live = [entry for entry in taken if not entry[0].future.done()]
-        if not live:
-            return
+    def _each(
+        live: list[Any], whole: Callable[[], list[Any]], alone: Callable[[list[Any]], list[Any]]
+    ) -> Iterator[tuple[Any, Any]]:
+        """What `whole` gives of what was taken; where it fails, `alone` of each job's by itself, and that job fails."""
+        jobs = dict.fromkeys(entry[0] for entry in live)
         try:
-            yield from zip(live, work(live), strict=True)
+            yield from zip(live, whole(), strict=True)
             return
         except Exception as error:
-            jobs = dict.fromkeys(entry[0] for entry in live)
             if len(jobs) == 1:
                 logger.error("A request could not be computed: %s", error, exc_info=True)
                 _fail(live[0][0], error)
                 return
         for job in jobs:
-            yield from ModelQueue._each([entry for entry in live if entry[0] is job], work)
+            part = _live(entry for entry in live if entry[0] is job)
+            yield from ModelQueue._each(part, partial(alone, part), alone)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A batch that is being computed; `rows` waits for its rows, or raises."""
+
+    texts: list[Any]
+    start: float
+    rows: Callable[[], Any]
+
+
+def _live(taken: Iterable[Any]) -> list[Any]:
+    """What was taken without that of jobs that are done: cancelled, or failed by another of their texts."""
+    return [entry for entry in taken if not entry[0].future.done()]
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def _checked(rows: Sequence[Any]) -> list[Any]:
+    return [row if ok else None for row, ok in zip(rows, finite(rows), strict=True)]
 
 
 def finite(rows: Sequence[Any]) -> Sequence[bool]:

@@ -2,8 +2,11 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,44 @@ class Call:
             pass
 
 
+class Over:
+    """The end of a wait, whatever ends it; of an event loop.
+
+    Attributes:
+        future: done at the first call.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def __call__(self, *_: Any) -> None:
+        """End it; again is nothing."""
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Mailbox:
+    """How other threads end waits of an event loop: it is woken once for all that end at about the same time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ended: deque[Over] = deque()
+        self._called = False
+
+    def put(self, over: Over, *_: Any) -> None:
+        """End a wait, from any thread."""
+        self._ended.append(over)
+        if not self._called:
+            self._called = True
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._called = False  # first, so that none is left that comes while these are taken out
+        while self._ended:
+            self._ended.popleft()()
+
+
 @dataclass
 class Service:
     """A server's models, limits and counts.
@@ -63,6 +104,7 @@ class Service:
     def __post_init__(self) -> None:
         self.places = Places(self.limits)
         self.metrics = Metrics(self.models, self.places)
+        self.mailbox: Mailbox | None = None
 
     def contents(self, given: Any, *, name: str = "input") -> list[Any]:
         """Texts, or token ids, of a string, strings, ids, or lists of ids.
@@ -157,14 +199,18 @@ class Service:
             raise Refusal("overloaded", str(error), headers={"retry-after": str(seconds)}) from error
         except QueueClosedError as error:
             raise stopping() from error
-        answer = asyncio.wrap_future(job.future)
-        gone = asyncio.ensure_future(call.gone())
-        left = self.limits.seconds - (time.monotonic() - call.began)
+        loop = asyncio.get_running_loop()
+        over = Over(loop)
+        if self.mailbox is None:
+            self.mailbox = Mailbox(loop)
+        job.future.add_done_callback(partial(self.mailbox.put, over))
+        gone = loop.create_task(call.gone())
+        gone.add_done_callback(over)
+        timer = loop.call_later(max(self.limits.seconds - (time.monotonic() - call.began), 0.0), over)
         try:
-            either: set[asyncio.Future[Any]] = {answer, gone}
-            await asyncio.wait(either, timeout=max(left, 0.0), return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                return answer.result()
+            await over.future
+            if job.future.done():
+                return job.future.result()
             if gone.done():
                 raise ClientGone
             raise Refusal(
@@ -179,8 +225,9 @@ class Service:
         except QueueClosedError as error:
             raise stopping() from error
         finally:
+            timer.cancel()
             gone.cancel()
-            answer.cancel()  # and with it the job, where it is not done
+            job.future.cancel()  # where it is not done
 
 
 def stopping() -> Refusal:

@@ -84,7 +84,7 @@ def state(part: Any) -> dict[str, Any]:
     return {} if part is None else json.loads(part.__getstate__())
 
 
-def _parts(normalizer: Any) -> list[dict[str, Any]]:
+def normalizer_steps(normalizer: Any) -> list[dict[str, Any]]:
     """A normalizer's steps."""
     found = state(normalizer)
     return found.get("normalizers", [found])
@@ -92,7 +92,7 @@ def _parts(normalizer: Any) -> list[dict[str, Any]]:
 
 def lowercased(normalizer: Any) -> Any:
     """A normalizer that lowercases first, unless a step of it does nothing else."""
-    if any(part.get("type") == "Lowercase" for part in _parts(normalizer)):
+    if any(part.get("type") == "Lowercase" for part in normalizer_steps(normalizer)):
         return normalizer
     steps = [] if normalizer is None else [normalizer]
     return normalizers.Sequence([normalizers.Lowercase(), *steps])
@@ -167,7 +167,9 @@ def _sentencepiece(made: Tokenizer, file: Tokenizer, settings: Settings, unknown
     if not _has_unknown(file.model, unknown):
         vocabulary = json.loads(file.to_str())["model"]["vocab"]
         made.model = models.Unigram([(piece, score) for piece, score in vocabulary], unknown, False)
-    maps = [part["precompiled_charsmap"] for part in _parts(file.normalizer) if part.get("type") == "Precompiled"]
+    maps = [
+        part["precompiled_charsmap"] for part in normalizer_steps(file.normalizer) if part.get("type") == "Precompiled"
+    ]
     if maps:
         made.normalizer = normalizers.Precompiled(base64.b64decode(maps[0]))
     scheme = "always" if flag(settings, "add_prefix_space", True) else "never"

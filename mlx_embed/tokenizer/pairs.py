@@ -6,7 +6,9 @@ import tokenizers
 
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
+from mlx_embed.ids import Ids
 from mlx_embed.tokenizer import files
+from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
 
 
@@ -27,17 +29,23 @@ class PairTokenizer:
         if max_length <= (self._tokenizer.num_special_tokens_to_add(is_pair=True) if self._special else 0):
             raise CheckpointError(f"A maximum of {max_length} tokens leaves no room for texts beside special tokens.")
         self._tokenizer.enable_truncation(max_length, direction=source.truncation_side)
+        self._folder = checkpoint.transformer
+        self([("a", "b")])  # a broken tokenizer fails here rather than at the first question
 
     @property
     def library(self) -> tokenizers.Tokenizer:
         """The library's own tokenizer, which cuts at max_length."""
         return self._tokenizer
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[Ids, Ids]:
         """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
         try:
             encodings = self._tokenizer.encode_batch(list(pairs), add_special_tokens=self._special)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
             formed = [(well_formed(a), well_formed(b)) for a, b in pairs]
             encodings = self._tokenizer.encode_batch(formed, add_special_tokens=self._special)
-        return [x.ids or [0] for x in encodings], [x.type_ids or [0] for x in encodings]
+        except BaseException as error:
+            if not is_the_librarys(error):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
+        return Ids.of([x.ids or [0] for x in encodings]), Ids.of([x.type_ids or [0] for x in encodings])

@@ -19,10 +19,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": set(),
     "packed": set(),
     "parameters": set(),
-    "metal": {"arrays", "parameters"},
-    "cuda": {"arrays", "parameters"},
+    "ranking": set(),
+    "metal": {"arrays", "parameters", "ranking"},
+    "cuda": {"arrays", "parameters", "ranking"},
     "choice": {"arrays", "backends", "cuda"},
-    "ops": {"arrays", "backends", "choice", "cuda", "metal", "packed", "parameters"},
+    "ops": {"arrays", "backends", "choice", "cuda", "metal", "packed", "parameters", "ranking"},
     "transfer": {"backends", "choice", "cuda"},
     "twins": {"choice", "cpu", "parameters"},
     "__init__": {"choice", "cpu", "ops", "parameters"},
@@ -126,6 +127,7 @@ def test_exported_members() -> None:
         "position_ids",
         "rope",
         "short_encoder",
+        "top_k_scores",
         "use_kernels",
     }
 

@@ -2,6 +2,8 @@
 // part of types, and an element of a vector has no address: what a C++ emulation cannot have.
 using uint = unsigned;
 using ushort = unsigned short;
+using int8_t = signed char;
+using uint8_t = unsigned char;
 using int32_t = int;
 using size_t = unsigned long;
 using half = _Float16;

@@ -65,6 +65,10 @@ def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: so
         kernel = build(source=edit(source), input_names=input_names, output_names=output_names, **options)
 
         def call(*, inputs: list[mx.array], **rest: Any) -> list[mx.array]:
+            for name, value in rest.get("template", []):
+                # MLX makes the function's name of them; before 0.32.4 a minus sign got into it.
+                if not isinstance(value, mx.Dtype) and value < 0:
+                    raise EmulationError(f"the template's {name} is negative: {value}")
             sources.append(generated(kernel, inputs, rest))
             return launch(sources[-1], input_names, output_names, seed, inputs=inputs, **rest)
 

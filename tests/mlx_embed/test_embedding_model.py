@@ -82,9 +82,9 @@ def test_generators_are_read_in_windows(tiny_bert: EmbeddingModel, monkeypatch: 
     events: list[str | int] = []
     tokenize = tiny_bert.tokenizer.encode
 
-    def tokenized(window: list[str], *rest: Any) -> Any:
+    def tokenized(window: list[str], *rest: Any, **named: Any) -> Any:
         events.append(len(window))
-        return tokenize(window, *rest)
+        return tokenize(window, *rest, **named)
 
     def read() -> Iterator[str]:
         for text in texts:

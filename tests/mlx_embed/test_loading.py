@@ -91,3 +91,15 @@ def test_a_model_made_of_parts(copied: Any, tiny_bert: EmbeddingModel) -> None:
     made = EmbeddingModel(tiny_bert.checkpoint, tiny_bert.tokenizer, tiny_bert.engine, [])
     with pytest.raises(TypeError, match="This EmbeddingModel was made of parts; only one that `from_pretrained`"):
         copied(made)
+
+
+@pytest.mark.parametrize(("said", "taken"), [(100_000, 64), (64, 64), (9, 9), (None, 64)])
+def test_a_checkpoint_names_no_more_tokens_than_it_has_positions(
+    said: int | None, taken: int, checkpoint: Path
+) -> None:
+    path = checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": said}))
+    model = EmbeddingModel.from_pretrained(checkpoint, device="cpu")
+    assert model.max_seq_length == taken
+    with pytest.warns(UserWarning, match=f"only {taken} tokens of each were embedded"):
+        model.encode("the wing " * 200)

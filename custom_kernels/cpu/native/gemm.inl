@@ -65,28 +65,12 @@ constexpr GemmTile GEMM_TILES[] = {
 #endif
 };
 
-template <int A>
-void finish(float* c, int64_t ldc, const float* bias, const float* residual, int64_t ldr, int64_t rows, int64_t n) {
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < n; j += VL) {
-      int64_t valid = smaller(VL, n - j);
-      float* p = c + i * ldc + j;
-      const float* r = residual ? residual + i * ldr + j : nullptr;
-      if (valid == VL) {
-        Vec v = load(p);
-        if (bias) v += load(bias + j);
-        v = activate<A>(v);
-        store(p, r ? v + load(r) : v);
-      } else {
-        Vec v = load_n(p, valid);
-        if (bias) v += load(bias + j);
-        v = activate<A>(v);
-        store_n(p, r ? v + load_n(r, valid) : v, valid);
-      }
-    }
+void transpose_rows(const float* x, int64_t stride, int64_t rows, int64_t columns, float scale, float* out,
+                    int64_t width) {
+  transpose_any<true>(x, stride, rows, columns, scale, out, width);
 }
-typedef void (*Finish)(float*, int64_t, const float*, const float*, int64_t, int64_t, int64_t);
-constexpr Finish FINISH[] = {finish<IDENTITY>, finish<GELU>, finish<GELU_TANH>, finish<RELU>, finish<SILU>};
+
+size_t laid_out(int64_t n, int64_t depth) { return (size_t)(round_up(n, NR) * depth); }
 
 void lay_out(const float* weight, int64_t n, int64_t depth, float* out) {
   for (int64_t p = 0; p < n; p += NR, out += depth * NR) {

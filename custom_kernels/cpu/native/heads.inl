@@ -36,7 +36,7 @@ EXPORT int mlx_embed_linear_max(const float* x, const int32_t* cu, int64_t count
     if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
     const LaidOut& w = *static_cast<const LaidOut*>(layer);
     constexpr int64_t COLUMNS = 256, ROWS = 1024;
-    const int64_t panels = w.panels(), most = std::max<int64_t>(1, COLUMNS / kernels->panel);
+    const int64_t panels = w.panels(), most = std::max<int64_t>(1, COLUMNS / w.product->panel);
     const int64_t pb = std::min(most, ceil_div(panels, thread_count())), np = ceil_div(panels, pb);
     // Whole sequences, of about as many rows; more groups only as far as all threads need them.
     const int64_t enough = std::max<int64_t>(MOST_ROWS, std::min<int64_t>(ROWS, ceil_div(total, 4 * thread_count())));
@@ -46,9 +46,9 @@ EXPORT int mlx_embed_linear_max(const float* x, const int32_t* cu, int64_t count
     const int64_t ng = (int64_t)groups.size() - 1;
     parallel_for(np * ng, [&](int64_t job) {
       const int64_t panel = job / ng * pb, first = groups[(size_t)(job % ng)], last = groups[(size_t)(job % ng) + 1];
-      const int64_t panel_end = std::min(panel + pb, panels), column = panel * kernels->panel;
-      const int64_t width = std::min(panel_end * kernels->panel, w.n) - column;
-      const size_t work = (kernels->gemm_scratch(MOST_ROWS, w.depth) + 15) / 16 * 16;
+      const int64_t panel_end = std::min(panel + pb, panels), column = panel * w.product->panel;
+      const int64_t width = std::min(panel_end * w.product->panel, w.n) - column;
+      const size_t work = (w.product->scratch(MOST_ROWS, w.depth) + 15) / 16 * 16;
       float *gemm = scratch(work + (size_t)(MOST_ROWS * width)), *block = gemm + work;
       for (int64_t s = first; s < last; s++) std::fill_n(y + s * w.n + column, width, -INFINITY);
       int64_t s = first;
@@ -58,7 +58,7 @@ EXPORT int mlx_embed_linear_max(const float* x, const int32_t* cu, int64_t count
         g.ldc = width;
         g.panel_begin = panel;
         g.panel_end = panel_end;
-        kernels->gemm(g, gemm);
+        w.product->gemm(g, gemm);
         for (int64_t i = 0; i < rows;) {
           while (cu[s + 1] <= row + i) s++;
           const int64_t here = std::min(rows, cu[s + 1] - row) - i;

@@ -1,42 +1,66 @@
-// What each instruction set offers: one table of functions over float32, filled by kernels.inl.
+// What each instruction set offers: a table of functions over float32, filled by kernels.inl, and tables of products of
+// narrower numbers, filled by narrow.inl.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
-// What a table's rows are kept in.
-enum RowType { ROWS_FLOAT32 = 0, ROWS_FLOAT16 = 1, ROWS_INT8 = 2 };
-
 enum Activation { IDENTITY = 0, GELU = 1, GELU_TANH = 2, RELU = 3, SILU = 4 };
 
-// C[m, n] = epilogue(A[m, depth] * B), B laid out in panels of `panel` columns, each [depth][panel].
+// What a weight is kept and multiplied in. Sums are float32 of either; those of INT8 are exact before they are scaled.
+enum Kind { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, KINDS = 3 };
+
+// C[m, n] = epilogue(A[m, depth] * B), B as the same product's `lay_out` has made it.
 struct Gemm {
   const float* a;
   const float* b;
   const float* bias;      // padded to whole panels, or null
   const float* residual;  // [m, ldr], or null
   float* c;
+  uint16_t* c16;  // instead of c, where not null: C rounded to bfloat16; of narrow products alone
   int64_t lda, ldr, ldc;
   int64_t m, n, depth;
   int64_t panel_begin, panel_end;
   int activation;
 };
 
-// One head of one sequence, queries [row_begin, row_end) of `length`.
-struct Attention {
-  const float *q, *k, *v;  // first token, this head; rows `stride` apart
+// The product of one kind. B is laid out in panels of `panel` columns.
+struct Product {
+  const char* name;  // null where the compiler did not have the instructions
+  int64_t panel;
+  size_t (*laid_out)(int64_t n, int64_t depth);  // in floats, as all sizes
+  void (*lay_out)(const float* weight, int64_t n, int64_t depth, float* out);
+  size_t (*scratch)(int64_t m, int64_t depth);
+  void (*gemm)(const Gemm&, float* scratch);
+};
+
+// One head of one sequence, queries [row_begin, row_end) of `length`, of float or bfloat16 (uint16_t).
+template <class T> struct AttentionOf {
+  const T *q, *k, *v;      // first token, this head; rows `stride` apart
   const float* bias;       // this head's at distance 0, key - query = 0, or null
   float* out;              // rows `out_stride` apart
   int64_t stride, out_stride, length, head_dim, row_begin, row_end;
   int64_t window;  // keys with |i - j| <= window; negative: all
   float scale;
 };
+typedef AttentionOf<float> Attention;
+typedef AttentionOf<uint16_t> Attention16;
+
+enum RowType { ROWS_FLOAT32 = 0, ROWS_FLOAT16 = 1, ROWS_BFLOAT16 = 2, ROWS_INT8 = 3 };
+
+// The best k of each query among rows [begin, end), begin a multiple of 64. The heaps begin as k times -infinity.
+struct TopK {
+  const float* queries;  // [n, width]
+  const void* rows;      // [end, width] of `type`
+  const float* scales;   // a factor a row, or null
+  const uint8_t* mask;   // a bit a row, or null
+  int64_t n, width, begin, end, k;
+  int type;
+  float* scores;  // [n, k], heaps with the worst in front
+  int32_t* places;
+};
 
 struct Kernels {
-  const char* name;
-  int64_t tile_rows, panel;
-  void (*lay_out)(const float* weight, int64_t n, int64_t depth, float* out);
-  size_t (*gemm_scratch)(int64_t m, int64_t depth);  // in floats, as all scratch sizes
-  void (*gemm)(const Gemm&, float* scratch);
+  Product product;
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention&, float* scratch);
   // weight null: only the sum. residual and bias may be null; y may be x.
@@ -55,6 +79,17 @@ struct Kernels {
                       int64_t width, float* y);
   // y[width] = max(y, each of x [rows, width])
   void (*greatest)(const float* x, int64_t rows, int64_t width, float* y);
+  double (*inner_product)(const float* a, const float* b, int64_t width);
+  size_t (*top_k_scratch)(int64_t width);
+  void (*top_k)(const TopK&, float* scratch);
+};
+
+struct Narrow {
+  Product product;
+  // Of BFLOAT16 alone, else null.
+  size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
+  void (*attention)(const Attention16&, float* scratch);  // head_dim is even
+  void (*round)(const float* x, int64_t count, uint16_t* y);
 };
 
 extern "C" {
@@ -62,5 +97,11 @@ extern const Kernels mlx_embed_baseline;
 #if defined(__x86_64__)
 extern const Kernels mlx_embed_avx2;
 extern const Kernels mlx_embed_avx512;
+extern const Narrow mlx_embed_avx512_bf16;
+extern const Narrow mlx_embed_avx512_vnni;
+extern const Narrow mlx_embed_avx2_vnni;
+#elif defined(__aarch64__)
+extern const Narrow mlx_embed_neon_bf16;
+extern const Narrow mlx_embed_neon_dot;
 #endif
 }

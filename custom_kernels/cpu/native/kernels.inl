@@ -13,15 +13,28 @@ namespace {
 
 #include "vectors.inl"
 #include "functions.inl"
+#include "finish.inl"
 #include "gemm.inl"
 #include "attention.inl"
 #include "rows.inl"
+#include "top_k_scores.inl"
 #include "table.inl"
 
 }  // namespace
 
 extern "C" {
 extern const Kernels TABLE;
-const Kernels TABLE = {NAME,       MR,     NR,    lay_out, gemm_scratch, gemm,        attention_scratch, attention,
-                       layer_norm, gather, gated, rope,    mean,         gather_mean, greatest};
+const Kernels TABLE = {{NAME, NR, laid_out, lay_out, gemm_scratch, gemm},
+                       attention_scratch,
+                       attention,
+                       layer_norm,
+                       gather,
+                       gated,
+                       rope,
+                       mean,
+                       gather_mean,
+                       greatest,
+                       inner_product,
+                       top_k_scratch,
+                       top_k};
 }

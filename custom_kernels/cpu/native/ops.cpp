@@ -2,10 +2,17 @@
 // by the Python functions, except what needs a pass over the data. Every function returns 0, or one of the codes below.
 #include <math.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -19,31 +26,63 @@ namespace {
 
 enum Status { OK = 0, NO_MEMORY = 1, BAD_SEQUENCES = 2, BAD_IDS = 3 };
 
-const Kernels* choose(const char* most) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool any = !*most;
-  if (any && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return &mlx_embed_avx512;
-  if ((any || !strcmp(most, "avx2")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return &mlx_embed_avx2;
-#else
-  (void)most;
-#endif
-  return &mlx_embed_baseline;
-}
-const Kernels* kernels = &mlx_embed_baseline;
+// The kernels for this processor, or for less where a cap says so; the narrow ones are null where there are none.
+struct Chosen {
+  const Kernels* kernels;
+  const Narrow* narrow[KINDS];
+};
 
-// A linear layer's weight as the products read it, and its bias.
+#if defined(__x86_64__)
+enum Register { EAX = 0, ECX = 2 };
+bool bit(unsigned leaf, unsigned subleaf, Register place, unsigned number) {
+  unsigned registers[4] = {};
+  if (!__get_cpuid_count(leaf, subleaf, &registers[0], &registers[1], &registers[2], &registers[3])) return false;
+  return registers[place] >> number & 1;
+}
+#endif
+
+Chosen choose(const char* most) {
+  const auto capped = [&](const char* at) { return !strcmp(most, at); };
+  const auto built = [](const Narrow& narrow) { return narrow.product.name ? &narrow : nullptr; };
+  Chosen best = {&mlx_embed_baseline, {}};
+  if (capped("baseline")) return best;
+#if defined(__x86_64__)
+  // These ask XCR0 too: whether the system keeps the registers. What is below uses no others.
+  __builtin_cpu_init();
+  
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && !capped("avx2") && !capped("avx2_vnni")) {
+    best.kernels = &mlx_embed_avx512;
+    if (capped("avx512")) return best;
+    if (bit(7, 0, ECX, 11)) best.narrow[INT8] = built(mlx_embed_avx512_vnni);
+    if (!capped("avx512_vnni") && bit(7, 1, EAX, 5)) best.narrow[BFLOAT16] = built(mlx_embed_avx512_bf16);
+  } else if (avx2 && (!*most || capped("avx2") || capped("avx2_vnni"))) {
+    best.kernels = &mlx_embed_avx2;
+    if (!capped("avx2") && bit(7, 1, EAX, 4)) best.narrow[INT8] = built(mlx_embed_avx2_vnni);
+  }
+#elif defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long ASIMDDP = 1ul << 20, BF16 = 1ul << 14;  // of the kernel's hwcap.h
+  if (getauxval(AT_HWCAP) & ASIMDDP) best.narrow[INT8] = built(mlx_embed_neon_dot);
+  if (getauxval(AT_HWCAP2) & BF16) best.narrow[BFLOAT16] = built(mlx_embed_neon_bf16);
+#endif
+  return best;
+}
+Chosen chosen = {&mlx_embed_baseline, {}};
+const Kernels* kernels = chosen.kernels;
+
+const Product* product_of(int kind) {
+  if (kind == FLOAT32) return &kernels->product;
+  return kind > 0 && kind < KINDS && chosen.narrow[kind] ? &chosen.narrow[kind]->product : nullptr;
+}
+
+// A linear layer's weight as the products of its kind read it, and its bias.
 struct LaidOut {
   int64_t n, depth;
-  float *weight = nullptr, *bias = nullptr;
-  ~LaidOut() {
-    release(weight);
-    release(bias);
-  }
-  int64_t panels() const { return (n + kernels->panel - 1) / kernels->panel; }
+  const Product* product;
+  std::shared_ptr<float> weight, bias;
+  int64_t panels() const { return (n + product->panel - 1) / product->panel; }
 };
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -60,12 +99,14 @@ constexpr int64_t MOST_ROWS = 112;
 constexpr int64_t CACHE_FLOATS = 144 * 1024;
 
 Gemm product(const float* x, int64_t rows, const LaidOut& w, float* y) {
-  return {x, w.weight, w.bias, nullptr, y, w.depth, 0, w.n, rows, w.n, w.depth, 0, w.panels(), IDENTITY};
+  return {x, w.weight.get(), w.bias.get(), nullptr, y, nullptr, w.depth, 0, w.n, rows, w.n, w.depth, 0, w.panels(), IDENTITY};
 }
 
-void run(const Gemm& g) { kernels->gemm(g, scratch(kernels->gemm_scratch(g.m, g.depth))); }
+void run(const Gemm& g, const LaidOut& w) { w.product->gemm(g, scratch(w.product->scratch(g.m, g.depth))); }
 
-void linear(const float* x, int64_t rows, const LaidOut& w, int activation, const float* residual, float* y) {
+// y, or y16 of a narrow layer, is [rows, n].
+void linear(const float* x, int64_t rows, const LaidOut& w, int activation, const float* residual, float* y,
+            uint16_t* y16 = nullptr) {
   const int64_t panels = w.panels(), threads = thread_count();
   int64_t mb = block_rows(rows, MOST_ROWS), pb = panels;
   if (few(rows)) {
@@ -75,13 +116,14 @@ void linear(const float* x, int64_t rows, const LaidOut& w, int activation, cons
   const int64_t nm = ceil_div(rows, mb), np = ceil_div(panels, pb);
   parallel_for(nm * np, [&](int64_t job) {
     const int64_t row = job / np * mb, panel = job % np * pb;
-    Gemm g = product(x + row * w.depth, std::min(mb, rows - row), w, y + row * w.n);
+    Gemm g = product(x + row * w.depth, std::min(mb, rows - row), w, y ? y + row * w.n : nullptr);
+    g.c16 = y16 ? y16 + row * w.n : nullptr;
     g.panel_begin = panel;
     g.panel_end = std::min(panel + pb, panels);
     g.activation = activation;
     g.residual = residual ? residual + row * w.n : nullptr;
     g.ldr = w.n;
-    run(g);
+    run(g, w);
   });
 }
 
@@ -119,10 +161,17 @@ template <class F> int guarded(const F& f) {
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 EXPORT const char* mlx_embed_source_hash() { return SOURCE_HASH; }
-// `most`: "" for the best that the processor has, "avx2" or "baseline" for less. Returns what was chosen.
+// `most`: "" for the best that the processor has, a name of `choose` for less. Returns what float32 runs on. Layers that
+// were laid out before stay as they are, of what was chosen then.
 EXPORT const char* mlx_embed_choose(const char* most) {
-  kernels = choose(most);
-  return kernels->name;
+  chosen = choose(most);
+  kernels = chosen.kernels;
+  return kernels->product.name;
+}
+// What products of a kind run on, or "" where they do not.
+EXPORT const char* mlx_embed_product(int kind) {
+  const Product* product = product_of(kind);
+  return product ? product->name : "";
 }
 EXPORT int64_t mlx_embed_threads() { return thread_count(); }
 EXPORT void mlx_embed_set_threads(int64_t count) { set_thread_count(count); }
@@ -135,17 +184,19 @@ EXPORT float* mlx_embed_allocate(int64_t floats) {
   }
 }
 EXPORT void mlx_embed_release(float* block) { release(block); }
+EXPORT void mlx_embed_trim() { trim(); }
 
-EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n, int64_t depth) {
+// A kind that is here: see mlx_embed_product.
+EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n, int64_t depth, int kind) {
   LaidOut* w = nullptr;
   try {
-    w = new LaidOut{n, depth};
-    const size_t padded = (size_t)(w->panels() * kernels->panel);
-    w->weight = allocate(padded * (size_t)depth);
-    kernels->lay_out(weight, n, depth, w->weight);
+    w = new LaidOut{n, depth, product_of(kind)};
+    w->weight = allocate_beside(w->product->laid_out(n, depth));
+    w->product->lay_out(weight, n, depth, w->weight.get());
     if (bias) {
-      w->bias = allocate(padded);
-      std::fill(std::copy(bias, bias + n, w->bias), w->bias + padded, 0.0f);
+      const size_t padded = (size_t)(w->panels() * w->product->panel);
+      w->bias = allocate_beside(padded);
+      std::fill(std::copy(bias, bias + n, w->bias.get()), w->bias.get() + padded, 0.0f);
     }
     return w;
   } catch (const std::bad_alloc&) {
@@ -191,55 +242,87 @@ EXPORT int mlx_embed_embedding_norm(const float* const* tables, const int64_t* s
   });
 }
 
+namespace {
+
+// How a kernel attends over what it is given: one of float, or one of bfloat16.
+template <class T> struct Attending {
+  size_t (*scratch)(int64_t rows, int64_t length, int64_t head_dim);
+  void (*run)(const AttentionOf<T>&, float* scratch);
+};
+
 // bias [heads, 2 * bias_length - 1] is by distance: key - query is at place key - query + bias_length - 1.
+template <class T>
+int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
+           int64_t head_dim, float scale, const float* bias, int64_t bias_length, int64_t window, float* y) {
+  if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
+  struct Job {
+    int32_t start, length, begin, end, head;
+  };
+  std::vector<int32_t> order((size_t)count);
+  for (int64_t i = 0; i < count; i++) order[(size_t)i] = (int32_t)i;
+  const auto length = [&](int32_t s) { return cu[s + 1] - cu[s]; };
+  // The longest go first, so that no thread is left with one at the end.
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return length(a) > length(b); });
+  if (bias && count && length(order[0]) > bias_length) return BAD_SEQUENCES;
+  const int64_t enough = 4 * thread_count();
+  std::vector<Job> jobs;
+  for (int32_t s : order) {
+    const int32_t n = length(s);
+    if (!n) break;
+    // Keys are laid out once a job: more than one block of queries only where jobs are few or the sequence long.
+    const int64_t parts = std::max<int64_t>(
+        ceil_div(n, 1024),
+        count * heads < enough ? std::min<int64_t>(ceil_div(enough, count * heads), ceil_div(n, 64)) : 1);
+    const int32_t rows = (int32_t)ceil_div(n, parts);
+    for (int64_t h = 0; h < heads; h++)
+      for (int32_t r = 0; r < n; r += rows) jobs.push_back({cu[s], n, r, std::min(n, r + rows), (int32_t)h});
+  }
+  const int64_t hidden = heads * head_dim;
+  parallel_for((int64_t)jobs.size(), [&](int64_t j) {
+    const Job& job = jobs[(size_t)j];
+    const T* q = qkv + job.start * 3 * hidden + job.head * head_dim;
+    AttentionOf<T> a;
+    a.q = q;
+    a.k = q + hidden;
+    a.v = q + 2 * hidden;
+    a.out = y + job.start * hidden + job.head * head_dim;
+    a.stride = 3 * hidden;
+    a.out_stride = hidden;
+    a.bias = bias ? bias + job.head * (2 * bias_length - 1) + bias_length - 1 : nullptr;
+    a.length = job.length;
+    a.head_dim = head_dim;
+    a.row_begin = job.begin;
+    a.row_end = job.end;
+    a.window = window;
+    a.scale = scale;
+    how.run(a, scratch(how.scratch(job.end - job.begin, job.length, head_dim)));
+  });
+  return OK;
+}
+
+Attending<float> attending() { return {kernels->attention_scratch, kernels->attention}; }
+Attending<uint16_t> attending16() {
+  return {chosen.narrow[BFLOAT16]->attention_scratch, chosen.narrow[BFLOAT16]->attention};
+}
+
+}  // namespace
+
+// `narrow`: on bfloat16, to which qkv is rounded; where there are its products, and head_dim is even.
 EXPORT int mlx_embed_attention(const float* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
                                int64_t head_dim, float scale, const float* bias, int64_t bias_length, int64_t window,
-                               float* y) {
+                               int narrow, float* y) {
   return guarded([&] {
-    if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
-    struct Job {
-      int32_t start, length, begin, end, head;
-    };
-    std::vector<int32_t> order((size_t)count);
-    for (int64_t i = 0; i < count; i++) order[(size_t)i] = (int32_t)i;
-    const auto length = [&](int32_t s) { return cu[s + 1] - cu[s]; };
-    // The longest go first, so that no thread is left with one at the end.
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return length(a) > length(b); });
-    if (bias && count && length(order[0]) > bias_length) return BAD_SEQUENCES;
-    const int64_t enough = 4 * thread_count();
-    std::vector<Job> jobs;
-    for (int32_t s : order) {
-      const int32_t n = length(s);
-      if (!n) break;
-      // Keys are laid out once a job: more than one block of queries only where jobs are few or the sequence long.
-      const int64_t parts = std::max<int64_t>(
-          ceil_div(n, 1024),
-          count * heads < enough ? std::min<int64_t>(ceil_div(enough, count * heads), ceil_div(n, 64)) : 1);
-      const int32_t rows = (int32_t)ceil_div(n, parts);
-      for (int64_t h = 0; h < heads; h++)
-        for (int32_t r = 0; r < n; r += rows) jobs.push_back({cu[s], n, r, std::min(n, r + rows), (int32_t)h});
-    }
-    const int64_t hidden = heads * head_dim;
-    parallel_for((int64_t)jobs.size(), [&](int64_t j) {
-      const Job& job = jobs[(size_t)j];
-      const float* q = qkv + job.start * 3 * hidden + job.head * head_dim;
-      Attention a;
-      a.q = q;
-      a.k = q + hidden;
-      a.v = q + 2 * hidden;
-      a.out = y + job.start * hidden + job.head * head_dim;
-      a.stride = 3 * hidden;
-      a.out_stride = hidden;
-      a.bias = bias ? bias + job.head * (2 * bias_length - 1) + bias_length - 1 : nullptr;
-      a.length = job.length;
-      a.head_dim = head_dim;
-      a.row_begin = job.begin;
-      a.row_end = job.end;
-      a.window = window;
-      a.scale = scale;
-      kernels->attention(a, scratch(kernels->attention_scratch(job.end - job.begin, job.length, head_dim)));
+    if (!narrow)
+      return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, window, y);
+    const int64_t width = 3 * heads * head_dim, rb = block_rows(total, std::max<int64_t>(1, 32768 / width));
+    const std::unique_ptr<float, void (*)(float*)> memory(allocate((size_t)(total * width + 1) / 2), release);
+    uint16_t* qkv16 = reinterpret_cast<uint16_t*>(memory.get());
+    parallel_for(ceil_div(total, rb), [&](int64_t job) {
+      const int64_t o = job * rb * width;
+      chosen.narrow[BFLOAT16]->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
     });
-    return OK;
+    return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, window,
+                            y);
   });
 }
 
@@ -260,7 +343,7 @@ EXPORT int mlx_embed_output_norm(const float* x, int64_t rows, const void* layer
       Gemm g = product(x + row * w.depth, std::min(mb, rows - row), w, out);
       g.residual = residual ? residual + row * w.n : nullptr;
       g.ldr = w.n;
-      run(g);
+      run(g, w);
       if (weight) kernels->layer_norm(out, nullptr, weight, bias, eps, g.m, w.n, out);
     });
     return OK;
@@ -295,19 +378,19 @@ EXPORT int mlx_embed_feed_forward(const float* x, int64_t rows, const void* up_l
     parallel_for(ceil_div(rows, mb), [&](int64_t job) {
       const int64_t row = job * mb, n = std::min(mb, rows - row);
       const size_t gemm =
-          (std::max(kernels->gemm_scratch(n, up.depth), kernels->gemm_scratch(n, inner)) + 15) / 16 * 16;
+          (std::max(up.product->scratch(n, up.depth), down.product->scratch(n, inner)) + 15) / 16 * 16;
       float* work = scratch(gemm + (size_t)(n * floats));
       float* wide = work + gemm;
       float* narrow = gated ? wide + n * up.n : wide;
       Gemm g = product(x + row * up.depth, n, up, wide);
       g.activation = act_up;
-      kernels->gemm(g, work);
+      up.product->gemm(g, work);
       if (gated) kernels->gated(wide + gate, wide + value, n, inner, up.n, activation, narrow);
       float* out = y + row * width;
       g = product(narrow, n, down, out);
       g.residual = residual ? residual + row * width : nullptr;
       g.ldr = width;
-      kernels->gemm(g, work);
+      down.product->gemm(g, work);
       if (weight) kernels->layer_norm(out, nullptr, weight, bias, eps, n, width, out);
     });
     return OK;
@@ -352,16 +435,24 @@ struct EncoderLayer {
 };
 
 // x [total, width] through all layers: y. What one op hands on is in qkv [total, 3 * width], attended and between.
+// `narrow`: attention is on bfloat16; the layers' qkv is narrow then.
 EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t depth, int64_t width,
                              const int32_t* cu, int64_t count, int64_t total, int64_t heads, float scale,
-                             const float* bias, int64_t bias_length, int activation, float* qkv, float* attended,
-                             float* between, float* y) {
+                             const float* bias, int64_t bias_length, int activation, int narrow, float* qkv,
+                             float* attended, float* between, float* y) {
+  const int64_t head_dim = width / heads;
+  uint16_t* qkv16 = reinterpret_cast<uint16_t*>(qkv);
   int status = OK;
   for (int64_t l = 0; l < depth && !status; l++) {
     const EncoderLayer& w = layers[l];
-    status = mlx_embed_linear(x, total, w.qkv, IDENTITY, nullptr, qkv);
-    if (!status)
-      status = mlx_embed_attention(qkv, cu, count, total, heads, width / heads, scale, bias, bias_length, -1, attended);
+    status = guarded([&] {
+      const LaidOut& layer = *static_cast<const LaidOut*>(w.qkv);
+      linear(x, total, layer, IDENTITY, nullptr, narrow ? nullptr : qkv, narrow ? qkv16 : nullptr);
+      if (narrow)
+        return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, -1,
+                                attended);
+      return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, -1, attended);
+    });
     if (!status)
       status = mlx_embed_output_norm(attended, total, w.out, x, w.attention_weight, w.attention_bias, w.attention_eps,
                                      between);
@@ -374,3 +465,4 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
 }
 
 #include "heads.inl"
+#include "top_k_scores_op.inl"

@@ -6,6 +6,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -99,10 +102,23 @@ struct Pool {
 };
 
 std::atomic<int64_t> threads{1};
-// Never destroyed: its threads may outlive main. A forked child, which has none of them, gets a new one. Both are done
-// when the library is loaded, since a lock that guards a first use could be copied locked into a child.
+// Where `allocate_beside` goes on.
+struct Shelf {
+  static constexpr size_t FLOATS = size_t(4) << 20;
+
+  std::mutex lock;
+  std::weak_ptr<float> block;
+  size_t used = 0;
+};
+
+// Never destroyed: threads may outlive main. A forked child, which has none of them, gets new ones. All is done when the
+// library is loaded, since a lock that guards a first use could be copied locked into a child.
 std::atomic<Pool*> pool{new Pool};
-[[maybe_unused]] const int renewed_in_children = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+std::atomic<Shelf*> shelf{new Shelf};
+[[maybe_unused]] const int renewed_in_children = pthread_atfork(nullptr, nullptr, [] {
+  pool = new Pool;
+  shelf = new Shelf;
+});
 
 void Pool::loop(int64_t count, void (*f)(const void*, int64_t), const void* c, int64_t wanted) {
   // Signals are for the caller's threads: Python's handlers must not wait for a worker to notice.
@@ -161,7 +177,8 @@ void set_thread_count(int64_t count) { threads = std::max<int64_t>(1, std::min<i
 float* allocate(size_t floats) {
   constexpr size_t HUGE_PAGE = size_t(2) << 20;
   const size_t bytes = std::max<size_t>(floats * sizeof(float), 64);
-  const size_t alignment = bytes >= HUGE_PAGE / 2 ? HUGE_PAGE : 64;
+  // A smaller block would leave up to half of its last page unused, and the system takes long to find whole pages.
+  const size_t alignment = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 64;
   const size_t whole = (bytes + alignment - 1) / alignment * alignment;
   void* block = nullptr;
   if (posix_memalign(&block, alignment, whole)) throw std::bad_alloc();
@@ -172,6 +189,27 @@ float* allocate(size_t floats) {
 }
 
 void release(float* block) { free(block); }
+
+std::shared_ptr<float> allocate_beside(size_t floats) {
+  floats = (std::max<size_t>(floats, 1) + 15) / 16 * 16;
+  if (floats > Shelf::FLOATS / 2) return {allocate(floats), release};
+  Shelf& s = *shelf.load();
+  std::lock_guard<std::mutex> lock(s.lock);
+  std::shared_ptr<float> block = s.block.lock();
+  if (!block || s.used + floats > Shelf::FLOATS) {
+    block = {allocate(Shelf::FLOATS), release};
+    s.block = block;
+    s.used = 0;
+  }
+  s.used += floats;
+  return {block, block.get() + s.used - floats};
+}
+
+void trim() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
 
 float* scratch(size_t floats) {
   if (mine.floats < floats) {

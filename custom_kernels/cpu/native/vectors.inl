@@ -1,4 +1,4 @@
-// Vectors of floats: loads and stores, reductions, transposes. A part of kernels.inl.
+// Vectors of floats: loads and stores, reductions, transposes. A part of kernels.inl and narrow.inl.
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #if defined(__clang__)
@@ -19,6 +19,11 @@ constexpr int64_t STRIP = KEY_BLOCK + VL;
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
+typedef uint16_t Shorts __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+typedef double Doubles __attribute__((vector_size(LANES * 4)));
+typedef float Half __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 ALWAYS_INLINE Vec load(const float* p) { return *(const Unaligned*)p; }
 ALWAYS_INLINE void store(float* p, Vec v) { *(Unaligned*)p = v; }
@@ -127,10 +132,12 @@ template <class Op> ALWAYS_INLINE Vec across(const Vec* rows) {
   return v[0];
 }
 
-// out[c * width + r] = x[r * stride + c] * scale. A last group of fewer than VL rows still writes whole vectors,
-// which reach into the next column: so it goes first, and a caller lays out one block after another upwards.
-void transpose_rows(const float* x, int64_t stride, int64_t rows, int64_t columns, float scale, float* out,
-                    int64_t width) {
+// out[c * width + r] = x[r * stride + c], times `scale` if SCALED. Without it they may be any words of 32 bits. A last
+// group of fewer than VL rows still writes whole vectors, which reach into the next column: so it goes first, and a
+// caller lays out one block after another upwards.
+template <bool SCALED>
+ALWAYS_INLINE void transpose_any(const float* x, int64_t stride, int64_t rows, int64_t columns, float scale, float* out,
+                                 int64_t width) {
   for (int64_t r0 = (rows - 1) / VL * VL; r0 >= 0; r0 -= VL) {
     const float* from = x + r0 * stride;
     const int64_t there = smaller(VL, rows - r0);
@@ -141,13 +148,16 @@ void transpose_rows(const float* x, int64_t stride, int64_t rows, int64_t column
       for (int64_t r = 0; r < VL; r++) {
         const float* p = from + smaller(r, there - 1) * stride + c;
         __builtin_prefetch(p + there * stride);
-        v[r] = load(p) * scale;
+        v[r] = SCALED ? load(p) * scale : load(p);
       }
       transpose(v);
       UNROLL
       for (int64_t r = 0; r < VL; r++) store(out + (c + r) * width + r0, v[r]);
     }
     for (; c < columns; c++)
-      for (int64_t r = 0; r < there; r++) out[c * width + r0 + r] = from[r * stride + c] * scale;
+      for (int64_t r = 0; r < there; r++) {
+        if constexpr (SCALED) out[c * width + r0 + r] = from[r * stride + c] * scale;
+        else __builtin_memcpy(out + c * width + r0 + r, from + r * stride + c, 4);
+      }
   }
 }

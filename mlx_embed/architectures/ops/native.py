@@ -1,7 +1,9 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import erf as _erf
 from typing import Any, TypeAlias
 
@@ -28,26 +30,48 @@ _BESIDE_ROWS = ("mapping", "weights")
 erf = np.vectorize(_erf, otypes=[np.float32])
 
 
-def lay_out(encoder: nn.Module) -> None:
+# What attention is computed in, which qkv, always float32, does not tell.
+_attention_dtype: ContextVar[str] = ContextVar("attention_dtype", default="float32")
+
+
+@contextmanager
+def attention_in(dtype: str) -> Iterator[None]:
+    """Within it, attention's products are in "float32" or "bfloat16", as far as this thread or task is concerned."""
+    token = _attention_dtype.set(dtype)
+    try:
+        yield
+    finally:
+        _attention_dtype.reset(token)
+
+
+def lay_out(encoder: nn.Module, dtype: str = "float32") -> None:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], LayerNorms `cpu.Norm`, and layers of BERT's kind one
-    `cpu.Encoder`, if that has their activation.
+    `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see `cpu.Linear`.
     """
-    modules = encoder.modules()
+    # Without the leaves, so that the weights of each go as soon as it is laid out.
+    modules = [module for module in encoder.modules() if not isinstance(module, _LEAVES)]
     for module in modules:
-        for name, child in list(module.items()):
-            if isinstance(child, nn.Module) and (ready := _laid_out(child)) is not None:
+        for name in list(module):
+            if (ready := _laid_out(module[name], dtype)) is not None:
                 setattr(module, name, ready)
+    mx.clear_cache()
+    cpu.trim()
     for module in modules:
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
-                setattr(module, name, _encoder(child))
+                setattr(module, name, _encoder(child, dtype))
+
+
+def attention_dtype(dtype: str) -> str:
+    """What attention is in beside linear layers in `dtype`: bfloat16 where they are narrow and the processor has it."""
+    return "bfloat16" if dtype != "float32" and cpu.product("bfloat16") else "float32"
 
 
 def laid_out(module: Mapping[str, mx.array]) -> Any:
     """A head's own layer as these ops take it, or its arrays by their names."""
-    ready = _laid_out(module) if isinstance(module, nn.Module) else None
+    ready = _laid_out(module, "float32") if isinstance(module, nn.Module) else None
     return {name: np.array(x) for name, x in module.items()} if ready is None else ready
 
 
@@ -93,7 +117,8 @@ def attention(
     window: int | None = None,
 ) -> Floats:
     """See `ops`."""
-    return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    dtype = _attention_dtype.get() if qkv.shape[1] // 3 // num_heads % 2 == 0 else "float32"
+    return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window, dtype=dtype)
 
 
 def distance_bias(table: Floats, buckets: Ints) -> Floats:
@@ -125,9 +150,9 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
-    """See `ops`: in one call, unless it is without their activation."""
+    """See `ops`: in one call, unless it is without their activation. Overwrites x, which is of no more use."""
     if isinstance(layers, cpu.Encoder):
-        return layers(x, cu_seqlens, bias)
+        return layers(x, cu_seqlens, bias, in_place=True)
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
@@ -191,9 +216,12 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
     return _formula(act, a) * b
 
 
-def _laid_out(module: nn.Module) -> Any:
+_LEAVES = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, LayerNorm)
+
+
+def _laid_out(module: Any, dtype: str) -> Any:
     if isinstance(module, (nn.Linear, nn.QuantizedLinear)):
-        return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None)
+        return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
         return _matrix(module)
     if isinstance(module, LayerNorm):
@@ -208,10 +236,12 @@ def _kept(rows: mx.array) -> npt.NDArray[Any]:
     return _float32(rows) if rows.dtype == mx.bfloat16 else np.ascontiguousarray(np.asarray(rows))
 
 
-def _encoder(layers: PostNormLayers) -> cpu.Encoder:
+def _encoder(layers: PostNormLayers, dtype: str) -> cpu.Encoder:
     first = layers[0]
     rows = [cpu.EncoderLayer(*parts(layer)) for layer in layers]
-    return cpu.Encoder(rows, first.attention.num_heads, first.attention.scale, first.activation)
+    heads = first.attention.num_heads
+    attends = attention_dtype(dtype) if rows[0].down.out_features // heads % 2 == 0 else "float32"
+    return cpu.Encoder(rows, heads, first.attention.scale, first.activation, attends)
 
 
 def _matrix(module: nn.Module) -> Floats:
@@ -222,6 +252,8 @@ def _matrix(module: nn.Module) -> Floats:
     return _float32(mx.dequantize(module.weight, module.scales, module.get("biases"), **how, dtype=mx.float32))
 
 
-def _float32(array: mx.array) -> Floats:
+def _float32(array: mx.array | Floats) -> Floats:
     """The array's memory as numpy's, which keeps it alive."""
+    if isinstance(array, np.ndarray):
+        return array
     return np.ascontiguousarray(np.asarray(array.astype(mx.float32)))

@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from custom_kernels import layer_norm
-from custom_kernels.choice import trust, tune
+from custom_kernels.choice.machine import machine
 from custom_kernels.ops.layer_norm import LAYER_NORM
 from tests.custom_kernels.choice.conftest import play
 from tests.custom_kernels.choice.test_op import normal
@@ -51,16 +51,16 @@ def test_a_kernel_that_is_a_little_off_is_switched_off(dtype: str, sign: int, mo
 
 def test_another_mlx_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that agreed with the MLX of yesterday is compared again, and ways to compute an op are timed again."""
-    for seen in (trust._machine.__wrapped__, tune._machine):
-        before = seen()
-        for module in (trust, tune):
-            monkeypatch.setattr(module, "mlx_version", lambda: f"{importlib.metadata.version('mlx')}.dev1")
-        assert seen() != before
-        monkeypatch.undo()
-        assert seen() == before
+    before = machine()
+    monkeypatch.setattr(
+        "custom_kernels.choice.machine.mlx_version", lambda: f"{importlib.metadata.version('mlx')}.dev1"
+    )
+    assert machine() != before
+    monkeypatch.undo()
+    assert machine() == before
 
 
 def test_another_system_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = trust._machine.__wrapped__()
+    before = machine()
     monkeypatch.setattr(platform, "platform", lambda: "macOS-99")
-    assert trust._machine.__wrapped__() != before
+    assert machine() != before

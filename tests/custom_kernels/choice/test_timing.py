@@ -95,7 +95,7 @@ def test_the_next_process_times_nothing(mac: Machine, monkeypatch: pytest.Monkey
     attend()
     assert not mac.kernels, "the built-in won, and still does"
     mac.restart()
-    monkeypatch.setattr(tune, "mlx_version", lambda: "99.0")
+    monkeypatch.setattr("custom_kernels.choice.machine.mlx_version", lambda: "99.0")
     attend()
     assert mac.timed == ["attention"], "another version of MLX"
 
@@ -131,16 +131,16 @@ def test_a_kernel_found_broken_later_is_switched_off_everywhere(mac: Machine) ->
 
 def test_a_kernel_that_fails_on_a_typical_input_does_not_win(mac: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_on_many(x: mx.array, *rest: Any) -> mx.array:
-        if len(x) > 100:
+        if len(x) > 1000:
             raise RuntimeError("out of memory")
         return reference_layer_norm(x, *rest)
 
     monkeypatch.setattr(tune, "measure", mac.by_the_clock)
     mac.ship("layer_norm", fails_on_many)
     with pytest.warns(UserWarning, match="kernel does not compute layer_norm here: out of memory"):
-        normalise(200)
+        normalise(1200)
     mac.kernels.clear()
-    normalise(200)
+    normalise(1200)
     assert not mac.kernels
 
 

@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 
 from custom_kernels import layer_norm
+from custom_kernels.choice import machine as module
 from custom_kernels.choice import trust
 from custom_kernels.ops.layer_norm import LAYER_NORM, reference_layer_norm
 from tests.custom_kernels.choice.conftest import play
@@ -28,11 +29,11 @@ def test_the_next_process_trusts_what_agreed_and_checks_what_did_not(monkeypatch
         return calls.count((5, 32))
 
     assert [checks(), checks()] == [1, 0]
-    monkeypatch.setattr(trust, "_sources", lambda: "other code")
+    monkeypatch.setattr(trust, "sources", lambda: "other code")
     assert [checks(), checks()] == [1, 0]
-    monkeypatch.setattr(trust, "_machine", lambda: ("another driver",))
+    monkeypatch.setattr(trust, "machine", lambda: ("another driver",))
     assert [checks(), checks()] == [1, 0]
-    monkeypatch.setattr(trust, "_machine", lambda: ("where it is wrong",))
+    monkeypatch.setattr(trust, "machine", lambda: ("where it is wrong",))
     calls = play(monkeypatch, lambda x: x)
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match="switched off"):
@@ -47,15 +48,15 @@ def test_trust_is_of_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for info in ({}, {"device_name": "M1"}, {"device_name": "M1", "architecture": "applegpu_g13s"}):
         monkeypatch.setattr(mx, "device_info", lambda info=info: info)
-        seen.append(trust._machine.__wrapped__())
+        seen.append(module.machine())
     assert len(set(seen)) == 3
 
 
 def test_trust_ends_where_the_code_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = Path(trust.__file__).parents[1]
+    folder = Path(module.__file__).parents[1]
     copy = Path(shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.so", "__pycache__")))
-    monkeypatch.setattr(trust, "__file__", str(copy / "choice/trust.py"))
-    seen = {trust._sources.__wrapped__()}
+    monkeypatch.setattr(module, "__file__", str(copy / "choice/machine.py"))
+    seen = {module.sources.__wrapped__()}
     for name in (
         "cuda/linear.cu",
         "cuda/shared/products.cuh",
@@ -64,5 +65,5 @@ def test_trust_ends_where_the_code_changes(monkeypatch: pytest.MonkeyPatch, tmp_
         "ops/linear.py",
     ):
         (copy / name).write_bytes((copy / name).read_bytes() + b"\n")
-        seen.add(trust._sources.__wrapped__())
+        seen.add(module.sources.__wrapped__())
     assert len(seen) == 6

@@ -60,8 +60,8 @@ def test_generated_metal_source(width: int, reads: int, residual: bool) -> None:
         "uint thread_index_in_simdgroup [[thread_index_in_simdgroup]]",
         "uint simdgroup_index_in_threadgroup [[simdgroup_index_in_threadgroup]]",
         "uint simdgroups_per_threadgroup [[simdgroups_per_threadgroup]]",
-        "template <typename T, int WIDTH, int READS, bool HAS_RESIDUAL>",
-        f"<float16_t, {width}, {reads}, {int(residual)}>",
+        "template <typename T, int WIDTH, int READS, bool HAS_RESIDUAL, bool HAS_BIAS>",
+        f"<float16_t, {width}, {reads}, {int(residual)}, 1>",
     ):
         assert parameter in source
     assert body.count("{") == body.count("}")

@@ -85,3 +85,20 @@ def test_without_mlx_lm_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 def test_no_rerankers_yet(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="Rerankers of model_type 'qwen3'"):
         CrossEncoder.from_pretrained(make("qwen3", tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("length", [5, 6, 9])
+def test_a_token_sees_those_within_the_window(length: int, tmp_path: Path) -> None:
+    """Of one layer: through several a token learns of more."""
+    model = EmbeddingModel.from_pretrained(
+        edit(make("mistral", tmp_path), num_hidden_layers=1, sliding_window=5), device="cpu"
+    )
+
+    def last(*changed: int) -> np.ndarray:
+        ids = [40 if place in changed else 10 + place for place in range(length)]
+        ((_, rows),) = model.engine.run(model.engine.batches([ids], 4096), model.head())
+        return np.array(rows[0])
+
+    whole = last()
+    assert difference(last(length - 5), whole) > 100 * TOLERANCE
+    assert difference(last(*range(length - 5)), whole) <= TOLERANCE

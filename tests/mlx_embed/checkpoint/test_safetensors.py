@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, UnsupportedModelError
-from mlx_embed.checkpoint.safetensors import Tensor, check_finite, read_headers
+from mlx_embed.checkpoint import safetensors
+from mlx_embed.checkpoint.safetensors import Tensor, check_finite, map_files, map_float32, read_headers
 from tests.mlx_embed.checkpoint.tensors import ONES, QUERY, Tensors, change, encode, header_of, read, replaced, write
 
 
@@ -122,13 +123,15 @@ def test_the_null_that_mlx_writes_for_metadata(checkpoint: Path) -> None:
     assert np.array_equal(encode(checkpoint), expected)
 
 
-def test_what_only_mlx_refuses(checkpoint: Path) -> None:
+def test_numbers_that_json_has_not(checkpoint: Path) -> None:
     """Python reads NaN where JSON has none."""
     tensors = read(checkpoint)
     header = header_of(tensors)
     header[QUERY]["note"] = float("nan")
     write(checkpoint / "model.safetensors", tensors, header)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file that MLX reads"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors is not a sound .*: its header is no JSON \(NaN is no number"
+    ):
         encode(checkpoint)
 
 
@@ -194,8 +197,8 @@ def test_a_huge_header_in_a_sparse_file(checkpoint: Path) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite(value: float) -> None:
     sources = {
-        "ab": [Tensor(Path("f"), name, "F32", (2, 2)) for name in "ab"],
-        "c": [Tensor(Path("f"), "c", "F32", (3,))],
+        "ab": [Tensor(Path("f"), name, "F32", (2, 2), 0) for name in "ab"],
+        "c": [Tensor(Path("f"), "c", "F32", (3,), 0)],
     }
     # Of the sums of these, one overflows, and one of integers is not looked at.
     sound = {"ab": mx.full((4, 2), 3e38), "c": mx.array([1, 2, 3], dtype=mx.int32)}
@@ -207,3 +210,68 @@ def test_numbers_that_are_not_finite(value: float) -> None:
             CheckpointError, match=f"tensor '{name}' of f holds NaN or infinite numbers in float32; down"
         ):
             check_finite(sound | {"ab": mx.array(array)}, sources)
+
+
+def aligned_header(tensors: Tensors) -> bytes:
+    """A header behind which a float may be."""
+    header = json.dumps(header_of(tensors)).encode()
+    return header + b" " * (-len(header) % 4)
+
+
+def mapped(folder: Path) -> dict[str, np.ndarray]:
+    return map_float32({tensor.name: tensor for tensor in read_headers(folder)}, map_files(folder))
+
+
+def test_mapped_weights(checkpoint: Path) -> None:
+    """Arrays of the file itself: what is written into it later is seen in them."""
+    expected = read(checkpoint)
+    found = mapped(checkpoint)
+    assert found.keys() == {name for name, array in expected.items() if array.dtype == np.float32}
+    assert all(np.array_equal(found[name], expected[name]) and not found[name].flags.writeable for name in found)
+    start = next(tensor.start for tensor in read_headers(checkpoint) if tensor.name == QUERY)
+    with (checkpoint / "model.safetensors").open("r+b") as file:
+        file.seek(start)
+        file.write(struct.pack("<f", 7.5))
+    assert found[QUERY].flat[0] == 7.5
+
+
+@pytest.mark.parametrize("spaces", [1, 2, 4])
+def test_a_place_where_no_float_may_be(spaces: int, checkpoint: Path) -> None:
+    """Such a file is read by MLX."""
+    expected, tensors = encode(checkpoint), read(checkpoint)
+    write(checkpoint / "model.safetensors", tensors, aligned_header(tensors) + b" " * spaces)
+    assert bool(mapped(checkpoint)) == (spaces == 4)
+    assert np.array_equal(encode(checkpoint), expected)
+
+
+def test_where_files_cannot_be_mapped(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = encode(checkpoint)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(safetensors.mmap, "mmap", fail)
+    assert map_files(checkpoint) == {}
+    assert np.array_equal(encode(checkpoint), expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_mapped_numbers_that_are_not_finite(value: float, checkpoint: Path) -> None:
+    """Sums that overflow are looked at again; what is no float is of no matter."""
+    path, tensors = checkpoint / "model.safetensors", read(checkpoint)
+    large = np.full_like(tensors[QUERY], 3e38)
+    tensors |= {QUERY: large, "position_ids": np.full(4, -1, np.int64)}  # as float32, the latter are no numbers
+    write(path, tensors, aligned_header(tensors))
+    assert np.array_equal(mapped(checkpoint)[QUERY], large)
+    large.flat[3] = value
+    write(path, tensors, aligned_header(tensors))
+    with pytest.raises(CheckpointError, match=f"tensor '{QUERY}' of .* holds NaN or infinite numbers in float32; down"):
+        mapped(checkpoint)
+
+
+def test_a_file_that_becomes_shorter_before_it_is_mapped(checkpoint: Path) -> None:
+    tensors = {tensor.name: tensor for tensor in read_headers(checkpoint)}
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors could not be read to the end: is it being written"):
+        map_float32(tensors, map_files(checkpoint))

@@ -49,7 +49,10 @@ def test_kernels_switched_off_by_the_environment(device: mx.Device, monkeypatch:
     [
         ("fastest", CPU, mx.float32, "engine 'fastest' is not one of auto, native, graph, reference"),
         ("native", GPU, mx.float32, 'pass device="cpu"'),
-        ("native", CPU, mx.float16, "computes in float32"),
+        ("native", CPU, mx.float16, "computes in float32, bfloat16 or int8"),
+        ("native", GPU, mx.int8, 'pass device="cpu"'),
+        ("graph", CPU, mx.int8, "int8.* engine 'graph' is \"graph\" here"),
+        ("reference", CPU, mx.int8, "of the native CPU kernels"),
     ],
 )
 def test_what_cannot_be(wanted: str, device: mx.Device, dtype: mx.Dtype, message: str) -> None:
@@ -58,16 +61,40 @@ def test_what_cannot_be(wanted: str, device: mx.Device, dtype: mx.Dtype, message
 
 
 @needs_native
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_on_a_cpu_is_float32_and_said_once(dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_what_the_processor_does_not_multiply_is_float32_and_said_once(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu").encode(TEXTS)
-    choice._say_float32.cache_clear()
-    with pytest.warns(UserWarning, match=f'compute in float32, .* rather than in {dtype}; engine="reference"') as said:
+    choice._say_other.cache_clear()
+    monkeypatch.setattr(cpu, "product", lambda dtype: "")
+    with pytest.warns(UserWarning, match=f"compute in float32, .* rather than in {dtype}") as said:
         models = [EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", dtype=dtype) for _ in range(2)]
     assert len(said) == 1
     for model in models:
         assert (model.engine.name, model.dtype) == ("native", mx.float32)
         assert np.array_equal(model.encode(TEXTS), expected), "from the checkpoint's weights, which are not rounded"
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("dtype", "here", "computed"),
+    [
+        (None, {"bfloat16", "int8"}, mx.float32),
+        (mx.float32, {"bfloat16", "int8"}, mx.float32),
+        (mx.float16, {"bfloat16", "int8"}, mx.float32),
+        (mx.bfloat16, {"bfloat16"}, mx.bfloat16),
+        (mx.bfloat16, {"int8"}, mx.float32),
+        (mx.int8, {"int8"}, mx.int8),
+        (mx.int8, {"bfloat16"}, mx.bfloat16),
+        (mx.int8, set(), mx.float32),
+    ],
+)
+def test_the_next_better_dtype_that_the_processor_multiplies(
+    dtype: mx.Dtype | None, here: set[str], computed: mx.Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "product", lambda name: name if name in here else "")
+    assert choice.native_dtype(dtype) == computed
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -77,7 +104,7 @@ def test_half_precision_on_a_cpu_is_float32_and_said_once(dtype: str) -> None:
         ("MLX_EMBED_NUM_THREADS", "0", "a number of at least 1"),
         ("MLX_EMBED_NUM_THREADS", "-1", "a number of at least 1"),
         ("MLX_EMBED_NUM_THREADS", "abc", "a number of at least 1"),
-        ("MLX_EMBED_CPU_ISA", "sse9", "avx2 or baseline"),
+        ("MLX_EMBED_CPU_ISA", "sse9", "one of avx512_vnni, avx512, avx2_vnni, avx2, baseline"),
         ("MLX_EMBED_KERNELS", "off", "reference"),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 from mlx_embed.engine.device import prepare_accelerator
@@ -19,18 +20,31 @@ def untold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.parametrize("cuda", [True, False])
 @pytest.mark.usefixtures("untold")
-def test_float32_is_float32(tmp_path: Path) -> None:
+def test_float32_is_float32_on_cuda_and_metal_keeps_what_is_its_own(
+    cuda: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And compiled kernels are in a folder that nobody else can write to."""
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: cuda)
     prepare_accelerator()
-    assert os.environ["MLX_ENABLE_TF32"] == "0"
+    assert os.environ.get("MLX_ENABLE_TF32") == ("0" if cuda else None)
     folder = Path(os.environ["MLX_PTX_CACHE_DIR"])
     assert tmp_path in folder.parents
     assert folder.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.usefixtures("untold")
-def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launches_on_cuda_do_not_wait_for_a_whole_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    prepare_accelerator()
+    assert os.environ["MLX_MAX_OPS_PER_BUFFER"] == "10"
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+@pytest.mark.usefixtures("untold")
+def test_what_the_user_has_set_stays(cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: cuda)
     for name in NAMES:
         monkeypatch.setenv(name, "7")
     prepare_accelerator()

@@ -7,9 +7,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from custom_kernels import cpu
 from mlx_embed import EmbeddingModel, convert
-from tests.conftest import DATA
-from tests.mlx_embed.architectures.cases import encode, golden, least_cosine, make
+from tests.conftest import DATA, minilm_folder
+from tests.mlx_embed.architectures.cases import PACKED, encode, golden, least_cosine, make
+
+ROOT = Path(__file__).parents[3]
 
 # How far rounding the weights moves a vector's components, at least and at most.
 MOVED = {"float16": (1e-5, 1e-3), "bfloat16": (1.2e-3, 3e-2)}
@@ -36,6 +39,50 @@ def test_the_dtype_that_is_asked_for(dtype: str, engine: str) -> None:
     found = encode(DATA / "tiny-bert", texts, dtype=dtype, engine=engine)
     least, most = MOVED[dtype]
     assert least < np.abs(found - expected).max() < most
+
+
+NARROW = [
+    pytest.param(
+        dtype, least, marks=pytest.mark.skipif(not (cpu.available() and cpu.product(dtype)), reason=f"no {dtype} here")
+    )
+    for dtype, least in (("bfloat16", 0.9998), ("int8", 0.998))
+]
+
+
+@pytest.mark.parametrize(("dtype", "least"), NARROW)
+@pytest.mark.parametrize("name", PACKED)
+def test_narrow_products_on_the_cpu(name: str, dtype: str, least: float, tmp_path: Path) -> None:
+    texts, expected = golden(name)
+    model = EmbeddingModel.from_pretrained(make(name, tmp_path), device="cpu", dtype=dtype)
+    assert (model.engine.name, f"dtype={dtype}" in repr(model)) == ("native", True)
+    found = model.encode(texts, normalize_embeddings=True)
+    assert least <= least_cosine(found, expected) < 1 - 1e-6, "rounded, and by no more than that"
+
+
+@pytest.mark.parametrize(("dtype", "least"), NARROW)
+@pytest.mark.parametrize("name", PACKED)
+def test_a_narrow_vector_does_not_depend_on_its_batch(name: str, dtype: str, least: float, tmp_path: Path) -> None:
+    """Bit for bit, which rounding by the range of a whole batch would not give."""
+    texts, _ = golden(name)
+    model = EmbeddingModel.from_pretrained(make(name, tmp_path), device="cpu", dtype=dtype)
+    single = np.stack([model.encode(text) for text in texts])
+    assert np.array_equal(model.encode(texts), single)
+    assert np.array_equal(model.encode(texts[::-1], batch_tokens=90), single[::-1])
+
+
+@pytest.mark.skipif(minilm_folder() is None, reason="all-MiniLM-L6-v2 is not here")
+@pytest.mark.parametrize(("dtype", "least"), NARROW)
+def test_narrow_products_of_a_real_model(dtype: str, least: float) -> None:
+    """What docs/benchmarks.md promises of real weights, on sentences of the repository's own."""
+    folder = minilm_folder()
+    assert folder is not None
+    texts = [line for line in (ROOT / "README.md").read_text().split("\n") if len(line) > 40]
+    exact = EmbeddingModel.from_pretrained(folder, device="cpu").encode(texts)
+    found = EmbeddingModel.from_pretrained(folder, device="cpu", dtype=dtype).encode(texts)
+    cosines = (exact * found).sum(axis=1)
+    promised, mean = {"bfloat16": (0.9999, 0.99998), "int8": (0.995, 0.9975)}[dtype]
+    assert cosines.min() >= promised
+    assert cosines.mean() >= mean
 
 
 @pytest.mark.parametrize("engine", ["auto", "reference"])

@@ -11,6 +11,7 @@ from custom_kernels import cpu
 from mlx_embed import EmbeddingModel
 from mlx_embed.batching import Batch
 from mlx_embed.engine import Engine
+from mlx_embed.engine.graph import GraphEngine
 from tests.conftest import DATA
 
 IDS = [[2, *[7 + i] * n, 3] for i, n in enumerate((1, 20, 4, 0, 9, 33, 2))]
@@ -71,7 +72,7 @@ def test_closing_stops_it(model: EmbeddingModel) -> None:
     def endless() -> Iterator[Batch]:
         nonlocal drawn
         batches = list(model.engine.batches(IDS, 64))
-        while drawn < 1_000_000:
+        while drawn < 1_000:
             drawn += closed.is_set()
             yield batches[0]
 
@@ -109,7 +110,7 @@ def test_closing_stops_gathering(model: EmbeddingModel) -> None:
     def endless() -> Iterator[Batch]:
         nonlocal drawn
         (batch,) = model.engine.batches([IDS[0]], 64)
-        while drawn < 1_000_000:
+        while drawn < 1_000:
             begun.set()
             drawn += closed.is_set()
             yield batch
@@ -130,3 +131,41 @@ def test_budget(model: EmbeddingModel) -> None:
         model.engine.budget(0)
     with pytest.raises(TypeError):
         model.engine.budget(1.5)  # type: ignore[arg-type]
+
+
+def test_batches_begun_ahead(model: EmbeddingModel) -> None:
+    """Each has its own rows, in whatever order they are waited for."""
+    engine, head = model.engine, model.head()
+    whole = vectors(engine, head, 4096)
+    waits = [engine.begin(engine.batches(part, 16), head) for part in (IDS[:3], IDS[3:])]
+    assert np.abs(waits[1]() - whole[3:]).max() <= 1e-5
+    assert np.abs(waits[0]() - whole[:3]).max() <= 1e-5
+
+
+def test_an_error_of_what_is_begun(model: EmbeddingModel) -> None:
+    def failing() -> Iterator[Batch]:
+        yield next(iter(model.engine.batches(IDS, 16)))
+        raise ZeroDivisionError("no second batch")
+
+    wait = model.engine.begin(failing(), model.head())
+    with pytest.raises(ZeroDivisionError, match="no second"):
+        wait()
+    assert np.isfinite(vectors(model.engine, model.head(), 16)).all()
+
+
+def test_the_next_batch_is_begun_before_the_last_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="reference")
+    engine, events = model.engine, []
+    assert isinstance(engine, GraphEngine)
+    own = engine._begin
+
+    def begin(batch: Batch, head: Any) -> Any:
+        events.append(f"begin {len(batch.texts)}")
+        wait = own(batch, head)
+        return lambda: (events.append(f"read {len(batch.texts)}"), wait())[1]
+
+    monkeypatch.setattr(engine, "_begin", begin)
+    waits = [engine.begin(engine.batches(part, 4096), model.head()) for part in (IDS[:3], IDS[3:])]
+    for wait in waits:
+        wait()
+    assert events == ["begin 3", "begin 4", "read 3", "read 4"]

@@ -66,6 +66,13 @@ def test_kernels_that_were_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @NATIVE
+def test_what_each_dtype_is_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "product", {"float32": "AVX2", "bfloat16": "", "int8": "AVX-VNNI"}.get)
+    said = environment().rows["dtypes on the cpu"]
+    assert said == "float32 by AVX2, float16 as float32, bfloat16 as float32, int8 by AVX-VNNI"
+
+
+@NATIVE
 def test_too_few_threads_and_a_lesser_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLX_EMBED_CPU_ISA", "baseline")
     monkeypatch.setattr(module.cpu, "num_threads", lambda: 2)

@@ -200,3 +200,13 @@ def test_a_chain_is_shorter_where_results_are_large(monkeypatch: pytest.MonkeyPa
 
 def test_load_of_the_tables() -> None:
     assert [load.tokens for load in kernels.LOADS] == [Load(False).tokens, Load(True).tokens]
+
+
+@pytest.mark.skipif(not cpu.available(), reason="the native CPU kernels are not built")
+def test_errors_are_shares_of_the_largest_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a way that gives zeros, all of it."""
+    monkeypatch.setattr(kernels, "PLAN", Plan(rounds=1, turn=0.0, pause=0.0))
+    monkeypatch.setattr(kernels.twins, "native", lambda op: lambda *_, **__: np.zeros(1, dtype=np.float32))
+    op = next(op for op in OPS if op.name == "layer_norm")
+    rows, _ = worker.run(lambda: kernels.op_rows(op, *kernels.shapes(op)[0]))
+    assert {row.way: row.error for row in rows}["native cpu"] == pytest.approx(1)

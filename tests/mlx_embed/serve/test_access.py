@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from mlx_embed import EmbeddingModel
-from mlx_embed.serve.access import Access, allowed_origins, is_loopback, read_keys
+from mlx_embed.serve.access import Access, allowed_origins, is_loopback
 from mlx_embed.serve.errors import Refusal
+from mlx_embed.serve.keys import read_keys
 from tests.mlx_embed.serve.harness import Running, serving
 
 BODY = {"input": "the wing"}

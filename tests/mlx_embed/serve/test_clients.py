@@ -99,6 +99,12 @@ def test_cohere(running: Running, encoder: EmbeddingModel, cross_encoder: CrossE
     )
     expected = encoder.encode_document(TEXTS)
     assert np.abs(np.array(answer.embeddings.float_) - expected).max() <= TOLERANCE
+    kinds = ["int8", "uint8", "binary", "ubinary"]
+    codes = client.embed(texts=TEXTS, model="tiny-bert", input_type="search_document", embedding_types=kinds).embeddings
+    assert np.abs(np.array(codes.int8) - expected * 127 * np.sqrt(32) / 8).max() <= 0.5 + 1e-3
+    assert (np.array(codes.uint8) == np.array(codes.int8) + 128).all()
+    assert (np.array(codes.binary) == np.packbits(expected > 0, axis=1).astype(int) - 128).all()
+    assert (np.array(codes.ubinary) == np.packbits(expected > 0, axis=1)).all()
     if version == 1:
         answer = client.embed(texts=TEXTS, model="tiny-bert", input_type="search_document")
         assert np.abs(np.array(answer.embeddings) - expected).max() <= TOLERANCE

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel
+from mlx_embed.serve.cohere import steps
 from tests.checkpoints import reranker as make_reranker
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
 from tests.mlx_embed.serve.test_openai import decoded
@@ -132,6 +133,30 @@ def test_embed_v2(running: Running, encoder: EmbeddingModel) -> None:
     assert answer["meta"]["billed_units"]["input_tokens"] > 4
 
 
+def test_embed_in_whole_numbers(running: Running, encoder: EmbeddingModel) -> None:
+    """Of steps of 8 / sqrt(D) / 127, the same for every vector and in every request."""
+    texts = random_texts(40, 20, seed=6)
+    body = {"texts": texts, "embedding_types": ["int8", "uint8", "float"]}
+    found = running.post("/v2/embed", body).json()["embeddings"]
+    expected = encoder.encode(texts)
+    codes = np.array(found["int8"])
+    assert codes.min() >= -127
+    assert np.abs(codes * 8 / np.sqrt(32) / 127 - expected).max() <= 0.5 * 8 / np.sqrt(32) / 127 + TOLERANCE
+    assert (np.array(found["uint8"]) == codes + 128).all()
+    alone = running.post("/v2/embed", body | {"texts": texts[7:8]}).json()["embeddings"]
+    assert np.abs(np.array(alone["int8"]) - codes[7]).max() <= 1  # a number may lie between two steps
+
+
+def test_whole_numbers_of_vectors_that_are_not_of_length_1_or_have_a_large_number() -> None:
+    vectors = np.zeros((3, 400), np.float32)
+    vectors[0, 0], vectors[1], vectors[2, :200] = 3.0, 5.0, -0.1
+    codes = steps(vectors)
+    assert codes[0, 0] == 127
+    assert set(codes[1]) == {16}  # 127 / 8
+    assert set(codes[2, :200]) == {-22}  # sqrt(2) as much
+    assert not steps(np.zeros((1, 8), np.float32)).any()
+
+
 @pytest.mark.parametrize(("input_type", "prompt"), [("classification", ""), ("search_document", "the ")])
 def test_embed_v1(running: Running, encoder: EmbeddingModel, input_type: str, prompt: str) -> None:
     body = {"texts": ["wing", "flow"], "input_type": input_type}
@@ -158,7 +183,7 @@ def test_embed_inputs_in_parts(running: Running, encoder: EmbeddingModel) -> Non
     [
         ({"texts": []}, "texts is empty"),
         ({}, "texts is empty"),
-        ({"texts": ["a"], "embedding_types": ["int8"]}, "int8"),
+        ({"texts": ["a"], "embedding_types": ["int4"]}, "int4"),
         ({"texts": ["a"], "output_dimension": 999}, "1..32"),
         ({"texts": ["heat " * 99], "truncate": "NONE"}, "101 tokens"),
     ],

@@ -25,18 +25,18 @@ def held(running: Running) -> Iterator[threading.Event]:
     """The model computes nothing until the event is set, which leaving does."""
     gate = threading.Event()
     queue = running.service.models.find(None, Embedder).queue
-    own = queue._compute
+    own = queue._begin
 
-    def compute(key: Any, texts: Any) -> Any:
+    def begin(key: Any, texts: Any) -> Any:
         gate.wait(SECONDS)
         return own(key, texts)
 
-    queue._compute = compute
+    queue._begin = begin
     try:
         yield gate
     finally:
         gate.set()
-        queue._compute = own
+        queue._begin = own
 
 
 def failures(running: Running, cause: str) -> float:

@@ -124,7 +124,7 @@ def test_which_end_is_cut(embedder: Embedder, encoder: EmbeddingModel) -> None:
 
 def test_token_ids_are_taken_as_they_are(embedder: Embedder, encoder: EmbeddingModel) -> None:
     text = "the wing of heat"
-    job = embedder.job([encoder.tokenizer([text]).ids[0], text])
+    job = embedder.job([encoder.tokenizer([text]).ids.tolist()[0], text])
     embedder.queue.submit(job)
     vectors = embedder.vectors(job.future.result(SECONDS), 32)
     assert np.abs(vectors[0] - vectors[1]).max() <= TOLERANCE

@@ -156,7 +156,7 @@ def test_models(running: Running) -> None:
 
 def test_token_ids_where_they_are_taken(encoder: EmbeddingModel) -> None:
     with serving({"tiny": encoder}, accept_token_ids=True) as running:
-        ids = encoder.tokenizer(["the wing", "flow"]).ids
+        ids = encoder.tokenizer(["the wing", "flow"]).ids.tolist()
         assert np.abs(vectors(running, input=ids) - encoder.encode(["the wing", "flow"])).max() <= TOLERANCE
         assert np.abs(vectors(running, input=ids[0]) - encoder.encode(["the wing"])).max() <= TOLERANCE
         for wrong in ([10**6], [[1], [10**6]]):

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Stub:
 
     def __init__(self, **options: Any) -> None:
         self.batches: list[list[str]] = []
+        self.begun: list[int] = []  # texts of each batch whose rows are not waited for yet
+        self.most_begun = 0
         self.keys: list[Hashable] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -35,7 +38,7 @@ class Stub:
         self.queue: ModelQueue[str] = ModelQueue(
             "stub",
             self.tokenize,
-            self.compute,
+            self.begin,
             **{"batch_tokens": 10, "longest": 8, "waiting_tokens": 1000} | options,
         )
 
@@ -49,7 +52,13 @@ class Stub:
             found.append(Tokens([len(self.words) - len(words) + i for i in range(len(words))][:8], None, len(words)))
         return found
 
+    def begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], Sequence[Any]]:
+        self.begun.append(len(texts))
+        self.most_begun = max(self.most_begun, len(self.begun))
+        return partial(self.compute, key, texts)
+
     def compute(self, key: Hashable, texts: list[Tokens]) -> Sequence[Any]:
+        self.begun.pop(0)
         self.computing.release()
         assert self.gate.wait(SECONDS)
         words = [[self.words[i] for i in text.ids] for text in texts]
@@ -259,3 +268,47 @@ def test_closing_fails_what_waits(stub: Stub) -> None:
         held.future.result(SECONDS)
     with pytest.raises(QueueClosedError):
         stub.ask("late")
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_full_batches_are_begun_ahead(ahead: int) -> None:
+    stub = Stub(ahead=ahead)
+    held = stub.held()
+    large = stub.ask(*["a b c"] * 17)
+    read(stub, 52)
+    stub.gate.set()
+    large.future.result(SECONDS)
+    assert held.future.result(SECONDS).rows[0][0] == 4
+    # The last two texts are no full batch, and wait for the one in front.
+    assert [len(batch) for batch in stub.batches] == [1, 3, 3, 3, 3, 3, 2]
+    assert stub.most_begun == 1 + ahead
+    assert {float(row[0]) for row in large.rows} == {3.0}
+    stub.queue.close()
+
+
+def test_a_batch_that_is_not_full_grows_while_another_runs() -> None:
+    stub = Stub(ahead=1)
+    held = stub.held()
+    jobs = [stub.ask(f"{number} word") for number in range(4)]
+    read(stub, 9)
+    assert stub.begun == []
+    stub.gate.set()
+    for job in [held, *jobs]:
+        job.future.result(SECONDS)
+    assert stub.batches == [["held"], [f"{number} word" for number in range(4)]]
+    stub.queue.close()
+
+
+def test_an_error_of_a_batch_that_was_begun_ahead() -> None:
+    stub = Stub(ahead=1)
+    held = stub.held()
+    good, bad, others = stub.ask("good"), stub.ask("boom"), [stub.ask(*["a b c"] * 4) for _ in range(3)]
+    read(stub, 39)
+    stub.gate.set()
+    with pytest.raises(RuntimeError, match="boom"):
+        bad.future.result(SECONDS)
+    assert float(good.future.result(SECONDS).rows[0][0]) == 4
+    assert all(float(row[0]) == 3 for job in others for row in job.future.result(SECONDS).rows)
+    held.future.result(SECONDS)
+    assert stub.queue.waiting == stub.queue.jobs == 0
+    stub.queue.close()

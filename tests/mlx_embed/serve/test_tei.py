@@ -80,7 +80,7 @@ def test_predict(running: Running, cross_encoder: CrossEncoder) -> None:
 
 def test_tokenize_and_decode(running: Running, encoder: EmbeddingModel) -> None:
     (tokens,) = running.post("/tokenize", {"inputs": "the wing"}).json()
-    assert [token["id"] for token in tokens] == encoder.tokenizer(["the wing"]).ids[0]
+    assert [token["id"] for token in tokens] == encoder.tokenizer(["the wing"]).ids.tolist()[0]
     assert [token["special"] for token in tokens] == [True, False, False, True]
     assert (tokens[2]["start"], tokens[2]["stop"], tokens[2]["text"]) == (4, 8, "wing")
     ids = [token["id"] for token in tokens]
@@ -134,16 +134,16 @@ def test_what_is_refused(running: Running, path: str, body: Any, status: int, ki
 
 
 def test_a_text_that_is_not_finite(running: Running, encoder: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Embedder._compute
+    own = Embedder._begin
 
     def poisoned(self: Embedder, key: Any, texts: list[Any]) -> Any:
-        rows = own(self, key, texts)
-        bad = encoder.tokenizer(["qux"]).ids[0]
+        rows = own(self, key, texts)()
+        bad = encoder.tokenizer(["qux"]).ids.tolist()[0]
         rows[[list(text.ids) == bad for text in texts]] = np.nan
-        return rows
+        return lambda: rows
 
     queue = running.service.models.find("default", Embedder).queue
-    monkeypatch.setattr(queue, "_compute", lambda key, texts: poisoned(running.service.models.find(None), key, texts))
+    monkeypatch.setattr(queue, "_begin", lambda key, texts: poisoned(running.service.models.find(None), key, texts))
     for path, field, status in (("/embed", "inputs", 424), ("/v1/embeddings", "input", 422)):
         answer = running.post(path, {field: ["the wing", "qux"]})
         assert answer.status_code == status

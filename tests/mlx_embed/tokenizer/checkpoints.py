@@ -9,6 +9,7 @@ from typing import Any
 import tokenizers
 
 from mlx_embed.checkpoint import Checkpoint, read_checkpoint
+from mlx_embed.ids import Ids
 from tests.conftest import DATA
 
 
@@ -16,6 +17,11 @@ def read(name: str = "tiny-bert", tokenizer: Mapping[str, Any] | None = None) ->
     """A checkpoint of tests/data, with other keys in tokenizer_config.json."""
     found = read_checkpoint(DATA / name)
     return replace(found, tokenizer_config={**found.tokenizer_config, **(tokenizer or {})})
+
+
+def lists(made: tuple[Ids, Ids]) -> list[list[list[int]]]:
+    """The ids and types of pairs."""
+    return [rows.tolist() for rows in made]
 
 
 def library(name: str) -> tokenizers.Tokenizer:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel
+from mlx_embed.checkpoint import read_checkpoint
+from mlx_embed.tokenizer.pairs import PairTokenizer
 from tests.conftest import DATA
 
 
@@ -42,6 +44,15 @@ def test_a_panic_in_the_library(changes: dict[str, Any], checkpoint: Path) -> No
     """It comes as a BaseException, which no `except Exception` of a caller sees."""
     with pytest.raises(CheckpointError, match="checkpoint"):
         load(checkpoint, **changes)
+
+
+def test_a_panic_of_pairs(checkpoint: Path) -> None:
+    """Single texts go through, so that only a reranker meets it."""
+    lost = [{"SpecialToken": {"id": "x", "type_id": 0}}, *({"Sequence": {"id": i, "type_id": 0}} for i in "AB")]
+    kept = [{"Sequence": {"id": "A", "type_id": 0}}]
+    load(checkpoint, post_processor={"type": "TemplateProcessing", "single": kept, "pair": lost, "special_tokens": {}})
+    with pytest.raises(CheckpointError, match=r"The tokenizer of .*checkpoint.* is broken"):
+        PairTokenizer(read_checkpoint(checkpoint), 16)
 
 
 VOCABULARY = json.loads((DATA / "tiny-bert/tokenizer.json").read_text())["model"]["vocab"]

@@ -77,8 +77,8 @@ def found(checkpoint: Checkpoint) -> dict[str, Any]:
     source = files.read(checkpoint)
     library = source.tokenizer
     pairs = [library.encode(*pair) for pair in TABLE["pairs"]]
-    cut = Tokenizer(checkpoint, TABLE["cut"])([TABLE["long"]]).ids[0]
-    cut_pair = PairTokenizer(checkpoint, TABLE["cut"] + 2)([("the wing of", TABLE["long"])])[0][0]
+    cut = Tokenizer(checkpoint, TABLE["cut"])([TABLE["long"]]).ids[0].tolist()
+    cut_pair = PairTokenizer(checkpoint, TABLE["cut"] + 2)([("the wing of", TABLE["long"])])[0][0].tolist()
     return {
         "normalizer": state(library.normalizer) or None,
         "pre_tokenizer": state(library.pre_tokenizer) or None,

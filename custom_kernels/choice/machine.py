@@ -1,0 +1,31 @@
+"""What a verdict about a kernel depends on: the machine, and this package's code."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import mlx.core as mx
+
+from custom_kernels.backends import mlx_version
+from custom_kernels.cuda import driver, nvrtc
+
+
+def machine() -> tuple[str, ...]:
+    """MLX, the system, the device, its driver and whatever compiles for it: what may make a kernel slow, or wrong."""
+    device = mx.device_info()
+    found = [mlx_version(), platform.platform(), str(device.get("device_name")), str(device.get("architecture"))]
+    if mx.cuda.is_available():
+        found += [str(driver.version()), nvrtc.version()]
+    return tuple(found)
+
+
+@cache
+def sources() -> str:
+    """A hash of this package's code."""
+    import hashlib
+
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for kind in ("py", "metal", "cu", "cuh") for path in folder.rglob(f"*.{kind}")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

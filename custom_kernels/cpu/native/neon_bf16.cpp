@@ -1,0 +1,13 @@
+// Compiled for NEON and its bfloat16 products (BFDOT).
+#include "kernels.h"
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define LANES 4
+#define TILE_ROWS 12
+#define TILE_VECTORS 2
+#define NARROW 16
+#define TABLE mlx_embed_neon_bf16
+#define NAME "NEON BF16"
+#include "narrow.inl"
+#elif defined(__aarch64__)
+extern "C" const Narrow mlx_embed_neon_bf16 = {};
+#endif

@@ -1,0 +1,117 @@
+"""Index folders of text, code and documents for `mlx-embed search`; again, only what has changed."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlx_embed.index import Index
+    from mlx_embed.index.chunks import Chunking
+    from mlx_embed.index.sync import Summary
+
+# Seconds between two looks at the sources, or so many times as long as a look takes.
+LOOK_EVERY, LOOK_SHARE = 1.0, 20
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """What to index, where to, and how."""
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders and files")
+    parser.add_argument(
+        "--index", type=Path, required=True, metavar="DIR", help="the index, made where it is not there"
+    )
+    parser.add_argument("--model", help="folder, repository id or alias, of a new index")
+    parser.add_argument(
+        "--glob",
+        dest="globs",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="take only files that match, as .gitignore would: '*.md', 'docs/'; repeatable, '!' excepts",
+    )
+    parser.add_argument(
+        "--chunk-tokens", type=int, metavar="N", help="the longest chunk (256, or what the model takes)"
+    )
+    parser.add_argument(
+        "--chunk-overlap", type=int, metavar="N", help="tokens that a chunk may repeat of the one before (an eighth)"
+    )
+    parser.add_argument(
+        "--field",
+        dest="fields",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="column of CSV, JSONL and Parquet that has the text; given again, they are joined by a space (text)",
+    )
+    parser.add_argument("--watch", action="store_true", help="stay, and take in changes as they come")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name the files that are new, changed or gone")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring the index up to date, and print a summary; 1 where a file could not be read."""
+    from mlx_embed.index.sources import roots
+
+    roots(options.sources)  # before a model is loaded
+    with opened(options) as index:
+        failed: list[tuple[str, str]] = []
+        while True:
+            start = time.perf_counter()
+            summary = index.sync(options.sources, globs=options.globs)
+            seconds = time.perf_counter() - start
+            if not options.watch or summary.did_something or summary.failed != failed:
+                show(summary, seconds, options.verbose)
+            if not options.watch:
+                return 1 if summary.failed else 0
+            failed = summary.failed
+            time.sleep(max(LOOK_EVERY, LOOK_SHARE * seconds * (not summary.did_something)))
+
+
+def opened(options: argparse.Namespace) -> "Index":
+    """The index that is there, if it is as the options say, or a new one.
+
+    Raises:
+        ValueError: one that was made with other options.
+    """
+    from mlx_embed.embedding_model import EmbeddingModel
+    from mlx_embed.index import Index
+    from mlx_embed.index.chunks import Chunking
+
+    folder = options.index.expanduser()
+    if folder.is_dir() and any(folder.iterdir()):
+        index = Index.open(folder, options.model)
+        try:
+            check(Chunking.of(index.chunker), options)
+        except BaseException:
+            index.close()
+            raise
+        return index
+    model = EmbeddingModel.from_pretrained(options.model)
+    chunking = Chunking.checked(model, options.chunk_tokens, options.chunk_overlap, options.fields)
+    return Index.create(folder, model, chunker=chunking.name, exist_ok=True)
+
+
+def check(chunking: "Chunking", options: argparse.Namespace) -> None:
+    """Refuse options that ask for other chunks than those that are there: they would be of two kinds."""
+    asked = {"tokens": options.chunk_tokens, "overlap": options.chunk_overlap, "fields": tuple(options.fields) or None}
+    names = {"tokens": "--chunk-tokens", "overlap": "--chunk-overlap", "fields": "--field"}
+    for name, value in asked.items():
+        if value is not None and value != getattr(chunking, name):
+            raise ValueError(
+                f"{options.index} was made with {names[name]} {getattr(chunking, name)}: leave {names[name]} out, or "
+                "index into a new folder."
+            )
+
+
+def show(summary: "Summary", seconds: float, verbose: bool) -> None:
+    """Print what was done, and on stderr what could not be."""
+    if verbose:
+        for name, paths in (("indexed", summary.indexed), ("changed", summary.changed), ("removed", summary.removed)):
+            for path in paths:
+                print(f"{name} {path}")
+        for before, path in summary.moved:
+            print(f"moved {before} to {path}")
+    print(f"{summary} ({summary.chunks:,} chunks in {seconds:.1f} s)", flush=True)
+    if sys.stderr is not None:
+        for path, reason in summary.failed:
+            print(f"failed: {reason if reason.startswith(path) else f'{path}: {reason}'}", file=sys.stderr, flush=True)

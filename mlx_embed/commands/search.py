@@ -1,0 +1,141 @@
+"""Search an index that `mlx-embed index` has made, by meaning, by words, or by both."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlx_embed.index import Hit
+
+_BOLD, _DIM, _PLAIN = "\x1b[1;33m", "\x1b[2m", "\x1b[0m"
+# What a file could do to a terminal by being shown.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The question, the index, and how to search and show."""
+    parser.add_argument("query", metavar="QUERY", help="what to look for")
+    parser.add_argument("--index", type=Path, required=True, metavar="DIR", help="the index")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="how many passages (%(default)s)")
+    parser.add_argument(
+        "--mode", choices=("hybrid", "vector", "text"), default="hybrid", help="by both, meaning, words (%(default)s)"
+    )
+    parser.add_argument("--rerank", metavar="MODEL", help="a cross-encoder, to put the best in a better order")
+    parser.add_argument(
+        "--filter",
+        dest="filters",
+        action="append",
+        default=[],
+        metavar="TEST",
+        help="only what passes: 'path=docs/**', 'path=*.md', 'year>=2020'; repeatable, of one name with = any may hold",
+    )
+    parser.add_argument("--min-score", type=float, metavar="X", help="nothing of a lower score")
+    parser.add_argument(
+        "--context", type=int, default=0, metavar="N", help="lines of the file around each (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: a list of passages with all that is known")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what is found, best first."""
+    from mlx_embed.index import Index
+    from mlx_embed.index.marks import marks
+
+    conditions = wanted(options.filters)
+    if options.context < 0:
+        raise ValueError(f"--context {options.context} is not a number of lines.")
+    reranker = None
+    if options.rerank is not None:
+        from mlx_embed.cross_encoder import CrossEncoder
+
+        reranker = CrossEncoder.from_pretrained(options.rerank)
+    with Index.open(options.index.expanduser(), read_only=True) as index:
+        hits = index.search(
+            options.query,
+            options.k,
+            mode=options.mode,
+            filter=conditions,
+            rerank=reranker,
+            min_score=options.min_score,
+        )
+    if options.json:
+        found = [{**asdict(hit), "matches": marks(options.query, hit.text)} for hit in hits]
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return 0
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    for number, hit in enumerate(hits):
+        if number:
+            print()
+        print(as_text(hit, marks(options.query, hit.text) if colour else [], options.context, colour))
+    if not hits and sys.stderr is not None:
+        print("Nothing is found.", file=sys.stderr)
+    return 0
+
+
+def wanted(conditions: list[str]) -> dict[str, Any]:
+    """The filter of some conditions; a path with folders that begins with neither / nor ** is below the current one."""
+    from mlx_embed.index import filters
+
+    found = filters.parsed(conditions)
+    for name, values in found.items():
+        if isinstance(values, list):
+            # What CSV has is text, though it looks like a number.
+            found[name] = [*values, *(str(value) for value in values if type(value) in (int, float))]
+    if globs := found.get(filters.PATH):
+        found[filters.PATH] = [absolute for glob in globs for absolute in _absolute(glob)]
+    return found
+
+
+def _absolute(glob: str) -> list[str]:
+    """A glob as the paths of an index have it, which are absolute, and as those have it that a program has put in."""
+    if glob.startswith("/"):
+        return [glob]
+    if "/" not in glob or glob.startswith("**/"):
+        return [glob, "/**/" + glob.removeprefix("**/")]
+    return [os.path.normpath(os.path.join(os.getcwd(), glob))]
+
+
+def as_text(hit: "Hit", matches: list[tuple[int, int]], context: int, colour: bool) -> str:
+    """A hit as it is shown: where it is, its score, what it stands under, and the passage."""
+    place = f"{shown_path(hit.path)}:{hit.line_start}" if hit.path else hit.id
+    heading = " > ".join(hit.heading)
+    before, after = around(hit, context) if context else ([], [])
+    parts, done = [], 0
+    for start, end in matches:
+        parts += [_clean(hit.text[done:start]), _BOLD, _clean(hit.text[start:end]), _PLAIN]
+        done = end
+    passage = "".join([*parts, _clean(hit.text[done:])])
+    title = f"{_BOLD if colour else ''}{_clean(place)}{_PLAIN if colour else ''}  {hit.score:.4f}"
+    lines = [f"{title}  {_clean(heading)}" if heading else title]
+    dim, plain = (_DIM, _PLAIN) if colour else ("", "")
+    lines += [f"{dim}{line}{plain}" for line in before] + passage.split("\n")
+    lines += [f"{dim}{line}{plain}" for line in after]
+    return "\n".join([lines[0], *(f"    {line}" for line in lines[1:])])
+
+
+def shown_path(path: str) -> str:
+    """Relative to the current folder, where it is below that."""
+    here = os.getcwd().rstrip("/") + "/"
+    return path.removeprefix(here)
+
+
+def around(hit: "Hit", lines: int) -> tuple[list[str], list[str]]:
+    """So many lines of the file before and after a passage; none where it does not stand there any more."""
+    try:
+        data = Path(hit.path).read_bytes() if hit.path else b""
+    except OSError:
+        return [], []
+    if not data or data[hit.byte_start : hit.byte_end] != hit.text.encode("utf-8", "surrogatepass"):
+        return [], []
+    above = _clean(data[: hit.byte_start].decode("utf-8", "replace")).split("\n")
+    below = _clean(data[hit.byte_end :].decode("utf-8", "replace")).split("\n")
+    return above[:-1][-lines:], below[1 : lines + 1]
+
+
+def _clean(text: str) -> str:
+    return _CONTROLS.sub(lambda match: "" if match[0] == "\r" else f"\\x{ord(match[0]):02x}", text)

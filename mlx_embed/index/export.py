@@ -1,0 +1,104 @@
+"""An index written out, for other programs: Parquet, or a LanceDB table."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_embed.index import rows
+from mlx_embed.index.entries import Hit
+from mlx_embed.index.store import Store
+from mlx_embed.index.view import View
+
+# Texts that are written at a time.
+_AT_ONCE = 4096
+
+
+def export(store: Store, path: Path) -> None:
+    """Write every text to `path`, in the order in which they were added; see `Index.export`."""
+    if path.suffix not in (".parquet", ".lance"):
+        raise ValueError(f"{path} ends with neither .parquet nor .lance; name a file or table that does.")
+    if path.exists():
+        raise FileExistsError(f"{path} is there already; move it away, or name another.")
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError('To export an index, install pyarrow: pip install "mlx-embed[parquet]"') from error
+    with store.reading() as (connection, view):
+        batches = _batches(rows.every(connection, store.database), view)
+        if path.suffix == ".parquet":
+            _to_parquet(batches, _schema(store), path)
+        else:
+            _to_lance(batches, _schema(store), path)
+
+
+def _to_parquet(batches: Iterator[dict[str, Any]], schema: Any, path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with parquet.ParquetWriter(fresh, schema) as writer:
+            for batch in batches:
+                writer.write_batch(pyarrow.RecordBatch.from_pydict(batch, schema=schema))
+        os.rename(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _to_lance(batches: Iterator[dict[str, Any]], schema: Any, path: Path) -> None:
+    import pyarrow
+
+    try:
+        import lancedb
+    except ImportError as error:
+        raise ImportError("To export to a LanceDB table, install it: pip install lancedb") from error
+    read = (pyarrow.RecordBatch.from_pydict(batch, schema=schema) for batch in batches)
+    lancedb.connect(str(path.parent)).create_table(path.stem, read, schema=schema)
+
+
+def _schema(store: Store) -> Any:
+    import pyarrow as arrow
+
+    words = {"model": store.statement.model, "weights": store.statement.weights}
+    return arrow.schema(
+        [
+            ("id", arrow.string()),
+            ("text", arrow.string()),
+            ("path", arrow.string()),
+            *((name, arrow.int64()) for name in ("byte_start", "byte_end", "line_start", "line_end")),
+            ("heading", arrow.list_(arrow.string())),
+            ("metadata", arrow.string()),
+            ("vector", arrow.list_(arrow.float32(), store.statement.dimension)),
+        ],
+        metadata={"mlx_embed": json.dumps(words)},
+    )
+
+
+def _batches(texts: Iterator[tuple[int, Hit]], view: View) -> Iterator[dict[str, Any]]:
+    """Columns of so many texts at a time."""
+    batch: list[tuple[int, Hit]] = []
+    for one in texts:
+        batch.append(one)
+        if len(batch) == _AT_ONCE:
+            yield _columns(batch, view)
+            batch = []
+    if batch:
+        yield _columns(batch, view)
+
+
+def _columns(batch: list[tuple[int, Hit]], view: View) -> dict[str, Any]:
+    import pyarrow as arrow
+
+    hits = [hit for _, hit in batch]
+    vectors = view.vectors(np.array([number for number, _ in batch], dtype=np.int64))
+    names = ("id", "text", "path", "byte_start", "byte_end", "line_start", "line_end")
+    return {
+        **{name: [getattr(hit, name) for hit in hits] for name in names},
+        "heading": [list(hit.heading) for hit in hits],
+        "metadata": [json.dumps(hit.metadata, ensure_ascii=False) for hit in hits],
+        "vector": arrow.FixedSizeListArray.from_arrays(arrow.array(vectors.reshape(-1)), vectors.shape[1]),
+    }

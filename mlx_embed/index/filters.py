@@ -1,0 +1,154 @@
+"""Which texts a search looks at: a filter, by the paths of files and by metadata, put to the database.
+
+A filter is a mapping, all of whose conditions must hold. The key "path" takes a glob or several, any of which may
+match: "*" and "?" stay within a folder, "**" does not, and a glob without "/" is of a file's name. Any other key is of
+the metadata: a value that is equal, a list of values of which one is, or a mapping of ">", ">=", "<", "<=", "!=", "=".
+Where metadata has a list, one of its values must meet the condition.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from sqlite3 import Connection
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mlx_embed.index.blocks import Numbers
+
+Filter: TypeAlias = Mapping[str, Any]
+
+PATH = "path"
+_OPERATORS = (">=", "<=", "!=", ">", "<", "=")
+# Globs are matched against so many paths in one query.
+_AT_ONCE = 900
+
+
+def parsed(conditions: Iterable[str]) -> dict[str, Any]:
+    """A filter of conditions in words: "year>=2020", "lang=en", "path=docs/**", as a command line has them.
+
+    What can be read as a number, or as true or false, is that; put anything into double quotes to have it as a string.
+    Several of one key with "=" are alternatives.
+
+    Raises:
+        ValueError: a condition of another form.
+    """
+    found: dict[str, Any] = {}
+    for condition in conditions:
+        match = re.match(r"([^<>=!]+)(>=|<=|!=|>|<|=)(.*)", condition, re.DOTALL)
+        if not match:
+            raise ValueError(f"The filter {condition!r} is not of the form KEY=VALUE, KEY>=VALUE, KEY!=VALUE or so.")
+        key, operator, text = match[1].strip(), match[2], match[3].strip()
+        value: Any = text if key == PATH else _value(text)
+        ranges = found[key] if isinstance(found.get(key), dict) else {}
+        if operator == "=" and not ranges:
+            found[key] = [*found.get(key, []), value]
+        elif key in found and not ranges:
+            raise ValueError(f"The filter has {key}= and {key}{operator}; use one of them.")
+        else:
+            found[key] = {**ranges, operator: value}
+    return found
+
+
+def _value(text: str) -> Any:
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1]
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def checked(given: Filter | None) -> Filter | None:
+    """A filter that can be asked for; None where there are no conditions.
+
+    Raises:
+        TypeError, ValueError: something else; the message names the key.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(f"filter is a {type(given).__name__}, where a mapping of keys to conditions is needed.")
+    for key, condition in given.items():
+        if not isinstance(key, str):
+            raise TypeError(f"The filter's key {key!r} is a {type(key).__name__}, where a string is needed.")
+        if key == PATH:
+            for glob in _alternatives(condition):
+                if not isinstance(glob, str):
+                    raise TypeError(f"The filter's path is {glob!r}, where a glob or a list of globs is needed.")
+            continue
+        if isinstance(condition, Mapping):
+            if unknown := [name for name in condition if name not in _OPERATORS]:
+                raise ValueError(f"The filter's {key} has {unknown[0]!r}, which is not one of {', '.join(_OPERATORS)}.")
+            values = list(condition.values())
+        else:
+            values = list(_alternatives(condition))
+        for value in values:
+            if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 2**63):
+                raise TypeError(
+                    f"The filter's {key} has {value!r}, where a string, a number or a boolean is needed, a list of "
+                    'these, or a mapping such as {">=": 2020}.'
+                )
+    return given or None
+
+
+def numbers(connection: Connection, conditions: Filter) -> Numbers:
+    """The numbers of the texts that meet all conditions: int64 [n], rising."""
+    found: Numbers | None = None
+    for key, condition in conditions.items():
+        met = _of_paths(connection, condition) if key == PATH else _of_metadata(connection, key, condition)
+        found = met if found is None else np.intersect1d(found, met, assume_unique=True)
+    assert found is not None
+    return found
+
+
+def _of_paths(connection: Connection, condition: Any) -> Numbers:
+    patterns = [_pattern(glob) for glob in _alternatives(condition)]
+    paths = [path for (path,) in connection.execute("SELECT DISTINCT path FROM chunk WHERE path > ''")]
+    wanted = [path for path in paths if any(pattern.fullmatch(path) for pattern in patterns)]
+    found: list[int] = []
+    for start in range(0, len(wanted), _AT_ONCE):
+        some = wanted[start : start + _AT_ONCE]
+        found += _column(connection, f"SELECT number FROM chunk WHERE path IN ({_marks(some)})", some)
+    return np.unique(np.array(found, dtype=np.int64))
+
+
+def _of_metadata(connection: Connection, key: str, condition: Any) -> Numbers:
+    if isinstance(condition, Mapping):
+        clauses, values = ["1"], [key]
+        for operator, value in condition.items():
+            clauses.append(f"value {operator} ?")
+            values.append(value)
+            if operator in ("<", "<=", ">", ">="):
+                # SQLite sorts numbers before strings: without this, every string is larger than any number.
+                clauses.append("typeof(value) " + ("= 'text'" if isinstance(value, str) else "<> 'text'"))
+        where = " AND ".join(clauses)
+    else:
+        values = [key, *_alternatives(condition)]
+        where = f"value IN ({_marks(values[1:])})"
+    found = _column(connection, f"SELECT DISTINCT number FROM attribute WHERE key = ? AND {where}", values)
+    return np.sort(np.array(found, dtype=np.int64))
+
+
+def _column(connection: Connection, query: str, values: Sequence[Any]) -> list[int]:
+    return [number for (number,) in connection.execute(query, values)]
+
+
+def _alternatives(condition: Any) -> Sequence[Any]:
+    return condition if isinstance(condition, (list, tuple)) else [condition]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """A glob as a regular expression."""
+    if "/" not in glob:
+        glob = f"**/{glob}"
+    parts = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    return re.compile("".join(parts.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)

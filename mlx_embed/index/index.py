@@ -1,0 +1,499 @@
+"""Index: texts, their vectors and their words in a folder."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mlx_embed.arguments import numbers, positive_number
+from mlx_embed.cross_encoder import CrossEncoder
+from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.index import check, compact, filters, rows, search
+from mlx_embed.index.entries import Chunk, FileStat, Hit
+from mlx_embed.index.export import export
+from mlx_embed.index.filters import Filter
+from mlx_embed.index.rows import Entry
+from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
+from mlx_embed.index.statement import Statement, seen
+from mlx_embed.index.store import Store
+
+if TYPE_CHECKING:
+    from mlx_embed.index.sync import Summary
+
+RowDtype = Literal["float32", "float16", "int8"]
+Float32 = npt.NDArray[np.float32]
+FileChunks = tuple[str, FileStat, Sequence[Chunk]]
+
+# Chunks that `replace_files` brings together before it embeds and commits them.
+COMMITTED = 4096
+
+
+class Index:
+    """Texts, their vectors and their words in a folder.
+
+    One process writes at a time: the first write takes the lock, `close` gives it back. Any number of processes and
+    threads read, each search on what was committed when it began. Errors are `StoreError`s, which say what to do.
+
+    Attributes:
+        path: of the folder.
+        statement: what the index says of itself: its model, prompts and types.
+    """
+
+    def __init__(self, store: Store, model: EmbeddingModel | None = None) -> None:
+        """Take ready parts; use `create` or `open`."""
+        self.path = store.folder
+        self.statement = store.statement
+        self._store = store
+        self._model = model
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        model: EmbeddingModel | str,
+        *,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        chunker: str = "",
+        row_dtype: RowDtype = "float32",
+        exist_ok: bool = False,
+    ) -> "Index":
+        """Make an index in a folder that is not there, or empty.
+
+        Args:
+            path: of the folder.
+            model: a model, or its name.
+            query_prompt: what is put before a query; None is the model's own.
+            document_prompt: what is put before a text; None is the model's own.
+            chunker: what makes chunks of files, and its version; only chunks of the same are put into the index.
+            row_dtype: what a search reads: half the bytes of float32, or a quarter. The answers are the same: the best
+                are compared again in float32, which is there beside.
+            exist_ok: open the index that is there, if it is of the same model, prompts, chunker and row_dtype.
+
+        Raises:
+            FileExistsError: an index, or something else, is there.
+            StoreMismatchError: with exist_ok, an index that differs.
+            ValueError: a model that ranks neither by cosine nor by inner product; an unknown row_dtype.
+        """
+        if not isinstance(model, EmbeddingModel):
+            model = EmbeddingModel.from_pretrained(model)
+        statement = Statement.of(model, query_prompt, document_prompt, row_dtype, chunker)
+        return cls(Store.create(Path(path).expanduser(), statement, files=seen(model), exist_ok=exist_ok), model)
+
+    @classmethod
+    def open(cls, path: str | Path, model: EmbeddingModel | str | None = None, *, read_only: bool = False) -> "Index":
+        """Open an index that is there.
+
+        Args:
+            path: of the folder.
+            model: a model, or its name; None loads the one that the index names, when it is first needed.
+            read_only: refuse to write.
+
+        Raises:
+            StoreError: there is no index, or it cannot be read.
+            StoreMismatchError: the model is not the one that the index is of.
+        """
+        index = cls(Store(Path(path).expanduser(), read_only=read_only))
+        try:
+            if model is not None:
+                index._use(model if isinstance(model, EmbeddingModel) else EmbeddingModel.from_pretrained(model))
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    @property
+    def chunker(self) -> str:
+        """As given to `create`."""
+        return self.statement.chunker
+
+    @property
+    def model(self) -> EmbeddingModel:
+        """The model, which is loaded at the first call if `open` was given none.
+
+        Raises:
+            ModelNotFoundError: it is no longer where it was, nor to be had by its name.
+            StoreMismatchError: what is there now is another.
+        """
+        if self._model is None:
+            there = Path(self.statement.folder)
+            self._use(
+                EmbeddingModel.from_pretrained(
+                    there if there.is_dir() else self.statement.model,
+                    revision=None if there.is_dir() else self.statement.revision or None,
+                    max_seq_length=self.statement.max_seq_length,
+                )
+            )
+        assert self._model is not None
+        return self._model
+
+    def _use(self, model: EmbeddingModel) -> None:
+        self.statement.require_model(model, self.path, self._store.files)
+        self._model = model
+
+    def add(
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        vectors: npt.ArrayLike | None = None,
+    ) -> None:
+        """Add texts, all in one commit.
+
+        Args:
+            ids: their ids, each new.
+            texts: what is embedded, and found by its words. A blank one is found by no vector.
+            metadata: of each, what JSON can hold; `search` filters by it.
+            vectors: of each [N, D], made by this model from these texts; None embeds them.
+
+        Raises:
+            ValueError: an id that is there already, or twice; lists of different lengths; vectors that do not fit.
+            TypeError: something that is no string or no mapping.
+        """
+        self._put(ids, texts, metadata, vectors, replace=False)
+
+    def upsert(
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        vectors: npt.ArrayLike | None = None,
+    ) -> None:
+        """`add`, but a text takes the place of one with the same id, all in one commit."""
+        self._put(ids, texts, metadata, vectors, replace=True)
+
+    def _put(
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]] | None,
+        vectors: npt.ArrayLike | None,
+        *,
+        replace: bool,
+    ) -> None:
+        _require_list("ids", ids)
+        _require_list("texts", texts)
+        ids, texts = list(ids), list(texts)
+        described = [{}] * len(ids) if metadata is None else list(metadata)
+        if not len(ids) == len(texts) == len(described):
+            raise ValueError(
+                f"There are {len(ids)} ids, {len(texts)} texts and {len(described)} mappings of metadata; give as many "
+                "of each."
+            )
+        entries = [
+            rows.entry(name, Chunk(text, "", 0, 0, 0, 0, metadata=about))
+            for name, text, about in zip(ids, texts, described, strict=True)
+        ]
+        if len(set(ids)) != len(ids):
+            twice = Counter(ids).most_common(1)[0][0]
+            raise ValueError(f"The id {twice!r} is there twice; every text needs its own.")
+        known = None if vectors is None else self._checked(vectors, len(ids))
+        self._store.acquire()
+        if not entries:
+            return
+        if not replace:
+            self._require_new(ids)
+        fresh = self._vectors(entries) if known is None else known
+        with self._store.writing() as transaction:
+            there = rows.numbers_of(transaction.connection, "id", ids)
+            if there:
+                transaction.remove([number for found in there.values() for number in found])
+            transaction.put(entries, fresh)
+
+    def _require_new(self, ids: Sequence[str]) -> None:
+        with self._store.reading() as (connection, _):
+            there = rows.numbers_of(connection, "id", ids)
+        if there:
+            raise ValueError(
+                f"The id {next(iter(there))!r} is in the index already; use upsert to put a new text there."
+            )
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove texts by id, in one commit; those that are not there are passed over.
+
+        Returns:
+            How many were removed.
+        """
+        _require_list("ids", ids)
+        return self._remove("id", list(dict.fromkeys(ids)))
+
+    def _remove(self, column: str, values: Sequence[str]) -> int:
+        with self._store.writing() as transaction:
+            there = rows.numbers_of(transaction.connection, column, values)
+            gone = [number for found in there.values() for number in found]
+            transaction.remove(gone)
+            if column == "path":
+                transaction.connection.executemany("DELETE FROM file WHERE path = ?", [(path,) for path in values])
+        return len(gone)
+
+    def replace_file(self, path: str, stat: FileStat, chunks: Sequence[Chunk]) -> None:
+        """Put the chunks of a file in the place of those that it had, all in one commit."""
+        self.replace_files([(path, stat, chunks)])
+
+    def replace_files(self, files: Iterable[FileChunks]) -> int:
+        """`replace_file` of many, embedded together: the way to index a folder.
+
+        A commit has whole files only, and is made whenever some thousand chunks have come together, so that what was
+        killed goes on where it stopped. A text that the index has already is not embedded again: a file that was moved
+        costs nothing.
+
+        Args:
+            files: of each its path, its state and its chunks, which have that path and are numbered by their ordinals;
+                a generator is read as it is needed.
+
+        Returns:
+            How many files were committed.
+
+        Raises:
+            ValueError: a chunk of another path, or two of one ordinal.
+        """
+        self._store.acquire()
+        count = 0
+        for batch in _batches(files):
+            entries = [_of_file(path, chunk) for path, _, chunks in batch for chunk in chunks]
+            vectors = self._vectors(entries)
+            paths = list(dict.fromkeys(path for path, _, _ in batch))
+            with self._store.writing() as transaction:
+                there = rows.numbers_of(transaction.connection, "path", paths)
+                transaction.remove([number for found in there.values() for number in found])
+                transaction.put(entries, vectors)
+                for path, stat, _ in batch:
+                    rows.put_file(transaction.connection, path, stat)
+            count += len(batch)
+        return count
+
+    def touch_file(self, path: str, stat: FileStat) -> None:
+        """Take note that a file has another size or time, but the same bytes."""
+        self.touch_files([(path, stat)])
+
+    def touch_files(self, files: Iterable[tuple[str, FileStat]]) -> None:
+        """`touch_file` of many, in one commit."""
+        with self._store.writing() as transaction:
+            for path, stat in files:
+                rows.put_file(transaction.connection, path, stat)
+
+    def remove_file(self, path: str) -> int:
+        """Remove a file and its chunks in one commit; how many chunks it had."""
+        return self.remove_files([path])
+
+    def remove_files(self, paths: Iterable[str]) -> int:
+        """`remove_file` of many, in one commit."""
+        return self._remove("path", list(dict.fromkeys(paths)))
+
+    def sync(self, folders: str | Path | Iterable[str | Path], *, globs: Iterable[str] = ()) -> "Summary":
+        """Bring the index up to date with folders and files: see `mlx_embed.index.sync.sync`, which says how."""
+        from mlx_embed.index.sync import sync
+
+        return sync(self, [folders] if isinstance(folders, (str, Path)) else folders, globs=globs)
+
+    def files(self) -> dict[str, FileStat]:
+        """The files that are indexed, by path, in order."""
+        with self._store.reading() as (connection, _):
+            return rows.files(connection, self._store.database)
+
+    @overload
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,
+        rerank: CrossEncoder | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        query: list[str] | tuple[str, ...],
+        k: int = 10,
+        *,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,
+        rerank: CrossEncoder | None = None,
+        min_score: float | None = None,
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        query: str | list[str] | tuple[str, ...],
+        k: int = 10,
+        *,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,
+        rerank: CrossEncoder | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """The k best texts for a query, best first, and of equal ones in the order of their ids.
+
+        Args:
+            query: a question or some words; a list is faster than one after the other.
+            k: how many.
+            mode: "vector" compares vectors, "text" finds words, and "hybrid" fuses the ranks of both.
+            filter: which texts count: {"path": "docs/**", "year": {">=": 2020}, "lang": ["en", "de"]}. See `filters`.
+            rerank: reads the best 50 again, whose score then decides.
+            min_score: leave out what scores less.
+
+        Returns:
+            A list of hits; for a list of queries, a list of these.
+
+        Raises:
+            TypeError: a query that is no string.
+            ValueError: an unknown mode, a k below 1, or a filter of another form.
+            StoreCorruptError: the index is not as it was written; the message names the file.
+        """
+        single = isinstance(query, str)
+        queries = [query] if isinstance(query, str) else list(query)
+        for i, one in enumerate(queries):
+            if not isinstance(one, str):
+                raise TypeError(f"query[{i}] is a {type(one).__name__}, where a string is needed.")
+        k = positive_number("k", k, "texts")
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
+        conditions = filters.checked(filter)
+        vectors = None if mode == "text" or not queries else self._query_vectors(queries)
+        depth = k if rerank is None else max(k, RERANKED)
+        with self._store.reading() as (connection, view):
+            snapshot = Snapshot(connection, view, self.statement.row_dtype, self._store.database)
+            found = search.search(snapshot, queries, vectors, depth, mode, conditions)
+        if rerank is not None:
+            found = [search.reranked(one, hits, rerank)[:k] for one, hits in zip(queries, found, strict=True)]
+        if min_score is not None:
+            found = [[hit for hit in hits if hit.score >= min_score] for hits in found]
+        return found[0] if single else found
+
+    def get(self, ids: Sequence[str]) -> dict[str, Hit]:
+        """Texts by id, without a score; those that are not there are left out."""
+        _require_list("ids", ids)
+        with self._store.reading() as (connection, _):
+            numbers = rows.numbers_of(connection, "id", list(dict.fromkeys(ids)))
+            found = rows.hits(connection, sorted(n for some in numbers.values() for n in some), self._store.database)
+        return {hit.id: hit for hit in found.values()}
+
+    def compact(self) -> None:
+        """Give back the space of what was deleted, while readers go on. It needs room for a copy of the vectors."""
+        compact.compact(self._store)
+
+    def check(self) -> None:
+        """Read everything there is.
+
+        Raises:
+            StoreCorruptError: something is not as it was written; the message names the file.
+        """
+        check.check(self._store)
+
+    def export(self, path: str | Path) -> None:
+        """Write all texts, what is known of them, and their vectors to NAME.parquet or to the LanceDB table NAME.lance.
+
+        Raises:
+            FileExistsError: something is there.
+            ValueError: another ending.
+            ImportError: pyarrow, or lancedb, is not installed.
+        """
+        export(self._store, Path(path).expanduser())
+
+    def close(self) -> None:
+        """Give back the lock and the files; what is asked of a closed index raises ValueError."""
+        self._store.close()
+
+    def __len__(self) -> int:
+        with self._store.reading() as (_, view):
+            return len(view)
+
+    def __enter__(self) -> "Index":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Index({str(self.path)!r}, model={self.statement.model!r}, row_dtype={self.statement.row_dtype!r})"
+
+    def _query_vectors(self, queries: Sequence[str]) -> Float32:
+        vectors = self._encoded(queries, query=True)
+        vectors[[not query.strip() for query in queries]] = 0
+        return vectors
+
+    def _vectors(self, entries: Sequence[Entry]) -> Float32:
+        """The vectors of texts: zero of blank ones, copied where the index has the same text, else embedded."""
+        vectors = np.zeros((len(entries), self.statement.dimension), dtype=np.float32)
+        digests = [entry.digest for entry in entries]
+        with self._store.reading() as (connection, view):
+            known = rows.numbers_of(connection, "digest", list(dict.fromkeys(digests)))
+            copied = [i for i, each in enumerate(digests) if each in known]
+            if copied:
+                vectors[copied] = view.vectors(np.array([known[digests[i]][0] for i in copied], dtype=np.int64))
+        first: dict[bytes, int] = {}
+        for i, (digest, entry) in enumerate(zip(digests, entries, strict=True)):
+            if digest not in known and entry.chunk.text.strip():
+                first.setdefault(digest, i)
+        if first:
+            fresh = self._encoded([entries[i].chunk.text for i in first.values()], query=False)
+            place = {digest: i for i, digest in enumerate(first)}
+            embedded = [i for i, digest in enumerate(digests) if digest in place]
+            vectors[embedded] = fresh[[place[digests[i]] for i in embedded]]
+        return vectors
+
+    def _encoded(self, texts: Sequence[str], *, query: bool) -> Float32:
+        if query:
+            vectors = self.model.encode_query(texts, prompt=self.statement.query_prompt)
+        else:
+            vectors = self.model.encode_document(texts, prompt=self.statement.document_prompt)
+        return self._checked(vectors, len(texts))
+
+    def _checked(self, given: npt.ArrayLike, count: int) -> Float32:
+        """Vectors as they are stored: of length 1, where the index compares by cosine."""
+        vectors = np.array(numbers("vectors", given), dtype=np.float32, order="C")
+        if vectors.shape != (count, self.statement.dimension):
+            raise ValueError(
+                f"vectors has the shape {vectors.shape}, where [{count}, {self.statement.dimension}] is needed."
+            )
+        bad = ~np.isfinite(vectors).all(axis=1)
+        if bad.any():
+            raise ValueError(f"vectors[{int(np.argmax(bad))}] has a value that is not finite.")
+        if self.statement.similarity == "cosine":
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            # What has length 1 to the last bits is left as it is.
+            scaled = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+            vectors = np.where(np.abs(lengths - 1) < 1e-6, vectors, scaled)
+        return np.ascontiguousarray(vectors)
+
+
+def _require_list(name: str, given: Any) -> None:
+    if isinstance(given, (str, bytes, Mapping)):
+        raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
+
+
+def _of_file(path: str, chunk: Chunk) -> Entry:
+    if chunk.path != path:
+        raise ValueError(f"A chunk of {path!r} has the path {chunk.path!r}; give it that of its file.")
+    return rows.entry(chunk.id, chunk)
+
+
+def _batches(files: Iterable[FileChunks]) -> Iterator[list[FileChunks]]:
+    """Files, so many together that they have COMMITTED chunks; a file that comes again begins another batch."""
+    batch: list[FileChunks] = []
+    paths: set[str] = set()
+    count = 0
+    for path, stat, chunks in files:
+        chunks = list(chunks)
+        ordinals = {chunk.ordinal for chunk in chunks}
+        if len(ordinals) != len(chunks):
+            raise ValueError(f"Two chunks of {path!r} have the same ordinal; number them from 0.")
+        if batch and (path in paths or count + len(chunks) > COMMITTED):
+            yield batch
+            batch, paths, count = [], set(), 0
+        batch.append((path, stat, chunks))
+        paths.add(path)
+        count += len(chunks)
+    if batch:
+        yield batch

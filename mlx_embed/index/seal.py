@@ -1,0 +1,84 @@
+"""A checksum of the whole database, written when whoever has written to an index closes it.
+
+SQLite sees that a page is no page, but not that a letter has become another. While an index is open to be written, and
+after a process that wrote was killed, there is no seal.
+"""
+
+import json
+import mmap
+import os
+from pathlib import Path
+from sqlite3 import Connection
+from zlib import crc32
+
+from mlx_embed.errors import StoreCorruptError
+from mlx_embed.index.database import DATABASE, errors_of, flush, fold, has_log
+
+SEAL = "index.seal"
+# Bytes of a database that are read when it is opened: some hundredths of a second. Of a larger one `check` reads all.
+MOST_AT_OPENING = 2**28
+
+
+def close(folder: Path, connection: Connection) -> None:
+    """Fold the log into the database and write the seal; neither while others are reading. The caller has the lock."""
+    if not fold(connection):
+        return
+    (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+    words = json.dumps({"generation": generation, "checksum": _checksum(folder / DATABASE)})
+    fresh = folder / f"{SEAL}.new"
+    try:
+        with open(fresh, "w") as file:
+            file.write(json.dumps({"seal": words, "check": crc32(words.encode())}) + "\n")
+            file.flush()
+            flush(file.fileno())
+        os.replace(fresh, folder / SEAL)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Before the database is changed. The caller has the lock."""
+    with errors_of(folder):
+        (folder / SEAL).unlink(missing_ok=True)
+
+
+def check(folder: Path, connection: Connection, most: int | None = None) -> None:
+    """Compare the database with its seal, where one holds. The connection is in a transaction.
+
+    Args:
+        folder: of the index.
+        connection: whose transaction keeps others from changing the file.
+        most: bytes beyond which it is not read.
+
+    Raises:
+        StoreCorruptError: they differ, or the seal is not as it was written.
+    """
+    database, seal = folder / DATABASE, folder / SEAL
+    (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+    if has_log(database) or (most is not None and database.stat().st_size > most):
+        return
+    try:
+        outer = json.loads(seal.read_bytes())
+        words = outer["seal"]
+        if crc32(words.encode()) != outer["check"]:
+            raise ValueError("its checksum is another")
+        sealed = json.loads(words)
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreCorruptError(
+            f"{seal} is damaged ({error}). If `check` finds nothing once it is removed, the index is sound."
+        ) from error
+    if sealed["generation"] == generation and sealed["checksum"] != _checksum(database):
+        raise StoreCorruptError(
+            f"{database} is damaged: it is not as it was when it was closed. Restore it from a copy, or index the "
+            "sources again."
+        )
+
+
+def _checksum(path: Path) -> int:
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return 0
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return crc32(data)

@@ -1,0 +1,116 @@
+"""LangChain's `VectorStore`, by an `Index`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.index import Hit, Index
+from mlx_embed.integrations.langchain import MLXEmbeddings
+
+try:
+    from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.vectorstores import VectorStore
+except ImportError as error:
+    raise ImportError('This needs langchain-core: pip install ".[langchain]" in a clone of mlx-embed') from error
+
+
+class MLXVectorStore(VectorStore):
+    """An index as LangChain's vector store, which embeds by the index's own model.
+
+    A search takes what `Index.search` takes: `mode`, `filter`, `rerank`, `min_score`. Metadata comes back as it was
+    given; of a file's chunk with its path and lines under "source" and "lines" beside, where these are not taken.
+
+    Attributes:
+        index: what holds the texts; close it at the end.
+    """
+
+    def __init__(self, index: Index) -> None:
+        """Take an index that is open."""
+        self.index = index
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The index's model, with the prompts that the index has."""
+        said = self.index.statement
+        return MLXEmbeddings(
+            self.index.model,
+            encode_options={"prompt": said.document_prompt},
+            query_encode_options={"prompt": said.query_prompt},
+        )
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: EmbeddingModel | Embeddings | str,
+        metadatas: list[dict[Any, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        path: str | Path | None = None,
+        **options: Any,
+    ) -> "MLXVectorStore":
+        """A new index at `path` with these texts; `options` go to `Index.create`.
+
+        Raises:
+            TypeError: embeddings of another library, or no path.
+        """
+        if path is None:
+            raise TypeError("from_texts needs path, the folder of the index to make.")
+        model = embedding.model if isinstance(embedding, MLXEmbeddings) else embedding
+        if not isinstance(model, (EmbeddingModel, str)):
+            raise TypeError(
+                f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got a {type(model).__name__}: "
+                "an index embeds by itself."
+            )
+        store = cls(Index.create(path, model, **options))
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[Any, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add texts, or replace those with the same ids, in one commit; ids that are not given are made up."""
+        listed = list(texts)
+        given = list(ids) if ids is not None else [None] * len(listed)
+        names = [str(uuid4()) if name is None else name for name in given]
+        self.index.upsert(names, listed, metadatas)
+        return names
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+        """Remove texts by id; whether there were any.
+
+        Raises:
+            ValueError: no ids: an index is not emptied by leaving something out.
+        """
+        if ids is None:
+            raise ValueError("delete needs ids; to remove an index, close it and remove its folder.")
+        return self.index.delete(ids) > 0
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The texts that there are of these ids, in their order."""
+        found = self.index.get(ids)
+        return [_document(found[name]) for name in ids if name in found]
+
+    def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
+        """The k best, as `Index.search` finds them."""
+        return [document for document, _ in self.similarity_search_with_score(query, k, **options)]
+
+    def similarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> list[tuple[Document, float]]:
+        """The k best and their scores, of which larger ones are better."""
+        return [(_document(hit), hit.score) for hit in self.index.search(query, k, **options)]
+
+    def _select_relevance_score_fn(self) -> Any:
+        return lambda score: score
+
+
+def _document(hit: Hit) -> Document:
+    place: dict[str, Any] = {"source": hit.path, "lines": [hit.line_start, hit.line_end]} if hit.path else {}
+    return Document(page_content=hit.text, metadata={**place, **hit.metadata}, id=hit.id)

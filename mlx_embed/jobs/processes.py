@@ -1,0 +1,176 @@
+"""Processes that do tasks: each has its own engine, and what one leaves undone when it dies, another does."""
+
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeAlias
+
+from mlx_embed.errors import MLXEmbedError
+from mlx_embed.jobs.memory import SharedArray, file
+
+Task: TypeAlias = Any
+Result: TypeAlias = Any
+# How often a task is begun: a process that dies may have been killed for reasons of its own, but not twice.
+TRIES = 2
+
+
+class WorkerError(MLXEmbedError):
+    """Two processes died over the same task, or before they could begin with it."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    number: int
+    task: Task
+    tries: int
+
+
+@dataclass
+class _Process:
+    process: "subprocess.Popen[bytes]"
+    connection: "Connection[Any, Any]"
+    slots: list[SharedArray]
+    resources: ExitStack
+    environment: Mapping[str, str]
+    given: deque[_Given] = field(default_factory=deque)
+    answers: int = 0
+
+
+class Processes:
+    """Some processes of this machine. A context manager: at its end they are ended.
+
+    They are started as programs of their own, so that a script needs no `if __name__ == "__main__"`, and each has its
+    environment before anything is imported.
+    """
+
+    def __init__(
+        self, make: Callable[[], Callable[[Task], Result]], environments: Sequence[Mapping[str, str]], *, ahead: int = 1
+    ) -> None:
+        """Start a process for each environment, whose variables it has beside those of this process.
+
+        Args:
+            make: called in each, gives what does a task; it, tasks and results travel by pickle. An array that is a
+                result travels through shared memory, and is valid until the next result is asked for.
+            environments: one a process.
+            ahead: how many tasks a process has at a time. With 2 it has the next while the last is fetched.
+        """
+        self._make, self._ahead = make, ahead
+        self._processes: list[_Process] = []
+        try:
+            for environment in environments:
+                self._processes.append(self._started(environment))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """The numbers of the processes."""
+        return [process.process.pid for process in self._processes]
+
+    def results(self, tasks: Iterable[Task]) -> Iterator[tuple[int, Result]]:
+        """Each task's number, from 0, and its result, as they are done; tasks are taken as processes are free.
+
+        Raises:
+            Exception: what a task has raised.
+            WorkerError: a process died, and the one before it that had the same task.
+        """
+        tasks = enumerate(tasks)
+        again: deque[_Given] = deque()
+        try:
+            while True:
+                for process in self._processes:
+                    self._fill(process, tasks, again)
+                busy = {process.connection: process for process in self._processes if process.given}
+                if not busy:
+                    return
+                for connection in wait(list(busy)):
+                    yield from self._answer(busy[connection], again)  # type: ignore[index]
+        except BaseException:
+            # What is on its way would be taken for answers to other tasks.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the processes at once."""
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                process.process.kill()
+        for process in self._processes:
+            process.process.wait()
+            process.resources.close()
+        self._processes = []
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _fill(self, process: _Process, tasks: Iterator[tuple[int, Task]], again: deque[_Given]) -> None:
+        """Give a process what it may have at a time."""
+        while len(process.given) < self._ahead:
+            if again:
+                given = again.popleft()
+            else:
+                following = next(tasks, None)
+                if following is None:
+                    return
+                given = _Given(*following, 0)
+            process.given.append(given)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it is dead, which is found when it is listened to
+                process.connection.send(given.task)
+
+    def _answer(self, process: _Process, again: deque[_Given]) -> Iterator[tuple[int, Result]]:
+        try:
+            kind, content = process.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._replace(process, again)
+            return
+        if kind == "failed":
+            raise content
+        given = process.given.popleft()
+        slot = process.slots[process.answers % len(process.slots)]
+        process.answers += 1
+        yield given.number, slot.read(*content) if kind == "array" else content
+
+    def _replace(self, process: _Process, again: deque[_Given]) -> None:
+        """Start another in the place of one that has died, which was busy with the first task that it was given."""
+        code = process.process.wait()
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+        first = process.given[0]
+        if first.tries + 1 >= TRIES:
+            raise WorkerError(
+                f"A worker process {how}, and the one before it that had the same task died too. What they said is "
+                "above; where they said nothing, there may be too little memory for so many of them."
+            )
+        rest = list(process.given)[1:]
+        again.extendleft(reversed([_Given(first.number, first.task, first.tries + 1), *rest]))
+        process.resources.close()
+        self._processes[self._processes.index(process)] = self._started(process.environment)
+
+    def _started(self, environment: Mapping[str, str]) -> _Process:
+        with ExitStack() as stack:
+            ours, theirs = Pipe()
+            stack.callback(ours.close)
+            memory = [stack.enter_context(file()) for _ in range(self._ahead)]
+            numbers = [theirs.fileno(), *(each.fileno() for each in memory)]
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "mlx_embed.jobs.worker", *map(str, numbers)],
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+                    pass_fds=numbers,
+                    stdin=subprocess.DEVNULL,
+                )
+            finally:
+                theirs.close()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                ours.send(self._make)
+            slots = [SharedArray(each.fileno()) for each in memory]
+            return _Process(process, ours, slots, stack.pop_all(), environment)

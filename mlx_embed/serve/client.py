@@ -1,0 +1,162 @@
+"""A running server in the place of a model, for the command line; it needs nothing but the standard library."""
+
+import json
+import time
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from mlx_embed.embedding_model import EncodeInfo
+from mlx_embed.errors import MLXEmbedError
+from mlx_embed.tokenizer.surrogates import well_formed
+
+# Of a request: a text more never makes its body too large, and several requests share batches.
+TEXTS, CHARACTERS = 512, 2**19
+# Requests under way, so that the server need not wait for the next.
+AT_ONCE = 2
+SECONDS = 300
+# An overloaded server, or one that still loads, is asked again for so long.
+PATIENCE_SECONDS = 120
+AGAIN = (429, 503)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that a server has.
+
+    Attributes:
+        url: the server's.
+        name: the model's there.
+        max_seq_length: tokens at which texts are cut.
+        prompts: by name.
+        default_prompt_name: of the prompt that goes before texts, where no other is asked for.
+    """
+
+    url: str
+    name: str
+    max_seq_length: int
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    _key: str | None
+
+    def encode(
+        self, texts: Sequence[str], *, prompt_name: str | None = None, truncate_dim: int | None = None
+    ) -> tuple[np.ndarray, EncodeInfo]:
+        """Vectors float32 [N, D], and what is to be said of each text, as of `EmbeddingModel.encode`.
+
+        Raises:
+            MLXEmbedError: a server that does not answer, or has another model by now, or refuses the texts.
+        """
+        ask = partial(self._part, {"model": self.name, "prompt_name": prompt_name, "truncate_dim": truncate_dim})
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            found = list(threads.map(ask, _parts(texts)))
+        vectors = np.concatenate([vectors for vectors, _ in found])
+        counts = np.array([count for _, counts in found for count in counts], dtype=np.int32)
+        return vectors, EncodeInfo(counts, counts > self.max_seq_length, np.ones_like(counts))
+
+    def _part(self, options: dict[str, Any], texts: list[str]) -> tuple[np.ndarray, list[int]]:
+        answer = _asked(self.url, self._key, {"texts": list(map(well_formed, texts)), **options})
+        try:
+            vectors = np.frombuffer(b64decode(answer["vectors"]), "<f4").astype(np.float32)
+            vectors, counts = vectors.reshape(len(texts), answer["dimension"]), list(map(int, answer["token_counts"]))
+        except (KeyError, TypeError, ValueError, Base64Error) as error:
+            raise _no_server(self.url, error) from error
+        if len(counts) != len(texts) or not np.isfinite(vectors).all():
+            raise _no_server(self.url, "vectors that are not of the texts")
+        if answer["max_tokens"] != self.max_seq_length:
+            raise MLXEmbedError(f"The server at {self.url} has another model than before under {self.name!r}.")
+        return vectors, counts
+
+
+def connect(url: str, model: str | None = None, key: str | None = None) -> ServedModel:
+    """A model of the server at `url`: of a name that it knows, or without one its first embedding model.
+
+    Raises:
+        ValueError: no http or https URL.
+        MLXEmbedError: no such server, or it does not have the model.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"The server {url!r} is no URL: it is, for example, http://127.0.0.1:8080.")
+    url = url.rstrip("/")
+    answer = _asked(url, key, {"texts": [], "model": model})
+    try:
+        return ServedModel(
+            url,
+            str(answer["model"]),
+            int(answer["max_tokens"]),
+            dict(answer["prompts"]),
+            answer["default_prompt_name"],
+            key,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_server(url, error) from error
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts as requests: one without any, where there are none."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        if part and (len(part) == TEXTS or characters + len(text) > CHARACTERS):
+            yield part
+            part, characters = [], 0
+        part.append(text)
+        characters += len(text)
+    if part or not texts:
+        yield part
+
+
+def _asked(url: str, key: str | None, body: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request, asked again where the server has no room for it, or still loads."""
+    content = json.dumps(body).encode()
+    headers = {"content-type": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        status, retry_after, answer = _posted(url, content, headers)
+        try:
+            found = json.loads(answer)
+        except ValueError:
+            found = None
+        if status == 200 and isinstance(found, dict):
+            return found
+        if status in AGAIN and time.monotonic() < end:
+            time.sleep(min(max(float(retry_after) if retry_after.isdigit() else 1.0, 0.1), 10.0))
+            continue
+        error = found.get("error") if isinstance(found, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        if not isinstance(message, str):
+            raise _no_server(url, f"status {status}")
+        raise MLXEmbedError(f"The server at {url} refuses: {message}")
+
+
+def _posted(url: str, content: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
+    parts = urlsplit(url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    assert parts.hostname is not None
+    connection = kind(parts.hostname, parts.port, timeout=SECONDS)
+    try:
+        connection.request("POST", f"{parts.path}/v1/encode", content, headers)
+        response = connection.getresponse()
+        return response.status, response.getheader("retry-after", ""), response.read()
+    except (OSError, HTTPException) as error:
+        raise MLXEmbedError(
+            f"No server answers at {url} ({str(error) or type(error).__name__}): start one with `mlx-embed serve`, or "
+            "name none (--server, MLX_EMBED_SERVER), and the model is loaded here."
+        ) from error
+    finally:
+        connection.close()
+
+
+def _no_server(url: str, found: object) -> MLXEmbedError:
+    return MLXEmbedError(
+        f"What answers at {url} is no `mlx-embed serve` of this version: it does not know /v1/encode ({found})."
+    )

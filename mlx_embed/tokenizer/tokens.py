@@ -1,0 +1,135 @@
+"""What a tokenizer makes of texts: their whole ids, then rows of them that a model has room for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from mlx_embed.ids import Ids, Int32, Int64, ends
+
+
+class Tokens(NamedTuple):
+    """The token ids of some texts, and how long the texts were.
+
+    Attributes:
+        ids: a row a text, special tokens included, none longer than max_length; one a chunk, where texts are split.
+        counts: int32 [n], each text's tokens, special ones included, before truncation or splitting.
+        chunks: int32 [n], the rows of each text.
+        weights: float32, one a row: its tokens without special ones and prompt.
+        whole: whether every text was read to its end; else a count above max_length may be too small.
+    """
+
+    ids: Ids
+    counts: Int32
+    chunks: Int32
+    weights: npt.NDArray[np.float32]
+    whole: bool = True
+
+
+class Encoded:
+    """All tokens of some texts, special ones included.
+
+    Attributes:
+        whole: as of `Tokens`.
+    """
+
+    def __init__(self, made: Ids | list[tokenizers.Encoding], whole: bool = True) -> None:
+        """Take ids, or what the library has made, which holds Python's lock when it is asked for its ids."""
+        self._made = made
+        self.whole = whole
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @property
+    def lengths(self) -> Int32:
+        """int32 [n], the tokens of each text."""
+        if isinstance(self._made, Ids):
+            return self._made.lengths
+        return np.fromiter(map(len, self._made), dtype=np.int32, count=len(self._made))
+
+    @property
+    def ids(self) -> Ids:
+        """A row a text."""
+        if isinstance(self._made, Ids):
+            return self._made
+        offsets = ends(self.lengths)
+        flat = np.fromiter(chain.from_iterable(one.ids for one in self._made), dtype=np.int32, count=offsets[-1])
+        return Ids(flat, offsets)
+
+    def take(self, places: Sequence[int]) -> "Encoded":
+        """Some of the texts."""
+        made = self._made
+        return Encoded(made[places] if isinstance(made, Ids) else [made[place] for place in places], self.whole)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the tokens of a text.
+
+    Attributes:
+        before: special tokens in front of it.
+        after: those behind it.
+    """
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+    def cut(self, encoded: Encoded, max_length: int, left: bool) -> Tokens:
+        """Rows of at most max_length tokens, special ones included: of longer texts the beginning, or the end."""
+        whole = ids = encoded.ids
+        counts = whole.lengths
+        if len(whole.flat) > max_length and counts.max() > max_length:
+            starts, stops = self._texts(whole)
+            room = max_length - len(self)
+            first = np.maximum(starts, stops - room) if left else starts
+            last = stops if left else np.minimum(stops, starts + room)
+            ids = self._rows(whole, starts, stops, [(first, last)])
+        chunks = np.ones(len(ids), dtype=np.int32)
+        return Tokens(ids if len(self) else _filled(ids), counts, chunks, _weights(ids, len(self)), encoded.whole)
+
+    def split(self, encoded: Encoded, max_length: int, head: int, overlap: int) -> Tokens:
+        """Rows of at most max_length tokens: chunks that share `overlap` tokens with the one before.
+
+        Each has the text's first `head` tokens in front, a prompt's.
+        """
+        whole = encoded.ids
+        starts, stops = self._texts(whole)
+        body = np.minimum(starts + head, stops)
+        room = max_length - len(self) - head
+        chunks = 1 + -(-np.maximum(stops - body - room, 0) // (room - overlap))
+        text = np.repeat(np.arange(len(whole)), chunks)
+        number = np.arange(len(text)) - np.repeat(ends(chunks)[:-1], chunks)
+        first = body[text] + number * (room - overlap)
+        last = np.minimum(first + room, stops[text])
+        ids = self._rows(whole, starts[text], stops[text], [(starts[text], body[text]), (first, last)])
+        return Tokens(_filled(ids), whole.lengths, chunks.astype(np.int32), _weights(ids, len(self) + head))
+
+    def _texts(self, whole: Ids) -> tuple[Int64, Int64]:
+        """Where each text's own tokens start and end."""
+        return whole.offsets[:-1] + len(self.before), whole.offsets[1:] - len(self.after)
+
+    def _rows(self, whole: Ids, starts: Int64, stops: Int64, parts: list[tuple[Int64, Int64]]) -> Ids:
+        """Rows of parts of texts, whose own tokens are between `starts` and `stops`, with what stands around them."""
+        parts = [(starts - len(self.before), starts), *parts, (stops, stops + len(self.after))]
+        first, last = (np.stack(bounds, axis=1) for bounds in zip(*parts, strict=True))
+        return whole.pieces(first, last)
+
+
+def _weights(ids: Ids, others: int) -> npt.NDArray[np.float32]:
+    return np.subtract(ids.lengths, others, dtype=np.float32)
+
+
+def _filled(ids: Ids) -> Ids:
+    """The ids with a 0 in each empty row: an encoder needs a token of every text."""
+    lengths = ids.lengths
+    if lengths.min(initial=1) > 0:
+        return ids
+    return Ids(np.insert(ids.flat, ids.offsets[:-1][lengths == 0], 0), ends(np.maximum(lengths, 1)))

@@ -1,0 +1,275 @@
+"""`mlx-embed index` and `mlx-embed search`, from a folder to answers."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_embed import cli
+from mlx_embed.index import Hit, Index
+from mlx_embed.index.chunks import Chunking
+from mlx_embed.index.marks import marks
+from tests.conftest import DATA, ROOT
+
+MODEL = str(DATA / "tiny-bert")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Some files, in the current folder."""
+    source = tmp_path / "source"
+    (source / "docs").mkdir(parents=True)
+    (source / "docs" / "wings.md").write_text(
+        "# Wings\n\nIntro.\n\n## Stall\n\nA wing stalls when the flow separates.\n"
+    )
+    (source / "soup.txt").write_text("Lentil soup needs lentils.\n")
+    (source / "rows.jsonl").write_text('{"id": 7, "text": "A violin."}\n{"id": 8, "text": "A train."}\n')
+    monkeypatch.chdir(tmp_path)
+    return source
+
+
+def index(*options: str) -> int:
+    return cli.main(["index", "--index", "ix", *options])
+
+
+def found(capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert cli.main(["search", "--index", "ix", "--json", *options]) == 0
+    return list(json.loads(capsys.readouterr().out))
+
+
+def test_a_folder_is_indexed_and_searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert index("source", "--model", MODEL, "-v") == 0
+    out = capsys.readouterr().out
+    assert "3 indexed, 0 changed, 0 moved, 0 removed, 0 unchanged, 0 failed (4 chunks in " in out
+    assert f"indexed {folder}/docs/wings.md\n" in out
+    assert cli.main(["search", "--index", "ix", "--mode", "text", "when do wings stall"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("source/docs/wings.md:1  ")
+    assert lines[0].endswith("  Wings")
+    assert lines[1:] == ["    # Wings", "    ", "    Intro.", "    ", "    ## Stall", "    ", f"    {STALLS}"]
+    (folder / "soup.txt").unlink()
+    assert index("source") == 0
+    assert "0 indexed, 0 changed, 0 moved, 1 removed, 2 unchanged" in capsys.readouterr().out
+
+
+STALLS = "A wing stalls when the flow separates."
+
+
+def test_json_has_all_that_is_known(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index("source", "--model", MODEL)
+    [hit] = found(capsys, "violin", "--mode", "text")
+    assert (hit["path"], hit["line_start"], hit["text"], hit["metadata"]) == (
+        f"{folder}/rows.jsonl",
+        1,
+        "A violin.",
+        {"id": 7},
+    )
+    assert hit["matches"] == [[2, 8]]
+    assert len(found(capsys, "violin", "--mode", "vector")) == 4
+    assert len(found(capsys, "violin", "--mode", "vector", "-k", "2")) == 2
+    assert found(capsys, "violin", "--mode", "text", "--min-score", "1e9") == []
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (["path=*.txt"], {"soup.txt"}),
+        (["path=source/docs/**"], {"wings.md"}),
+        (["path=**/docs/*"], {"wings.md"}),
+        (["path=*.txt", "path=source/**/*.md"], {"soup.txt", "wings.md"}),
+        (["id>=8"], {"rows.jsonl"}),
+        (["id=9"], set()),
+        (["id>=7", "path=*.md"], set()),
+    ],
+)
+def test_filters(filters: list[str], names: set[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index("source", "--model", MODEL)
+    options = [option for test in filters for option in ("--filter", test)]
+    assert {Path(hit["path"]).name for hit in found(capsys, "a", "--mode", "vector", *options)} == names
+
+
+def test_context_is_of_the_file_as_long_as_it_is_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "long.md"
+    path.write_text("\n\n".join(f"# Part {n}\n\nwords {n} and more of them here." for n in range(9)))
+    index("source", "--model", MODEL, "--chunk-tokens", "36", "--glob", "long.md")
+    capsys.readouterr()
+    search = ["search", "--index", "ix", "--mode", "text", "-k", "1", "--context", "2", "words 4"]
+    cli.main(search)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == [
+        "words 3 and more of them here.",
+        "",
+        "# Part 4",
+        "",
+        "words 4 and more of them here.",
+        "",
+        "# Part 5",
+    ]
+    path.write_text("Another text.")
+    cli.main(search)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == ["# Part 4", "", "words 4 and more of them here."]
+
+
+def test_what_fails_is_on_stderr_and_in_the_status(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.md").write_bytes(b"na\xefve")
+    assert index("source", "--model", MODEL) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("bad.md") == 1
+    assert f"failed: {folder}/bad.md:1 is not UTF-8" in captured.err
+    assert "1 failed" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["missing"], "There is no folder or file missing"),
+        (["source", "--chunk-tokens", "9999"], "longer than the model takes"),
+        (["source", "--chunk-overlap", "-1"], "overlap of -1"),
+    ],
+)
+def test_bad_options(options: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert index(*options, "--model", MODEL) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("ix").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--chunk-tokens", "20"], ["--chunk-overlap", "3"], ["--field", "title"], ["--model", str(DATA / "tiny-mpnet")]],
+)
+def test_an_index_is_of_one_kind(options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index("source", "--model", MODEL, "--chunk-tokens", "30", "--chunk-overlap", "4")
+    assert index("source", "--chunk-tokens", "30", "--chunk-overlap", "4") == 0
+    capsys.readouterr()
+    assert index("source", *options) == 2
+    assert "ix" in capsys.readouterr().err
+    assert index("source") == 0  # the lock was given back
+
+
+def test_columns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.csv").write_text("title,body,id\nWings,They stall,1\n")
+    (folder / "rows.jsonl").unlink()
+    assert index("source", "--model", MODEL, "--field", "title", "--field", "body") == 0
+    assert found(capsys, "stall", "--mode", "text", "--filter", "id=1")[0]["text"] == "Wings They stall"
+
+
+def test_searching_what_is_no_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["search", "--index", "nothing", "q"]) == 2
+    assert "nothing" in capsys.readouterr().err
+    index("source", "--model", MODEL)
+    for options in (["--context", "-1"], ["-k", "0"], ["--filter", "x"]):
+        assert cli.main(["search", "--index", "ix", "q", *options]) == 2
+    capsys.readouterr()
+    assert cli.main(["search", "--index", "ix", "--mode", "text", "nowhere"]) == 0
+    assert capsys.readouterr() == ("", "Nothing is found.\n")
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What the command prints where its output is a terminal."""
+    master, slave = pty.openpty()
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", **environment}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlx_embed.cli", *arguments], stdout=slave, stderr=subprocess.DEVNULL, env=settings
+    )
+    os.close(slave)
+    out = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # how Linux says that nobody writes any more
+            part = b""
+        if not part:
+            break
+        out += part
+    assert process.wait() == 0
+    os.close(master)
+    return out.decode().replace("\r\n", "\n")
+
+
+def test_words_are_marked_on_a_terminal_and_nothing_reaches_it_raw(folder: Path) -> None:
+    (folder / "evil.txt").write_text("A violin \x1b]0;owned\x07 and \x9b31m more violins.\r\n")
+    index("source", "--model", MODEL)
+    search = ("search", "--index", "ix", "--mode", "text", "violin", "--filter", "path=evil.txt")
+    out = on_a_terminal(*search)
+    assert "A \x1b[1;33mviolin\x1b[0m \\x1b]0;owned\\x07 and \\x9b31m more \x1b[1;33mviolins\x1b[0m." in out
+    assert "\x1b" not in on_a_terminal(*search, NO_COLOR="1")
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "words"),
+    [
+        ("stalling wings", "The wing stalls, stalled.", ["wing", "stalls", "stalled"]),
+        ("the wing", "The wing of the bird", ["wing"]),
+        ("the", "The wing of the bird", ["The", "the"]),
+        ('"NOT" OR (x*', "x or y", ["x"]),
+        ("äußern", "Äußern", ["Äußern"]),
+        ("", "text", []),
+        ("\0", "text", []),
+        ("word", "a\0word", ["word"]),
+        ("nothing", "else", []),
+    ],
+)
+def test_marks(query: str, text: str, words: list[str]) -> None:
+    assert [text[start:end] for start, end in marks(query, text)] == words
+
+
+def test_watching_takes_in_changes_as_they_come(folder: Path) -> None:
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "mlx_embed.cli",
+        "index",
+        "source",
+        "--index",
+        "ix",
+        "--model",
+        MODEL,
+        "--watch",
+    ]
+    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline().startswith("3 indexed")
+        (folder / "new.md").write_text("A bridge over the river.")
+        assert process.stdout.readline().startswith("1 indexed")
+        with Index.open("ix", read_only=True) as reader:
+            assert len(reader.search("bridge", mode="text")) == 1
+    finally:
+        process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stdout.read() == ""
+
+
+def test_a_rerankers_score_decides(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlx_embed import CrossEncoder
+
+    given: list[Any] = []
+    monkeypatch.setattr(CrossEncoder, "from_pretrained", lambda name: name)
+
+    def search(self: Index, query: str, k: int, **options: Any) -> list[Hit]:
+        given.append((query, k, options))
+        return []
+
+    index("source", "--model", MODEL)
+    monkeypatch.setattr(Index, "search", search)
+    cli.main(["search", "--index", "ix", "q", "-k", "3", "--rerank", "some/reranker", "--min-score", "0.5"])
+    options = {"mode": "hybrid", "filter": None, "rerank": "some/reranker", "min_score": 0.5}
+    assert given == [("q", 3, {**options, "filter": {}})] or given == [("q", 3, options)]
+
+
+def test_the_index_names_its_chunking(folder: Path) -> None:
+    index("source", "--model", MODEL, "--chunk-tokens", "30", "--field", "text")
+    with Index.open("ix", read_only=True) as opened:
+        assert Chunking.of(opened.chunker) == Chunking(30, 3, ("text",))

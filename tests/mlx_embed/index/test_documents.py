@@ -1,0 +1,228 @@
+"""The text of each kind of file, and where it stands in the file."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_embed.index import documents
+from mlx_embed.index.documents import Document
+
+
+def read(name: str, data: bytes | str, fields: tuple[str, ...] = ()) -> list[Document]:
+    return documents.read(Path(name), data.encode() if isinstance(data, str) else data, fields)
+
+
+TEXTS = [
+    "one\ntwo\n\nthree",
+    "",
+    "\n",
+    "ä\nöö\n\U0001f600 end",
+    "\ufeffmark\nä",
+    "\ufeffmark\nb",
+    "a\r\nb\r\n",
+    "x\u2028y\x0bz\n\x85",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_places_of_a_text_are_exact(text: str) -> None:
+    data = text.encode()
+    [document] = read("a.txt", data)
+    assert document.text == text.removeprefix("\ufeff")
+    for start in range(len(document.text) + 1):
+        for end in range(start, len(document.text) + 1):
+            place = document.places(start, end)
+            assert data[place.byte_start : place.byte_end].decode() == document.text[start:end]
+            assert place.line_start == 1 + data[: place.byte_start].count(b"\n")
+            if end > start:
+                assert place.line_end == 1 + data[: place.byte_end].rstrip(b"\n").count(b"\n") or text[end - 1] == "\n"
+
+
+def test_an_end_behind_a_line_is_on_that_line() -> None:
+    [document] = read("a.txt", "a\nb\nc")
+    assert [document.places(0, end)[2:] for end in (1, 2, 3, 4, 5)] == [(1, 1), (1, 1), (1, 2), (1, 2), (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.md", b"good\nna\xefve", r"a\.md:2 is not UTF-8: invalid continuation byte"),
+        ("a.txt", "x".encode("utf-16"), r"a\.txt is UTF-16, where UTF-8"),
+        ("a.html", b"<p>na\xefve", r"a\.html:1 is not UTF-8"),
+        ("a.html", b"<meta charset=nonsense><p>na\xefve", r"a\.html:1 is not UTF-8"),
+        ("a.html", b"<meta charset=ascii><p>na\xefve", r"a\.html:1 is not UTF-8"),
+    ],
+)
+def test_what_is_no_utf_8_is_named_with_its_line(name: str, data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(name, data)
+
+
+PAGE = """<!doctype html><html><head><title>The
+ title</title><style>p { x: "<p>" }</style></head>
+<body><h1>First <em>one</em></h1><p>A   paragraph &amp; an
+entity.</p><!-- no --><script>if (a < b) no()</script>
+<ul><li>item <b>bo</b>ld</li><li>two</li></ul><pre>  kept
+ as is</pre><h2>Second</h2><table><tr><td>a</td><td>b</td></tr></table>tail<br>end</body></html>"""
+
+
+def test_html() -> None:
+    [document] = read("a.html", PAGE)
+    assert document.text == (
+        "First one\n\nA paragraph & an entity.\n\nitem bold\ntwo\n\n  kept\n as is\n\nSecond\n\na b\n\ntail\nend"
+    )
+    assert [(document.text[s.start :].split("\n")[0], s.path) for s in document.sections] == [
+        ("First one", ("The title",)),
+        ("First one", ("The title", "First one")),
+        ("Second", ("The title", "First one", "Second")),
+    ]
+
+
+@pytest.mark.parametrize("words", ["First", "an entity", "bo", "kept", "Second", "a b", "end"])
+def test_places_of_html_are_those_of_its_source(words: str) -> None:
+    [document] = read("a.html", PAGE)
+    start = document.text.index(words)
+    place = document.places(start, start + len(words))
+    source = PAGE.encode()[place.byte_start : place.byte_end].decode()
+    for word in words.split():
+        assert word in source
+    assert len(source) < 60
+    assert place.line_start == 1 + PAGE.encode()[: place.byte_start].count(b"\n")
+
+
+def test_html_in_the_encoding_that_it_states() -> None:
+    [document] = read("a.html", b'<meta charset="latin-1"><p>na\xefve</p><p>x</p>')
+    assert document.text == "naïve\n\nx"
+    assert document.places(7, 8)[:2] == (39, 40)
+
+
+@pytest.mark.parametrize("page", ["<p>a<", "<", "<!--", "<![CDATA[x", "&#xffffffff;", "</p></p><b", "<pre>", "<a <b>x"])
+def test_broken_html_is_read(page: str) -> None:
+    assert len(read("a.html", page)) == 1
+
+
+def test_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"id": "é", "text": "one"}, {"id": "b", "text": "two"}]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n")
+    data = path.read_bytes()
+    found = documents.read(path, data)
+    assert [(d.text, d.metadata) for d in found] == [("one", {"id": "é"}), ("two", {"id": "b"})]
+    places = [d.places(0, 3) for d in found]
+    assert [place[2:] for place in places] == [(1, 1), (2, 2)]
+    assert [json.loads(data[p.byte_start : p.byte_end]) for p in places] == rows
+
+
+def test_rows_of_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('title,body\na,"x\ny"\nb,z')
+    data = path.read_bytes()
+    found = documents.read(path, data, ("title", "body"))
+    assert [d.text for d in found] == ["a x\ny", "b z"]
+    assert [d.places(0, 1)[2:] for d in found] == [(2, 3), (4, 4)]
+    assert [data[slice(*d.places(0, 1)[:2])] for d in found] == [b'a,"x\ny"\n', b"b,z"]
+
+
+def test_rows_without_the_column_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title\na\n")
+    with pytest.raises(ValueError, match=r"a\.csv has no column 'text'; it has title"):
+        documents.read(path, path.read_bytes())
+
+
+def test_parquet(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow, extra parquet")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(arrow.table({"text": ["one", "two"], "id": [5, 6]}), path)
+    found = documents.read(path, path.read_bytes())
+    assert [(d.text, d.metadata, d.places(0, 1)) for d in found] == [
+        ("one", {"id": 5}, (0, 0, 1, 1)),
+        ("two", {"id": 6}, (0, 0, 2, 2)),
+    ]
+
+
+def docx_file() -> bytes:
+    docx: Any = pytest.importorskip("docx", reason="python-docx, extra documents")
+    made = docx.Document()
+    made.add_heading("Wings", level=0)
+    made.add_paragraph("About wings.")
+    made.add_heading("Stall", level=1)
+    table = made.add_table(rows=2, cols=2)
+    for row, cells in zip(table.rows, (("a", "b"), ("c", "d")), strict=True):
+        for cell, text in zip(row.cells, cells, strict=True):
+            cell.text = text
+    table.rows[1].cells[0].merge(table.rows[1].cells[1])
+    made.add_paragraph("After.")
+    file = io.BytesIO()
+    made.save(file)
+    return file.getvalue()
+
+
+def test_docx() -> None:
+    [document] = read("a.docx", docx_file())
+    assert document.text.split("\n\n") == ["Wings", "About wings.", "Stall", "a | b", "c\nd", "After.", ""]
+    assert [s.path for s in document.sections] == [("Wings",), ("Stall",)]
+    start = document.text.index("After")
+    assert document.places(start, start + 5) == (0, 0, 6, 6)
+    assert document.places(0, start + 5) == (0, 0, 1, 6)
+
+
+def pdf_file(*pages: str) -> bytes:
+    """A PDF of pages with a line each, written by hand."""
+    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(pages)))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Count {len(pages)} /Kids [{kids}] >>".encode(),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for number, text in enumerate(pages):
+        content = f"BT /F1 12 Tf 50 700 Td ({text}) Tj ET".encode()
+        resources = "/MediaBox [0 0 600 800] /Resources << /Font << /F1 3 0 R >> >>"
+        objects.append(f"<< /Type /Page /Parent 2 0 R {resources} /Contents {5 + 2 * number} 0 R >>".encode())
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content))
+    out, places = b"%PDF-1.4\n", []
+    for number, data in enumerate(objects, start=1):
+        places.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, data)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    return out + (
+        b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n"
+        % (len(objects) + 1, table, len(objects) + 1, len(out))
+    )
+
+
+def test_pdf() -> None:
+    pytest.importorskip("pypdf", reason="pypdf, extra documents")
+    [document] = read("a.pdf", pdf_file("The wing stalls.", "The second page."))
+    assert document.text == "The wing stalls.\n\nThe second page.\n\n"
+    start = document.text.index("second")
+    assert document.places(start, start + 6) == (0, 0, 2, 2)
+    assert document.places(0, start) == (0, 0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.pdf", b"%PDF-1.4 nothing", "is no PDF that can be read"),
+        ("a.pdf", b"", "is no PDF that can be read"),
+        ("a.docx", b"PK nothing", "is no DOCX that can be read"),
+        ("a.pdf", pdf_file("", ""), "has no text in its 2 pages"),
+    ],
+)
+def test_broken_documents_are_named(name: str, data: bytes, message: str) -> None:
+    pytest.importorskip("pypdf", reason="pypdf, extra documents")
+    pytest.importorskip("docx", reason="python-docx, extra documents")
+    with pytest.raises(ValueError, match=message):
+        read(name, data)
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.pdf", "pypdf"), ("a.docx", "docx")])
+def test_a_missing_reader_is_told(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(ImportError, match=r"\.\[documents\]"):
+        read(name, b"")

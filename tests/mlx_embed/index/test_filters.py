@@ -1,0 +1,132 @@
+"""Filters, against the same conditions in Python."""
+
+import fnmatch
+from typing import Any
+
+import pytest
+
+from mlx_embed.index import Chunk, FileStat, Index, filters
+
+TEXTS: list[dict[str, Any]] = [
+    {"year": 1999, "lang": "en", "tags": ["x", "y"]},
+    {"year": 2000.5, "lang": "de", "tags": []},
+    {"year": 2001, "done": True},
+    {"year": "2001", "done": False, "lang": "en"},
+    {"nested": {"year": 2001}, "lang": ["en", "fr"], "year": None},
+    {},
+]
+
+
+@pytest.fixture
+def filled(index: Index) -> Index:
+    index.add([str(i) for i in range(len(TEXTS))], ["wing"] * len(TEXTS), TEXTS)
+    return index
+
+
+@pytest.mark.parametrize(
+    ("condition", "wanted"),
+    [
+        ({"year": 2001}, "2"),
+        ({"year": 2001.0}, "2"),
+        ({"year": "2001"}, "3"),
+        ({"year": [1999, "2001"]}, "03"),
+        ({"year": {">=": 2000}}, "12"),
+        ({"year": {">": 1999, "<": 2001}}, "1"),
+        ({"year": {"<": 3000}}, "012"),
+        ({"year": {"<=": "2001"}}, "3"),
+        ({"year": {"!=": 1999}}, "123"),
+        ({"year": {"=": 1999}}, "0"),
+        ({"lang": "en"}, "034"),
+        ({"lang": "en", "year": {">": 0}}, "0"),
+        ({"tags": "y"}, "0"),
+        ({"done": True}, "2"),
+        ({"done": [True, False]}, "23"),
+        ({"nobody": 1}, ""),
+        ({"year": {}}, "0123"),
+        ({"lang": "x' OR '1'='1"}, ""),
+        ({"lang": []}, ""),
+        ({}, "012345"),
+    ],
+)
+def test_metadata(filled: Index, condition: Any, wanted: str) -> None:
+    for mode in ("text", "vector", "hybrid"):
+        found = filled.search("wing", 20, mode=mode, filter=condition)
+        assert "".join(sorted(hit.id for hit in found)) == wanted
+
+
+PATHS = ["a.md", "docs/a.md", "docs/b.txt", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md", "src/[x].py", "ä/ö.md"]
+
+
+@pytest.mark.parametrize(
+    ("globs", "wanted"),
+    [
+        ("docs/*", ["docs/a.md", "docs/b.txt", "docs/a_b.md", "docs/a-b.md"]),
+        ("docs/**", ["docs/a.md", "docs/b.txt", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md"]),
+        ("docs/**/*.md", ["docs/a.md", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md"]),
+        ("**/c.md", ["docs/deep/c.md"]),
+        ("a.md", ["a.md", "docs/a.md"]),
+        ("docs/a_b.md", ["docs/a_b.md"]),
+        ("docs/a?b.md", ["docs/a_b.md", "docs/a-b.md"]),
+        ("src/[x].py", ["src/[x].py"]),
+        (["*.py", "ä/*"], ["src/[x].py", "ä/ö.md"]),
+        ("nowhere/*", []),
+    ],
+)
+def test_paths(index: Index, globs: Any, wanted: list[str]) -> None:
+    stat = FileStat(1, 1, "00")
+    index.replace_files([(path, stat, [Chunk("wing", path, 0, 1, 1, 1)]) for path in PATHS])
+    index.add(["no file"], ["wing"])
+    found = index.search("wing", 20, mode="text", filter={"path": globs})
+    assert sorted(hit.path for hit in found) == sorted(wanted)
+    if isinstance(globs, str) and "[" not in globs and "/" not in globs:
+        assert wanted == fnmatch.filter([path for path in PATHS if fnmatch.fnmatch(path.split("/")[-1], globs)], "*")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["year>=2000"], {"year": {">=": 2000}}),
+        (["year>=2000", "year < 2001.5"], {"year": {">=": 2000, "<": 2001.5}}),
+        (["lang=en"], {"lang": ["en"]}),
+        (["lang=en", "lang=de"], {"lang": ["en", "de"]}),
+        (['year="2001"'], {"year": ["2001"]}),
+        (["done=true"], {"done": [True]}),
+        (["path=docs/**", "path=*.md"], {"path": ["docs/**", "*.md"]}),
+        (["url=http://x?a=b"], {"url": ["http://x?a=b"]}),
+        (["lang!=en"], {"lang": {"!=": "en"}}),
+        ([], {}),
+    ],
+)
+def test_conditions_in_words(words: list[str], wanted: Any) -> None:
+    assert filters.parsed(words) == wanted
+    filters.checked(wanted)
+
+
+@pytest.mark.parametrize("words", [["year"], ["=x"], [">=3"], ["year=1", "year>3"]])
+def test_conditions_in_words_that_are_none(words: list[str]) -> None:
+    with pytest.raises(ValueError, match="filter"):
+        filters.parsed(words)
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("year=3", "filter is a str"),
+        ({1: 2}, "key 1 is a int"),
+        ({"year": None}, "year has None"),
+        ({"year": {"~": 1}}, "'~', which is not one of"),
+        ({"year": [[1]]}, r"year has \[1\]"),
+        ({"year": 2**63}, "year has"),
+        ({"path": 3}, "path is 3"),
+    ],
+)
+def test_bad_filters(index: Index, condition: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        index.search("wing", filter=condition)
+
+
+def test_attributes_go_with_their_texts(filled: Index) -> None:
+    filled.upsert(["0"], ["wing"], [{"lang": "nl"}])
+    filled.delete(["3"])
+    assert [hit.id for hit in filled.search("wing", mode="text", filter={"lang": ["en", "nl"]})] == ["0", "4"]
+    filled.check()

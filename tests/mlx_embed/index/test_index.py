@@ -1,0 +1,254 @@
+"""What an index holds after texts and files came and went."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_embed import EmbeddingModel
+from mlx_embed.errors import StoreError, StoreMismatchError
+from mlx_embed.index import Chunk, FileStat, Index
+from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
+
+STAT = FileStat(10, 20, "ab" * 32)
+
+
+def chunks(path: str, *found: str) -> list[Chunk]:
+    return [Chunk(text, path, i, i + 1, i + 1, i + 2, ("A", "B"), i, {"n": i}) for i, text in enumerate(found)]
+
+
+def held(index: Index) -> dict[str, str]:
+    """Id to text, by the words that all texts of these tests share."""
+    return {hit.id: hit.text for hit in index.search("wing", 1000, mode="text")}
+
+
+@pytest.mark.parametrize("row_dtype", ROW_DTYPES)
+def test_texts_come_back_as_they_were_given(model: EmbeddingModel, tmp_path: Path, row_dtype: Any) -> None:
+    given = {"a": "the wing stalls", "b": "wing \0 of \u2028 an é 🛩", "ç#1": " wing\n"}
+    metadata: list[dict[str, Any]] = [{"deep": {"list": [1, 2.5, None]}, "ü": "ß"}, {}, {"n": 2**80}]
+    with Index.create(tmp_path / "index", model, row_dtype=row_dtype) as index:
+        index.add(list(given), list(given.values()), metadata)
+        assert len(index) == 3
+    with Index.open(tmp_path / "index", model) as index:
+        found = {hit.id: hit for hit in index.search("wing", mode="text")}
+        assert {name: hit.text for name, hit in found.items()} == given
+        assert [dict(found[name].metadata) for name in given] == metadata
+        vector = index.search("the wing stalls", 1, mode="vector")[0]
+        assert (vector.id, vector.score, vector.vector_rank) == ("a", pytest.approx(1, abs=1e-6), 1)
+        index.check()
+
+
+def test_upsert_and_delete(index: Index) -> None:
+    index.add(["a", "b", "c"], ["wing one", "wing two", "wing three"])
+    index.upsert(["b", "d"], ["wing 2", "wing 4"])
+    assert held(index) == {"a": "wing one", "b": "wing 2", "c": "wing three", "d": "wing 4"}
+    assert index.delete(["a", "a", "nobody"]) == 1
+    assert held(index) == {"b": "wing 2", "c": "wing three", "d": "wing 4"}
+    assert len(index) == 3
+    assert {hit.id for hit in index.search("wing", mode="vector")} == {"b", "c", "d"}
+    index.add(["a"], ["wing again"])
+    assert held(index)["a"] == "wing again"
+    index.check()
+
+
+def test_the_vectors_are_those_of_the_model(index: Index, model: EmbeddingModel) -> None:
+    documents = texts(30)
+    index.add(names(30), documents)
+    queries = ["the heat of a cone", "soup"]
+    wanted = model.encode_query(queries).astype(np.float64) @ model.encode_document(documents).astype(np.float64).T
+    for row, hits in zip(wanted, index.search(queries, 5, mode="vector"), strict=True):
+        np.testing.assert_allclose([hit.score for hit in hits], -np.sort(-row)[:5], atol=1e-6)
+        np.testing.assert_allclose([row[int(hit.id[1:])] for hit in hits], [hit.score for hit in hits], atol=1e-6)
+
+
+def test_prompts_are_put_before_texts_and_queries(model: EmbeddingModel, tmp_path: Path) -> None:
+    with Index.create(tmp_path / "i", model, query_prompt="query: ", document_prompt="passage: ") as index:
+        index.add(["a"], ["the wing"])
+        score = index.search("heat", mode="vector")[0].score
+    wanted = model.encode("query: heat") @ model.encode("passage: the wing")
+    assert score == pytest.approx(float(wanted), abs=1e-6)
+    assert abs(score - float(model.encode("heat") @ model.encode("the wing"))) > 1e-4
+
+
+def test_files_are_replaced_as_a_whole(index: Index) -> None:
+    index.replace_file("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 2"))
+    index.replace_files([("b.md", STAT, chunks("b.md", "wing b")), ("c.md", STAT, [])])
+    index.replace_file("a.md", FileStat(1, 2, "cd"), chunks("a.md", "wing 1", "wing new"))
+    assert held(index) == {"a.md#0": "wing 1", "a.md#1": "wing new", "b.md#0": "wing b"}
+    assert index.files() == {"a.md": FileStat(1, 2, "cd"), "b.md": STAT, "c.md": STAT}
+    hit = index.search("new", mode="text")[0]
+    assert (hit.path, hit.byte_start, hit.byte_end, hit.line_start, hit.line_end) == ("a.md", 1, 2, 2, 3)
+    assert (hit.heading, hit.metadata) == (("A", "B"), {"n": 1})
+    index.touch_file("b.md", FileStat(3, 4, "ef"))
+    assert index.files()["b.md"] == FileStat(3, 4, "ef")
+    assert index.remove_file("a.md") == 2
+    assert index.remove_files(["a.md", "c.md"]) == 0
+    assert held(index) == {"b.md#0": "wing b"}
+    assert list(index.files()) == ["b.md"]
+    index.check()
+
+
+def test_a_text_that_is_there_is_not_embedded_again(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[str] = []
+    encode = EmbeddingModel.encode_document
+
+    def counting(self: EmbeddingModel, given: list[str], **options: Any) -> Any:
+        embedded.extend(given)
+        return encode(self, given, **options)
+
+    monkeypatch.setattr(EmbeddingModel, "encode_document", counting)
+    index.replace_file("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 0"))
+    assert embedded == ["wing 0", "wing 1"]
+    index.replace_file("a.md", STAT, chunks("a.md", "wing 1", "wing 2"))
+    assert embedded[2:] == ["wing 2"]
+    index.replace_file("moved.md", STAT, chunks("moved.md", "wing 1", "wing 2"))
+    assert len(embedded) == 3
+    hits = index.search("wing 1", mode="vector")
+    assert {hit.id: hit.score for hit in hits}["moved.md#0"] == {hit.id: hit.score for hit in hits}["a.md#0"]
+
+
+def test_a_commit_has_whole_files_only(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_embed.index.index.COMMITTED", 5)
+    files = [(f"{i}.md", STAT, chunks(f"{i}.md", *(f"wing {i} {j}" for j in range(3)))) for i in range(4)]
+
+    def interrupted() -> Any:
+        yield from files[:3]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.replace_files(interrupted())
+    assert sorted(index.files()) == ["0.md", "1.md"]
+    assert len(index) == 6
+    assert index.replace_files(iter(files)) == 4
+    assert len(index) == 12
+
+
+def test_nothing_of_an_addition_that_fails(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(index, 300)
+
+    def broken(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlx_embed.index.transaction.rows.insert", broken)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(["new"], ["wing"], vectors=vectors(1, 5))
+    monkeypatch.undo()
+    assert len(index) == 300
+    index.check()
+    index.add(["new"], ["wing"], vectors=vectors(1, 5))
+    assert len(index) == 301
+    index.check()
+
+
+def test_an_index_of_nothing(index: Index) -> None:
+    assert len(index) == 0
+    for mode in ("vector", "text", "hybrid"):
+        assert index.search("wing", mode=mode) == []
+        assert index.search(["wing", "heat"], mode=mode) == [[], []]
+    assert index.search([]) == []
+    index.add([], [])
+    assert index.delete([]) == 0
+    assert index.replace_files([]) == 0
+    index.compact()
+    index.check()
+    assert index.files() == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a"], ["x", "y"]), "1 ids, 2 texts and 1 mappings"),
+        ((["a", "b", "a"], ["x"] * 3), "'a' is there twice"),
+        ((["there"], ["x"]), "'there' is in the index already; use upsert"),
+        (("a", ["x"]), "ids is a str"),
+        ((["a"], "x"), "texts is a str"),
+        (([1], ["x"]), "id of 1 is a int"),
+        ((["a"], [None]), "text of 'a' is a NoneType"),
+        ((["a"], ["\ud800"]), "text of 'a' is no Unicode"),
+        (([""], ["x"]), "An id is empty"),
+        ((["a"], ["x"], [[1]]), "metadata of 'a' is a list"),
+        ((["a"], ["x"], [{"k": object()}]), "cannot be written as JSON"),
+        ((["a"], ["x"], [{"k": float("nan")}]), "cannot be written as JSON"),
+    ],
+)
+def test_bad_texts(index: Index, arguments: Any, message: str) -> None:
+    index.add(["there"], ["wing"])
+    with pytest.raises((TypeError, ValueError), match=message):
+        index.add(*arguments)
+    assert len(index) == 1
+    index.check()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.ones((2, DIMENSION)), "shape"),
+        (np.ones((1, 5)), "shape"),
+        (np.full((1, DIMENSION), np.nan), r"vectors\[0\] has a value that is not finite"),
+        ([["x"] * DIMENSION], "where numbers are needed"),
+    ],
+)
+def test_bad_vectors(index: Index, given: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        index.add(["a"], ["x"], vectors=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (chunks("b.md", "x"), "has the path 'b.md'"),
+        (chunks("a.md", "x") * 2, "same ordinal"),
+    ],
+)
+def test_bad_chunks(index: Index, given: list[Chunk], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        index.replace_file("a.md", STAT, given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k 0 is not"),
+        ({"k": 1.5}, "whole number"),
+        ({"mode": "fuzzy"}, "mode 'fuzzy' is not one of"),
+        ({"query": [1]}, r"query\[0\] is a int"),
+    ],
+)
+def test_bad_searches(index: Index, options: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        index.search(**({"query": "wing"} | options))
+
+
+def test_making_and_opening(model: EmbeddingModel, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no index in .*nowhere"):
+        Index.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    Index.create(tmp_path / "here", model, chunker="lines 1").close()
+    with pytest.raises(FileExistsError, match="There is an index"):
+        Index.create(tmp_path / "here", model)
+    Index.create(tmp_path / "here", model, chunker="lines 1", exist_ok=True).close()
+    with pytest.raises(StoreMismatchError, match="chunker 'lines 1', not 'lines 2'"):
+        Index.create(tmp_path / "here", model, chunker="lines 2", exist_ok=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes\.txt, which is of no index"):
+        Index.create(tmp_path / "other", model)
+    index = Index.open(tmp_path / "here")
+    assert index.chunker == "lines 1"
+    index.close()
+    index.close()
+    with pytest.raises(ValueError, match="was closed"):
+        index.search("wing", mode="text")
+    with pytest.raises(ValueError, match="row_dtype 'int4'"):
+        Index.create(tmp_path / "x", model, row_dtype="int4")  # type: ignore[arg-type]
+
+
+def test_the_model_that_the_index_names_is_loaded_when_it_is_needed(model: EmbeddingModel, tmp_path: Path) -> None:
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["a"], ["the wing"])
+    with Index.open(tmp_path / "index") as index:
+        assert index.search("wing", mode="text")[0].id == "a"
+        assert index._model is None
+        assert index.search("the wing", mode="vector")[0].score == pytest.approx(1, abs=1e-6)
+        assert index.model.name == model.name

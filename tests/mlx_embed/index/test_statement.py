@@ -1,0 +1,88 @@
+"""What an index says of itself, and which models it refuses."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+
+from mlx_embed import EmbeddingModel
+from mlx_embed.errors import StoreMismatchError
+from mlx_embed.index import Index
+from tests.conftest import DATA
+
+
+@pytest.fixture
+def folder(model: EmbeddingModel, tmp_path: Path) -> Path:
+    with Index.create(tmp_path / "index", model, document_prompt="passage: ", row_dtype="int8", chunker="c 1") as index:
+        index.add(["a"], ["the wing"])
+    return tmp_path / "index"
+
+
+def test_the_statement(folder: Path, model: EmbeddingModel) -> None:
+    with Index.open(folder, model) as index:
+        said = index.statement
+    assert (said.model, said.dimension, said.max_seq_length) == (model.name, 32, model.max_seq_length)
+    assert (said.query_prompt, said.document_prompt, said.row_dtype, said.chunker) == ("", "passage: ", "int8", "c 1")
+    assert (said.similarity, said.format, said.revision, len(said.weights)) == ("cosine", 1, "", 64)
+    assert Path(said.folder) == model.checkpoint.folder
+
+
+def test_the_same_weights_under_another_name_are_the_same_model(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(DATA / "tiny-bert", tmp_path / "copied")
+    with Index.open(folder, str(tmp_path / "copied")) as index:
+        assert index.search("wing")[0].id == "a"
+
+
+def test_other_models_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreMismatchError, match=r"is of .*tiny-bert \(weights .* and the model given is .*tiny-mpnet"):
+        Index.open(folder, str(DATA / "tiny-mpnet"))
+    changed = shutil.copytree(DATA / "tiny-bert", tmp_path / "changed")
+    weights = bytearray((changed / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (changed / "model.safetensors").write_bytes(weights)
+    with pytest.raises(StoreMismatchError, match="weights"):
+        Index.open(folder, EmbeddingModel.from_pretrained(changed, device="cpu"))
+    other = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", max_seq_length=16)
+    with pytest.raises(StoreMismatchError, match="max_seq_length 64, not 16"):
+        Index.open(folder, other)
+    cut = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu")
+    cut.truncate_dim = 8
+    with pytest.raises(StoreMismatchError, match="dimension 32, not 8"):
+        Index.open(folder, cut)
+
+
+def test_other_prompts_and_types_are_refused(folder: Path, model: EmbeddingModel) -> None:
+    options = {"document_prompt": "passage: ", "row_dtype": "int8", "chunker": "c 1"}
+    Index.create(folder, model, exist_ok=True, **options).close()  # type: ignore[arg-type]
+    for change in ({"document_prompt": "x"}, {"query_prompt": "x"}, {"row_dtype": "float32"}, {"chunker": "c 2"}):
+        with pytest.raises(StoreMismatchError, match=next(iter(change))):
+            Index.create(folder, model, exist_ok=True, **(options | change))  # type: ignore[arg-type]
+
+
+def test_a_model_that_has_changed_in_its_place_is_seen(tmp_path: Path) -> None:
+    place = shutil.copytree(DATA / "tiny-bert", tmp_path / "model")
+    with Index.create(tmp_path / "index", str(place)) as index:
+        index.add(["a"], ["the wing"])
+    weights = bytearray((place / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (place / "model.safetensors").write_bytes(weights)
+    with Index.open(tmp_path / "index") as index:
+        assert index.search("wing", mode="text")[0].id == "a"
+        with pytest.raises(StoreMismatchError, match="weights"):
+            index.search("wing")
+
+
+def test_another_format_is_refused(folder: Path) -> None:
+    connection = sqlite3.connect(folder / "index.sqlite")
+    (text,) = connection.execute("SELECT value FROM meta WHERE key = 'statement'").fetchone()
+    text = json.dumps(json.loads(text) | {"format": 2, "new": 1})
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'statement'", (text,))
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'check'", (str(crc32(text.encode())),))
+    connection.commit()
+    connection.close()
+    (folder / "index.seal").unlink()
+    with pytest.raises(StoreMismatchError, match="format 2, and this version of mlx-embed reads 1"):
+        Index.open(folder)

@@ -1,0 +1,73 @@
+"""An index as LangChain's vector store."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from mlx_embed.index import Chunk, FileStat, Index
+from mlx_embed.integrations.langchain import MLXEmbeddings
+from mlx_embed.integrations.langchain_store import MLXVectorStore
+from tests.conftest import DATA
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    made = MLXVectorStore.from_texts(
+        ["the wing stalls", "lentil soup", "heat of a plate"],
+        MLXEmbeddings(DATA / "tiny-bert"),
+        [{"year": 1}, {"year": 2}, {"year": 3}],
+        ids=["a", "b", "c"],
+        path=tmp_path / "index",
+        row_dtype="int8",
+    )
+    yield made
+    made.index.close()
+
+
+def test_documents_are_found_as_the_index_finds_them(store: MLXVectorStore) -> None:
+    found = store.similarity_search_with_score("lentil soup", 2, mode="vector")
+    hits = store.index.search("lentil soup", 2, mode="vector")
+    assert [(one.id, score) for one, score in found] == [(hit.id, hit.score) for hit in hits]
+    assert (found[0][0].page_content, found[0][0].metadata) == ("lentil soup", {"year": 2})
+    assert [one.id for one in store.similarity_search("soup", filter={"year": {">": 2}})] == ["c"]
+    assert [one.id for one in store.as_retriever(search_kwargs={"k": 1}).invoke("lentil soup")] == ["b"]
+    with_relevance = store.similarity_search_with_relevance_scores("lentil soup", 1, mode="vector")
+    assert with_relevance[0][1] == pytest.approx(1, abs=1e-6)
+
+
+def test_documents_come_and_go(store: MLXVectorStore) -> None:
+    assert store.add_texts(["wing two"], [{"year": 9}], ids=["a"]) == ["a"]
+    (made,) = store.add_texts(["a text without a name"])
+    assert [(one.id, one.page_content) for one in store.get_by_ids(["a", "nobody", made])] == [
+        ("a", "wing two"),
+        (made, "a text without a name"),
+    ]
+    assert store.delete([made]) is True
+    assert store.delete([made]) is False
+    with pytest.raises(ValueError, match="delete needs ids"):
+        store.delete()
+    assert len(store.index) == 3
+
+
+def test_the_place_of_a_chunk_is_in_its_metadata(store: MLXVectorStore) -> None:
+    chunk = Chunk("jet noise", "docs/a.md", 0, 9, 3, 4, metadata={"lines": "mine"})
+    store.index.replace_file("docs/a.md", FileStat(1, 2, "ab"), [chunk])
+    assert store.similarity_search("jet noise", 1)[0].metadata == {"source": "docs/a.md", "lines": "mine"}
+
+
+def test_the_embeddings_are_the_indexs(store: MLXVectorStore) -> None:
+    assert store.embeddings is not None
+    vector = store.embeddings.embed_query("lentil soup")
+    assert vector == pytest.approx(store.index.model.encode_query("lentil soup").tolist())
+
+
+def test_what_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="needs path"):
+        MLXVectorStore.from_texts(["x"], MLXEmbeddings(DATA / "tiny-bert"))
+    with pytest.raises(TypeError, match="an index embeds by itself"):
+        MLXVectorStore.from_texts(["x"], object(), path=tmp_path / "x")  # type: ignore[arg-type]
+    with Index.create(tmp_path / "index", str(DATA / "tiny-bert")) as index, pytest.raises(TypeError, match="ids"):
+        index.get("a")

@@ -1,0 +1,70 @@
+"""What the processes of the tests do: a module, so that they can import it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_embed.jobs.shards import Done, Shard
+
+
+class Counting:
+    """Does tasks by their kind, and leaves a file in `folder` for each that it has begun."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __call__(self) -> Any:
+        return self._do
+
+    def _do(self, task: tuple[str, int]) -> Any:
+        kind, number = task
+        begun = Path(self._folder, f"{number}.{os.getpid()}")
+        first = not list(Path(self._folder).glob(f"{number}.*"))
+        begun.touch()
+        if kind == "kill" or (kind == "kill once" and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "raise":
+            raise LookupError(f"no {number}")
+        if kind == "odd error":
+            raise OddError(lambda: 0)
+        if kind == "array":
+            return np.full((number, 3), number, dtype=np.float32)
+        if kind == "sleep":
+            time.sleep(number)
+        if kind == "environment":
+            return os.environ["MLX_EMBED_NUM_THREADS"], os.environ["RAYON_NUM_THREADS"], os.environ.get("OWN")
+        return number * 10
+
+
+class OddError(Exception):
+    """One that no pickle carries."""
+
+
+def broken() -> Any:
+    raise OSError("no model here")
+
+
+def dying() -> Any:
+    os._exit(3)
+
+
+class Slow:
+    """Does a shard of a job slowly, after it has left a file beside the output for each that it has begun."""
+
+    def __init__(self, work: Any, seconds: float) -> None:
+        self._work, self._seconds = work, seconds
+
+    def __call__(self) -> Any:
+        do = self._work()
+
+        def slowly(shard: Shard) -> Done:
+            Path(self._work.folder, f".begun-{shard.number}-{os.getpid()}").touch()
+            time.sleep(self._seconds)
+            done: Done = do(shard)
+            return done
+
+        return slowly

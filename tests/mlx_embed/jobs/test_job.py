@@ -1,0 +1,240 @@
+"""`mlx-embed job`: every row once, in order, with its id, whatever is killed on the way."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_embed import EmbeddingModel, cli
+from mlx_embed.jobs import job, shards
+from mlx_embed.jobs.job import Work
+from mlx_embed.records import reading
+from tests.conftest import DATA, ROOT
+from tests.mlx_embed.jobs.tasks import Slow
+
+arrow: Any = pytest.importorskip("pyarrow", reason="pyarrow, extra parquet")
+parquet: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow, extra parquet")
+
+MODEL = str(DATA / "tiny-bert")
+TEXTS = [f"text {n} " + "wing " * (n % 20) for n in range(230)]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return EmbeddingModel.from_pretrained(MODEL, device="cpu").encode(TEXTS)
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(json.dumps({"id": n, "text": text}) for n, text in enumerate(TEXTS)))
+    return path
+
+
+def run(*arguments: Any, code: int = 0) -> None:
+    assert cli.main(["job", *map(str, arguments), "--model", MODEL, "--device", "cpu"]) == code
+
+
+def made(folder: Path) -> tuple[list[Any], np.ndarray]:
+    """The ids and vectors of all shards, in the order of their names."""
+    tables = [parquet.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
+    ids = [name for table in tables if "id" in table.column_names for name in table["id"].to_pylist()]
+    return ids, np.array([row for table in tables for row in table["vector"].to_pylist()], dtype=np.float32)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / shards.MANIFEST).read_text().splitlines()]
+
+
+def check(folder: Path, vectors: np.ndarray, ids: list[Any]) -> None:
+    found, rows = made(folder)
+    assert found == ids
+    assert rows.shape == vectors.shape
+    assert np.abs(rows - vectors).max() < 1e-5
+    done = {line["file"]: line for line in lines(folder) if "file" in line}
+    files = sorted(folder.glob("part-*"))
+    assert sorted(done) == [path.name for path in files]
+    for path in files:
+        assert done[path.name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert done[path.name]["bytes"] == path.stat().st_size
+    assert lines(folder)[-1] == {**lines(folder)[-1], "finished": True, "rows": len(vectors), "shards": len(files)}
+    assert {path.name for path in folder.iterdir() if "begun" not in path.name} == {*done, shards.MANIFEST}
+
+
+def test_shards_of_several_processes(jsonl: Path, tmp_path: Path, vectors: np.ndarray, capsys: Any) -> None:
+    out = tmp_path / "out"
+    run(jsonl, out, "--workers", 2, "--rows", 30)
+    check(out, vectors, list(range(230)))
+    assert "230 texts, " in capsys.readouterr().out
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    run(jsonl, out, "--workers", 1, "--rows", 30)  # all is done
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert capsys.readouterr().err.startswith("8 of 8 shards are done already.")
+
+
+def test_several_inputs_of_several_formats(tmp_path: Path, vectors: np.ndarray) -> None:
+    names = [f"d{n}" for n in range(230)]
+    table = arrow.table({"_id": names[:100], "body": TEXTS[:100]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=33)
+    rows = "".join(
+        f"{json.dumps({'_id': name, 'body': text})}\n\n"
+        for name, text in zip(names[100:200], TEXTS[100:200], strict=True)
+    )
+    (tmp_path / "b.jsonl").write_text(rows)
+    (tmp_path / "c.csv").write_text("_id,body\n" + "".join(f'd{n},"{TEXTS[n]}"\n' for n in range(200, 230)))
+    inputs = [tmp_path / name for name in ("a.parquet", "b.jsonl", "c.csv")]
+    run(*inputs, tmp_path / "out", "--rows", 40, "--field", "body")
+    check(tmp_path / "out", vectors, names)
+
+
+def test_lines_have_no_ids(tmp_path: Path, vectors: np.ndarray) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(TEXTS))
+    run(tmp_path / "a.txt", tmp_path / "out", "--rows", 100)
+    check(tmp_path / "out", vectors, [])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 32, 33, 34, 1000])
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.txt"])
+def test_parts_are_the_whole(name: str, rows: int, tmp_path: Path) -> None:
+    texts = TEXTS[:67]
+    path = tmp_path / name
+    if name == "a.parquet":
+        parquet.write_table(arrow.table({"text": texts}), path, row_group_size=33)
+    elif name == "a.jsonl":
+        path.write_text("\ufeff" + "\n".join(json.dumps({"text": text}) for text in texts))
+    else:
+        path.write_text("".join(f"{text}\n" for text in texts))
+    source = reading.source(str(path))
+    found = [record for shard in shards.shards([source], rows) for record in reading.records(shard.source)]
+    assert found == list(reading.records(source))
+    assert [record.text for record in found] == texts
+    assert [shard.source.part.rows for shard in shards.shards([source], rows)][:-1] == [rows] * ((67 - 1) // rows)  # type: ignore
+
+
+def killed(out: Path, jsonl: Path, chance: random.Random, seconds: float) -> bool:
+    """Run the job and kill it, or one of its processes, at a random moment; whether it was the job itself."""
+    command = [sys.executable, "-m", "mlx_embed.cli", "job", jsonl, out, "--model", MODEL, "--rows", 9, "--workers", 2]
+    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*map(str, command), "--device", "cpu"], env=settings, stdout=subprocess.DEVNULL)
+    time.sleep(chance.uniform(0.2, seconds))
+    itself = chance.random() < 0.6
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    if itself or not children:
+        process.kill()
+    else:
+        os.kill(int(chance.choice(children)), signal.SIGKILL)
+    assert process.wait(100) in (0, -signal.SIGKILL)
+    return itself
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_job_that_is_killed_goes_on(seed: int, jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
+    chance = random.Random(seed)
+    out = tmp_path / "out"
+    for _ in range(3):
+        killed(out, jsonl, chance, 2.5)
+        if (out / shards.MANIFEST).exists() and chance.random() < 0.5:
+            with (out / shards.MANIFEST).open("ab") as manifest:
+                manifest.write(b'{"shard": 1, "fi')  # what a kill in the middle of a line leaves
+    run(jsonl, out, "--rows", 9)
+    check(out, vectors, list(range(230)))
+
+
+def test_a_killed_process_costs_its_shard_once_more(jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
+    out = tmp_path / "out"
+    work = Slow(Work(str(out), MODEL, {"device": "cpu"}), 1.5)
+    parts = shards.shards(shards.sources([str(jsonl)], None, (), None), 60)
+    work.load = {"device": "cpu"}  # type: ignore[attr-defined]
+    with shards.opened(out, {}) as manifest:
+        killed = False
+        for _ in job.run(manifest, parts, work, 2):  # type: ignore[arg-type]
+            if not killed:
+                killed = True
+                newest = max(out.glob(".begun-*"), key=lambda path: path.stat().st_mtime_ns)
+                time.sleep(0.1)
+                os.kill(int(newest.name.split("-")[-1]), signal.SIGKILL)
+        manifest.finish(len(parts))
+    check(out, vectors, list(range(230)))
+    begun = [path.name.split("-")[1] for path in out.glob(".begun-*")]
+    assert sorted(begun.count(str(n)) for n in range(4)) == [1, 1, 1, 2]
+
+
+def test_a_shard_that_was_lost_is_made_again(jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
+    out = tmp_path / "out"
+    run(jsonl, out, "--rows", 60)
+    (out / "part-00002.parquet").unlink()
+    (out / "part-00001.parquet").write_bytes(b"cut")
+    run(jsonl, out, "--rows", 60)
+    check(out, vectors, list(range(230)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rows", "50"], "another rows of a shard"),
+        (["--truncate-dim", "8"], "another truncate_dim"),
+        (["--prompt-name", "none"], "--prompt-name 'none' is not one"),
+        (["--id-field", "text"], "another fields"),
+    ],
+)
+def test_another_job_does_not_go_on_with_this_one(
+    options: list[str], message: str, jsonl: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run(jsonl, tmp_path / "out", "--rows", 100)
+    before = (tmp_path / "out" / shards.MANIFEST).read_bytes()
+    run(jsonl, tmp_path / "out", "--rows", 100, *options, code=2)
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "out" / shards.MANIFEST).read_bytes() == before
+
+
+def test_an_input_that_has_changed_is_another_job(jsonl: Path, tmp_path: Path, capsys: Any) -> None:
+    run(jsonl, tmp_path / "out")
+    jsonl.write_text('{"id": 1, "text": "other"}\n')
+    run(jsonl, tmp_path / "out", code=2)
+    assert "another input" in capsys.readouterr().err
+
+
+def test_what_is_refused_before_any_work(jsonl: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    run(jsonl, tmp_path / "full", code=2)
+    assert "none is a manifest" in capsys.readouterr().err
+    other = tmp_path / "b.jsonl"
+    other.write_text('{"_id": "x", "text": "y"}\n')
+    for arguments, message in (
+        ([jsonl, other], "name one field for all by --id-field"),
+        (["-"], "standard input"),
+        ([jsonl, "--rows", 0], "--rows 0"),
+        ([jsonl, "--workers", 0], "--workers 0"),
+        ([tmp_path / "missing.jsonl"], "There is no file"),
+        ([jsonl, "--field", "title"], ""),
+    ):
+        files = [item for item in arguments if not isinstance(item, (str, int)) or item == "-"]
+        rest = [item for item in arguments if item not in files]
+        run(*files, tmp_path / "out", *rest, code=2)
+        assert message in capsys.readouterr().err
+    with shards.opened(tmp_path / "held", {}):
+        run(jsonl, tmp_path / "held", code=2)
+    assert "Another run is writing" in capsys.readouterr().err
+    (tmp_path / "held" / shards.MANIFEST).write_text("nonsense\n")
+    run(jsonl, tmp_path / "held", code=2)
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_bad_row_is_named_and_the_rest_is_kept(jsonl: Path, tmp_path: Path, capsys: Any) -> None:
+    rows = jsonl.read_text().splitlines()
+    rows[150] = '{"id": 150}'
+    jsonl.write_text("\n".join(rows))
+    run(jsonl, tmp_path / "out", "--rows", 50, code=2)
+    assert f"{jsonl}:151 has no 'text'" in capsys.readouterr().err
+    assert len([line for line in lines(tmp_path / "out") if "file" in line]) >= 1
+    assert not any("finished" in line for line in lines(tmp_path / "out"))
