@@ -87,17 +87,14 @@ def wanted(conditions: list[str]) -> dict[str, Any]:
             # What CSV has is text, though it looks like a number.
             found[name] = [*values, *(str(value) for value in values if type(value) in (int, float))]
     if globs := found.get(filters.PATH):
-        found[filters.PATH] = [absolute for glob in globs for absolute in _absolute(glob)]
+        found[filters.PATH] = [_absolute(glob) for glob in globs]
     return found
 
 
-def _absolute(glob: str) -> list[str]:
-    """A glob as the paths of an index have it, which are absolute, and as those have it that a program has put in."""
-    if glob.startswith("/"):
-        return [glob]
-    if "/" not in glob or glob.startswith("**/"):
-        return [glob, "/**/" + glob.removeprefix("**/")]
-    return [os.path.normpath(os.path.join(os.getcwd(), glob))]
+def _absolute(glob: str) -> str:
+    """A glob as the paths of an index have it, which are absolute, but for one that may begin anywhere."""
+    anywhere = "/" not in glob or glob.startswith(("/", "**/"))
+    return glob if anywhere else os.path.normpath(os.path.join(os.getcwd(), glob))
 
 
 def as_text(hit: "Hit", matches: list[tuple[int, int]], context: int, colour: bool) -> str:

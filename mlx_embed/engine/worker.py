@@ -26,6 +26,7 @@ class _Worker:
     def __init__(self) -> None:
         self._queue: SimpleQueue[Callable[[], None]] | None = None
         self._pid = 0
+        self._imported_by = os.getpid()
         self.ending = False
         self._stopped = threading.Event()
         self._renew_lock()
@@ -67,6 +68,11 @@ class _Worker:
                 _wait_for_ever()  # a daemon thread, which goes with the process
             raise RuntimeError("The process is ending, and MLX has been stopped; use models before that.")
         with self._lock:
+            if mx.cuda.is_available() and self._imported_by != os.getpid():
+                raise RuntimeError(
+                    "This process was forked after mlx_embed had been imported, and CUDA does not survive a fork. "
+                    'Import it in the child only, or start processes with multiprocessing\'s "spawn" method.'
+                )
             if self._queue is None:
                 self._queue = SimpleQueue()
                 self._pid = os.getpid()

@@ -146,9 +146,10 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
-    """A glob as a regular expression."""
+    """A glob as a regular expression; one that may begin anywhere does so below the root too."""
     if "/" not in glob:
         glob = f"**/{glob}"
     parts = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    return re.compile("".join(parts.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
+    expression = "".join(parts.get(piece, re.escape(piece)) for piece in pieces)
+    return re.compile(f"/?{expression}" if glob.startswith("**/") else expression, re.DOTALL)

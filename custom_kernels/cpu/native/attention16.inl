@@ -1,5 +1,6 @@
 // Attention of one head of one sequence on bfloat16: as in attention.inl, but that keys and queries are words of two
-// dimensions, and values and weights words of two keys. Scores, their maxima and sums are float32. A part of narrow.inl.
+// dimensions, and values and weights words of two keys. Scores, their maxima and sums are float32. A part of
+// narrow.inl.
 
 struct Block {
   const Word *keys, *values;  // [panels][head_dim / 2][NR] and [head_dim panels][count / 2][NR]
@@ -154,19 +155,30 @@ __attribute__((noinline)) void attention_tile(const Attention16& a, const Block&
 }
 typedef void (*AttentionTile)(const Attention16&, const Block&, int64_t, Word*, float*, float*, float*, float*);
 constexpr AttentionTile ATTENTION_TILES[] = {
-    nullptr,           attention_tile<1>,  attention_tile<2>,  attention_tile<3>,  attention_tile<4>,
-    attention_tile<5>, attention_tile<6>,  attention_tile<7>,  attention_tile<8>,  attention_tile<9>,
-    attention_tile<10>, attention_tile<11>, attention_tile<12>,
+    nullptr,
+    attention_tile<1>,
+    attention_tile<2>,
+    attention_tile<3>,
+    attention_tile<4>,
+    attention_tile<5>,
+    attention_tile<6>,
+    attention_tile<7>,
+    attention_tile<8>,
+    attention_tile<9>,
+    attention_tile<10>,
+    attention_tile<11>,
+    attention_tile<12>,
 #if TILE_ROWS > 12
-    attention_tile<13>, attention_tile<14>,
+    attention_tile<13>,
+    attention_tile<14>,
 #endif
 };
 
 size_t attention_scratch(int64_t rows, int64_t length, int64_t head_dim) {
   const int64_t keys = round_up(smaller(length, KEY_BLOCK), NR), width = round_up(head_dim, NR);
   const int64_t partial = length > KEY_BLOCK ? rows * width : 0;
-  return (size_t)(keys * head_dim / 2 + VL * NR + keys / 2 * width + round_up(head_dim / 2 * MR + VL, 16) +
-                  MR * STRIP + 2 * round_up(rows, 16) + partial + 64);
+  return (size_t)(keys * head_dim / 2 + VL * NR + keys / 2 * width + round_up(head_dim / 2 * MR + VL, 16) + MR * STRIP +
+                  2 * round_up(rows, 16) + partial + 64);
 }
 
 // Values of two keys in one word each: [d panels][pairs][NR].

@@ -35,9 +35,9 @@ struct Product {
 
 // One head of one sequence, queries [row_begin, row_end) of `length`, of float or bfloat16 (uint16_t).
 template <class T> struct AttentionOf {
-  const T *q, *k, *v;      // first token, this head; rows `stride` apart
-  const float* bias;       // this head's at distance 0, key - query = 0, or null
-  float* out;              // rows `out_stride` apart
+  const T *q, *k, *v;  // first token, this head; rows `stride` apart
+  const float* bias;   // this head's at distance 0, key - query = 0, or null
+  float* out;          // rows `out_stride` apart
   int64_t stride, out_stride, length, head_dim, row_begin, row_end;
   int64_t window;  // keys with |i - j| <= window; negative: all
   float scale;

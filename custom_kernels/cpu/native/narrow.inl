@@ -105,18 +105,19 @@ template <int64_t M> __attribute__((noinline)) void gemm_tile(const Tile& t) {
   for (int64_t i = 0; i < M; i++) {
     UNROLL
     for (int64_t j = 0; j < NV; j++)
-      store(t.c + i * t.ldc + j * VL, scaled(acc[i][j], t.rows + i, t.scales + j * VL, t.sums + j * VL, t.bias + j * VL));
+      store(t.c + i * t.ldc + j * VL,
+            scaled(acc[i][j], t.rows + i, t.scales + j * VL, t.sums + j * VL, t.bias + j * VL));
   }
 }
 constexpr float NO_BIAS[NR] = {};
 typedef void (*GemmTile)(const Tile&);
 constexpr GemmTile GEMM_TILES[] = {
-    nullptr,      gemm_tile<1>,  gemm_tile<2>,  gemm_tile<3>,  gemm_tile<4>,  gemm_tile<5>,  gemm_tile<6>,
+    nullptr,       gemm_tile<1>,  gemm_tile<2>,  gemm_tile<3>,  gemm_tile<4>, gemm_tile<5>, gemm_tile<6>,
 #if TILE_ROWS > 6
-    gemm_tile<7>, gemm_tile<8>,
+    gemm_tile<7>,  gemm_tile<8>,
 #endif
 #if TILE_ROWS > 8
-    gemm_tile<9>, gemm_tile<10>, gemm_tile<11>, gemm_tile<12>,
+    gemm_tile<9>,  gemm_tile<10>, gemm_tile<11>, gemm_tile<12>,
 #endif
 #if TILE_ROWS > 12
     gemm_tile<13>, gemm_tile<14>,

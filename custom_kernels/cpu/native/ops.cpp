@@ -49,7 +49,7 @@ Chosen choose(const char* most) {
 #if defined(__x86_64__)
   // These ask XCR0 too: whether the system keeps the registers. What is below uses no others.
   __builtin_cpu_init();
-  
+
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -99,7 +99,8 @@ constexpr int64_t MOST_ROWS = 112;
 constexpr int64_t CACHE_FLOATS = 144 * 1024;
 
 Gemm product(const float* x, int64_t rows, const LaidOut& w, float* y) {
-  return {x, w.weight.get(), w.bias.get(), nullptr, y, nullptr, w.depth, 0, w.n, rows, w.n, w.depth, 0, w.panels(), IDENTITY};
+  return {x,   w.weight.get(), w.bias.get(), nullptr, y, nullptr,    w.depth, 0,
+          w.n, rows,           w.n,          w.depth, 0, w.panels(), IDENTITY};
 }
 
 void run(const Gemm& g, const LaidOut& w) { w.product->gemm(g, scratch(w.product->scratch(g.m, g.depth))); }
@@ -161,8 +162,8 @@ template <class F> int guarded(const F& f) {
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 EXPORT const char* mlx_embed_source_hash() { return SOURCE_HASH; }
-// `most`: "" for the best that the processor has, a name of `choose` for less. Returns what float32 runs on. Layers that
-// were laid out before stay as they are, of what was chosen then.
+// `most`: "" for the best that the processor has, a name of `choose` for less. Returns what float32 runs on. Layers
+// that were laid out before stay as they are, of what was chosen then.
 EXPORT const char* mlx_embed_choose(const char* most) {
   chosen = choose(most);
   kernels = chosen.kernels;
@@ -377,8 +378,7 @@ EXPORT int mlx_embed_feed_forward(const float* x, int64_t rows, const void* up_l
     const int64_t mb = block_rows(rows, std::clamp<int64_t>(CACHE_FLOATS / floats, 28, MOST_ROWS));
     parallel_for(ceil_div(rows, mb), [&](int64_t job) {
       const int64_t row = job * mb, n = std::min(mb, rows - row);
-      const size_t gemm =
-          (std::max(up.product->scratch(n, up.depth), down.product->scratch(n, inner)) + 15) / 16 * 16;
+      const size_t gemm = (std::max(up.product->scratch(n, up.depth), down.product->scratch(n, inner)) + 15) / 16 * 16;
       float* work = scratch(gemm + (size_t)(n * floats));
       float* wide = work + gemm;
       float* narrow = gated ? wide + n * up.n : wide;

@@ -111,8 +111,8 @@ struct Shelf {
   size_t used = 0;
 };
 
-// Never destroyed: threads may outlive main. A forked child, which has none of them, gets new ones. All is done when the
-// library is loaded, since a lock that guards a first use could be copied locked into a child.
+// Never destroyed: threads may outlive main. A forked child, which has none of them, gets new ones. All is done when
+// the library is loaded, since a lock that guards a first use could be copied locked into a child.
 std::atomic<Pool*> pool{new Pool};
 std::atomic<Shelf*> shelf{new Shelf};
 [[maybe_unused]] const int renewed_in_children = pthread_atfork(nullptr, nullptr, [] {

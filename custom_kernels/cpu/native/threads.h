@@ -19,8 +19,8 @@ void set_thread_count(int64_t count);
 // 64-byte aligned floats; large blocks on huge pages where the system has them. Throws std::bad_alloc.
 float* allocate(size_t floats);
 void release(float* block);
-// The same, of memory that lies beside that of the calls before, on the same huge pages: for the many weights of a model.
-// A block of it goes when none of it is used any more.
+// The same, of memory that lies beside that of the calls before, on the same huge pages: for the many weights of a
+// model. A block of it goes when none of it is used any more.
 std::shared_ptr<float> allocate_beside(size_t floats);
 // Gives back to the system what malloc keeps of memory that was freed, where it has a call for that.
 void trim();

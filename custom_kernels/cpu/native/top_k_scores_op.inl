@@ -13,8 +13,18 @@ EXPORT int mlx_embed_top_k_scores(const float* queries, int64_t n, const void* r
     std::vector<float> scores((size_t)(jobs * heap), -std::numeric_limits<float>::infinity());
     std::vector<int32_t> places((size_t)(jobs * heap), std::numeric_limits<int32_t>::max());
     parallel_for(jobs, [&](int64_t job) {
-      const TopK t = {queries, rows, scales, mask, n, width, job * step, std::min(count, (job + 1) * step), k, type,
-                      scores.data() + job * heap, places.data() + job * heap};
+      const TopK t = {queries,
+                      rows,
+                      scales,
+                      mask,
+                      n,
+                      width,
+                      job * step,
+                      std::min(count, (job + 1) * step),
+                      k,
+                      type,
+                      scores.data() + job * heap,
+                      places.data() + job * heap};
       kernels->top_k(t, scratch(kernels->top_k_scratch(width)));
     });
     parallel_for(n, [&](int64_t query) {
@@ -48,7 +58,8 @@ EXPORT int mlx_embed_inner_products(const float* queries, int64_t n, const float
     parallel_for(ceil_div(total, step), [&](int64_t job) {
       for (int64_t i = job * step; i < std::min(total, (job + 1) * step); i++)
         out[i] = places[i] < 0 ? -std::numeric_limits<float>::infinity()
-                               : (float)kernels->inner_product(queries + i / count * width, rows + (int64_t)places[i] * width, width);
+                               : (float)kernels->inner_product(queries + i / count * width,
+                                                               rows + (int64_t)places[i] * width, width);
     });
     return OK;
   });

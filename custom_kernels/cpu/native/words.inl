@@ -1,5 +1,5 @@
-// The words of a narrow product: how numbers are rounded to them, and how the products of two words are added up. A part
-// of narrow.inl.
+// The words of a narrow product: how numbers are rounded to them, and how the products of two words are added up. A
+// part of narrow.inl.
 
 // How a row of A was rounded: x is about scale * q + base. And a column of B: w is scale * q, and the sum of all q.
 struct Row {

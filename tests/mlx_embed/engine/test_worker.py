@@ -1,10 +1,13 @@
 """The thread of MLX's work where a process ends, or is forked."""
 
+import os
 import subprocess
 import sys
 
+import mlx.core as mx
 import pytest
 
+from mlx_embed.engine.worker import worker
 from tests.conftest import DATA, ROOT
 
 START = f"""
@@ -96,4 +99,13 @@ leave.set()
 """
     result = run(code)
     assert result.stderr == ""
-    assert result.stdout.startswith("This process was forked after mlx_embed had started" if loaded else "works")
+    started, imported = (f"This process was forked after mlx_embed had {what}" for what in ("started", "been imported"))
+    assert result.stdout.startswith(imported if mx.cuda.is_available() else started if loaded else "works")
+
+
+def test_a_child_forked_from_a_process_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX starts CUDA when it is imported, and CUDA's own error says nothing of the fork."""
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(worker, "_imported_by", os.getpid() + 1)
+    with pytest.raises(RuntimeError, match="forked after mlx_embed had been imported, and CUDA does not survive"):
+        worker.run(lambda: None, mx.Device(mx.cpu))

@@ -55,6 +55,7 @@ def test_metadata(filled: Index, condition: Any, wanted: str) -> None:
 
 
 PATHS = ["a.md", "docs/a.md", "docs/b.txt", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md", "src/[x].py", "ä/ö.md"]
+PATHS += ["/srv/deep/c.md"]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,9 @@ PATHS = ["a.md", "docs/a.md", "docs/b.txt", "docs/deep/c.md", "docs/a_b.md", "do
         ("docs/*", ["docs/a.md", "docs/b.txt", "docs/a_b.md", "docs/a-b.md"]),
         ("docs/**", ["docs/a.md", "docs/b.txt", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md"]),
         ("docs/**/*.md", ["docs/a.md", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md"]),
-        ("**/c.md", ["docs/deep/c.md"]),
+        ("**/c.md", ["docs/deep/c.md", "/srv/deep/c.md"]),
+        ("c.md", ["docs/deep/c.md", "/srv/deep/c.md"]),
+        ("/srv/**", ["/srv/deep/c.md"]),
         ("a.md", ["a.md", "docs/a.md"]),
         ("docs/a_b.md", ["docs/a_b.md"]),
         ("docs/a?b.md", ["docs/a_b.md", "docs/a-b.md"]),
