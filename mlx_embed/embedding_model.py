@@ -371,7 +371,9 @@ class EmbeddingModel(FromSentenceTransformers):
                 whole &= work.whole
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
         if characters is not None:  # what is behind was not counted
-            all_counts = np.where(np.concatenate(beyond), np.maximum(all_counts, tokenizer.max_length + 1), all_counts)
+            behind = np.concatenate(beyond)
+            all_counts = np.where(behind, np.maximum(all_counts, tokenizer.max_length + 1), all_counts)
+            whole &= not behind.any()
         cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
             self._said_cut = warn_truncated(all_counts, tokenizer.max_length, whole)
