@@ -87,3 +87,10 @@ def test_counts_are_there_where_they_are_asked_for() -> None:
         EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", max_seq_length=8).encode(
             texts, return_info=True
         )
+
+
+def test_a_text_ends_at_one_space_between_two_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several spaces may be one token."""
+    monkeypatch.setattr(beginnings, "LEAST", 2)
+    texts = ["aaa   bbb -c dd ee", "- " * 200 + "a b", "aaaaaaaa", "a b", "aaaaa b"]
+    assert beginnings.of(texts, 0) == ["aaa   bbb -c", *texts[1:4], "aaaaa"]

@@ -91,6 +91,7 @@ def test_a_panic_while_texts_are_tokenized(tiny_bert: EmbeddingModel, monkeypatc
         def encode_batch_fast(self, *_: Any, **__: Any) -> None:
             raise PanicException("index out of bounds")
 
+    monkeypatch.setattr(tiny_bert.tokenizer, "fast", None)
     monkeypatch.setattr(tiny_bert.tokenizer, "_tokenizer", Broken())
     with pytest.raises(CheckpointError, match=r"The tokenizer of .*tiny-bert is broken: index out of bounds"):
         tiny_bert.encode("the wing")

@@ -126,7 +126,7 @@ def test_without_special_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        "[MASK]",
+        "[MASK][MASK]a",
         "ᚠ",
         "\U00010330",
         "\U000e0040",
