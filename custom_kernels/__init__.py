@@ -12,8 +12,10 @@ from custom_kernels.choice.switch import use_kernels  # noqa: E402
 from custom_kernels.ops.activate import activate, gelu, gelu_tanh  # noqa: E402
 from custom_kernels.ops.attention import attention  # noqa: E402
 from custom_kernels.ops.embedding_norm import embedding_norm  # noqa: E402
+from custom_kernels.ops.gather_mean import gather_mean  # noqa: E402
 from custom_kernels.ops.layer_norm import layer_norm  # noqa: E402
 from custom_kernels.ops.linear import lay_out_linear, linear  # noqa: E402
+from custom_kernels.ops.linear_max import linear_max  # noqa: E402
 from custom_kernels.ops.mean_pool import mean_pool  # noqa: E402
 from custom_kernels.ops.output_norm import output_norm  # noqa: E402
 from custom_kernels.ops.position_ids import position_ids  # noqa: E402
@@ -28,11 +30,13 @@ __all__ = [
     "activate",
     "attention",
     "embedding_norm",
+    "gather_mean",
     "gelu",
     "gelu_tanh",
     "lay_out_linear",
     "layer_norm",
     "linear",
+    "linear_max",
     "mean_pool",
     "output_norm",
     "position_ids",

@@ -2,6 +2,7 @@
 
 EmbeddingModel.from_pretrained(name)    a model; its encode, encode_query and encode_document make vectors of texts
 CrossEncoder.from_pretrained(name)      a reranker: predict and rank
+SparseEncoder.from_pretrained(name)     a sparse model (SPLADE): encode_query, encode_document, similarity, decode
 search(queries, documents, k)           the nearest vectors
 convert(source, destination)            a checkpoint in fewer bits
 
@@ -15,6 +16,8 @@ from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel, EncodeInfo
 from mlx_embed.errors import CheckpointError, MLXEmbedError, ModelNotFoundError, UnsupportedModelError
 from mlx_embed.search import search
+from mlx_embed.sparse_encoder import SparseEncoder
+from mlx_embed.sparse_vectors import SparseVector, SparseVectors
 from mlx_embed.tokenizer import TruncationWarning
 
 __version__ = "0.1.0"
@@ -27,6 +30,9 @@ __all__ = [
     "EncodeInfo",
     "MLXEmbedError",
     "ModelNotFoundError",
+    "SparseEncoder",
+    "SparseVector",
+    "SparseVectors",
     "TruncationWarning",
     "UnsupportedModelError",
     "__version__",

@@ -18,7 +18,7 @@ from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import MLXEmbedError
+from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.texts import logger
 
 if TYPE_CHECKING:
@@ -138,6 +138,11 @@ def convert(
     checkpoint = read_checkpoint(
         folder, hub.repository_id(source), cache_dir=cache_dir, local_files_only=local_files_only
     )
+    if checkpoint.architecture.LAYOUT == "table":
+        raise UnsupportedModelError(
+            f"{folder} is a static model, which convert does not write: its table is kept in the dtype of the file. "
+            "model2vec saves one as float16 or int8: StaticModel.from_pretrained(folder, quantize_to=...)."
+        )
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
     hidden_size = checkpoint.encoder_config.hidden_size

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.checkpoint.modules import Module, Pooling
+from mlx_embed.checkpoint.modules import Module, Pooled, Pooling
 from mlx_embed.engine.contract import Parameters
 
 
@@ -20,7 +20,7 @@ class EmbeddingHead:
         unit: whether vectors are then scaled to length 1.
     """
 
-    pooling: Pooling
+    pooling: Pooling | Pooled
     modules: tuple[Module, ...]
     skip: int
     dim: int

@@ -37,6 +37,7 @@ from mlx_embed.options import (
 )
 from mlx_embed.pooling import mean_of_chunks
 from mlx_embed.similarity import SIMILARITY
+from mlx_embed.static_tokenizer import tokenizer_of
 from mlx_embed.texts import begun_ahead, checked, progress, windows
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
 from mlx_embed.vector_dtypes import checked_ranges, quantize
@@ -59,7 +60,8 @@ class EncodeInfo:
     """What `encode(..., return_info=True)` says of each text.
 
     Attributes:
-        token_counts: int32 [N], tokens before truncation, special tokens and prompt included.
+        token_counts: int32 [N], tokens before truncation, special tokens and prompt included. Of a model2vec model's
+            text that is cut before it is tokenized, those up to there, and max_seq_length + 1 at least.
         truncated: bool [N], whether the text was cut to max_seq_length.
         chunks: int32 [N], into how many chunks the text was split; 1 unless long_text is "mean_of_chunks".
     """
@@ -130,7 +132,7 @@ class EmbeddingModel(FromSentenceTransformers):
         """
         opened = open_model("from_pretrained", name_or_path, options)
         checkpoint = opened.checkpoint
-        tokenizer = Tokenizer(checkpoint, opened.max_seq_length)
+        tokenizer = tokenizer_of(checkpoint, opened.max_seq_length)
         if tokenizer.max_id() >= checkpoint.encoder_config.vocab_size:
             raise CheckpointError(
                 f"{checkpoint.transformer / 'tokenizer.json'} has token ids up to {tokenizer.max_id()}, but "
@@ -165,7 +167,7 @@ class EmbeddingModel(FromSentenceTransformers):
 
     @max_seq_length.setter
     def max_seq_length(self, tokens: int | None) -> None:
-        self.tokenizer = Tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
+        self.tokenizer = tokenizer_of(self.checkpoint, checked_length(tokens, self.checkpoint))
         self._said_cut = False
 
     @property
@@ -338,9 +340,16 @@ class EmbeddingModel(FromSentenceTransformers):
         vectors, counts, chunks = [np.zeros((0, dim), dtype=np.float32)], [_NONE], [_NONE]
         whole = True
 
+        characters = self.checkpoint.token_characters if long_text == "truncate" else None
+        beyond = [np.zeros(0, dtype=np.bool_)]
+
         def begin() -> Iterator[Window]:
             done = 0
             for window in windows(texts, len):
+                if characters is not None:
+                    most = max(characters * tokenizer.max_length - len(prefix), 0)
+                    beyond.append(np.array([len(text) > most for text in window]))
+                    window = [text[:most] for text in window]
                 encoded = tokenizer.encode(window, prefix, whole=counted or long_text != "truncate")
                 if long_text == "error":
                     _check_lengths(encoded.lengths, done, tokenizer.max_length)
@@ -361,6 +370,10 @@ class EmbeddingModel(FromSentenceTransformers):
                 chunks.append(work.chunks)
                 whole &= work.whole
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
+        if characters is not None:  # what is behind was not counted
+            behind = np.concatenate(beyond)
+            all_counts = np.where(behind, np.maximum(all_counts, tokenizer.max_length + 1), all_counts)
+            whole &= not behind.any()
         cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
             self._said_cut = warn_truncated(all_counts, tokenizer.max_length, whole)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 # Who keeps the models of a kind that have no organisation in their names.
-_ORGANISATIONS = {"SentenceTransformer": hub.ORGANISATION, "CrossEncoder": "cross-encoder"}
+_ORGANISATIONS = {
+    "SentenceTransformer": hub.ORGANISATION,
+    "CrossEncoder": "cross-encoder",
+    "SparseEncoder": hub.ORGANISATION,
+}
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int,
                            const float*, float, float*);
 int mlx_embed_rope(float*, const int32_t*, const float*, const float*, int64_t, int64_t, int64_t, int64_t);
 int mlx_embed_mean_pool(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, int, float*);
+int mlx_embed_gather_mean(const void*, int, int64_t, int64_t, const int32_t*, const float*, int64_t, const int32_t*,
+                          const int32_t*, int64_t, int64_t, float*);
+int mlx_embed_linear_max(const float*, const int32_t*, int64_t, int64_t, const void*, float*);
 int mlx_embed_top_k_scores(const float*, int64_t, const void*, int, int64_t, int64_t, const uint8_t*, const float*,
                            int64_t, float*);
 int mlx_embed_inner_products(const float*, int64_t, const float*, int64_t, const int32_t*, int64_t, float*);
@@ -118,11 +121,14 @@ static Floats norm(Floats x, const Floats& w, const Floats& b, int width) {
   return x;
 }
 
+// A tie may be rounded the other way.
+static float product_tolerance() { return kind == FLOAT32 ? 2e-5f : kind == BFLOAT16 ? 2e-4f : 1e-2f; }
+
 static void products(int rows, int n, int k) {
   const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 1 / sqrtf(k)), b = normal(n, 3);
   const Floats residual = normal((size_t)rows * n, 4), gamma = normal(n, 5), beta = normal(n, 6);
   const Floats seen = rounded(x, rows, k, false), weight = rounded(w, n, k, true);
-  const float tolerance = kind == FLOAT32 ? 2e-5f : kind == BFLOAT16 ? 2e-4f : 1e-2f;  // a tie may go the other way
+  const float tolerance = product_tolerance();
   void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
   Floats y = unset((size_t)rows * n);
   mlx_embed_linear(x.data(), rows, layer, 1, residual.data(), y.data());
@@ -233,6 +239,51 @@ static void rows(int width) {
   close("rope", qkv, turned);
 }
 
+// Vectors of exactly the table's size, whose last row is read to its end and no further.
+static void lookups(int width) {
+  const int rows = 5, vocabulary = 7, count = 23;
+  const std::vector<int8_t> bytes((size_t)rows * width, 3);
+  const std::vector<uint16_t> halves((size_t)rows * width, 0x3c00);  // 1
+  const Floats floats((size_t)rows * width, 2), weights(vocabulary, 2);
+  Ints ids(count), mapping{4, 0, -1, 3, 2, 1, 4};
+  for (int i = 0; i < count; i++) ids[i] = i % vocabulary;
+  const Ints cu{0, 6, 6, count};
+  const void* tables[] = {floats.data(), halves.data(), bytes.data()};
+  const int types[] = {0, 1, 3};
+  const float means[] = {4, 2, 6};
+  for (int i = 0; i < 3; i++) {
+    Floats y = unset(3 * (size_t)width), wanted(3 * (size_t)width, means[i]);
+    std::fill(wanted.begin() + width, wanted.begin() + 2 * width, 0.0f);
+    mlx_embed_gather_mean(tables[i], types[i], rows, width, mapping.data(), weights.data(), vocabulary, ids.data(),
+                          cu.data(), 3, count, y.data());
+    close("gather_mean", y, wanted);
+  }
+  checks++;
+  Floats y = unset(3 * (size_t)width);
+  if (mlx_embed_gather_mean(floats.data(), 0, rows, width, nullptr, nullptr, rows, ids.data(), cu.data(), 3, count,
+                            y.data()) != 3)
+    failures++;
+}
+
+static void greatest(const Ints& lengths, int n, int k) {
+  Ints cu{0};
+  for (int length : lengths) cu.push_back(cu.back() + length);
+  const int total = cu.back(), count = (int)lengths.size();
+  const Floats x = normal((size_t)total * k, 1), w = normal((size_t)n * k, 2, 0.3f), b = normal(n, 3);
+  const Floats products = linear(rounded(x, total, k, false), rounded(w, n, k, true), b, total, n, k, false, {});
+  Floats y = unset((size_t)count * n), wanted((size_t)count * n);
+  for (int s = 0; s < count; s++)
+    for (int j = 0; j < n; j++) {
+      float most = products[(size_t)cu[s] * n + j];
+      for (int i = cu[s]; i < cu[s + 1]; i++) most = std::max(most, products[(size_t)i * n + j]);
+      wanted[(size_t)s * n + j] = most;
+    }
+  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
+  mlx_embed_linear_max(x.data(), cu.data(), count, total, layer, y.data());
+  close("linear_max", y, wanted, product_tolerance());
+  mlx_embed_discard(layer);
+}
+
 // Two layers in one call are the same as op by op.
 static void encoder(const Ints& lengths, int width, int inner, int heads) {
   Ints cu{0};
@@ -337,6 +388,8 @@ static void everything() {
   attention({600, 3}, 1, 32, true, -1);
   attention({530}, 1, 16, false, 20);
   for (int width : {1, 30, 33}) rows(width);
+  for (int width : {1, 30, 130}) lookups(width);
+  for (int n : {1, 33, 300}) greatest({3, 1, 120, 40}, n, 37);
   encoder({5, 0, 9}, 24, 40, 2);
   encoder({150, 20}, 24, 40, 3);
 }

@@ -22,15 +22,15 @@ LEVELS = [
     ("mlx_embed.index",),
     ("mlx_embed.records",),
     ("mlx_embed.evaluation", "mlx_embed.destination"),
-    ("mlx_embed.embedding_model", "mlx_embed.cross_encoder"),
+    ("mlx_embed.embedding_model", "mlx_embed.cross_encoder", "mlx_embed.sparse_encoder"),
     ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
-    ("mlx_embed.window", "mlx_embed.embedding_head"),
+    ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer"),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching",),
     ("mlx_embed.ids",),
     ("mlx_embed.checkpoint",),
-    ("mlx_embed.similarity", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
+    ("mlx_embed.similarity", "mlx_embed.sparse_vectors", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
     ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments"),
     ("custom_kernels",),
@@ -47,6 +47,7 @@ EXTRAS = {
     "keybert": "mlx_embed/integrations/keybert.py",
     "bertopic": "mlx_embed/integrations/bertopic.py",
     "mteb": "mlx_embed/integrations/mteb.py",
+    "scipy": "mlx_embed/sparse_vectors.py",
     "pypdf": "mlx_embed/index/office.py",
     "docx": "mlx_embed/index/office.py",
     "ray": "mlx_embed/jobs/",
@@ -160,6 +161,9 @@ def test_exported_members() -> None:
         "EncodeInfo",
         "MLXEmbedError",
         "ModelNotFoundError",
+        "SparseEncoder",
+        "SparseVector",
+        "SparseVectors",
         "TruncationWarning",
         "UnsupportedModelError",
         "__version__",
@@ -178,6 +182,9 @@ def test_import_loads_nothing_heavy() -> None:
     assert not loaded & {"subprocess", "tempfile", "shutil", "hashlib", "mlx_embed.evaluation", "mlx_embed.destination"}
     assert (
         not {name for name in loaded if name.startswith("mlx_embed.architectures.")}
-        - {f"mlx_embed.architectures.{name}" for name in ("config", "contract", "direction", "norm", "ops")}
+        - {
+            f"mlx_embed.architectures.{name}"
+            for name in ("config", "contract", "direction", "norm", "ops", "token_table")
+        }
         - {name for name in loaded if name.startswith("mlx_embed.architectures.ops.")}
     )

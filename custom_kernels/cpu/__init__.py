@@ -16,6 +16,7 @@ from custom_kernels.cpu.cores import usable_cores
 from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
+from custom_kernels.cpu.gather_mean import Table, gather_mean
 from custom_kernels.cpu.inner_products import inner_products
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import (
@@ -27,6 +28,7 @@ from custom_kernels.cpu.library import (
     why_unavailable,
 )
 from custom_kernels.cpu.linear import Linear, linear
+from custom_kernels.cpu.linear_max import linear_max
 from custom_kernels.cpu.mean_pool import mean_pool
 from custom_kernels.cpu.memory import trim
 from custom_kernels.cpu.output_norm import output_norm
@@ -40,14 +42,17 @@ __all__ = [
     "EncoderLayer",
     "Linear",
     "Norm",
+    "Table",
     "attention",
     "available",
     "embedding_norm",
     "feed_forward",
+    "gather_mean",
     "inner_products",
     "instruction_set",
     "layer_norm",
     "linear",
+    "linear_max",
     "mean_pool",
     "num_threads",
     "output_norm",

@@ -107,6 +107,11 @@ def load() -> tuple[Any, str]:
         ),
         "rope": (flag, [pointer] * 4 + [integer] * 4),
         "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),
+        "gather_mean": (
+            flag,
+            [pointer, flag, integer, integer, pointer, pointer, integer, pointer, pointer, integer, integer, pointer],
+        ),
+        "linear_max": (flag, [pointer, pointer, integer, integer, pointer, pointer]),
         "inner_products": (flag, [pointer, integer, pointer, integer, pointer, integer, pointer]),
         "top_k_scores": (
             flag,

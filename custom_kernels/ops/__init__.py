@@ -7,8 +7,10 @@ from custom_kernels.choice.op import Op
 from custom_kernels.ops.activate import ACTIVATE
 from custom_kernels.ops.attention import ATTENTION
 from custom_kernels.ops.embedding_norm import EMBEDDING_NORM
+from custom_kernels.ops.gather_mean import GATHER_MEAN
 from custom_kernels.ops.layer_norm import LAYER_NORM
 from custom_kernels.ops.linear import LINEAR
+from custom_kernels.ops.linear_max import LINEAR_MAX
 from custom_kernels.ops.mean_pool import MEAN_POOL
 from custom_kernels.ops.output_norm import OUTPUT_NORM
 from custom_kernels.ops.position_ids import POSITION_IDS
@@ -25,6 +27,8 @@ OPS: tuple[Op, ...] = (
     OUTPUT_NORM,
     SHORT_ENCODER,
     MEAN_POOL,
+    GATHER_MEAN,
+    LINEAR_MAX,
     ROPE,
     POSITION_IDS,
     TOP_K_SCORES,

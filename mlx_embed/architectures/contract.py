@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import mlx.nn as nn
 
-Layout: TypeAlias = Literal["packed", "padded"]
+Layout: TypeAlias = Literal["packed", "padded", "table"]
 
 
 class EncoderConfig(Protocol):
@@ -65,7 +65,8 @@ class Architecture(Protocol):
 
     @property
     def LAYOUT(self) -> Layout:  # noqa: N802
-        """How a batch lies: "packed", texts end to end; or "padded", each followed by padding up to the longest."""
+        """How a batch lies: "packed", texts end to end; "padded", each followed by padding up to the longest;
+        or "table": packed, and the model gives a row a text, since all it does is to look tokens up."""
 
     @property
     def Config(self) -> type[EncoderConfig]:  # noqa: N802

@@ -1,6 +1,5 @@
 """What a checkpoint folder says of itself: modules.json, pooling, prompts, lengths (sentence-transformers' layout)."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,11 @@ from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
 from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.hub import resolve
-from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooling
+from mlx_embed.checkpoint.listed import inside, listed
+from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
 from mlx_embed.checkpoint.safetensors import other_weights, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
+from mlx_embed.checkpoint.sparse import read_sides
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
@@ -29,6 +30,8 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+
+_STATIC = "StaticEmbedding"
 
 # The E5 models were trained with these prefixes, and their repositories carry no prompts.
 E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
@@ -60,6 +63,8 @@ class Checkpoint:
         similarity: one of cosine, dot, euclidean, manhattan.
         base: the folder of the weights, where they lie elsewhere: those of the model that an adapter changes.
         adapter: what is merged into the weights when they are read.
+        token_characters: the characters at which a text is cut for each token that it may have; None where it is not.
+        sentence: config_sentence_transformers.json, where it is of the kind of model that this is opened as.
     """
 
     folder: Path
@@ -68,7 +73,7 @@ class Checkpoint:
     architecture: Architecture
     encoder_config: EncoderConfig
     dimension: int
-    pooling: Pooling = field(default_factory=Pooling)
+    pooling: Pooling | Pooled = field(default_factory=Pooling)
     modules: tuple[Module, ...] = ()
     normalize: bool = False
     truncate_dim: int | None = None
@@ -82,6 +87,8 @@ class Checkpoint:
     similarity: str = "cosine"
     base: Path | None = None
     adapter: Adapter | None = None
+    token_characters: int | None = None
+    sentence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -106,8 +113,8 @@ def read_checkpoint(
     Args:
         folder: the checkpoint.
         name: what the user asked for; E5 models are known by it, or by the folder.
-        kind: what it is opened as, "SentenceTransformer" or "CrossEncoder". A folder that was saved as another kind of
-            model is read as a bare one.
+        kind: what it is opened as, "SentenceTransformer", "CrossEncoder" or "SparseEncoder". A folder that was saved as
+            another kind of model is read as a bare one.
         cache_dir: the hub's cache, for the base model of an adapter that has none beside it.
         local_files_only: whether that may be downloaded.
 
@@ -124,8 +131,13 @@ def read_checkpoint(
     bare = not present(folder / "modules.json") or (sentence.get("model_type") or "SentenceTransformer") != kind
     if bare:
         sentence = {}
-    entries = [("Transformer", "")] if bare else _entries(folder)
-    transformer = _inside(folder, entries[0][1])
+    if bare:
+        entries = [("Transformer", "")]
+    else:
+        entries = [("Transformer", read_sides(folder).transformer)] if kind == "SparseEncoder" else _entries(folder)
+    if entries[0][0] == _STATIC or (bare and _is_model2vec(folder)):
+        return _static(folder, name, [(_STATIC, "")] if bare else entries, sentence)
+    transformer = inside(folder, entries[0][1])
     adapter = read_adapter(transformer)
     base = _base(adapter, cache_dir=cache_dir, local_files_only=local_files_only)
     settings = Settings() if bare else read_settings(transformer, kind)
@@ -144,16 +156,6 @@ def read_checkpoint(
             f"{folder} has a chat template and no modules.json: sentence-transformers 6 would put each text into the "
             "template. mlx_embed embeds the texts as they are."
         )
-    prompts = _prompts(sentence, [name, str(folder.resolve())])
-    default = sentence.get("default_prompt_name")
-    if default is not None and not (isinstance(default, str) and default in prompts):
-        raise CheckpointError(
-            f"{folder / 'config_sentence_transformers.json'} names the default prompt {default!r}, "
-            f"but has the prompts {sorted(prompts)}."
-        )
-    similarity = sentence.get("similarity_fn_name") or "cosine"
-    if not isinstance(similarity, str) or similarity not in SIMILARITY:
-        raise UnsupportedModelError(f"similarity_fn_name {similarity!r} is not one of {', '.join(SIMILARITY)}.")
     return Checkpoint(
         folder=folder,
         transformer=transformer,
@@ -164,18 +166,69 @@ def read_checkpoint(
         pooling=pooling,
         modules=modules[:-1] if normalize else modules,
         normalize=normalize,
-        truncate_dim=_truncate_dim(sentence, dimension),
         max_seq_length=_max_seq_length(transformer / "tokenizer_config.json", settings, tokenizer),
         task_lengths=settings.task_lengths if settings.truncation else {},
         do_lower_case=settings.do_lower_case,
         special_tokens=settings.special_tokens,
         tokenizer_config=tokenizer,
-        prompts=prompts,
-        default_prompt_name=default,
-        similarity=similarity,
         base=base,
         adapter=adapter,
+        **_of_sentences(folder, name, sentence, dimension),
     )
+
+
+def _is_model2vec(folder: Path) -> bool:
+    """Whether a folder without modules.json is a static model that model2vec saved."""
+    return present(folder / "config.json") and read_json(folder / "config.json").get("model_type") == "model2vec"
+
+
+def _static(folder: Path, name: str, entries: Sequence[tuple[str, str]], sentence: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of a static model, whose first module is a table."""
+    from mlx_embed.architectures import static
+    from mlx_embed.checkpoint.static import read_static
+
+    place = inside(folder, entries[0][1])
+    found = read_static(place)
+    config = static.Config.from_dict(found.config)
+    modules, dimension = _after(folder, entries[1:], config.hidden_size)
+    normalize = bool(modules) and isinstance(modules[-1], Normalize)
+    return Checkpoint(
+        folder=folder,
+        transformer=place,
+        config=found.config,
+        architecture=static,
+        encoder_config=config,
+        dimension=dimension,
+        pooling=Pooled(),
+        modules=modules[:-1] if normalize else modules,
+        normalize=normalize if found.normalize is None else found.normalize,
+        max_seq_length=found.max_length,
+        special_tokens=False,
+        tokenizer_config=found.tokenizer_config or {},
+        token_characters=found.token_characters,
+        **_of_sentences(folder, name, sentence, dimension),
+    )
+
+
+def _of_sentences(folder: Path, name: str, sentence: Mapping[str, Any], dimension: int) -> dict[str, Any]:
+    """What config_sentence_transformers.json says of texts and vectors, as Checkpoint has it."""
+    prompts = _prompts(sentence, [name, str(folder.resolve())])
+    default = sentence.get("default_prompt_name")
+    if default is not None and not (isinstance(default, str) and default in prompts):
+        raise CheckpointError(
+            f"{folder / 'config_sentence_transformers.json'} names the default prompt {default!r}, "
+            f"but has the prompts {sorted(prompts)}."
+        )
+    similarity = sentence.get("similarity_fn_name") or "cosine"
+    if not isinstance(similarity, str) or similarity not in SIMILARITY:
+        raise UnsupportedModelError(f"similarity_fn_name {similarity!r} is not one of {', '.join(SIMILARITY)}.")
+    return {
+        "prompts": prompts,
+        "default_prompt_name": default,
+        "similarity": similarity,
+        "truncate_dim": _truncate_dim(sentence, dimension),
+        "sentence": sentence,
+    }
 
 
 def _base(adapter: Adapter | None, *, cache_dir: str | Path | None, local_files_only: bool) -> Path | None:
@@ -214,23 +267,13 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _entries(folder: Path) -> list[tuple[str, str]]:
-    """modules.json as (module kind, its folder), a Transformer first."""
-    path = folder / "modules.json"
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        types = [str(entry["type"]) for entry in listed]
-        entries = [(kind.rsplit(".", 1)[-1], str(entry["path"])) for kind, entry in zip(types, listed, strict=True)]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
-    if foreign := [kind for kind in types if not kind.startswith("sentence_transformers.")]:
-        raise UnsupportedModelError(
-            f"{path} names {', '.join(foreign)}: code of the repository's own, which mlx_embed does not run. It has "
-            "sentence-transformers' modules Transformer, Pooling, Dense, Dropout, LayerNorm and Normalize."
-        )
+    """modules.json as (module kind, its folder), a Transformer first, or a StaticEmbedding."""
+    entries = listed(folder)
     order = [kind for kind, _ in entries]
-    if order[:1] != ["Transformer"] or "Transformer" in order[1:]:
+    if order[:1] not in (["Transformer"], [_STATIC]) or not {"Transformer", _STATIC}.isdisjoint(order[1:]):
         raise UnsupportedModelError(
-            f"{path} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs one Transformer, and that first."
+            f"{folder / 'modules.json'} lists {' -> '.join(order) or 'nothing'}; mlx_embed runs one Transformer, or "
+            "StaticEmbedding, and that first."
         )
     return entries
 
@@ -244,11 +287,15 @@ def _modules(
         raise UnsupportedModelError(
             f"{folder / 'modules.json'} has {first} after the Transformer; mlx_embed runs Pooling there."
         )
-    pooling = _pooling(_inside(folder, path) / "config.json", hidden_size)
-    dimension = hidden_size * len(pooling.modes)
+    pooling = _pooling(inside(folder, path) / "config.json", hidden_size)
+    return pooling, *_after(folder, rest, hidden_size * len(pooling.modes))
+
+
+def _after(folder: Path, rest: Sequence[tuple[str, str]], dimension: int) -> tuple[tuple[Module, ...], int]:
+    """The modules that follow pooled vectors of this dimension, and the dimension of what comes out."""
     modules: list[Module] = []
     for kind, path in rest:
-        place = _inside(folder, path)
+        place = inside(folder, path)
         if kind == "Dense":
             dense = _dense(place, dimension)
             dimension = dense.out_features
@@ -264,14 +311,7 @@ def _modules(
                 f"{folder / 'modules.json'} has the module {kind} after Pooling; "
                 "mlx_embed has Dense, Dropout, LayerNorm and Normalize."
             )
-    return pooling, tuple(modules), dimension
-
-
-def _inside(folder: Path, path: str) -> Path:
-    # Not resolved: the hub's cache keeps a checkpoint's files as links to elsewhere.
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise CheckpointError(f"{folder / 'modules.json'} points to {path!r}, outside the checkpoint.")
-    return folder / path
+    return tuple(modules), dimension
 
 
 def _pooling(path: Path, hidden_size: int) -> Pooling:

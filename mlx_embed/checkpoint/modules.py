@@ -45,6 +45,19 @@ class Pooling:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """What is in the place of Pooling where the model gives a vector a text by itself, averaged."""
+
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+    padded: bool = False
+
+    def __call__(self, vectors: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
+        """[n, hidden] -> [n, hidden]."""
+        return ops.float32(vectors)
+
+
+@dataclass(frozen=True)
 class Dense:
     """A linear layer and its activation: [n, in_features] -> [n, out_features].
 

@@ -22,6 +22,8 @@ INDEX = "model.safetensors.index.json"
 FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
 Float32: TypeAlias = npt.NDArray[np.float32]
+# What numpy calls them, and one that MLX does not read.
+_NUMPY = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I32": "<i4", "I64": "<i8", "I8": "i1"}
 # What a caller knows tensors by.
 Key = TypeVar("Key", bound=Hashable)
 # Weights that are told apart from missing ones.
@@ -88,15 +90,17 @@ def what_else(folder: Path) -> str:
     )
 
 
-def read_headers(folder: Path) -> list[Tensor]:
+def read_headers(folder: Path, *, float64: bool = False) -> list[Tensor]:
     """The tensors of a folder's safetensors files, checked against the files' sizes.
+
+    With `float64` there may be numbers of 64 bits, which `load_numpy` reads alone.
 
     Raises:
         CheckpointError: a file that is missing or broken, a tensor that is in two of them, or bytes that belong to no
             tensor. The message names the file.
         UnsupportedModelError: a dtype that is not read.
     """
-    tensors = [tensor for path in files(folder) for tensor in read_file(path)]
+    tensors = [tensor for path in files(folder) for tensor in read_file(path, float64=float64)]
     names = [tensor.name for tensor in tensors]
     if len(set(names)) != len(names):
         twice = next(tensor for tensor in tensors if names.count(tensor.name) > 1)
@@ -257,7 +261,21 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number there")
 
 
-def read_file(path: Path) -> list[Tensor]:
+def load_numpy(tensors: Mapping[Key, Tensor]) -> dict[Key, npt.NDArray[Any]]:
+    """The arrays of tensors as numpy has them, under the names given; bfloat16, which it has not, as float32."""
+    arrays: dict[Key, npt.NDArray[Any]] = {}
+    for name, tensor in tensors.items():
+        kind, count = _NUMPY.get(tensor.dtype, "<u2"), math.prod(tensor.shape)
+        found = np.fromfile(tensor.file, dtype=kind, count=count, offset=tensor.start)
+        if len(found) != count:
+            raise _cut_off([tensor])
+        if tensor.dtype == "BF16":
+            found = (found.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = found.reshape(tensor.shape)
+    return arrays
+
+
+def read_file(path: Path, *, float64: bool = False) -> list[Tensor]:
     """The tensors of one file, whose header is checked: an 8-byte length, JSON, then data that the offsets must tile.
 
     Raises: as `read_headers`.
@@ -292,7 +310,8 @@ def read_file(path: Path) -> list[Tensor]:
                 raise ValueError("negative or fractional numbers")
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{broken}: the entry of tensor {name!r} is malformed ({error!r}).") from error
-        if dtype not in _ITEM_BYTES:
+        item_bytes = 8 if dtype == "F64" and float64 else _ITEM_BYTES.get(dtype)
+        if item_bytes is None:
             raise UnsupportedModelError(
                 f"tensor {name!r} of {path} has dtype {dtype}; mlx_embed reads {', '.join(_ITEM_BYTES)}."
             )
@@ -300,7 +319,7 @@ def read_file(path: Path) -> list[Tensor]:
             raise CheckpointError(
                 f"{path} is truncated: tensor {name!r} ends at byte {end} of {data_bytes}; download it again."
             )
-        if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
+        if end - begin != math.prod(shape) * item_bytes:
             raise CheckpointError(f"{broken}: tensor {name!r} of shape {shape} {dtype} has {end - begin} bytes.")
         tensors.append(Tensor(path, name, dtype, shape, 8 + length + begin))
         spans.append((begin, end))

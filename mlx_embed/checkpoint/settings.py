@@ -20,6 +20,7 @@ _TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
     for kind, task, output, name in (
         ("SentenceTransformer", "feature-extraction", "last_hidden_state", "token_embeddings"),
         ("CrossEncoder", "sequence-classification", "logits", "scores"),
+        ("SparseEncoder", "fill-mask", "logits", "token_embeddings"),
     )
 }
 
@@ -77,7 +78,7 @@ class Settings:
 
 
 def read_settings(transformer: Path, kind: str) -> Settings:
-    """The settings of a Transformer module's folder in a model of this kind, "SentenceTransformer" or "CrossEncoder".
+    """The settings of a Transformer module's folder in a model of this kind, a key of _TASKS.
 
     A key that is not known is named in a warning: it may change vectors.
 

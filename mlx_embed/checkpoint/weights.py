@@ -64,6 +64,10 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool
         UnsupportedModelError: a quantization, adapter or dtype that is not read.
     """
     architecture, config = checkpoint.architecture, checkpoint.encoder_config
+    if architecture.LAYOUT == "table":
+        from mlx_embed.checkpoint.static import load_table
+
+        return load_table(checkpoint)
     pages = map_files(checkpoint.weights) if mapped else {}
     # A file that this package wrote has these names already.
     tensors = read_tensors(checkpoint)

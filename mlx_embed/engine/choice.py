@@ -16,6 +16,7 @@ from mlx_embed.engine.device import is_cpu
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.padded import PaddedEngine
+from mlx_embed.engine.table import TableEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import warn
 
@@ -97,7 +98,12 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         encoder = worker.run(lambda: weights.load_encoder(checkpoint, dtype), device)
         kernels = wanted != "reference" and kernels_wanted()
         return PaddedEngine(encoder, device, kernels=kernels, compiled=_compiled(wanted, device), pads=pads)
+    if checkpoint.architecture.LAYOUT == "table" and wanted == "auto" and kernels_wanted() and _native_kernels():
+        # A lookup takes less time than to bring ids to a GPU, and vectors back.
+        wanted, device, dtype = "native", mx.Device(mx.cpu), mx.float32
     chosen = choose(wanted, device, dtype)
+    if chosen == "native" and checkpoint.architecture.LAYOUT == "table":
+        return worker.run(lambda: TableEngine(weights.load_encoder(checkpoint, dtype)), device)
     if chosen == "native":
         computed = native_dtype(dtype)
         if dtype is not None and dtype != computed:

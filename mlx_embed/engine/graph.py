@@ -47,7 +47,8 @@ class GraphEngine:
         # On CUDA attention is packed, unless its kernel turns out not to work.
         self._ragged = kernels and not pads and not is_cpu(device) and mx.cuda.is_available()
         parameters = dict(tree_flatten(encoder.parameters())).values()
-        self.dtype: mx.Dtype = next(x.dtype for x in parameters if mx.issubdtype(x.dtype, mx.floating))
+        floats = (x.dtype for x in parameters if mx.issubdtype(x.dtype, mx.floating))
+        self.dtype: mx.Dtype = next(floats, mx.float32)
 
     @property
     def name(self) -> str:

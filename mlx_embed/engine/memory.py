@@ -39,7 +39,7 @@ def check(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> None:
 
 def _needed(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> int:
     """The bytes of the files, which are read whole, and of the weights as they are computed with."""
-    tensors = safetensors.read_headers(checkpoint.weights)
+    tensors = safetensors.read_headers(checkpoint.weights, float64=checkpoint.architecture.LAYOUT == "table")
     size = sum(path.stat().st_size for path in safetensors.files(checkpoint.weights))
     quantization = checkpoint.config.get("quantization")
     bits = quantization.get("bits") if isinstance(quantization, dict) else None

@@ -6,7 +6,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
 from custom_kernels import cpu
 from custom_kernels.arrays import spelled
@@ -57,8 +56,7 @@ class NativeEngine:
 
     def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
         """See `Engine`."""
-        arrays = [{name: np.array(x) for name, x in module.items()} for module in parameters]
-        return partial(function, parameters=arrays)
+        return partial(function, parameters=[native.laid_out(module) for module in parameters])
 
     def run(self, batches: Iterable[Batch], head: Head) -> Generator[tuple[Batch, Rows], None, None]:
         """See `Engine`."""

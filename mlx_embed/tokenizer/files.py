@@ -49,9 +49,12 @@ def read(checkpoint: Checkpoint) -> Source:
             file = Tokenizer.from_file(str(path))
             side = (file.truncation or {}).get("direction", side)
             name = classes.named(checkpoint.config, settings)
-            tokenizer, kind = classes.rebuild(
-                file, name, checkpoint.transformer, settings, checkpoint.encoder_config.vocab_size
-            )
+            if checkpoint.architecture.LAYOUT == "table":  # no class of transformers reads a static model's
+                tokenizer, kind = file, classes.class_of(None, file)
+            else:
+                tokenizer, kind = classes.rebuild(
+                    file, name, checkpoint.transformer, settings, checkpoint.encoder_config.vocab_size
+                )
         except MLXEmbedError:
             raise
         except BaseException as error:

@@ -74,6 +74,11 @@ struct Kernels {
                 float* y);
   void (*rope)(float* x, const float* cosine, const float* sine, int64_t heads, int64_t head_dim);
   void (*mean)(const float* x, int64_t rows, int64_t width, int normalize, float* y);
+  // The average of a table's rows, each times its weight, if there are weights: y[width]. `type` is a RowType.
+  void (*gather_mean)(const void* table, int type, const int32_t* rows, const float* weights, int64_t count,
+                      int64_t width, float* y);
+  // y[width] = max(y, each of x [rows, width])
+  void (*greatest)(const float* x, int64_t rows, int64_t width, float* y);
   double (*inner_product)(const float* a, const float* b, int64_t width);
   size_t (*top_k_scratch)(int64_t width);
   void (*top_k)(const TopK&, float* scratch);

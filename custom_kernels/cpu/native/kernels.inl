@@ -18,6 +18,7 @@ namespace {
 #include "attention.inl"
 #include "rows.inl"
 #include "top_k_scores.inl"
+#include "table.inl"
 
 }  // namespace
 
@@ -31,6 +32,8 @@ const Kernels TABLE = {{NAME, NR, laid_out, lay_out, gemm_scratch, gemm},
                        gated,
                        rope,
                        mean,
+                       gather_mean,
+                       greatest,
                        inner_product,
                        top_k_scratch,
                        top_k};

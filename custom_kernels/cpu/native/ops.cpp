@@ -1,5 +1,6 @@
 // The ops behind a plain C interface: how each is cut into jobs, and what memory the jobs use. Arguments come checked
 // by the Python functions, except what needs a pass over the data. Every function returns 0, or one of the codes below.
+#include <math.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -463,4 +464,5 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
   return status;
 }
 
+#include "heads.inl"
 #include "top_k_scores_op.inl"

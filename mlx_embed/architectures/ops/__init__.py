@@ -40,8 +40,10 @@ __all__ = [
     "feed_forward",
     "float32",
     "gated_feed_forward",
+    "gather_mean",
     "layer_norm",
     "linear",
+    "linear_max",
     "mean_pool",
     "namespace",
     "normalize",
@@ -67,6 +69,11 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) 
 def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
     """act(x W^T + b): [T, K] -> [T, N]; `act` is what `activation` gives."""
     return _twin(x).linear(x, layer, act)
+
+
+def linear_max(x: Array, layer: nn.Module, cu_seqlens: Array) -> Array:
+    """The greatest of x W^T + b over each text's tokens, in float32: [T, K] -> [n, N]."""
+    return _twin(x).linear_max(x, layer, cu_seqlens)
 
 
 def add_linear(x: Array, layer: nn.Module, residual: Array) -> Array:
@@ -184,6 +191,11 @@ def zeros_like(input_ids: Array) -> Array:
 def mean_pool(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
     """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden]."""
     return _twin(hidden).mean_pool(hidden, cu_seqlens, skip)
+
+
+def gather_mean(table: Array, input_ids: Array, cu_seqlens: Array) -> Array:
+    """The average of the rows of a `TokenTable` for each text's tokens, in float32: [T] -> [n, H]."""
+    return _twin(input_ids).gather_mean(table, input_ids, cu_seqlens)
 
 
 def block(hidden: Array, cu_seqlens: Array, max_seqlen: int) -> Array:

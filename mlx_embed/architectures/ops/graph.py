@@ -17,6 +17,7 @@ from custom_kernels.packed import counting, pad, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
+from mlx_embed.architectures.token_table import TokenTable
 
 __all__ = ["lay_out", "position_ids", "sequence_ids"]
 
@@ -74,6 +75,11 @@ def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
         y = layer(x)
         return y if act is None else custom_kernels.activate(y, act)
     return custom_kernels.linear(x, _weights(layer), act)
+
+
+def linear_max(x: mx.array, layer: nn.Module, cu_seqlens: mx.array) -> mx.array:
+    """See `ops`."""
+    return custom_kernels.linear_max(x, _weights(layer), cu_seqlens)
 
 
 def add_linear(x: mx.array, layer: nn.Module, residual: mx.array) -> mx.array:
@@ -159,6 +165,11 @@ def zeros_like(input_ids: mx.array) -> mx.array:
 def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int) -> mx.array:
     """See `ops`."""
     return custom_kernels.mean_pool(hidden, cu_seqlens, skip)
+
+
+def gather_mean(table: TokenTable, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:
+    """See `ops`."""
+    return custom_kernels.gather_mean(table.rows, input_ids, cu_seqlens, table.get("mapping"), table.get("weights"))
 
 
 def block(hidden: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:

@@ -1,7 +1,7 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import erf as _erf
@@ -18,13 +18,15 @@ from custom_kernels.ops.activate import Gate
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
+from mlx_embed.architectures.token_table import TokenTable
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
 
-__all__ = ["lay_out", "position_ids", "sequence_ids"]
+__all__ = ["laid_out", "lay_out", "position_ids", "sequence_ids"]
 
 NAMESPACE = np
+_BESIDE_ROWS = ("mapping", "weights")
 erf = np.vectorize(_erf, otypes=[np.float32])
 
 
@@ -67,6 +69,12 @@ def attention_dtype(dtype: str) -> str:
     return "bfloat16" if dtype != "float32" and cpu.product("bfloat16") else "float32"
 
 
+def laid_out(module: Mapping[str, mx.array]) -> Any:
+    """A head's own layer as these ops take it, or its arrays by their names."""
+    ready = _laid_out(module, "float32") if isinstance(module, nn.Module) else None
+    return {name: np.array(x) for name, x in module.items()} if ready is None else ready
+
+
 def embedding_norm(lookups: Sequence[tuple[Floats, Ints]], norm: cpu.Norm) -> Floats:
     """See `ops`."""
     return cpu.embedding_norm(lookups, *norm)
@@ -77,6 +85,11 @@ def linear(x: Floats, layer: cpu.Linear, act: str | None = None) -> Floats:
     if act in FORMULAS:
         return _formula(act, cpu.linear(x, layer))
     return cpu.linear(x, layer, act)
+
+
+def linear_max(x: Floats, layer: cpu.Linear, cu_seqlens: Ints) -> Floats:
+    """See `ops`."""
+    return cpu.linear_max(x, layer, cu_seqlens)
 
 
 def add_linear(x: Floats, layer: cpu.Linear, residual: Floats) -> Floats:
@@ -160,6 +173,11 @@ def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int) -> Floats:
     return cpu.mean_pool(hidden, cu_seqlens, skip)
 
 
+def gather_mean(table: cpu.Table, input_ids: Ints, cu_seqlens: Ints) -> Floats:
+    """See `ops`."""
+    return cpu.gather_mean(table.rows, input_ids, cu_seqlens, table.mapping, table.weights)
+
+
 def block(hidden: Floats, cu_seqlens: Ints, max_seqlen: int) -> Floats:
     """See `ops`."""
     return hidden[np.minimum(cu_seqlens[:-1, None] + places(max_seqlen), len(hidden) - 1)]
@@ -208,7 +226,14 @@ def _laid_out(module: Any, dtype: str) -> Any:
         return _matrix(module)
     if isinstance(module, LayerNorm):
         return cpu.Norm(_float32(module.weight), _float32(module.bias) if "bias" in module else None, module.eps)
+    if isinstance(module, TokenTable):
+        return cpu.Table(_kept(module.rows), *(np.array(module[n]) if n in module else None for n in _BESIDE_ROWS))
     return None
+
+
+def _kept(rows: mx.array) -> npt.NDArray[Any]:
+    """The array's memory, in its own dtype where the kernels have that."""
+    return _float32(rows) if rows.dtype == mx.bfloat16 else np.ascontiguousarray(np.asarray(rows))
 
 
 def _encoder(layers: PostNormLayers, dtype: str) -> cpu.Encoder:

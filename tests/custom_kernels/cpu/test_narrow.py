@@ -83,6 +83,14 @@ def test_activations(act: str, dtype: str) -> None:
     assert abs(found - wanted)[abs(x) > 6].max() <= 4e-6
 
 
+def test_the_greatest_products_are_those_of_linear(dtype: str) -> None:
+    g, cu = rng(8), starts([3, 0, 130, 40])
+    x, layer = normal(g, cu[-1], 70), cpu.Linear(normal(g, 500, 70), normal(g, 500), dtype)
+    products = np.split(cpu.linear(x, layer), cu[1:-1])
+    wanted = np.stack([rows.max(0, initial=-np.inf) for rows in products])
+    np.testing.assert_allclose(cpu.linear_max(x, layer, cu), wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_a_row_does_not_depend_on_its_batch(dtype: str, threads: int) -> None:
     """Bit for bit, whatever is beside it: rows of another range, other numbers of them, other threads."""
     g = rng(3)

@@ -240,7 +240,8 @@ def test_a_config_that_does_not_fit(
         (["Transformer", "Pooling", "Pooling"], "has the module Pooling after Pooling"),
         (["Pooling", "Transformer"], "lists Pooling -> Transformer"),
         (["Transformer", "Transformer"], "lists Transformer -> Transformer"),
-        (["StaticEmbedding"], "lists StaticEmbedding"),
+        (["Transformer", "StaticEmbedding"], "lists Transformer -> StaticEmbedding"),
+        (["LSTM"], "lists LSTM"),
         ([], "lists nothing"),
     ],
 )

@@ -1,0 +1,41 @@
+"""modules.json: which modules a checkpoint is made of, and where they lie."""
+
+import json
+from pathlib import Path
+
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
+
+
+def listed(folder: Path) -> list[tuple[str, str]]:
+    """modules.json as (kind of module, its folder).
+
+    Raises:
+        CheckpointError: no such list.
+        UnsupportedModelError: a module that is code of the repository's own.
+    """
+    path = folder / "modules.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        found = [(str(entry["type"]), str(entry["path"])) for entry in entries]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
+    return [(kind_of(path, name), place) for name, place in found]
+
+
+def kind_of(path: Path, name: str) -> str:
+    """A module's class without its package, which must be sentence-transformers'."""
+    if not name.startswith("sentence_transformers."):
+        raise UnsupportedModelError(
+            f"{path} names {name}: code of the repository's own, which mlx_embed does not run. It has "
+            "sentence-transformers' modules Transformer, StaticEmbedding, Pooling, Dense, Dropout, LayerNorm and "
+            "Normalize, and of sparse models SpladePooling, SparseStaticEmbedding and Router."
+        )
+    return name.rsplit(".", 1)[-1]
+
+
+def inside(folder: Path, path: str) -> Path:
+    """A module's folder; CheckpointError where it is outside the checkpoint."""
+    # Not resolved: the hub's cache keeps a checkpoint's files as links to elsewhere.
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise CheckpointError(f"{folder / 'modules.json'} points to {path!r}, outside the checkpoint.")
+    return folder / path

@@ -1,0 +1,198 @@
+"""SparseEncoder against sentence-transformers: golden vectors, and live."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels import cpu
+from mlx_embed import CheckpointError, SparseEncoder, SparseVectors, UnsupportedModelError
+from tests.checkpoints import damage, edit, encoder, read
+from tests.conftest import DATA
+from tests.sparse import CASES, METHODS, TEXTS, make
+
+pytestmark = pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
+TABLE = "query_0_SparseStaticEmbedding"
+ENGINES = ["reference", *(["native"] if cpu.available() else [])]
+
+
+def load(folder: Path, **options: Any) -> SparseEncoder:
+    return SparseEncoder.from_pretrained(folder, device="cpu", **options)
+
+
+def oracle(folder: Path) -> Any:
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    return sentence_transformers.SparseEncoder(str(folder), device="cpu")
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> bool:
+    """The values within 1e-5 of the largest, and the same places above 1e-3."""
+    near = np.abs(found - expected).max() <= 1e-5 * max(1, expected.max())
+    return found.shape == expected.shape and bool(near and ((found > 1e-3) == (expected > 1e-3)).all())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SparseEncoder:
+    return load(make(tmp_path_factory.mktemp("bert"), "bert"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str, engine: str, tmp_path: Path) -> None:
+    model = load(make(tmp_path, name), engine=engine)
+    with np.load(DATA / "sparse.npz") as file:
+        for method in METHODS:
+            assert close(getattr(model, method)(TEXTS).dense(), file[f"{name}: {method}"]), method
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_live(name: str, tmp_path: Path) -> None:
+    theirs = oracle(make(tmp_path, name))
+    ours = load(tmp_path)
+    for method in METHODS:
+        expected = getattr(theirs, method)(TEXTS).to_dense().numpy()
+        assert close(getattr(ours, method)(TEXTS).dense(), expected), method
+
+
+def test_live_decode_similarity_and_intersection(tmp_path: Path) -> None:
+    theirs = oracle(make(tmp_path, "bert"))
+    ours = load(tmp_path)
+    a, b = ours.encode_query(TEXTS[:2]), ours.encode_document(TEXTS)
+    c, d = theirs.encode_query(TEXTS[:2]), theirs.encode_document(TEXTS)
+    for name in ("dot", "cosine"):
+        ours.similarity_fn_name = theirs.similarity_fn_name = name
+        assert np.abs(ours.similarity(a, b) - theirs.similarity(c, d).numpy()).max() <= 1e-4
+    for found, expected in zip(ours.decode(b, top_k=4), theirs.decode(d, top_k=4), strict=True):
+        assert [token for token, _ in found] == [token for token, _ in expected]
+        assert [weight for _, weight in found] == pytest.approx([weight for _, weight in expected], abs=1e-5)
+    shared = ours.intersection(a[0], b)
+    assert isinstance(shared, SparseVectors)
+    assert close(shared.dense(), theirs.intersection(c[0], d).to_dense().numpy())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["bert", "sum"])
+def test_batches_change_nothing(name: str, engine: str, tmp_path: Path) -> None:
+    model = load(make(tmp_path, name), engine=engine)
+    whole = model.encode(TEXTS).dense()
+    for options in ({"batch_tokens": 7}, {"batch_size": 1}):
+        assert close(model.encode(iter(TEXTS), **options).dense(), whole)
+    for text, row in zip(TEXTS, whole, strict=True):
+        vector = model.encode(text)
+        assert close(SparseVectors.of([vector], model.dimension).dense()[0], row)
+
+
+def test_max_active_dims_keeps_the_largest(model: SparseEncoder) -> None:
+    whole, few = model.encode(TEXTS).dense(), model.encode(TEXTS, max_active_dims=5)
+    for vector, row in zip(few, whole, strict=True):
+        assert len(vector.indices) == 5
+        assert (np.diff(vector.indices) > 0).all()
+        assert set(vector.indices.tolist()) == set(np.argsort(-row)[:5].tolist())
+        assert np.abs(row[vector.indices] - vector.values).max() <= 1e-6
+
+
+def test_vectors_are_a_csr_matrix(model: SparseEncoder) -> None:
+    pytest.importorskip("scipy")
+    vectors = model.encode(TEXTS)
+    assert (vectors.scipy().toarray() == vectors.dense()).all()
+    assert vectors.scipy().shape == (len(TEXTS), model.dimension)
+    assert (vectors[1:4].dense() == vectors.dense()[1:4]).all()
+    assert (vectors.values != 0).all()
+
+
+def test_no_texts_and_one(model: SparseEncoder) -> None:
+    assert len(model.encode([])) == 0
+    assert model.encode([]).dense().shape == (0, model.dimension)
+    assert model.similarity(model.encode("heat"), model.encode(TEXTS)).shape == (1, len(TEXTS))
+    assert model.similarity(model.encode([]), model.encode(TEXTS)).shape == (0, len(TEXTS))
+    assert model.decode(model.encode("heat"), top_k=2)[0][1] >= model.decode(model.encode("heat"), top_k=2)[1][1]
+
+
+def test_a_copy_gives_the_same(model: SparseEncoder) -> None:
+    model.max_active_dims = 3
+    try:
+        copy = pickle.loads(pickle.dumps(model))
+        assert copy.max_active_dims == 3
+        assert (copy.encode("heat").values == model.encode("heat").values).all()
+    finally:
+        model.max_active_dims = None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_active_dims": 0}, ValueError, "max_active_dims"),
+        ({"prompt_name": "none"}, ValueError, "none"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"sentences": []}, TypeError, "sentences"),
+        ({"texts": ["a", 1]}, TypeError, r"texts\[1\]"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], error: type[Exception], message: str, model: SparseEncoder) -> None:
+    with pytest.raises(error, match=message):
+        model.encode(**{"texts": "heat", **options})
+    with pytest.raises(ValueError, match="top_k"):
+        model.decode(model.encode("heat"), top_k=0)
+
+
+def test_vectors_of_two_models_are_not_compared(model: SparseEncoder) -> None:
+    other = SparseVectors(np.zeros(2, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), 7)
+    with pytest.raises(ValueError, match="120 and 7"):
+        model.similarity(model.encode(TEXTS), other)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "change", "error", "message"),
+    [
+        ("bert", "1_SpladePooling/config.json", {"pooling_strategy": "mean"}, UnsupportedModelError, "max and sum"),
+        ("bert", "1_SpladePooling/config.json", {"activation_function": "gelu"}, UnsupportedModelError, "relu and"),
+        ("bert", "sentence_bert_config.json", {"transformer_task": "text-generation"}, UnsupportedModelError, "fill-"),
+        ("bare", "config.json", {"architectures": ["BertModel"]}, UnsupportedModelError, "ForMaskedLM"),
+        ("queries looked up", "router_config.json", {"structure": {"image": []}}, UnsupportedModelError, "routes"),
+        ("queries looked up", "router_config.json", {"structure": None}, CheckpointError, "for which task"),
+        (
+            "queries looked up",
+            "query_0_SparseStaticEmbedding/config.json",
+            {"path": "a"},
+            UnsupportedModelError,
+            "JSON",
+        ),
+    ],
+)
+def test_what_is_not_there(
+    name: str, place: str, change: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    damage(make(tmp_path, name), place, change)
+    with pytest.raises(error, match=message):
+        load(tmp_path)
+
+
+def test_other_modules_are_refused(tmp_path: Path) -> None:
+    path = make(tmp_path, "bert") / "modules.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:1]))
+    with pytest.raises(UnsupportedModelError, match="lists Transformer; mlx_embed runs"):
+        load(tmp_path)
+
+
+def test_a_head_that_is_missing_or_broken(tmp_path: Path) -> None:
+    tensors = read(make(tmp_path, "bert"))
+    bias = "cls.predictions.bias"
+    for change, message in (
+        ({}, "has no tensor cls.predictions.bias"),
+        ({bias: mx.zeros(119)}, "where its config.json means"),
+        ({bias: mx.full(120, float("nan"))}, "NaN"),
+    ):
+        kept = {name: array for name, array in tensors.items() if name != bias} | change
+        mx.save_safetensors(str(tmp_path / "model.safetensors"), kept)
+        with pytest.raises(CheckpointError, match=message):
+            load(tmp_path)
+
+
+def test_an_architecture_without_a_head(tmp_path: Path) -> None:
+    edit(encoder("gte", tmp_path), architectures=["NewForMaskedLM"])
+    with pytest.raises(UnsupportedModelError, match="Sparse models of model_type"):
+        load(tmp_path)
