@@ -268,7 +268,7 @@ def load_numpy(tensors: Mapping[Key, Tensor]) -> dict[Key, npt.NDArray[Any]]:
         kind, count = _NUMPY.get(tensor.dtype, "<u2"), math.prod(tensor.shape)
         found = np.fromfile(tensor.file, dtype=kind, count=count, offset=tensor.start)
         if len(found) != count:
-            raise _cut_off([tensor])
+            raise _cut_off([tensor.file])
         if tensor.dtype == "BF16":
             found = (found.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = found.reshape(tensor.shape)
