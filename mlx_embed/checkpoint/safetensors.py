@@ -30,6 +30,8 @@ Key = TypeVar("Key", bound=Hashable)
 _OTHERS = ("*.bin", "*.pt", "*.h5", "*.gguf", "*.onnx", "onnx/*.onnx", "openvino*.xml", "openvino/*.xml")
 # Bytes; safetensors' own reader has the same limit.
 _MAX_HEADER = 100_000_000
+# Numbers that are looked at together: 16 MB.
+_PIECE = 2**22
 
 
 @dataclass(frozen=True)
@@ -165,10 +167,7 @@ def map_files(folder: Path) -> dict[Path, Pages]:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):
             return {}
-        start = 8 + int.from_bytes(memory[:8], "little")
-        aligned = start % 4 == 0 and start < len(memory)
-        data = np.frombuffer(memory, np.float32, (len(memory) - start) // 4, start) if aligned else None
-        found[path] = Pages(memory, data is not None and _sum_is_finite(data))
+        found[path] = Pages(memory, _data_are_finite(memory))
     return found
 
 
@@ -195,11 +194,35 @@ def map_float32(tensors: Mapping[Key, Tensor], pages: Mapping[Path, Pages]) -> d
     return found
 
 
+def let_go(pages: Mapping[Path, Pages]) -> None:
+    """Give the memory of pages that were read back to the system; what is read again comes from the file."""
+    for file in pages.values():
+        _let_go(file.memory)
+
+
 def check_whole(pages: Mapping[Path, Pages]) -> None:
     """CheckpointError where a file has been cut since it was mapped: behind its end there is nothing to read."""
     for path, file in pages.items():
         if file.memory.size() < len(file.memory):
             raise _cut_off([path])
+
+
+def _data_are_finite(memory: mmap.mmap) -> bool:
+    """Of a file; read piece by piece, so that it is never in memory whole."""
+    start = 8 + int.from_bytes(memory[:8], "little")
+    if start % 4 or start >= len(memory):
+        return False
+    data = np.frombuffer(memory, np.float32, (len(memory) - start) // 4, start)
+    for first in range(0, len(data), _PIECE):
+        if not _sum_is_finite(data[first : first + _PIECE]):
+            return False
+        _let_go(memory)
+    return True
+
+
+def _let_go(memory: mmap.mmap) -> None:
+    if hasattr(mmap, "MADV_DONTNEED"):
+        memory.madvise(mmap.MADV_DONTNEED)
 
 
 def _sum_is_finite(array: Float32) -> bool:

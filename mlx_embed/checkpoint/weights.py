@@ -27,7 +27,6 @@ from mlx_embed.checkpoint.safetensors import (
     files,
     load_float32,
     load_tensors,
-    map_files,
     map_float32,
     read_headers,
 )
@@ -48,14 +47,16 @@ _PACKED = {mx.uint32: "U32", mx.uint8: "U8"}
 _FUSED = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 
 
-def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool = False) -> nn.Module:
+def load_encoder(
+    checkpoint: Checkpoint, dtype: mx.Dtype | None, pages: Mapping[Path, Pages] | None = None
+) -> nn.Module:
     """Build the encoder that config.json describes and fill it with the checkpoint's weights, evaluated.
 
     `dtype` is that of all floating parameters; None keeps the checkpoint's. What the encoder has no use for, such as a
     head, or layers that config.json cuts off, is passed over with a line in the log, as transformers does.
 
-    `mapped` is for who takes the weights out of the encoder again, and wants float32: those that are kept so are then
-    numpy arrays, of the file's own pages where they are not joined.
+    `pages`, those of the checkpoint's weights by `map_files`, are for who takes the weights out of the encoder again,
+    and wants float32: those that are kept so are then numpy arrays, of these pages where they are not joined.
 
     Raises:
         CheckpointError: a file that is missing, truncated or no safetensors; a tensor that is missing, unexpected
@@ -68,7 +69,6 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool
         from mlx_embed.checkpoint.static import load_table
 
         return load_table(checkpoint)
-    pages = map_files(checkpoint.weights) if mapped else {}
     # A file that this package wrote has these names already.
     tensors = read_tensors(checkpoint)
     renamed = {name: tensor for name, tensor in tensors.items() if not _SILENT.fullmatch(name)}
@@ -86,8 +86,8 @@ def load_encoder(checkpoint: Checkpoint, dtype: mx.Dtype | None, *, mapped: bool
     # that it uses are turned back.
     spoken = [pair for pair in architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors.values())]
     _check(checkpoint.weights, sources, expected, spoken)
-    found = _mapped(sources, pages)
-    check_whole(pages)
+    found = _mapped(sources, pages or {})
+    check_whole(pages or {})
     parameters = _read({name: parts for name, parts in sources.items() if name not in found}, dtype)
     encoder.load_weights(list(parameters.items()), strict=not found)
     modules = dict(encoder.named_modules())

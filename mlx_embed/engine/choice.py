@@ -1,6 +1,6 @@
 """Which engine runs a model, decided once, when it is loaded."""
 
-from functools import cache, partial
+from functools import cache
 from typing import Literal, get_args
 
 import mlx.core as mx
@@ -11,6 +11,7 @@ from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
 from mlx_embed.checkpoint import Checkpoint, weights
+from mlx_embed.checkpoint.safetensors import let_go, map_files
 from mlx_embed.engine.contract import Engine
 from mlx_embed.engine.device import is_cpu
 from mlx_embed.engine.graph import GraphEngine
@@ -108,8 +109,7 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         computed = native_dtype(dtype)
         if dtype is not None and dtype != computed:
             _say_other(spelled(dtype), spelled(computed))
-        encoder = partial(weights.load_encoder, checkpoint, mx.float32, mapped=True)
-        return worker.run(lambda: NativeEngine(encoder(), computed, pads=pads), device)
+        return worker.run(lambda: _native(checkpoint, computed, pads), device)
     kernels = chosen == "graph"
 
     def encoder_laid_out() -> nn.Module:
@@ -120,6 +120,14 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
 
     encoder = worker.run(encoder_laid_out, device)
     return GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+
+
+def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool) -> NativeEngine:
+    pages = map_files(checkpoint.weights)
+    engine = NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads)
+    # Most of the weights are laid out now, somewhere else. Of the tables, whose rows stay there, a text needs few.
+    let_go(pages)
+    return engine
 
 
 def _compiled(chosen: str, device: mx.Device) -> bool:

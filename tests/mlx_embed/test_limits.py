@@ -255,7 +255,7 @@ def test_a_file_that_shrinks_while_it_is_mapped(checkpoint: Path, monkeypatch: p
 
     monkeypatch.setattr("mlx_embed.checkpoint.weights.map_float32", shrinking)
     with pytest.raises(CheckpointError, match=r"model\.safetensors could not be read to the end"):
-        load_encoder(read_checkpoint(checkpoint), None, mapped=True)
+        load_encoder(read_checkpoint(checkpoint), None, safetensors.map_files(checkpoint))
 
 
 @pytest.mark.parametrize("length", [99_999_999, 10**8 + 1, 2**63])
