@@ -294,7 +294,7 @@ def test_any_thread_may_encode(tiny: EmbeddingModel) -> None:
         thread = threading.Thread(target=tiny.encode, args=(RAGGED,))
         thread.start()
         thread.join()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # the one that compares tokenizers may have ended meanwhile
 
 
 def test_an_error_does_not_spoil_the_model(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
