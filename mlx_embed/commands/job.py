@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlx_embed.engine.device import DTYPES
+from mlx_embed.engine.device import NATIVE_DTYPES
 from mlx_embed.records.reading import FORMATS
 
 
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--long-text", choices=("truncate", "mean_of_chunks"), default="truncate", help="see `encode` (%(default)s)"
     )
-    parser.add_argument("--dtype", choices=DTYPES, help="dtype to compute in")
+    parser.add_argument("--dtype", choices=NATIVE_DTYPES, help="dtype to compute in; int8 on a CPU")
     parser.add_argument("--device", choices=("cpu", "gpu", "metal", "cuda"), help="where to compute")
 
 

@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEST",
-        help="only what passes: 'path=docs/**', 'path=*.md', 'year>=2020'; repeatable, of one name with = any may hold",
+        help="only what passes: 'path=docs/**', 'path=*.md', 'id>=100'; repeatable, of one name with = any may hold",
     )
     parser.add_argument("--min-score", type=float, metavar="X", help="nothing of a lower score")
     parser.add_argument(
@@ -86,15 +86,25 @@ def wanted(conditions: list[str]) -> dict[str, Any]:
         if isinstance(values, list):
             # What CSV has is text, though it looks like a number.
             found[name] = [*values, *(str(value) for value in values if type(value) in (int, float))]
-    if globs := found.get(filters.PATH):
+    if isinstance(globs := found.get(filters.PATH, []), dict):
+        raise ValueError(f'--filter: a path takes "=" and a glob, not "{next(iter(globs))}".')
+    if globs:
         found[filters.PATH] = [_absolute(glob) for glob in globs]
+    try:
+        filters.checked(found)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     return found
 
 
 def _absolute(glob: str) -> str:
     """A glob as the paths of an index have it, which are absolute, but for one that may begin anywhere."""
-    anywhere = "/" not in glob or glob.startswith(("/", "**/"))
-    return glob if anywhere else os.path.normpath(os.path.join(os.getcwd(), glob))
+    if "/" not in glob or glob.startswith("**/"):
+        return glob
+    # Paths of an index have no links in them.
+    plain = re.split(r"[*?]", glob)[0].rpartition("/")[0]
+    folder = os.path.realpath(plain) if plain or not glob.startswith("/") else "/"
+    return folder.rstrip("/") + glob[len(plain) :] if plain else os.path.join(folder, glob.lstrip("/"))
 
 
 def as_text(hit: "Hit", matches: list[tuple[int, int]], context: int, colour: bool) -> str:

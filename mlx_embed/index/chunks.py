@@ -96,7 +96,9 @@ class Chunking:
             TypeError: no whole numbers.
             ValueError: more tokens than the model takes, or an overlap of at least half of them.
         """
-        tokens = min(DEFAULT_TOKENS, model.max_seq_length) if tokens is None else positive_number("tokens", tokens, "")
+        tokens = (
+            min(DEFAULT_TOKENS, model.max_seq_length) if tokens is None else positive_number("tokens", tokens, "tokens")
+        )
         if tokens > model.max_seq_length:
             raise ValueError(f"Chunks of {tokens} tokens are longer than the model takes, {model.max_seq_length}.")
         overlap = tokens // 8 if overlap is None else whole_number("overlap", overlap)

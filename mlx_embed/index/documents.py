@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from mlx_embed.index import html, sections
 from mlx_embed.index.sections import Section
 from mlx_embed.records import reading
+from mlx_embed.tokenizer.surrogates import well_formed
 
 _KINDS = {
     "markdown": (".md", ".markdown", ".mdown", ".mkd", ".mdx"),
@@ -161,14 +162,30 @@ def _rows(path: Path, data: bytes, fields: Sequence[str]) -> Iterator[Document]:
     source = reading.source(str(path), None, fields)
     binary = source.format == "parquet"
     ends = [] if binary else [match.end() for match in re.finditer(b"\n", data)]
-    for record in reading.records(source):
+    for record in _sound(path, reading.records(source)):
         first, last = record.lines
         place = Place(0, 0, first, last)
         if not binary:
             end = ends[last - 1] if last <= len(ends) else len(data)
             place = Place(ends[first - 2] if first > 1 else 0, end, first, last)
-        metadata: dict[str, Any] = {} if record.id is None else {"id": record.id}
-        yield Document(record.text, lambda start, end, place=place: place, metadata=metadata)  # type: ignore[misc]
+        metadata: dict[str, Any] = {} if record.id is None else {"id": _id(record.id)}
+        yield Document(well_formed(record.text), lambda start, end, place=place: place, metadata=metadata)  # type: ignore[misc]
+
+
+def _sound(path: Path, records: Iterator[reading.Record]) -> Iterator[reading.Record]:
+    """The records; the file has been read, so that an OSError, such as pyarrow's, is of what is in it."""
+    try:
+        yield from records
+    except OSError as error:
+        raise ValueError(f"{path} is broken: {error}") from error
+
+
+def _id(found: Any) -> Any:
+    """A row's id as metadata: what CSV has as the text of a whole number is that number, to compare with."""
+    if not isinstance(found, str):
+        return found
+    number = found.isascii() and found.isdecimal() and len(found) < 19 and str(int(found)) == found
+    return int(found) if number else well_formed(found)
 
 
 def _decoded(path: Path, data: bytes, *, html: bool) -> tuple[str, str, int]:

@@ -38,10 +38,16 @@ class Page:
 def read(source: str) -> Page:
     """The text that a reader of the page sees; scripts, styles and attributes are left out."""
     parser = _Parser(source)
-    parser.feed(source)
+    parser.feed(source[: _end_of_tags(source)])
     parser.close()
     parser.end_span(len(source))
     return Page("".join(parser.parts), parser.starts, parser.spans, sections.nested(parser.headings))
+
+
+def _end_of_tags(source: str) -> int:
+    """Where what follows is a tag or a comment that never ends, which a browser leaves out; or the end."""
+    unclosed = re.compile("<[A-Za-z/!?]").search(source, source.rfind(">") + 1)
+    return unclosed.start() if unclosed else len(source)
 
 
 class _Parser(HTMLParser):
@@ -59,6 +65,10 @@ class _Parser(HTMLParser):
         self.starts: list[int] = []
         self.spans: list[tuple[int, int]] = []
         self.headings: list[Heading] = []
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """What "<![" begins is a comment up to the next ">"; Python's own raises AssertionError where it is no SGML."""
+        return self.parse_bogus_comment(i, report)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.end_span(self._here())

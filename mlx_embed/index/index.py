@@ -1,5 +1,6 @@
 """Index: texts, their vectors and their words in a folder."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,9 @@ RowDtype = Literal["float32", "float16", "int8"]
 Float32 = npt.NDArray[np.float32]
 FileChunks = tuple[str, FileStat, Sequence[Chunk]]
 
-# Chunks that `replace_files` brings together before it embeds and commits them.
-COMMITTED = 4096
+# Chunks that `replace_files` brings together before it embeds and commits them: as many as take some seconds, by what
+# those before took, but no fewer and no more than these.
+COMMIT_SECONDS, COMMITTED_AT_FIRST, COMMITTED = 8.0, 256, 4096
 
 
 class Index:
@@ -239,7 +241,7 @@ class Index:
     def replace_files(self, files: Iterable[FileChunks]) -> int:
         """`replace_file` of many, embedded together: the way to index a folder.
 
-        A commit has whole files only, and is made whenever some thousand chunks have come together, so that what was
+        A commit has whole files only, and is made every few seconds, or after some thousand chunks, so that what was
         killed goes on where it stopped. A text that the index has already is not embedded again: a file that was moved
         costs nothing.
 
@@ -254,8 +256,9 @@ class Index:
             ValueError: a chunk of another path, or two of one ordinal.
         """
         self._store.acquire()
-        count = 0
-        for batch in _batches(files):
+        count, pace = 0, _Pace()
+        for batch in _batches(files, pace):
+            began = time.monotonic()
             entries = [_of_file(path, chunk) for path, _, chunks in batch for chunk in chunks]
             vectors = self._vectors(entries)
             paths = list(dict.fromkeys(path for path, _, _ in batch))
@@ -266,6 +269,7 @@ class Index:
                 for path, stat, _ in batch:
                     rows.put_file(transaction.connection, path, stat)
             count += len(batch)
+            pace.learn(len(entries), time.monotonic() - began)
         return count
 
     def touch_file(self, path: str, stat: FileStat) -> None:
@@ -354,7 +358,7 @@ class Index:
         for i, one in enumerate(queries):
             if not isinstance(one, str):
                 raise TypeError(f"query[{i}] is a {type(one).__name__}, where a string is needed.")
-        k = positive_number("k", k, "texts")
+        k = min(positive_number("k", k, "texts"), len(self) or 1)
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
         conditions = filters.checked(filter)
@@ -479,8 +483,20 @@ def _of_file(path: str, chunk: Chunk) -> Entry:
     return rows.entry(chunk.id, chunk)
 
 
-def _batches(files: Iterable[FileChunks]) -> Iterator[list[FileChunks]]:
-    """Files, so many together that they have COMMITTED chunks; a file that comes again begins another batch."""
+class _Pace:
+    """How many chunks to commit together."""
+
+    def __init__(self) -> None:
+        self.chunks = min(COMMITTED_AT_FIRST, COMMITTED)
+
+    def learn(self, chunks: int, seconds: float) -> None:
+        """So many took so long."""
+        fitting = round(chunks * COMMIT_SECONDS / max(seconds, 1e-3))
+        self.chunks = min(max(fitting, COMMITTED_AT_FIRST), COMMITTED)
+
+
+def _batches(files: Iterable[FileChunks], pace: _Pace) -> Iterator[list[FileChunks]]:
+    """Files, so many together that they have as many chunks as the pace says; one that comes again begins another."""
     batch: list[FileChunks] = []
     paths: set[str] = set()
     count = 0
@@ -489,7 +505,7 @@ def _batches(files: Iterable[FileChunks]) -> Iterator[list[FileChunks]]:
         ordinals = {chunk.ordinal for chunk in chunks}
         if len(ordinals) != len(chunks):
             raise ValueError(f"Two chunks of {path!r} have the same ordinal; number them from 0.")
-        if batch and (path in paths or count + len(chunks) > COMMITTED):
+        if batch and (path in paths or count + len(chunks) > pace.chunks):
             yield batch
             batch, paths, count = [], set(), 0
         batch.append((path, stat, chunks))

@@ -65,6 +65,8 @@ def roots(sources: Iterable[str | Path]) -> list[Path]:
     """
     found = []
     for source in sources:
+        if not str(source):
+            raise ValueError('A source is "": name a folder or a file ("." is the current folder).')
         path = Path(source).expanduser().resolve()
         if not path.exists():
             raise ValueError(f"There is no folder or file {source}.")

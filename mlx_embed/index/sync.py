@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from mlx_embed.index import documents, sources
 from mlx_embed.index.chunks import Chunker, Chunking, counter
+from mlx_embed.index.database import DATABASE
 from mlx_embed.index.documents import Document, kind_of
 from mlx_embed.index.entries import Chunk, FileStat
+from mlx_embed.index.lock import LOCK
 from mlx_embed.index.sources import BinaryError, Found, Walk
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def sync(index: "Index", folders: Iterable[str | Path], *, globs: Iterable[str] 
     """Let an index have what is below `folders` now, as a new one would: paths elsewhere are left alone.
 
     What was done when this is ended, by whatever, is kept, and the next call goes on. The model is loaded only where a
-    file is new or has changed. Where the index itself lies in a source, it is passed over.
+    file is new or has changed. An index that lies in a source, this one or another, is passed over.
 
     Args:
         index: open for writing. One that names no chunker gets chunks of the default length.
@@ -101,7 +103,7 @@ class _Sync:
 
     def run(self) -> Summary:
         seen = Walk()
-        found = list(sources.walk(self._roots, self._globs, self._index.path.resolve().__eq__, seen))
+        found = list(sources.walk(self._roots, self._globs, _is_an_index, seen))
         summary, known = self._summary, self._known
         summary.left_out = seen.left_out
         summary.failed += seen.failed
@@ -196,6 +198,10 @@ class _Sync:
     def _spoil(self, path: str, error: Exception) -> None:
         self._summary.failed.append((path, str(error)))
         self._spoilt.add(path)
+
+
+def _is_an_index(folder: Path) -> bool:
+    return (folder / DATABASE).is_file() and (folder / LOCK).is_file()
 
 
 def _inside(path: str, folders: Iterable[str]) -> bool:

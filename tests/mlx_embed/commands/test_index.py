@@ -118,6 +118,21 @@ def test_context_is_of_the_file_as_long_as_it_is_the_same(folder: Path, capsys: 
     assert lines == ["# Part 4", "", "words 4 and more of them here."]
 
 
+@pytest.mark.parametrize(("test", "message"), [("path!=*.md", "a path takes"), (f"id={10**20}", "has 1000000")])
+def test_filters_that_cannot_be(test: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index("source", "--model", MODEL)
+    assert cli.main(["search", "a", "--index", "ix", "--filter", test]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_path_through_a_link(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index("source", "--model", MODEL)
+    Path("link").symlink_to("source")
+    for glob in ("link/docs/*", f"{Path.cwd()}/link/docs/*", "link/docs/wings.md"):
+        hits = found(capsys, "a", "--mode", "vector", "--filter", f"path={glob}")
+        assert {Path(hit["path"]).name for hit in hits} == {"wings.md"}
+
+
 def test_what_fails_is_on_stderr_and_in_the_status(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "bad.md").write_bytes(b"na\xefve")
     assert index("source", "--model", MODEL) == 1
@@ -131,6 +146,8 @@ def test_what_fails_is_on_stderr_and_in_the_status(folder: Path, capsys: pytest.
     ("options", "message"),
     [
         (["missing"], "There is no folder or file missing"),
+        ([""], 'A source is ""'),
+        (["source", "--chunk-tokens", "0"], "tokens 0 is not a positive number of tokens"),
         (["source", "--chunk-tokens", "9999"], "longer than the model takes"),
         (["source", "--chunk-overlap", "-1"], "overlap of -1"),
     ],

@@ -226,3 +226,44 @@ def test_a_missing_reader_is_told(name: str, package: str, monkeypatch: pytest.M
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(ImportError, match=r"\.\[documents\]"):
         read(name, b"")
+
+
+@pytest.mark.parametrize("odd", ["<![foo bar >", '<![ "x" ]>', "<![CDATA[x]]>", "<![if gte mso 9]>"])
+def test_a_declaration_that_is_none_in_html(odd: str) -> None:
+    """Python's parser stops at some of them."""
+    [document] = read("a.html", f"<p>The wing</p>{odd}<p>stalls.</p><p>Soup.</p>")
+    assert document.text.startswith("The wing")
+    assert document.text.endswith("Soup.")
+
+
+@pytest.mark.parametrize("tag", ["<a ", '<p x="', "<!--"])
+def test_tags_that_never_end_are_left_out(tag: str) -> None:
+    """And take no time that grows with their square."""
+    [document] = read("a.html", "<p>The wing, 1 < 2</p> and more" + tag * 200_000)
+    assert document.text == "The wing, 1 < 2\n\nand more"
+
+
+def test_rows_that_are_no_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "\\udc00", "text": "a \\ud83d wing"}\n')
+    [document] = documents.read(path, path.read_bytes())
+    assert (document.text, document.metadata) == ("a \ufffd wing", {"id": "\ufffd"})
+
+
+def test_ids_of_csv_are_numbers_where_they_are_spelled_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,text\n7,a\n007,b\nx1,c\n-1,d\n")
+    assert [found.metadata["id"] for found in documents.read(path, path.read_bytes())] == [7, "007", "x1", "-1"]
+
+
+def test_a_broken_parquet_file_is_a_broken_file(tmp_path: Path) -> None:
+    """pyarrow says OSError, as of a file that cannot be opened."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": ["lemon pie"] * 50}), path)
+    data = bytearray(path.read_bytes())
+    data[-40:-8] = b"\xff" * 32
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.parquet"):
+        documents.read(path, bytes(data))

@@ -9,6 +9,7 @@ import pytest
 from mlx_embed import EmbeddingModel
 from mlx_embed.errors import StoreError, StoreMismatchError
 from mlx_embed.index import Chunk, FileStat, Index
+from mlx_embed.index.index import _Pace
 from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
 
 STAT = FileStat(10, 20, "ab" * 32)
@@ -252,3 +253,19 @@ def test_the_model_that_the_index_names_is_loaded_when_it_is_needed(model: Embed
         assert index._model is None
         assert index.search("the wing", mode="vector")[0].score == pytest.approx(1, abs=1e-6)
         assert index.model.name == model.name
+
+
+def test_commits_take_some_seconds() -> None:
+    pace = _Pace()
+    assert pace.chunks == 256
+    pace.learn(256, 2.0)
+    assert pace.chunks == 1024
+    pace.learn(1024, 0.01)
+    assert pace.chunks == 4096
+    pace.learn(4096, 1000.0)
+    assert pace.chunks == 256
+
+
+def test_more_than_there_are(index: Index) -> None:
+    index.add(["a", "b"], ["The wing stalls.", "Lentil soup."])
+    assert len(index.search("wing", 10**30, mode="vector")) == 2

@@ -187,6 +187,7 @@ def test_files_that_match_no_more_are_removed(root: Path, index: Index) -> None:
 
 def test_an_index_inside_of_its_source_is_passed_over(root: Path, tiny_bert: EmbeddingModel) -> None:
     put(root, "a.md", "The wing stalls.")
+    Index.create(root / "another", tiny_bert).close()
     with Index.create(root / "index", tiny_bert) as index:
         assert told(index.sync(root)) == {"indexed": ["a.md"], "unchanged": 0}
         assert told(index.sync(root)) == {"unchanged": 1}
