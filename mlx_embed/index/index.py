@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -14,6 +14,7 @@ from mlx_embed.arguments import numbers, positive_number
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search
+from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 from mlx_embed.index.export import export
 from mlx_embed.index.filters import Filter
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 
 RowDtype = Literal["float32", "float16", "int8"]
 Float32 = npt.NDArray[np.float32]
-FileChunks = tuple[str, FileStat, Sequence[Chunk]]
-
-# Chunks that `replace_files` brings together before it embeds and commits them: as many as take some seconds, by what
-# those before took, but no fewer and no more than these.
-COMMIT_SECONDS, COMMITTED_AT_FIRST, COMMITTED = 8.0, 256, 4096
 
 
 class Index:
@@ -256,8 +252,8 @@ class Index:
             ValueError: a chunk of another path, or two of one ordinal.
         """
         self._store.acquire()
-        count, pace = 0, _Pace()
-        for batch in _batches(files, pace):
+        count, pace = 0, Pace()
+        for batch in batches(files, pace):
             began = time.monotonic()
             entries = [_of_file(path, chunk) for path, _, chunks in batch for chunk in chunks]
             vectors = self._vectors(entries)
@@ -481,35 +477,3 @@ def _of_file(path: str, chunk: Chunk) -> Entry:
     if chunk.path != path:
         raise ValueError(f"A chunk of {path!r} has the path {chunk.path!r}; give it that of its file.")
     return rows.entry(chunk.id, chunk)
-
-
-class _Pace:
-    """How many chunks to commit together."""
-
-    def __init__(self) -> None:
-        self.chunks = min(COMMITTED_AT_FIRST, COMMITTED)
-
-    def learn(self, chunks: int, seconds: float) -> None:
-        """So many took so long."""
-        fitting = round(chunks * COMMIT_SECONDS / max(seconds, 1e-3))
-        self.chunks = min(max(fitting, COMMITTED_AT_FIRST), COMMITTED)
-
-
-def _batches(files: Iterable[FileChunks], pace: _Pace) -> Iterator[list[FileChunks]]:
-    """Files, so many together that they have as many chunks as the pace says; one that comes again begins another."""
-    batch: list[FileChunks] = []
-    paths: set[str] = set()
-    count = 0
-    for path, stat, chunks in files:
-        chunks = list(chunks)
-        ordinals = {chunk.ordinal for chunk in chunks}
-        if len(ordinals) != len(chunks):
-            raise ValueError(f"Two chunks of {path!r} have the same ordinal; number them from 0.")
-        if batch and (path in paths or count + len(chunks) > pace.chunks):
-            yield batch
-            batch, paths, count = [], set(), 0
-        batch.append((path, stat, chunks))
-        paths.add(path)
-        count += len(chunks)
-    if batch:
-        yield batch

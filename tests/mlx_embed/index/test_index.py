@@ -9,7 +9,7 @@ import pytest
 from mlx_embed import EmbeddingModel
 from mlx_embed.errors import StoreError, StoreMismatchError
 from mlx_embed.index import Chunk, FileStat, Index
-from mlx_embed.index.index import _Pace
+from mlx_embed.index.commits import Pace
 from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
 
 STAT = FileStat(10, 20, "ab" * 32)
@@ -110,7 +110,7 @@ def test_a_text_that_is_there_is_not_embedded_again(index: Index, monkeypatch: p
 
 
 def test_a_commit_has_whole_files_only(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_embed.index.index.COMMITTED", 5)
+    monkeypatch.setattr("mlx_embed.index.commits.COMMITTED", 5)
     files = [(f"{i}.md", STAT, chunks(f"{i}.md", *(f"wing {i} {j}" for j in range(3)))) for i in range(4)]
 
     def interrupted() -> Any:
@@ -256,7 +256,7 @@ def test_the_model_that_the_index_names_is_loaded_when_it_is_needed(model: Embed
 
 
 def test_commits_take_some_seconds() -> None:
-    pace = _Pace()
+    pace = Pace()
     assert pace.chunks == 256
     pace.learn(256, 2.0)
     assert pace.chunks == 1024

@@ -196,7 +196,7 @@ def test_an_index_inside_of_its_source_is_passed_over(root: Path, tiny_bert: Emb
 def test_an_interrupted_run_goes_on(root: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(5):
         put(root, f"{n}.md", f"Text {n}.")
-    monkeypatch.setattr("mlx_embed.index.index.COMMITTED", 1)
+    monkeypatch.setattr("mlx_embed.index.commits.COMMITTED", 1)
     read = sources.read
 
     def interrupted(file: sources.Found) -> Any:
