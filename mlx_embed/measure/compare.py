@@ -187,7 +187,10 @@ def agreements(sides: Sides, texts: Sequence[str]) -> Iterator[Agreement]:
 
 
 def make_ready(sides: Sides, texts: Sequence[str]) -> None:
-    """Let the accelerator's side meet every batch that will be timed: it compiles for each shape."""
+    """Let sides do what they do once: compare tokenizers, and on an accelerator compile for every batch to be timed."""
+    for side in sides.values():
+        if side.tokenizer.fast is not None:
+            side.tokenizer.fast.prepare()
     if here := accelerator():
         for size in BATCH_SIZES:
             _encode(sides[here], repeated(texts, size))

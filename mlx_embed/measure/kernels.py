@@ -27,7 +27,7 @@ LOADS = (Load(False, 128), Load(True, 128))
 CHAIN = 50
 CHAIN_BYTES = 2**28
 # There are many rows: less time for each. What runs on a GPU leaves no threads spinning here.
-PLAN = Plan(rounds=3, turn=0.02, pause=0.03, seconds=0.3)
+PLAN = Plan(rounds=3, turn=0.02, pause=0.08, seconds=0.3)
 GPU_PLAN = replace(PLAN, pause=0.0)
 
 Array: TypeAlias = npt.NDArray[Any]

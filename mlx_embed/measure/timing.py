@@ -17,14 +17,14 @@ class Plan:
         rounds: at most so many.
         turn: seconds for which short work is repeated, after one run that brings its data back into the caches.
         pause: seconds before a turn, in which the threads of the work before come to rest: those of a BLAS spin for a
-            while when it is done, OpenBLAS's for 2^26 ticks of the processor's clock, some 30 ms.
+            while when it is done, OpenBLAS's for 2^26 ticks of the processor's clock, 30 ms or, as seen, up to 90.
         seconds: work that has run so long has no further turn; each has one.
     """
 
-    rounds: int = 5
+    rounds: int = 4
     turn: float = 0.05
-    pause: float = 0.06
-    seconds: float = 1.0
+    pause: float = 0.1
+    seconds: float = 0.5
 
 
 PLAN = Plan()

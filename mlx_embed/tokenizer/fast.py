@@ -81,6 +81,8 @@ class FastTokenizer:
 
     def prepare(self) -> None:
         """Load it and compare it with the library, now; it is off afterwards where it differs or is not there."""
+        if self._off:
+            return
         try:
             import nanotoken
 

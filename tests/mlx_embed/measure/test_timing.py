@@ -59,7 +59,7 @@ def test_sides_take_turns(machine: Machine) -> None:
 
 
 def test_a_slow_side_stops_early_and_the_others_go_on(machine: Machine) -> None:
-    found = timed(machine, {"slow": machine.work("slow", 0.6), "fast": machine.work("fast", 0.06)})
+    found = timed(machine, {"slow": machine.work("slow", 0.3), "fast": machine.work("fast", 0.06)})
     assert found["slow"].rounds == 2
     assert found["fast"].rounds == PLAN.rounds
     assert machine.runs.count("slow") == 1 + 2
