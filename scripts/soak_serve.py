@@ -180,6 +180,9 @@ class Soak:
             head, _, content = answer.partition(b"\r\n\r\n")
             if not head:
                 raise EOFError("closed without an answer")
+            length = re.search(rb"(?im)^content-length: *(\d+)", head)
+            if length and len(content) < int(length[1]):
+                raise EOFError("closed within an answer")
             return int(head.split(b" ", 2)[1]), content
         finally:
             writer.close()
