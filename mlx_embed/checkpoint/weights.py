@@ -86,8 +86,9 @@ def load_encoder(
     # that it uses are turned back.
     spoken = [pair for pair in architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors.values())]
     _check(checkpoint.weights, sources, expected, spoken)
-    found = _mapped(sources, pages or {})
-    check_whole(pages or {})
+    pages = pages or {}
+    found = _mapped(sources, pages)
+    check_whole(pages)
     parameters = _read({name: parts for name, parts in sources.items() if name not in found}, dtype)
     encoder.load_weights(list(parameters.items()), strict=not found)
     modules = dict(encoder.named_modules())

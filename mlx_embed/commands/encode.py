@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.engine.device import NATIVE_DTYPES
+from mlx_embed.records.options import add_fields
 from mlx_embed.records.reading import FORMATS, Record
 from mlx_embed.vector_dtypes import OUTPUT_DTYPES
 
@@ -54,15 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--long-text", choices=("truncate", "mean_of_chunks"), default="truncate", help="see `encode` (%(default)s)"
     )
     parser.add_argument("--format", choices=FORMATS, help="of FILE, where its name does not say it")
-    parser.add_argument(
-        "--field",
-        "--text-column",
-        dest="fields",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="field or column of the text; given again, they are joined by a space (text)",
-    )
+    add_fields(parser, "--text-column")
     parser.add_argument("--id-field", metavar="NAME", help="field or column of the id (_id or id, if there is one)")
     parser.add_argument(
         "--server",

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_embed.records.options import add_fields
+
 if TYPE_CHECKING:
     from mlx_embed.index import Index
     from mlx_embed.index.chunks import Chunking
@@ -36,14 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk-overlap", type=int, metavar="N", help="tokens that a chunk may repeat of the one before (an eighth)"
     )
-    parser.add_argument(
-        "--field",
-        dest="fields",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="column of CSV, JSONL and Parquet that has the text; given again, they are joined by a space (text)",
-    )
+    add_fields(parser, what="column of CSV, JSONL and Parquet that has the text")
     parser.add_argument("--watch", action="store_true", help="stay, and take in changes as they come")
     parser.add_argument("-v", "--verbose", action="store_true", help="name the files that are new, changed or gone")
 

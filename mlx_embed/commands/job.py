@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_embed.engine.device import NATIVE_DTYPES
+from mlx_embed.records.options import add_fields
 from mlx_embed.records.reading import FORMATS
 
 
@@ -21,14 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=20_000, metavar="N", help="rows of a shard (%(default)s)")
     parser.add_argument("--model", help="folder, repository id or alias")
     parser.add_argument("--format", choices=FORMATS, help="of all inputs, where their names do not say it")
-    parser.add_argument(
-        "--field",
-        dest="fields",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="field or column of the text; given again, they are joined by a space (text)",
-    )
+    add_fields(parser)
     parser.add_argument("--id-field", metavar="NAME", help="field or column of the id (_id or id, if there is one)")
     parser.add_argument("--prompt-name", metavar="NAME", help="the model's prompt to put before each text")
     parser.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions")

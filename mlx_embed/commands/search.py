@@ -84,7 +84,7 @@ def wanted(conditions: list[str]) -> dict[str, Any]:
     found = filters.parsed(conditions)
     for name, values in found.items():
         if isinstance(values, list):
-            # What CSV has is text, though it looks like a number.
+            # What is kept as text may look like a number: a CSV's 007 or 1.5.
             found[name] = [*values, *(str(value) for value in values if type(value) in (int, float))]
     if isinstance(globs := found.get(filters.PATH, []), dict):
         raise ValueError(f'--filter: a path takes "=" and a glob, not "{next(iter(globs))}".')

@@ -20,6 +20,7 @@ from mlx_embed.index.export import export
 from mlx_embed.index.filters import Filter
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
+from mlx_embed.index.segments import lengths_of
 from mlx_embed.index.statement import Statement, seen
 from mlx_embed.index.store import Store
 
@@ -461,7 +462,7 @@ class Index:
         if bad.any():
             raise ValueError(f"vectors[{int(np.argmax(bad))}] has a value that is not finite.")
         if self.statement.similarity == "cosine":
-            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            lengths = lengths_of(vectors)[:, None]
             # What has length 1 to the last bits is left as it is.
             scaled = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
             vectors = np.where(np.abs(lengths - 1) < 1e-6, vectors, scaled)

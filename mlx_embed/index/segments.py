@@ -66,15 +66,16 @@ def encoded(vectors: Float32, row_dtype: str) -> tuple[dict[str, Array], npt.NDA
     """The rows of each column for vectors [n, D], and how far, as a length [n], the scanned ones are from them."""
     if row_dtype == "float16":
         halves = vectors.astype(np.float16)
-        return {EXACT: vectors, "float16": halves}, _lengths(vectors - halves.astype(np.float32))
+        return {EXACT: vectors, "float16": halves}, lengths_of(vectors - halves.astype(np.float32))
     if row_dtype == "int8":
         scale = np.abs(vectors).max(axis=1, keepdims=True) / np.float32(127)
         steps = np.rint(vectors / np.where(scale > 0, scale, np.float32(1))).astype(np.int8)
-        return {EXACT: vectors, "int8": steps, SCALE: scale}, _lengths(vectors - steps * scale)
+        return {EXACT: vectors, "int8": steps, SCALE: scale}, lengths_of(vectors - steps * scale)
     return {EXACT: vectors}, np.zeros(len(vectors))
 
 
-def _lengths(vectors: Array) -> npt.NDArray[np.float64]:
+def lengths_of(vectors: Array) -> npt.NDArray[np.float64]:
+    """[n] of vectors [n, D]."""
     return np.asarray(np.linalg.norm(vectors.astype(np.float64), axis=1))
 
 

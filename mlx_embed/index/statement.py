@@ -1,13 +1,14 @@
 """What an index says of itself: its model, prompts and types; and whether a model is that model."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 from zlib import crc32
 
+from mlx_embed.checkpoint.files import sha256
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.errors import StoreCorruptError, StoreMismatchError
 from mlx_embed.index.database import DATABASE
@@ -160,9 +161,9 @@ class Statement:
 def weights_of(model: EmbeddingModel) -> str:
     """A hash of a model's weights and tokenizer, whatever their folder is called."""
     files = _files(model)
-    whole = sha256()
+    whole = hashlib.sha256()
     for name in sorted(files):
-        whole.update(f"{name}\0{_sha256(files[name])}\0".encode())
+        whole.update(f"{name}\0{sha256(files[name])}\0".encode())
     return whole.hexdigest()
 
 
@@ -181,14 +182,6 @@ def _files(model: EmbeddingModel) -> dict[str, Path]:
             if path.suffix == ".safetensors" or path.name == "tokenizer.json":
                 found[f"{folder != root}/{path.relative_to(folder).as_posix()}"] = path
     return found
-
-
-def _sha256(path: Path) -> str:
-    hashed = sha256()
-    with open(path, "rb") as file:
-        while data := file.read(2**20):
-            hashed.update(data)
-    return hashed.hexdigest()
 
 
 def _revision(folder: Path) -> str:

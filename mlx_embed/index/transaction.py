@@ -10,7 +10,7 @@ import numpy as np
 from mlx_embed.index import blocks, rows
 from mlx_embed.index.blocks import Block, Numbers
 from mlx_embed.index.rows import Entry
-from mlx_embed.index.segments import BLOCK_ROWS, SEGMENT_ROWS, Appender, Column, Float32, encoded, packed
+from mlx_embed.index.segments import BLOCK_ROWS, SEGMENT_ROWS, Appender, Column, Float32, encoded, lengths_of, packed
 from mlx_embed.index.view import Segment, View
 
 
@@ -67,7 +67,7 @@ class Transaction:
     def _append_to_block(self, vectors: Float32, numbers: Numbers) -> None:
         block = self._block(self._segment, self._place // BLOCK_ROWS)
         data, errors = encoded(vectors, self._row_dtype)
-        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        lengths = lengths_of(vectors)
         self._appender.write(self._segment, self._place, data)
         for i, column in enumerate(self._columns):
             block.sums[i] = crc32(packed(data[column.name], column), block.sums[i])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from custom_kernels import cpu
 from custom_kernels import top_k_scores as scores_of_arrays
 from mlx_embed.index.blocks import Numbers
-from mlx_embed.index.segments import BLOCK_ROWS, EXACT, SCALE
+from mlx_embed.index.segments import BLOCK_ROWS, EXACT, SCALE, lengths_of
 from mlx_embed.index.view import Mask, Segment, View
 
 Float32 = npt.NDArray[np.float32]
@@ -57,7 +57,7 @@ def search(view: View, queries: Float32, k: int, row_dtype: str, wanted: Numbers
     """
     masks = _masks(view, wanted)
     searched = [(segment, mask) for segment, mask in masks if mask.any()]
-    lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    lengths = lengths_of(queries)
     found = [Found(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries)
     if not searched:
         return found

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mlx_embed.checkpoint.files import sha256
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.jobs.devices import environments_of
 from mlx_embed.jobs.processes import Processes
-from mlx_embed.jobs.shards import Done, Manifest, Shard, sha256
+from mlx_embed.jobs.shards import Done, Manifest, Shard
 from mlx_embed.records import reading
 from mlx_embed.tokenizer import TruncationWarning
 

@@ -1,7 +1,6 @@
 """A job's plan, its shards, and the manifest by which a run that was ended goes on."""
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,15 +152,6 @@ def sources(inputs: Sequence[str], kind: str | None, fields: Sequence[str], id_f
                 f"{source.id_field!r}: name one field for all by --id-field."
             )
     return found
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _parsed(path: Path, data: bytes) -> list[Any]:
