@@ -52,7 +52,7 @@ EXTRAS = {
     "docx": "mlx_embed/index/office.py",
     "ray": "mlx_embed/jobs/",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
-    "nanotoken": "mlx_embed/tokenizer/fast.py",
+    "nanotoken": "mlx_embed/tokenizer/nano.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",
     "msgspec": "mlx_embed/serve/",

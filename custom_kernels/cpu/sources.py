@@ -23,6 +23,7 @@ SOURCES = (
     "baseline.cpp",
     "threads.cpp",
     "ops.cpp",
+    "pieces.cpp",
 )
 BLAS = "blas.cpp"
 SUFFIXES = (".h", ".inl", ".cpp")
