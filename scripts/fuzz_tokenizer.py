@@ -71,7 +71,7 @@ def main() -> int:
             left -= len(texts)
             expected = [x.ids for x in library.encode_batch_fast(texts, add_special_tokens=True)]
             for maker, make in makers.items():
-                found = make(texts)
+                found = make(texts, whole=True)
                 wrong = [text for text, a, b in zip(texts, found, expected, strict=True) if a.tolist() != b]
                 for text in wrong[: max(10 - bad, 0)]:
                     print(f"{name}, {maker}: {json.dumps(text)}", flush=True)

@@ -17,8 +17,13 @@ _NEW_PIECES, _NO_ROOM, _NO_MEMORY = -1, -2, -3
 class PieceMemory:
     """What a tokenizer makes of pieces of texts, by their bytes. For use by several threads at a time."""
 
-    def __init__(self, capacity: int, before: tuple[int, ...] = (), after: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, capacity: int, before: tuple[int, ...] = (), after: tuple[int, ...] = (), lines: int = 0
+    ) -> None:
         """Remember about `capacity` pieces; `before` and `after` are ids that stand around every text.
+
+        `lines` says which ends of lines begin a piece: 0 none, 1 those behind a letter or number of ASCII, 2 all behind
+        what is not white space.
 
         Raises:
             RuntimeError, OSError, AttributeError: the native library is not there; see `library.load`.
@@ -26,9 +31,12 @@ class PieceMemory:
         """
         self._functions = _functions()
         ids = [np.array(side, dtype=np.int32) for side in (before, after)]
-        self._handle = self._functions["new"](capacity, *(x for side in ids for x in (side.ctypes.data, len(side))))
+        self._handle = self._functions["new"](
+            capacity, lines, *(x for side in ids for x in (side.ctypes.data, len(side)))
+        )
         if not self._handle:
             raise MemoryError("There is no memory for the pieces of texts.")
+        self._read = self._functions["read"]
         self._around = len(before) + len(after)
         weakref.finalize(self, self._functions["delete"], self._handle)
 
@@ -41,11 +49,12 @@ class PieceMemory:
         """
         lengths = np.empty(count, dtype=np.int64)
         room = len(texts) // 2 + count * (self._around + 1)
+        # Half a microsecond less than `lengths.ctypes.data`.
+        address = lengths.__array_interface__["data"][0]
         while True:
             flat = np.empty(room, dtype=np.int32)
-            total = self._functions["read"](
-                self._handle, texts, len(texts), count, threads, lengths.ctypes.data, flat.ctypes.data, room
-            )
+            there = flat.__array_interface__["data"][0]
+            total = self._read(self._handle, texts, len(texts), count, threads, address, there, room)
             if total >= 0:
                 return flat[:total], lengths
             if total == _NEW_PIECES:
@@ -54,15 +63,21 @@ class PieceMemory:
                 raise MemoryError("There is no memory for the ids of these texts.")
             room = int(lengths[0])
 
-    def unknown(self, texts: bytes, count: int, most: int) -> tuple[Int64, Int64]:
-        """Where the first `most` pieces start and stop in `texts` that are not known, each once."""
-        starts, stops = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+    def unknown(self, texts: bytes, count: int, budget: int) -> tuple[Int64, Int64, bool]:
+        """Where pieces start and stop in `texts` that are not known, each once, and whether these are all.
+
+        They are all unless it would cost more than `budget` to ask for them: 16 for each and 1 for each of its bytes, 4
+        if there are more than 64.
+        """
+        room = len(texts) // 2 + count
+        starts, stops = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
         found = self._functions["unknown"](
-            self._handle, texts, len(texts), count, starts.ctypes.data, stops.ctypes.data, most
+            self._handle, texts, len(texts), count, budget, starts.ctypes.data, stops.ctypes.data, room
         )
-        if found < 0:
+        if found < -room - 1:
             raise MemoryError("There is no memory for the pieces of these texts.")
-        return starts[:found], stops[:found]
+        some = found if found >= 0 else _NEW_PIECES - found
+        return starts[:some], stops[:some], found >= 0
 
     def learn(
         self,
@@ -98,10 +113,10 @@ def _functions() -> dict[str, Any]:
     pointer, integer, content = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
     loaded = library.library()
     signatures: dict[str, tuple[Any, list[Any]]] = {
-        "new": (pointer, [integer, pointer, integer, pointer, integer]),
+        "new": (pointer, [integer, ctypes.c_int, pointer, integer, pointer, integer]),
         "delete": (None, [pointer]),
         "read": (integer, [pointer, content, integer, integer, integer, pointer, pointer, integer]),
-        "unknown": (integer, [pointer, content, integer, integer, pointer, pointer, integer]),
+        "unknown": (integer, [pointer, content, integer, integer, integer, pointer, pointer, integer]),
         "learn": (integer, [pointer, content, *[pointer] * 2, integer, *[pointer] * 3, ctypes.c_int]),
     }
     functions = {}

@@ -28,12 +28,25 @@ def breaks_at_spaces(tokenizer: Tokenizer) -> bool:
     It is said of normalizers that change characters one by one, or with the marks that follow them, and of
     pre-tokenizers that split at every space, or before it; all others may look further.
     """
-    first = state(tokenizer.pre_tokenizer)
-    if first.get("type") == "Sequence":
-        first = first["pretokenizers"][0] if first["pretokenizers"] else {}
     normalizer = normalizer_steps(tokenizer.normalizer) if tokenizer.normalizer is not None else []
     added = tokenizer.get_added_tokens_decoder().values()
-    return _splits(first) and all(map(_local, normalizer)) and not any(" " in token.content for token in added)
+    return (
+        _splits(_first(tokenizer)) and all(map(_local, normalizer)) and not any(" " in token.content for token in added)
+    )
+
+
+def breaks_at_lines(tokenizer: Tokenizer) -> int:
+    """Behind what the end of a line ends a word, where a space does: 0 nothing, 1 letters and numbers, 2 anything."""
+    kind = _first(tokenizer).get("type")
+    return {"Metaspace": 0, "Split": 1}.get(str(kind), 2)
+
+
+def _first(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The first step of the pre-tokenizer."""
+    first: dict[str, Any] = state(tokenizer.pre_tokenizer)
+    if first.get("type") == "Sequence":
+        first = first["pretokenizers"][0] if first["pretokenizers"] else {}
+    return first
 
 
 def _splits(step: dict[str, Any]) -> bool:

@@ -1,9 +1,8 @@
 """FastTokenizer: what makes ids in less time than `tokenizers`, which stays the reference of every id."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -19,8 +18,12 @@ WORTH_LOADING = 256
 # Of so many texts one is given to both.
 CHECK_EVERY = 1000
 
-# The ids of each text, or None where the library is to make them.
-Make: TypeAlias = Callable[[list[str]], "Ids | None"]
+
+class Make(Protocol):
+    """What makes ids."""
+
+    def __call__(self, texts: list[str], whole: bool = False) -> "Ids | None":
+        """The ids of each text; None where the library is to make them, which `whole` forbids."""
 
 
 class FastTokenizer:
@@ -103,7 +106,7 @@ class FastTokenizer:
             if make is None:
                 return False
             texts = probe.texts(self._library)
-            found = make(texts)
+            found = make(texts, whole=True)
         except BaseException as error:
             if not is_the_librarys(error):
                 raise
@@ -123,14 +126,16 @@ class FastTokenizer:
         except RuntimeError:  # the process is ending
             self._off = True
 
-    def ids(self, texts: list[str]) -> "Ids | None":
+    def ids(self, texts: list[str]) -> Ids:
         """The ids that it makes of texts, compared with nothing; for use while it is active."""
         assert self._make is not None
-        return self._make(texts)
+        found = self._make(texts, whole=True)
+        assert found is not None
+        return found
 
     def _same(self, texts: list[str], found: "Ids | None") -> bool:
         if found is None:
-            return True
+            return False
         made = Encoded(self._library.encode_batch_fast(texts, add_special_tokens=len(self._frame) > 0)).ids
         return np.array_equal(made.offsets, found.offsets) and np.array_equal(made.flat, found.flat)
 

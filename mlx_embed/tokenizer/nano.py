@@ -25,7 +25,7 @@ def known(library: Tokenizer) -> bool:
     )
 
 
-def maker(library: Tokenizer, frame: Frame) -> Callable[[list[str]], Ids] | None:
+def maker(library: Tokenizer, frame: Frame) -> Callable[..., Ids] | None:
     """What makes ids of texts on all cores, with special tokens if there are any in `frame`; None without nanotoken."""
     try:
         import nanotoken
@@ -35,7 +35,7 @@ def maker(library: Tokenizer, frame: Frame) -> Callable[[list[str]], Ids] | None
         nanotoken.set_cache_entries(CACHE_ENTRIES)
     made = nanotoken.Tokenizer.from_json(library.to_str())
 
-    def make(texts: list[str]) -> Ids:
+    def make(texts: list[str], whole: bool = False) -> Ids:
         ids = made.encode_batch(texts, add_special_tokens=len(frame) > 0)
         return Ids(ids.ids.view(np.int32), ids.offsets)
 

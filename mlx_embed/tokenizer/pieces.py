@@ -1,13 +1,14 @@
 """PieceTokenizer: ids put together from what `tokenizers` makes of pieces of texts, which it is asked once each."""
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from custom_kernels import cpu
 from custom_kernels.cpu import settings
 from custom_kernels.cpu.pieces import PieceMemory
 from mlx_embed.ids import Ids, Int32, Int64, ends
-from mlx_embed.tokenizer.beginnings import breaks_at_spaces
+from mlx_embed.tokenizer.beginnings import breaks_at_lines, breaks_at_spaces
 from mlx_embed.tokenizer.classes import state
 from mlx_embed.tokenizer.tokens import Encoded, Frame
 
@@ -16,8 +17,8 @@ CAPACITY = 2**17
 # How often new pieces are learnt for some texts before the library makes their ids: another thread may have emptied a
 # memory that was full.
 TRIES = 3
-
-
+# What learning the pieces of a window may cost, beside its bytes; where it would be more, a part of them is learnt.
+BUDGET, PART = 2 / 3, 1 / 8
 # Bytes that are too many for a piece that is remembered; pieces.cpp says how many are not.
 TOO_LONG = 512
 
@@ -37,12 +38,17 @@ class PieceTokenizer:
         """
         self._library = library
         self._frame = frame
-        self._added = np.array(sorted(library.get_added_tokens_decoder()), dtype=np.int32)
+        added = library.get_added_tokens_decoder()
+        self._unknown = _unknown(library)
+        self._written = added[self._unknown].content if self._unknown in added else ""
+        self._added = np.array(sorted(set(added) - {self._unknown}), dtype=np.int32)
         self._threads = settings.threads()
-        self._memory = PieceMemory(CAPACITY, frame.before, frame.after)
+        self._memory = PieceMemory(CAPACITY, frame.before, frame.after, breaks_at_lines(library))
 
-    def __call__(self, texts: list[str]) -> Ids | None:
-        """The ids of each text; None where the library is to make them, with several threads and a memory that is full.
+    def __call__(self, texts: list[str], whole: bool = False) -> Ids | None:
+        """The ids of each text; None where the library is to make them, as so much of the texts is new.
+
+        With `whole`, all that is new is learnt, whatever that costs.
 
         Raises:
             UnicodeEncodeError: a lone surrogate.
@@ -52,20 +58,34 @@ class PieceTokenizer:
         joined = "\0".join(texts).encode()
         if joined.count(0) != len(texts) - 1:  # zeros in texts, in whose place stands what is too long to be a piece
             joined = "\0".join("-" * TOO_LONG if "\0" in text else text for text in texts).encode()
-        memory = self._memory
         for attempt in range(TRIES):
-            found = memory.read(joined, len(texts), self._threads)
+            found = self._memory.read(joined, len(texts), self._threads)
             if found is not None:
                 return self._whole(texts, *found)
-            self._learn(memory, joined, len(texts), attempt == 0)
+            budget = 2**62 if whole else int(BUDGET * len(joined)) + TOO_LONG
+            if not self._learn(joined, len(texts), budget, renew=attempt == 0):
+                break
         return None
 
-    def _learn(self, memory: PieceMemory, joined: bytes, count: int, renew: bool) -> None:
-        starts, stops = memory.unknown(joined, count, len(joined) // 2 + count)
+    def _learn(self, joined: bytes, count: int, budget: int, *, renew: bool) -> bool:
+        """Ask for the pieces that are new; for a part of them only, and False, where that costs more."""
+        starts, stops, whole = self._memory.unknown(joined, count, budget)
+        if not whole:
+            some = max(int(PART * len(starts)), 1)
+            starts, stops = starts[:some], stops[:some]
         pieces = [joined[start:stop].decode() for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
         made = Encoded(self._library.encode_batch_fast(pieces, add_special_tokens=False)).ids
-        added = ends(np.isin(made.flat, self._added).astype(np.int64))[made.offsets]
-        memory.learn(joined, starts, stops, made.flat, made.offsets, added[1:] > added[:-1], renew=renew)
+        left = _any(made, np.isin(made.flat, self._added))
+        for place in np.flatnonzero(_any(made, made.flat == self._unknown)) if self._written else ():
+            left[place] |= self._is_written(pieces[place])
+        self._memory.learn(joined, starts, stops, made.flat, made.offsets, left, renew=renew)
+        return whole
+
+    def _is_written(self, piece: str) -> bool:
+        """Whether the unknown token may stand in a piece as such."""
+        normalizer = self._library.normalizer
+        texts = [piece] if normalizer is None else [piece, normalizer.normalize_str(piece)]
+        return any(self._written.lower() in text.lower() for text in texts)
 
     def _whole(self, texts: list[str], flat: Int32, lengths: Int64) -> Ids:
         if len(lengths) == 1 and lengths[0] >= 0:
@@ -82,6 +102,19 @@ class PieceTokenizer:
         places = np.arange(len(texts))
         places[left] = len(texts) + np.arange(len(left))
         return both[places]
+
+
+def _any(ids: Ids, flags: "npt.NDArray[np.bool_]") -> "npt.NDArray[np.bool_]":
+    """Whether a flag is set in each row."""
+    before = ends(flags.astype(np.int64))[ids.offsets]
+    return np.asarray(before[1:] > before[:-1])
+
+
+def _unknown(library: Tokenizer) -> int:
+    """The id of what the model does not know; -1 where there is none."""
+    model = state(library.model)
+    found = model.get("unk_id") if "unk_id" in model else library.token_to_id(str(model.get("unk_token")))
+    return -1 if found is None else int(found)
 
 
 def known(library: Tokenizer) -> bool:

@@ -1,8 +1,8 @@
 // The ids of texts, put together from those of their pieces: a text is cut before spaces, and what a tokenizer has made
 // of a piece is remembered. Python asks the tokenizer for pieces that are new, and says what they are: `learn`.
 //
-// A piece ends before a space that follows a character which is surely none of white space, and which nothing turns
-// into white space. So a run of white space is in one piece, with the word behind it.
+// A piece ends before a space, or the end of a line, that follows a character which is surely none of white space, and
+// which nothing turns into white space. So a run of white space is in one piece, with the word behind it.
 #include <stdint.h>
 #include <string.h>
 
@@ -20,8 +20,12 @@
 
 namespace {
 
-constexpr int64_t LONGEST = 256;    // bytes of a piece that is remembered
-constexpr uint32_t LEFT = 0xffff;   // instead of a number of ids: texts with this piece are the tokenizer's
+// Ends of lines that begin a piece: those behind a letter or number of ASCII, or behind anything but white space.
+enum Lines { NO_LINES = 0, SOME_LINES = 1, ALL_LINES = 2 };
+
+constexpr int64_t LONGEST = 256;   // bytes of a piece that is remembered
+constexpr uint32_t LEFT = 0xffff;  // instead of a number of ids: texts with this piece are the tokenizer's
+constexpr int64_t LONG = 64, LOOK_UP = 16;
 constexpr int64_t SHARE = 1 << 16;  // bytes that are worth a thread
 constexpr int64_t NEW_PIECES = -1, NO_ROOM = -2, NO_MEMORY = -3;
 
@@ -100,6 +104,7 @@ struct Memory {
   Table table;
   std::vector<int32_t> before, after;
   size_t capacity;
+  Lines lines;
 };
 
 // Whether a space behind this byte may begin a piece. White space, control characters, and the first bytes of what some
@@ -117,21 +122,22 @@ bool plain(const char* text, const char* space) {
   return true;
 }
 
-// The end of the piece that begins at `piece`.
-const char* piece_end(const char* text, const char* piece, const char* end) {
-  for (const char* space = piece + 1; space < end; ++space) {
-    space = static_cast<const char*>(memchr(space, ' ', end - space));
-    if (!space) return end;
-    if (plain(text, space)) return space;
-  }
-  return end;
+// Whether a piece may begin here, behind the text's first byte.
+bool begins(const char* text, const char* at, Lines lines) {
+  if (*at == ' ') return plain(text, at);
+  if (*at != '\n' || lines == NO_LINES) return false;
+  if (lines == ALL_LINES) return plain(text, at);
+  const char last = at[-1] | 32;  // small, if it is a letter
+  return (last >= 'a' && last <= 'z') || (at[-1] >= '0' && at[-1] <= '9');
 }
 
 // Calls `piece(begin, size)` for each of a text, as long as that says true; the first is there even of no text.
-template <class Piece> void pieces(const char* text, const char* end, Piece piece) {
+template <class Piece> void pieces(const char* text, const char* end, Lines lines, Piece piece) {
   const char* begin = text;
   do {
-    const char* stop = piece_end(text, begin, end);
+    const char* stop = begin + 1;
+    while (stop < end && !((*stop == ' ' || *stop == '\n') && begins(text, stop, lines))) ++stop;
+    stop = std::min(stop, end);
     if (!piece(begin, stop - begin)) return;
     begin = stop;
   } while (begin < end);
@@ -176,7 +182,7 @@ class Part {
       const size_t start = ids.size();
       bool left = false;
       ids.insert(ids.end(), memory.before.begin(), memory.before.end());
-      pieces(texts.begin(i), texts.end(i), [&](const char* piece, int64_t size) {
+      pieces(texts.begin(i), texts.end(i), memory.lines, [&](const char* piece, int64_t size) {
         if (size > LONGEST) return !(left = true);
         const uint32_t* record = memory.table.find(piece, size, Table::hash(piece, size));
         if (!record) return known = false;
@@ -194,12 +200,13 @@ class Part {
 
 }  // namespace
 
-// A memory of about so many pieces; before and after are the ids that stand around each text.
-EXPORT void* mlx_embed_pieces_new(int64_t capacity, const int32_t* before, int64_t n_before, const int32_t* after,
-                                  int64_t n_after) {
+// A memory of about so many pieces; before and after are the ids that stand around each text, `lines` is of Lines.
+EXPORT void* mlx_embed_pieces_new(int64_t capacity, int lines, const int32_t* before, int64_t n_before,
+                                  const int32_t* after, int64_t n_after) {
   try {
     auto memory = std::make_unique<Memory>();
     memory->capacity = size_t(capacity);
+    memory->lines = Lines(lines);
     memory->before.assign(before, before + n_before);
     memory->after.assign(after, after + n_after);
     return memory.release();
@@ -261,28 +268,33 @@ EXPORT int64_t mlx_embed_pieces_read(void* handle, const char* bytes, int64_t si
   }
 }
 
-// Where pieces stand in `bytes` that are not known, each once: starts and stops, of at most `room`. Returns how many.
-EXPORT int64_t mlx_embed_pieces_unknown(void* handle, const char* bytes, int64_t size, int64_t count, int64_t* starts,
-                                        int64_t* stops, int64_t room) {
+// Where pieces stand in `bytes` that are not known, each once, into starts and stops [room]. To ask for one costs
+// LOOK_UP and its bytes, and many times those of a long one, which hardly comes again. Returns how many there are, up
+// to where that is more than `budget` in all, and then NEW_PIECES less their number: there are more.
+EXPORT int64_t mlx_embed_pieces_unknown(void* handle, const char* bytes, int64_t size, int64_t count, int64_t budget,
+                                        int64_t* starts, int64_t* stops, int64_t room) {
   try {
     Memory& memory = *static_cast<Memory*>(handle);
     const Texts texts(bytes, size, count);
     Table seen;
     int64_t found = 0;
+    bool more = false;
     std::shared_lock<std::shared_mutex> lock(memory.mutex);
-    for (int64_t i = 0; i + 1 < int64_t(texts.starts.size()) && found < room; ++i)
-      pieces(texts.begin(i), texts.end(i), [&](const char* piece, int64_t length) {
+    for (int64_t i = 0; i + 1 < int64_t(texts.starts.size()) && !more; ++i)
+      pieces(texts.begin(i), texts.end(i), memory.lines, [&](const char* piece, int64_t length) {
         if (length > LONGEST) return false;
         const uint64_t hash = Table::hash(piece, length);
         if (memory.table.find(piece, length, hash) || seen.find(piece, length, hash)) return true;
+        budget -= LOOK_UP + (length > LONG ? 4 * length : length);
+        if ((more = budget < 0 || found == room)) return false;
         seen.add(piece, length, hash, nullptr, 0);
         starts[found] = piece - bytes;
-        stops[found] = starts[found] + length;
-        return ++found < room;
+        stops[found++] = piece - bytes + length;
+        return true;
       });
-    return found;
+    return more ? NEW_PIECES - found : found;
   } catch (const std::bad_alloc&) {
-    return NO_MEMORY;
+    return INT64_MIN;
   }
 }
 

@@ -40,8 +40,23 @@ def made(found: tokenizers.Tokenizer) -> PieceTokenizer:
     return PieceTokenizer(found, framed(found))
 
 
+class Asked:
+    """A library that writes down what it is asked."""
+
+    def __init__(self, found: tokenizers.Tokenizer, asked: list[str]) -> None:
+        self.found, self.asked = found, asked
+
+    def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> Any:
+        self.asked.extend(texts)
+        return self.found.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+
+
 def ids(found: Any, texts: list[str]) -> list[list[int]]:
-    rows = found(texts) if isinstance(found, PieceTokenizer) else [x.ids for x in found.encode_batch_fast(texts)]
+    rows = (
+        found(texts, whole=True)
+        if isinstance(found, PieceTokenizer)
+        else [x.ids for x in found.encode_batch_fast(texts)]
+    )
     return [list(map(int, row)) for row in rows]
 
 
@@ -61,17 +76,23 @@ def test_of_known_pieces_the_library_is_not_asked(monkeypatch: pytest.MonkeyPatc
     found = trained.library("xlm-roberta")
     fast = made(found)
     asked: list[str] = []
-
-    class Asked:
-        def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> Any:
-            asked.extend(texts)
-            return found.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-
-    monkeypatch.setattr(fast, "_library", Asked())
+    monkeypatch.setattr(fast, "_library", Asked(found, asked))
     fast(["the wing stalls", "the wing"])
     assert asked == ["the", " wing", " stalls"]
     fast(["the stalls wing"] * 10)
     assert len(asked) == 3
+
+
+def test_what_is_mostly_new_is_left_to_the_library_and_learnt_in_parts() -> None:
+    found = trained.library("roberta")
+    fast = made(found)
+    texts = [f"{'word' * (n % 7)}{n * 7919:x} {n * n:x}" for n in range(600)]
+    seen = [fast(texts) is not None for _ in range(40)]
+    assert not seen[0]
+    assert seen[-1], "after some rounds all of it is known"
+    assert ids(fast, texts) == ids(found, texts)
+    long = [" ".join(chr(0x4E00 + (n * k) % 5000) * 30 for k in range(4)) for n in range(1, 300)]
+    assert fast(long) is None, "long pieces are not worth their memory"
 
 
 def test_many_threads_and_a_small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +109,7 @@ def test_many_threads_and_a_small_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     def run(start: int) -> None:
         for turn in range(40):
             place = (start + turn) % len(windows)
-            rows = fast(windows[place])
+            rows = fast(windows[place], whole=True)
             if rows is not None:
                 answered.append(place)
                 if rows.tolist() != expected[place]:
@@ -111,7 +132,8 @@ def test_a_window_for_every_thread() -> None:
     joined = "\0".join(texts).encode()
     fast = made(found)
     expected = ids(fast, texts)
-    starts, stops = memory.unknown(joined, len(texts), len(joined))
+    starts, stops, whole = memory.unknown(joined, len(texts), len(joined))
+    assert whole
     rows = [
         found.encode(joined[a:b].decode(), add_special_tokens=False).ids for a, b in zip(starts, stops, strict=True)
     ]
