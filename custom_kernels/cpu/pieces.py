@@ -11,7 +11,9 @@ from custom_kernels.cpu import library
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
-_NEW_PIECES, _NO_ROOM, _NO_MEMORY = -1, -2, -3
+_NEW_PIECES, _NO_ROOM = -1, -2
+# To ask a tokenizer for a piece costs about what so many bytes of a text do, and its own.
+LOOK_UP = 32
 
 
 class PieceMemory:
@@ -66,8 +68,7 @@ class PieceMemory:
     def unknown(self, texts: bytes, count: int, budget: int) -> tuple[Int64, Int64, bool]:
         """Where pieces start and stop in `texts` that are not known, each once, and whether these are all.
 
-        They are all unless it would cost more than `budget` to ask for them: 16 for each and 1 for each of its bytes, 4
-        if there are more than 64.
+        They are all unless to ask for them costs more than `budget`: LOOK_UP for each, and its bytes.
         """
         room = len(texts) // 2 + count
         starts, stops = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 
 from custom_kernels import cpu
 from custom_kernels.cpu import settings
-from custom_kernels.cpu.pieces import PieceMemory
+from custom_kernels.cpu.pieces import LOOK_UP, PieceMemory
 from mlx_embed.ids import Ids, Int32, Int64, ends
 from mlx_embed.tokenizer.beginnings import breaks_at_lines, breaks_at_spaces
 from mlx_embed.tokenizer.classes import state
@@ -17,8 +17,9 @@ CAPACITY = 2**17
 # How often new pieces are learnt for some texts before the library makes their ids: another thread may have emptied a
 # memory that was full.
 TRIES = 3
-# What learning the pieces of a window may cost, beside its bytes; where it would be more, a part of them is learnt.
-BUDGET, PART = 2 / 3, 1 / 8
+# What may be spent, in bytes of texts, on pieces that have not come again yet; a window of which more is new is the
+# library's, and a part of its pieces is learnt.
+CREDIT, PART = 2**20, 1 / 16
 # Bytes that are too many for a piece that is remembered; pieces.cpp says how many are not.
 TOO_LONG = 512
 
@@ -43,6 +44,7 @@ class PieceTokenizer:
         self._written = added[self._unknown].content if self._unknown in added else ""
         self._added = np.array(sorted(set(added) - {self._unknown}), dtype=np.int32)
         self._threads = settings.threads()
+        self._credit = CREDIT
         self._memory = PieceMemory(CAPACITY, frame.before, frame.after, breaks_at_lines(library))
 
     def __call__(self, texts: list[str], whole: bool = False) -> Ids | None:
@@ -61,9 +63,12 @@ class PieceTokenizer:
         for attempt in range(TRIES):
             found = self._memory.read(joined, len(texts), self._threads)
             if found is not None:
-                return self._whole(texts, *found)
-            budget = 2**62 if whole else int(BUDGET * len(joined)) + TOO_LONG
-            if not self._learn(joined, len(texts), budget, renew=attempt == 0):
+                flat, lengths = found
+                left = len(texts) - np.count_nonzero(lengths + 1)
+                saved = len(joined) * (len(texts) - left) // len(texts)
+                self._credit = CREDIT if whole else min(self._credit + saved, CREDIT)
+                return self._whole(texts, flat, lengths) if left else Ids(flat, ends(lengths))
+            if not self._learn(joined, len(texts), 2**62 if whole else self._credit, renew=attempt == 0):
                 break
         return None
 
@@ -73,6 +78,7 @@ class PieceTokenizer:
         if not whole:
             some = max(int(PART * len(starts)), 1)
             starts, stops = starts[:some], stops[:some]
+        self._credit -= LOOK_UP * len(starts) + int((stops - starts).sum()) if whole else 0
         pieces = [joined[start:stop].decode() for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
         made = Encoded(self._library.encode_batch_fast(pieces, add_special_tokens=False)).ids
         left = _any(made, np.isin(made.flat, self._added))
@@ -88,11 +94,8 @@ class PieceTokenizer:
         return any(self._written.lower() in text.lower() for text in texts)
 
     def _whole(self, texts: list[str], flat: Int32, lengths: Int64) -> Ids:
-        if len(lengths) == 1 and lengths[0] >= 0:
-            return Ids(flat, np.array([0, len(flat)]))
+        """The ids of all texts: those in `flat`, and the library's of those that were left."""
         left = np.flatnonzero(lengths < 0)
-        if not len(left):
-            return Ids(flat, ends(lengths))
         made = Encoded(
             self._library.encode_batch_fast([texts[place] for place in left], add_special_tokens=len(self._frame) > 0)
         ).ids

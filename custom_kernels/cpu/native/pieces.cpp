@@ -25,7 +25,7 @@ enum Lines { NO_LINES = 0, SOME_LINES = 1, ALL_LINES = 2 };
 
 constexpr int64_t LONGEST = 256;   // bytes of a piece that is remembered
 constexpr uint32_t LEFT = 0xffff;  // instead of a number of ids: texts with this piece are the tokenizer's
-constexpr int64_t LONG = 64, LOOK_UP = 16;
+constexpr int64_t LOOK_UP = 32;
 constexpr int64_t SHARE = 1 << 16;  // bytes that are worth a thread
 constexpr int64_t NEW_PIECES = -1, NO_ROOM = -2, NO_MEMORY = -3;
 
@@ -268,9 +268,9 @@ EXPORT int64_t mlx_embed_pieces_read(void* handle, const char* bytes, int64_t si
   }
 }
 
-// Where pieces stand in `bytes` that are not known, each once, into starts and stops [room]. To ask for one costs
-// LOOK_UP and its bytes, and many times those of a long one, which hardly comes again. Returns how many there are, up
-// to where that is more than `budget` in all, and then NEW_PIECES less their number: there are more.
+// Where pieces stand in `bytes` that are not known, each once, into starts and stops [room]. To ask the tokenizer for
+// one costs about what LOOK_UP bytes of a text do, and its own. Returns how many there are, up to where that is more
+// than `budget` in all, and then NEW_PIECES less their number: there are more.
 EXPORT int64_t mlx_embed_pieces_unknown(void* handle, const char* bytes, int64_t size, int64_t count, int64_t budget,
                                         int64_t* starts, int64_t* stops, int64_t room) {
   try {
@@ -285,7 +285,7 @@ EXPORT int64_t mlx_embed_pieces_unknown(void* handle, const char* bytes, int64_t
         if (length > LONGEST) return false;
         const uint64_t hash = Table::hash(piece, length);
         if (memory.table.find(piece, length, hash) || seen.find(piece, length, hash)) return true;
-        budget -= LOOK_UP + (length > LONG ? 4 * length : length);
+        budget -= LOOK_UP + length;
         if ((more = budget < 0 || found == room)) return false;
         seen.add(piece, length, hash, nullptr, 0);
         starts[found] = piece - bytes;

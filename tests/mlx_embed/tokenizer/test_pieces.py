@@ -83,7 +83,8 @@ def test_of_known_pieces_the_library_is_not_asked(monkeypatch: pytest.MonkeyPatc
     assert len(asked) == 3
 
 
-def test_what_is_mostly_new_is_left_to_the_library_and_learnt_in_parts() -> None:
+def test_what_is_mostly_new_is_left_to_the_library_and_learnt_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "CREDIT", 20_000)
     found = trained.library("roberta")
     fast = made(found)
     texts = [f"{'word' * (n % 7)}{n * 7919:x} {n * n:x}" for n in range(600)]
@@ -91,8 +92,15 @@ def test_what_is_mostly_new_is_left_to_the_library_and_learnt_in_parts() -> None
     assert not seen[0]
     assert seen[-1], "after some rounds all of it is known"
     assert ids(fast, texts) == ids(found, texts)
-    long = [" ".join(chr(0x4E00 + (n * k) % 5000) * 30 for k in range(4)) for n in range(1, 300)]
-    assert fast(long) is None, "long pieces are not worth their memory"
+
+
+def test_what_does_not_come_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "CREDIT", 20_000)
+    found = trained.library("roberta")
+    fast, again = made(found), made(found)
+    new = [[f"{turn * 7919:x}{n * n * n:x} {n * turn:x}-x" for n in range(100)] for turn in range(1, 40)]
+    assert [fast(texts) is None for texts in new][-10:] == [True] * 10
+    assert all(again(["the wing stalls"] * 100) is not None for _ in range(40))
 
 
 def test_many_threads_and_a_small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
