@@ -1,4 +1,4 @@
-"""What clang says of the sources that MLX generates for Metal kernels, as they are: no word of them is replaced.
+"""What clang says of the sources that MLX generates for Metal kernels, nearly as they are.
 
 It reads them as C++14, the language of Metal 3, with real address spaces and vectors, against `declarations.h`: close
 to what Apple's compiler does, and not the same.
@@ -12,6 +12,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from custom_kernels.metal.launch import ELEMENTS
 from tests.metal import kept
 
 DECLARATIONS = Path(__file__).with_name("declarations.h")
@@ -44,6 +45,9 @@ def faults(source: str) -> str:
 def _faults(compile: list[str], source: str) -> str:
     source = re.sub(r"#include <metal_\w+>", "", source)
     source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
+    source = source.replace(ELEMENTS, "")
+    # Of arrays in a kernel, clang wants them static.
+    source = re.sub(r"^(threadgroup \w+ \w+\[)", r"static \1", source, flags=re.M)
     with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
         file.write(f'#include "{DECLARATIONS}"\n#line 1 "generated source"\n{source}')
         file.flush()

@@ -14,8 +14,16 @@ using uint3 = uint __attribute__((ext_vector_type(3)));
 
 #define device __attribute__((address_space(1)))
 #define constant __attribute__((address_space(2)))
-#define threadgroup static __attribute__((address_space(3)))  // of arrays in a kernel; clang wants them static
+#define threadgroup __attribute__((address_space(3)))
 #define thread
+
+// In Metal a structure is copied from one address space to another; here a vector is.
+template <typename T, int N>
+struct ElementsOf {
+  using type = T __attribute__((ext_vector_type(N), aligned(sizeof(T))));
+};
+template <typename T, int N>
+using Elements = typename ElementsOf<T, N>::type;
 
 namespace metal {
 enum class mem_flags { mem_none, mem_device, mem_threadgroup };

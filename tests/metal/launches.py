@@ -39,7 +39,8 @@ def _with_texts(dtype: mx.Dtype, lengths: list[int]) -> None:
     total, cu_seqlens = sum(lengths), mx.array(np.cumsum([0, *lengths]).astype(np.int32))
     for dim in HEADS:
         qkv = mx.zeros((total, 3 * dim), dtype=dtype)
-        metal.attention(qkv, cu_seqlens, 1, 0.2, max_seqlen=16)
+        for longest in (16, 32, 99):
+            metal.attention(qkv, cu_seqlens, 1, 0.2, max_seqlen=longest)
         metal.attention(qkv, cu_seqlens, 1, 0.2, mx.zeros((1, 199)), max_seqlen=99, window=3)
     metal.mean_pool(mx.zeros((total, 96), dtype=dtype), cu_seqlens, 0, True)
     metal.position_ids(cu_seqlens, total)

@@ -60,8 +60,8 @@ def faulty(kernel: str, old: str, new: str, seed: int) -> None:
 
 
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
-TILES_READY = "value_tile[key * STRIDE + d] = v;\n  }\n"
-STORE = "if (query < length && d < DIM) {\n      out"
+TILES_READY = "(value_tile + (key * STRIDE + d)) = v;\n  }\n"
+STORE = "if (query < length && d < DIM) {\n        out"
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ STORE = "if (query < length && d < DIM) {\n      out"
         ("layer_norm", "float value[", f"if (lane == 0) {BARRIER}\nfloat value[", "divergent threadgroup"),
         ("layer_norm", BARRIER, f"if (lane == 0) {{ {BARRIER} }} else {{\n{BARRIER} }}", "divergent threadgroup"),
         ("layer_norm", "sum = simd_sum(sum);", "if (lane != 3) sum = simd_sum(sum);", "divergent"),
-        ("attention", "if (!busy) {", "if (!busy || lane == 9) {", "divergent"),
+        ("attention", "8 <= from ||", "8 <= from || lane == 9 ||", "divergent"),
         # An index is one off, or two threads share a place.
         ("attention", STORE, STORE.replace("<", "<=", 1), r"write out of bounds: out\[22\d\d\] of 2240"),
-        ("attention", "base + key < length", "base + key <= length", r"read out of bounds: qkv\[67\d\d\] of 6720"),
+        ("attention", "base + key < end", "base + key <= end", r"read out of bounds: qkv\[67\d\d\] of 6720"),
         ("attention", "const int middle = (sequence + above) / 2;", "const int middle = above + 1;", "cu_seqlens"),
         ("mean_pool", "partial[ACROSS * DOWN]", "partial[ACROSS * DOWN - 1]", r"write out of bounds: partial\[511\]"),
         ("layer_norm", "start = size_t(row) * WIDTH", "start = size_t(row / 2) * WIDTH", r"race: out\["),
