@@ -38,14 +38,14 @@ def faults(source: str) -> str:
     """
     clang = command()
     assert clang is not None
-    key = (DECLARATIONS.read_text(), *clang, *FLAGS, _version())
+    key = (Path(__file__).read_text(), DECLARATIONS.read_text(), *clang, *FLAGS, _version())
     return kept.text(key, source, lambda: _faults([*clang, *FLAGS], source))
 
 
 def _faults(compile: list[str], source: str) -> str:
     source = re.sub(r"#include <metal_\w+>", "", source)
     source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
-    source = source.replace(ELEMENTS, "")
+    source = re.sub(r"\b(\w+)\.at\[", r"\1[", source.replace(ELEMENTS, ""))
     # Of arrays in a kernel, clang wants them static.
     source = re.sub(r"^(threadgroup \w+ \w+\[)", r"static \1", source, flags=re.M)
     with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
@@ -55,7 +55,7 @@ def _faults(compile: list[str], source: str) -> str:
     if run.returncode:
         return run.stderr
     spilled = re.findall(r"^.* = alloca .*$", run.stdout, re.M)
-    indexed = re.findall(r"^.*(?:insert|extract)element .*, i\d+ %.*$", run.stdout, re.M)
+    indexed = re.findall(r"^.*(?:insert|extract)element .*, i\d+ %[\w.]+$", run.stdout, re.M)
     return "".join(f"{line.strip()}\n" for line in spilled + indexed)
 
 
