@@ -10,6 +10,7 @@ traces the caller. After that a choice is a look-up.
 """
 
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,8 +32,8 @@ TOLERANCE = {mx.float32: 4e-3, mx.float16: 1e-2, mx.bfloat16: 6e-2}
 
 # Seconds to time an op's candidates for when it is first needed. A model needs a handful of ops.
 QUICK = 0.02
-# Between 128 and 4096 tokens, the two numbers that are timed.
-MANY_FROM = 1024
+# The numbers of tokens that are timed, each with the most that are taken to be like it.
+CLASSES = {16: 64, 128: 1023, 4096: 15999, 16384: sys.maxsize}
 # Hidden size and head size of common encoders: MiniLM, e5-small and bge-small; BERT-base and MPNet.
 ENCODERS = ((384, 32), (768, 64))
 
@@ -63,34 +64,39 @@ class Load(NamedTuple):
     """What beside the dtypes and widths decides which way to compute an op is fastest.
 
     Attributes:
-        many: whether there are tokens enough to fill a device.
+        tokens: as many as are timed, for all that are like it.
         longest: of attention: texts are up to so long.
         equal: of attention: all texts are of that length.
     """
 
-    many: bool
+    tokens: int
     longest: int | None = None
     equal: bool = False
 
     @classmethod
     def of(cls, tokens: int, longest: int | None = None, equal: bool = False) -> "Load":
         """The class of a batch of so many tokens."""
-        return cls(tokens >= MANY_FROM, longest, equal)
+        return cls(next(timed for timed, most in CLASSES.items() if tokens <= most), longest, equal)
 
     @property
-    def tokens(self) -> int:
-        """As many as are typical."""
-        return 4096 if self.many else 128
+    def most(self) -> int:
+        """The most tokens of the class."""
+        return CLASSES[self.tokens]
+
+    @property
+    def many(self) -> bool:
+        """Whether there are tokens enough to fill a device."""
+        return self.tokens >= 4096
 
     def __str__(self) -> str:
         texts = "" if self.longest is None else f", texts {'of' if self.equal else 'up to'} {self.longest}"
-        return f"{'many' if self.many else 'few'} tokens{texts}"
+        return f"{'16000 tokens or more' if self.most == sys.maxsize else f'up to {self.most} tokens'}{texts}"
 
 
 def typical_encoders() -> Iterator[tuple[int, int, mx.Dtype, Load]]:
     """Hidden size, head size, dtype and load of common encoders, for `Op.typical`."""
-    for (width, head_dim), dtype, many in product(ENCODERS, (mx.float16, mx.float32), (False, True)):
-        yield width, head_dim, dtype, Load(many)
+    for (width, head_dim), dtype, tokens in product(ENCODERS, (mx.float16, mx.float32), CLASSES):
+        yield width, head_dim, dtype, Load(tokens)
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,7 @@ class Op:
                 return True
             # MLX hands a Metal kernel an array of fewer than 8 elements, such as the places of few texts, in another
             # address space, which is another kernel to compile.
-            loads = (None, Load(many=False)) if backend == "metal" else (None,)
+            loads = (None, Load.of(2)) if backend == "metal" else (None,)
             try:
                 faults = (self._fault(way, variant, load) for load in loads)
                 fault = next((fault for fault in faults if fault is not None), None)
