@@ -13,7 +13,7 @@ from mlx_embed.architectures.ops import graph
 from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.safetensors import let_go, map_files
 from mlx_embed.engine.contract import Engine
-from mlx_embed.engine.device import is_cpu
+from mlx_embed.engine.device import accelerator, is_cpu
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.padded import PaddedEngine
@@ -119,7 +119,11 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         return encoder
 
     encoder = worker.run(encoder_laid_out, device)
-    return GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+    engine = GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+    if kernels and not is_cpu(device) and accelerator() == "metal":
+        longest = checkpoint.max_seq_length or checkpoint.encoder_config.max_tokens
+        worker.run(lambda: engine.prepare(longest), device)
+    return engine
 
 
 def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool) -> NativeEngine:
