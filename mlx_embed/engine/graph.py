@@ -7,7 +7,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_flatten
 
 from custom_kernels import mean_pool
@@ -111,7 +110,7 @@ class GraphEngine:
             for length in {min(length, longest, most) for length in LENGTHS}:
                 full = [length] * max(tokens // length, 1)
                 for lengths in (full, [*full[1:], max(length - 3, 1), 2]):
-                    ids = [np.zeros(n, dtype=np.int32) for n in lengths]
+                    ids = [[0] * n for n in lengths]
                     for batch in self.batches(ids, max(2 * tokens, length)):
                         with mx.stream(self.device), use_kernels(self.kernels):
                             cu_seqlens = mx.array(batch.cu_seqlens)
