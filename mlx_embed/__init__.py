@@ -3,6 +3,7 @@
 EmbeddingModel.from_pretrained(name)    a model; its encode, encode_query and encode_document make vectors of texts
 CrossEncoder.from_pretrained(name)      a reranker: predict and rank
 SparseEncoder.from_pretrained(name)     a sparse model (SPLADE): encode_query, encode_document, similarity, decode
+MultiVectorEncoder.from_pretrained(name)  a vector a token (ColBERT): encode_query, encode_document, similarity, rank
 search(queries, documents, k)           the nearest vectors
 convert(source, destination)            a checkpoint in fewer bits
 
@@ -15,6 +16,8 @@ from mlx_embed.convert import convert
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel, EncodeInfo
 from mlx_embed.errors import CheckpointError, MLXEmbedError, ModelNotFoundError, UnsupportedModelError
+from mlx_embed.multi_vector_encoder import MultiVectorEncoder
+from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.search import search
 from mlx_embed.sparse_encoder import SparseEncoder
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
@@ -30,6 +33,8 @@ __all__ = [
     "EncodeInfo",
     "MLXEmbedError",
     "ModelNotFoundError",
+    "MultiVectorEncoder",
+    "MultiVectors",
     "SparseEncoder",
     "SparseVector",
     "SparseVectors",

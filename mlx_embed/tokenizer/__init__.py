@@ -8,7 +8,7 @@ import tokenizers
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.ids import Ids
-from mlx_embed.tokenizer import beginnings, files
+from mlx_embed.tokenizer import beginnings, files, markers
 from mlx_embed.tokenizer.fast import FastTokenizer
 from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
@@ -34,6 +34,8 @@ class Tokenizer:
         self._folder = checkpoint.transformer
         source = files.read(checkpoint)
         self._tokenizer = source.tokenizer
+        if checkpoint.multi_vector is not None:
+            markers.keep_whole(source.tokenizer, checkpoint.multi_vector.markers)
         self._cut_left = source.truncation_side == "left"
         self._special = checkpoint.special_tokens
         self._frame = self._special_tokens() if self._special else Frame()
