@@ -252,7 +252,7 @@ class MultiVectorEncoder(FromSentenceTransformers):
             )
         found = self._max_sim(a, b)
         if self.similarity_fn_name == "meanmaxsim":
-            found = found / np.maximum(np.diff(a.offsets), 1)[:, None].astype(np.float32)
+            found = (found / np.maximum(np.diff(a.offsets), 1)[:, None]).astype(np.float32)
         return found
 
     def rank(
@@ -353,13 +353,15 @@ class MultiVectorEncoder(FromSentenceTransformers):
         return kept
 
     def _max_sim(self, a: MultiVectors, b: MultiVectors) -> Float32:
-        parts = (a.vectors, a.offsets.astype(np.int32), b.vectors, b.offsets.astype(np.int32))
+        starts = a.offsets.astype(np.int32), b.offsets.astype(np.int32)
         if self.engine.name == "native":
-            return cpu.max_sim(*map(np.ascontiguousarray, parts))
+            queries, documents = np.ascontiguousarray(a.vectors), np.ascontiguousarray(b.vectors)
+            return cpu.max_sim(queries, starts[0], documents, starts[1])
 
         def computed() -> Float32:
             with mx.stream(self.engine.device), use_kernels(self.engine.name != "reference"):
-                return np.array(max_sim(*map(mx.array, parts)))
+                queries, documents = mx.array(a.vectors), mx.array(b.vectors)
+                return np.array(max_sim(queries, mx.array(starts[0]), documents, mx.array(starts[1])))
 
         return worker.run(computed, self.engine.device)
 

@@ -25,7 +25,7 @@ PYLATE = {
     "similarity_fn_name": "MaxSim",
     "prompts": {},
 }
-# `layout`; what the encoder's settings, the mask, config_sentence_transformers.json and the rest say; the Dense modules.
+# The layout; what the encoder's settings, the mask and config_sentence_transformers.json say; the Dense modules.
 CASES: dict[str, dict[str, Any]] = {
     "sentence-transformers": {"expansion": EXPANSION, "skiplist_words": [".", ",", "wing"]},
     "attended": {"expansion": {**EXPANSION, "attend": True}},
@@ -95,7 +95,8 @@ def make(folder: Path, name: str) -> Path:
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "pt"})
     if layout == "stanford":
         return folder
-    kinds = [("", "sentence_transformers.base.modules.transformer.Transformer")]
+    place = "models" if layout == "pylate" else "base.modules.transformer"
+    kinds = [("", f"sentence_transformers.{place}.Transformer")]
     for index, dense in enumerate(case.get("dense", [DENSE]), 1):
         place = folder / f"{index}_Dense"
         kind = "pylate.models.Dense.Dense" if layout == "pylate" else "sentence_transformers.base.modules.dense.Dense"

@@ -23,7 +23,7 @@ def max_sim(queries: Floats, query_starts: Ints, documents: Floats, document_sta
         document_starts: [N + 1] int32, from 0 to Td.
 
     Returns:
-        [Q, N]; -inf for a document without tokens, 0 for a query without.
+        [Q, N]; -inf for a document without tokens, and else 0 for a query without.
 
     Raises:
         TypeError, ValueError: arrays of another type, layout or shape, or starts that do not run from 0 to the end.
@@ -49,4 +49,5 @@ def max_sim(queries: Floats, query_starts: Ints, documents: Floats, document_sta
                 own = slice(query_starts[query] - begin, query_starts[query + 1] - begin)
                 out[query] = found[:, own].sum(axis=1)
         first = last
+    out[:, np.diff(document_starts) == 0] = -np.inf
     return out

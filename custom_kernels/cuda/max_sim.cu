@@ -70,7 +70,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
   if (threadIdx.x == 0) {
     float score = 0.0f;
     for (int w = 0; w < WARPS; ++w) score += partial[w];
-    out[static_cast<long long>(query) * texts + text] =
-        begin < end || first == last ? score : __int_as_float(0xff800000);
+    out[static_cast<long long>(query) * texts + text] = begin < end ? score : __int_as_float(0xff800000);
   }
 }

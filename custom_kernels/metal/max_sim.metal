@@ -78,5 +78,5 @@ if (me == 0) {
   for (int i = 0; i < SIMDGROUPS; ++i) {
     score += partial[i];
   }
-  out[size_t(query) * texts + text] = begin < end || first == last ? score : -INFINITY;
+  out[size_t(query) * texts + text] = begin < end ? score : -INFINITY;
 }

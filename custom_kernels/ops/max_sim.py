@@ -34,7 +34,7 @@ def max_sim(
         backend: as in `layer_norm`, "fast" aside.
 
     Returns:
-        float32 [Q, N]; -inf for a document without tokens, 0 for a query without.
+        float32 [Q, N]; -inf for a document without tokens, and else 0 for a query without.
 
     Raises:
         ValueError: shapes that do not fit, or an unknown back end.
@@ -74,12 +74,11 @@ def reference_max_sim(
 ) -> mx.array:
     """The same from composed MLX ops: block by block, with a number for each document and query's token in between."""
     n, count, total = query_starts.shape[0] - 1, document_starts.shape[0] - 1, queries.shape[0]
-    if not total or not count:
-        return mx.zeros((n, count))
-    found = mx.full((count, total), -mx.inf)
-    if documents.size:
+    scores = mx.zeros((n, count))
+    if total and count and documents.size:
         found = reference_linear_max(documents, Linear(queries, None), document_starts)
-    return mx.zeros((n, count)).at[sequence_ids(query_starts, total)].add(found.T)
+        scores = scores.at[sequence_ids(query_starts, total)].add(found.T)
+    return mx.where(document_starts[1:] > document_starts[:-1], scores, -mx.inf)
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:

@@ -132,7 +132,7 @@ def read_checkpoint(
         str(folder.resolve()).encode()
     except UnicodeEncodeError as error:
         raise CheckpointError(f"{str(folder)!r} is not named in UTF-8, as MLX needs it; rename the folder.") from error
-    sentence = _optional_json(folder / "config_sentence_transformers.json")
+    sentence: Mapping[str, Any] = _optional_json(folder / "config_sentence_transformers.json")
     bare = not present(folder / "modules.json") or (sentence.get("model_type") or "SentenceTransformer") != kind
     vectors = read_multi_vector(folder) if kind == "MultiVectorEncoder" else None
     if vectors is not None:
