@@ -4,6 +4,7 @@ EmbeddingModel.from_pretrained(name)    a model; its encode, encode_query and en
 CrossEncoder.from_pretrained(name)      a reranker: predict and rank
 SparseEncoder.from_pretrained(name)     a sparse model (SPLADE): encode_query, encode_document, similarity, decode
 MultiVectorEncoder.from_pretrained(name)  a vector a token (ColBERT): encode_query, encode_document, similarity, rank
+BGEM3.from_pretrained(name)             BGE-M3: vectors, weights of tokens and tokens' vectors in one pass
 search(queries, documents, k)           the nearest vectors
 convert(source, destination)            a checkpoint in fewer bits
 
@@ -11,6 +12,7 @@ What is not listed in `__all__` is not for use from outside and may change.
 """
 
 import custom_kernels  # noqa: F401  (before mlx.core: see there)
+from mlx_embed.bge_m3 import BGEM3, M3Vectors
 from mlx_embed.checkpoint import EmbeddingModelType
 from mlx_embed.convert import convert
 from mlx_embed.cross_encoder import CrossEncoder
@@ -26,11 +28,13 @@ from mlx_embed.tokenizer import TruncationWarning
 __version__ = "0.1.0"
 
 __all__ = [
+    "BGEM3",
     "CheckpointError",
     "CrossEncoder",
     "EmbeddingModel",
     "EmbeddingModelType",
     "EncodeInfo",
+    "M3Vectors",
     "MLXEmbedError",
     "ModelNotFoundError",
     "MultiVectorEncoder",

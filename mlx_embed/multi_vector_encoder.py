@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from custom_kernels import cpu, max_sim, use_kernels
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.arguments import positive_number
@@ -23,6 +21,7 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.ids import Ids, ends
+from mlx_embed.late_interaction import max_sim
 from mlx_embed.loading import Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors, clustered
@@ -243,14 +242,7 @@ class MultiVectorEncoder(FromSentenceTransformers):
         if self.similarity_fn_name not in SIMILARITIES:
             raise ValueError(f"similarity_fn_name {self.similarity_fn_name!r} is not one of {', '.join(SIMILARITIES)}.")
         a, b = MultiVectors.of(queries), MultiVectors.of(documents)
-        if not len(a) or not len(b):
-            return np.zeros((len(a), len(b)), dtype=np.float32)
-        if a.vectors.shape[1] != b.vectors.shape[1]:
-            raise ValueError(
-                f"Vectors of length {a.vectors.shape[1]} and {b.vectors.shape[1]} cannot be compared: are they of one "
-                "model?"
-            )
-        found = self._max_sim(a, b)
+        found = max_sim(self.engine, a, b)
         if self.similarity_fn_name == "meanmaxsim":
             found = (found / np.maximum(np.diff(a.offsets), 1)[:, None]).astype(np.float32)
         return found
@@ -351,19 +343,6 @@ class MultiVectorEncoder(FromSentenceTransformers):
         if task != "query" and self._how.kept:
             kept &= np.isin(ids, self._how.kept)
         return kept
-
-    def _max_sim(self, a: MultiVectors, b: MultiVectors) -> Float32:
-        starts = a.offsets.astype(np.int32), b.offsets.astype(np.int32)
-        if self.engine.name == "native":
-            queries, documents = np.ascontiguousarray(a.vectors), np.ascontiguousarray(b.vectors)
-            return cpu.max_sim(queries, starts[0], documents, starts[1])
-
-        def computed() -> Float32:
-            with mx.stream(self.engine.device), use_kernels(self.engine.name != "reference"):
-                queries, documents = mx.array(a.vectors), mx.array(b.vectors)
-                return np.array(max_sim(queries, mx.array(starts[0]), documents, mx.array(starts[1])))
-
-        return worker.run(computed, self.engine.device)
 
     def _prefer_prompt(self, options: MultiVectorOptions, name: str) -> None:
         if options.get("prompt") is None and options.get("prompt_name") is None:

@@ -27,10 +27,11 @@ LEVELS = [
         "mlx_embed.cross_encoder",
         "mlx_embed.sparse_encoder",
         "mlx_embed.multi_vector_encoder",
+        "mlx_embed.bge_m3",
     ),
     ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
-    ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer"),
+    ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer", "mlx_embed.late_interaction"),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching", "mlx_embed.multi_vectors"),
     ("mlx_embed.ids",),
@@ -159,11 +160,13 @@ def test_nothing_hides_an_import() -> None:
 def test_exported_members() -> None:
     assert sorted(mlx_embed.__all__) == mlx_embed.__all__
     assert set(mlx_embed.__all__) == {
+        "BGEM3",
         "CheckpointError",
         "CrossEncoder",
         "EmbeddingModel",
         "EmbeddingModelType",
         "EncodeInfo",
+        "M3Vectors",
         "MLXEmbedError",
         "ModelNotFoundError",
         "MultiVectorEncoder",
