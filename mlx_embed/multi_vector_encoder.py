@@ -1,6 +1,6 @@
 """MultiVectorEncoder: texts to a vector for each token, compared by late interaction (ColBERT)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -299,41 +299,56 @@ class MultiVectorEncoder(FromSentenceTransformers):
         clustering = _clustering(self._how.clustering, chosen["pool_factor"], task or "document")
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts, method)
         tokenizer = self.tokenizer.for_task(task)
-        expansion = self._how.expansion if task == "query" else None
-        size = checked_batch_size(chosen["batch_size"])
-        budget = self.engine.budget(chosen["batch_tokens"])
+        size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
         found: list[Float32] = []
         counts = [np.zeros(0, dtype=np.int32)]
         with progress(chosen["show_progress_bar"], len(listed) if isinstance(listed, Sequence) else None) as advance:
             for window in windows(listed, len):
                 tokens = tokenizer(window, prompt)
                 counts.append(tokens.counts)
-                ids, unseen = tokens.ids, None
-                if expansion is not None:
-                    ids, added = _lengthened(ids, expansion.length, self._added)
-                    unseen = None if expansion.attended else added
-                vectors: list[Float32] = [None] * len(window)  # type: ignore[list-item]
-                batches = self.engine.batches(ids, budget, size, unseen=unseen)
-                with closing(self.engine.run(batches, self._head, of_tokens=True)) as run:
-                    for batch, rows in run:
-                        lengths = ids.lengths[batch.texts]
-                        for text, own in zip(
-                            batch.texts.tolist(), np.split(rows, np.cumsum(lengths)[:-1]), strict=True
-                        ):
-                            own = own[self._counted(ids[text], task)]
-                            for how in clustering:
-                                own = clustered(own, how)
-                            vectors[text] = own
-                        advance(len(batch.texts))
-                found += vectors
+                found += self.computed(tokens.ids, task, budget, size, clustering=clustering, advance=advance)
         if not self._said_cut:
             self._said_cut = warn_truncated(np.concatenate(counts), tokenizer.max_length)
         if isinstance(texts, str):
             return np.ascontiguousarray(found[0])
         whole = MultiVectors.of(found) if found else MultiVectors(np.zeros((0, self.dimension), np.float32), ends([]))
+        expansion = self._how.expansion if task == "query" else None
         if expansion is not None and expansion.fixed and "query" not in self._how.skipped_of and not clustering:
             return whole.vectors.reshape(len(whole), expansion.length, self.dimension)
         return whole
+
+    def computed(
+        self,
+        ids: Ids,
+        task: Task | None,
+        budget: int,
+        max_texts: int | None = None,
+        *,
+        clustering: Sequence[Clustering] | None = None,
+        advance: Callable[[int], Any] = lambda _: None,
+    ) -> list[Float32]:
+        """The vectors [L, D] of token ids, as the tokenizer for the task makes them.
+
+        `clustering` None is what the checkpoint has.
+        """
+        expansion, unseen = self._how.expansion if task == "query" else None, None
+        if clustering is None:
+            clustering = _clustering(self._how.clustering, None, task or "document")
+        if expansion is not None:
+            ids, added = _lengthened(ids, expansion.length, self._added)
+            unseen = None if expansion.attended else added
+        found: list[Float32] = [None] * len(ids)  # type: ignore[list-item]
+        batches = self.engine.batches(ids, budget, max_texts, unseen=unseen)
+        with closing(self.engine.run(batches, self._head, of_tokens=True)) as run:
+            for batch, rows in run:
+                parts = np.split(rows, np.cumsum(ids.lengths[batch.texts])[:-1])
+                for text, own in zip(batch.texts.tolist(), parts, strict=True):
+                    own = own[self._counted(ids[text], task)]
+                    for how in clustering:
+                        own = clustered(own, how)
+                    found[text] = own
+                advance(len(batch.texts))
+        return found
 
     def _counted(self, ids: npt.NDArray[np.int32], task: Task | None) -> npt.NDArray[np.bool_]:
         """Which of a text's tokens have a vector that counts."""
