@@ -11,6 +11,7 @@ from tests.mlx_embed.serve.harness import Running, random_texts, serving
 from tests.multi_vector import make as make_multi_vector
 from tests.sparse import make as make_sparse
 
+pytestmark = pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
 TOLERANCE = 1e-5
 
 
@@ -75,9 +76,9 @@ def test_rerank(served: Running, late: MultiVectorEncoder) -> None:
         ("/embed_sparse", {"inputs": "heat", "prompt_name": "none"}, 422, "prompt_name"),
         ("/embed_sparse", {"inputs": "heat", "model": "colbert"}, 404, "sparse models served here are splade"),
         ("/embed_sparse", {"inputs": "heat " * 99, "truncate": False}, 422, "101 tokens"),
-        ("/embed_sparse", {"inputs": [""]}, 422, "empty"),
+        ("/embed_sparse", {"inputs": [""]}, 400, "empty"),
         ("/embed", {"inputs": "heat"}, 404, "embedding models served here are none"),
-        ("/rerank", {"query": "", "texts": ["heat"]}, 422, "query is empty"),
+        ("/rerank", {"query": "", "texts": ["heat"]}, 400, "query is empty"),
         ("/v1/rerank", {"query": "a", "documents": ["heat"], "max_tokens_per_doc": 3}, 400, "its own length"),
     ],
 )
