@@ -94,7 +94,7 @@ class TaskModel(Generic[Model]):
         for task, cut_left in {(text.task, text.cut_left) for text in texts}:
             chosen = [place for place, text in enumerate(texts) if (text.task, text.cut_left) == (task, cut_left)]
             tokenizer = self.tokenizer(task)
-            encoded = tokenizer.encode([texts[i].prompt + str(texts[i].content) for i in chosen])
+            encoded = tokenizer.encode([texts[i].prompt + str(texts[i].content) for i in chosen], cuts=not cut_left)
             tokens = tokenizer.tokens(encoded, cut_left=cut_left)
             for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
                 found[place] = Tokens(ids, None, count)

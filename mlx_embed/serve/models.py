@@ -194,13 +194,13 @@ class Embedder:
                 most = self.model.max_seq_length
                 found[index] = Tokens(ids[-most:] if text.cut_left else ids[:most], None, len(ids))
         read = [index for index in range(len(texts)) if index not in found]
-        encoded = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
-        for kind in {(texts[index].task, texts[index].cut_left) for index in read}:
-            chosen = [place for place, index in enumerate(read) if (texts[index].task, texts[index].cut_left) == kind]
-            task, cut_left = kind
-            tokens = tokenizer.for_task(task).tokens(encoded.take(chosen), cut_left=cut_left)
-            for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
-                found[read[place]] = Tokens(ids, None, count)
+        for task, cut_left in {(texts[index].task, texts[index].cut_left) for index in read}:
+            chosen = [index for index in read if (texts[index].task, texts[index].cut_left) == (task, cut_left)]
+            own = tokenizer.for_task(task)
+            encoded = own.encode([texts[i].prompt + str(texts[i].content) for i in chosen], cuts=not cut_left)
+            tokens = own.tokens(encoded, cut_left=cut_left)
+            for index, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
+                found[index] = Tokens(ids, None, count)
         return [found[index] for index in range(len(texts))]
 
     def _begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], Float32 | list[Float32]]:

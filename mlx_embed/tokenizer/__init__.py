@@ -72,12 +72,13 @@ class Tokenizer:
         With `overlap`, a longer text is split instead, into chunks that share so many tokens with the one before, each
         with the prompt in front.
         """
-        return self.tokens(self.encode(texts, prompt), prompt, overlap)
+        return self.tokens(self.encode(texts, prompt, cuts=overlap is None), prompt, overlap)
 
-    def encode(self, texts: Sequence[str], prompt: str = "", *, whole: bool = True) -> Encoded:
+    def encode(self, texts: Sequence[str], prompt: str = "", *, whole: bool = True, cuts: bool = True) -> Encoded:
         """All tokens of each `prompt + text`, on all cores and without Python's lock.
 
-        Unless `whole`, what is behind the first max_length tokens of a text need not be read.
+        Unless `whole`, what is behind the first max_length tokens of a text need not be read. `cuts` says that texts
+        are to be cut at their end, which some tokenizers do before they read one.
         """
         contents = [prompt + text for text in texts] if prompt else list(texts)
         if whole or self._cut_left or not self._breaks_at_spaces:
@@ -107,7 +108,7 @@ class Tokenizer:
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
-        return int(self.encode([prompt]).lengths[0]) - len(self._frame.after) if prompt else 0
+        return int(self.encode([prompt], cuts=False).lengths[0]) - len(self._frame.after) if prompt else 0
 
     def max_id(self) -> int:
         """The largest id that can come out."""

@@ -1,15 +1,18 @@
 """Sparse and late-interaction models over HTTP, beside the same models asked directly."""
 
+import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlx_embed import MultiVectorEncoder, SparseEncoder, SparseVector, SparseVectors
+from mlx_embed import EmbeddingModel, MultiVectorEncoder, SparseEncoder, SparseVector, SparseVectors
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
 from tests.multi_vector import make as make_multi_vector
 from tests.sparse import make as make_sparse
+from tests.static import make as make_static
 
 pytestmark = pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
 TOLERANCE = 1e-5
@@ -92,3 +95,16 @@ def test_info_and_tokenize(served: Running) -> None:
     assert served.get("/info").json()["model_type"] == {"embedding": {"pooling": "splade"}}
     assert len(served.post("/tokenize", {"inputs": "heat", "model": "colbert"}).json()[0]) == 3
     assert {entry["id"] for entry in served.get("/v1/models").json()["data"]} == {"splade", "colbert"}
+
+
+def test_a_model2vec_models_texts_are_cut_as_by_encode(tmp_path: Path) -> None:
+    model = EmbeddingModel.from_pretrained(make_static(tmp_path, "model2vec, cut at 5 tokens"), device="cpu")
+    # The beginning of the first has fewer tokens than are wanted, and the rest of it is not read.
+    texts = [" " * 60 + "the wing", "the wing flow " * 40, "", "heat"]
+    with serving({"static": model}) as running:
+        found = running.post("/v1/encode", {"texts": texts}).json()
+    expected, info = model.encode(texts, return_info=True)
+    vectors = np.frombuffer(base64.b64decode(found["vectors"]), dtype=np.float32).reshape(expected.shape)
+    assert np.abs(vectors - expected).max() <= TOLERANCE
+    assert found["token_counts"] == info.token_counts.tolist()
+    assert not vectors[0].any()
