@@ -21,7 +21,7 @@ from mlx_embed.checkpoint.sparse import Sides, read_sides
 from mlx_embed.engine import Engine
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import UnsupportedModelError
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.ids import Ids
 from mlx_embed.loading import Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
@@ -152,6 +152,11 @@ class SparseEncoder(FromSentenceTransformers):
         self._head = engine.head(SparseHead(head.act, sides.pooling, sides.logarithms), layers)
         self._tables = {place: load_weights(checkpoint, place) for place in set((sides.looked_up or {}).values())}
         self._tokenizers = {place: _plain_tokenizer(checkpoint, place) for place in self._tables}
+        for place, table in self._tables.items():
+            if (largest := self._tokenizers[place].max_id()) >= len(table):
+                raise CheckpointError(
+                    f"{checkpoint.folder / place} has weights of {len(table)} tokens, but token ids up to {largest}."
+                )
         self._said_cut = False
 
     @classmethod
