@@ -44,6 +44,8 @@ LEVELS = [
 # What an extra brings, and the only file or folder that may import it.
 EXTRAS = {
     "langchain_core": "mlx_embed/integrations/langchain",
+    "langchain_qdrant": "mlx_embed/integrations/langchain_qdrant.py",
+    "langchain_milvus": "mlx_embed/integrations/langchain_milvus.py",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
     "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py"),
