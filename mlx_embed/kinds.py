@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from mlx_embed.multi_vector_encoder import MultiVectorEncoder
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.sparse_encoder import SparseEncoder
 
+Float32: TypeAlias = npt.NDArray[np.float32]
 SPARSE, MULTI_VECTOR, DENSE = "SparseEncoder", "MultiVectorEncoder", "SentenceTransformer"
 
 
@@ -35,26 +36,30 @@ def least_cosine(kind: str, source: Path, other: Path, texts: Sequence[str]) -> 
 
     NaN where a vector is not finite.
     """
-    found = (_vectors(kind, folder, texts) for folder in (source, other))
-    cosines = [(_unit(before) * _unit(after)).sum(axis=1) for before, after in zip(*found, strict=True) if len(before)]
-    return float(np.concatenate(cosines).min())
+    made: Any = {DENSE: EmbeddingModel, SPARSE: SparseEncoder, MULTI_VECTOR: MultiVectorEncoder}[kind]
+    found = (rows(kind, made.from_pretrained(folder, device="cpu"), texts) for folder in (source, other))
+    return float(np.concatenate([cosines(before, after) for before, after in zip(*found, strict=True)]).min())
 
 
-def _vectors(kind: str, folder: Path, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
-    """Rows to compare, of each side."""
+def rows(kind: str, model: Any, texts: Sequence[str]) -> list[Float32]:
+    """A model's vectors of the texts, of each side that it has: [N, D], or of tokens [T, D]."""
     if kind == DENSE:
-        model = EmbeddingModel.from_pretrained(folder, device="cpu")
         whole = model.encode(texts, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False)
         return [whole]
-    loaded: Any = (SparseEncoder if kind == SPARSE else MultiVectorEncoder).from_pretrained(folder, device="cpu")
-    sides = [encode(texts, show_progress_bar=False) for encode in (loaded.encode_query, loaded.encode_document)]
+    sides = [encode(texts, show_progress_bar=False) for encode in (model.encode_query, model.encode_document)]
     return [side.dense() if kind == SPARSE else MultiVectors.of(side).vectors for side in sides]
 
 
-def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def cosines(a: Float32, b: Float32) -> Float32:
+    """Of each row of a and the same row of b: [N]. Two rows of zeros are alike."""
+    found: Float32 = (_unit(a) * _unit(b)).sum(axis=1)
+    return found
+
+
+def _unit(rows: Float32) -> Float32:
     """Rows of length 1; those of zeros are made equal to each other."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     zero = lengths[:, 0] == 0
-    unit: npt.NDArray[np.float32] = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+    unit: Float32 = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
     unit[zero, 0] = 1
     return unit
