@@ -8,7 +8,7 @@ import tokenizers
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.ids import Ids
-from mlx_embed.tokenizer import beginnings, files
+from mlx_embed.tokenizer import beginnings, files, markers
 from mlx_embed.tokenizer.fast import FastTokenizer
 from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
@@ -34,6 +34,8 @@ class Tokenizer:
         self._folder = checkpoint.transformer
         source = files.read(checkpoint)
         self._tokenizer = source.tokenizer
+        if checkpoint.multi_vector is not None:
+            markers.keep_whole(source.tokenizer, checkpoint.multi_vector.markers)
         self._cut_left = source.truncation_side == "left"
         self._special = checkpoint.special_tokens
         self._frame = self._special_tokens() if self._special else Frame()
@@ -70,12 +72,13 @@ class Tokenizer:
         With `overlap`, a longer text is split instead, into chunks that share so many tokens with the one before, each
         with the prompt in front.
         """
-        return self.tokens(self.encode(texts, prompt), prompt, overlap)
+        return self.tokens(self.encode(texts, prompt, cuts=overlap is None), prompt, overlap)
 
-    def encode(self, texts: Sequence[str], prompt: str = "", *, whole: bool = True) -> Encoded:
+    def encode(self, texts: Sequence[str], prompt: str = "", *, whole: bool = True, cuts: bool = True) -> Encoded:
         """All tokens of each `prompt + text`, on all cores and without Python's lock.
 
-        Unless `whole`, what is behind the first max_length tokens of a text need not be read.
+        Unless `whole`, what is behind the first max_length tokens of a text need not be read. `cuts` says that texts
+        are to be cut at their end, which some tokenizers do before they read one.
         """
         contents = [prompt + text for text in texts] if prompt else list(texts)
         if whole or self._cut_left or not self._breaks_at_spaces:
@@ -105,7 +108,7 @@ class Tokenizer:
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
-        return int(self.encode([prompt]).lengths[0]) - len(self._frame.after) if prompt else 0
+        return int(self.encode([prompt], cuts=False).lengths[0]) - len(self._frame.after) if prompt else 0
 
     def max_id(self) -> int:
         """The largest id that can come out."""
