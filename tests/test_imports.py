@@ -32,7 +32,7 @@ LEVELS = [
     ("mlx_embed.checkpoint",),
     ("mlx_embed.similarity", "mlx_embed.sparse_vectors", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments"),
+    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments", "mlx_embed.pages"),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only file or folder that may import it.
@@ -58,6 +58,7 @@ EXTRAS = {
     "msgspec": "mlx_embed/serve/",
     "orjson": "mlx_embed/serve/",
     "prometheus_client": "mlx_embed/serve/",
+    "vl_convert": "mlx_embed/pages/charts.py",
 }
 FILES = sorted([*(ROOT / "mlx_embed").rglob("*.py"), *(ROOT / "custom_kernels").rglob("*.py")])
 
