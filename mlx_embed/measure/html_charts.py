@@ -1,11 +1,10 @@
 """The charts of a comparison's page, as Vega-Lite's specifications; `html` puts them in their places."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlx_embed.measure.report import BASE, Latency, OpRow, Report
-from mlx_embed.pages.charts import COLOURS, SHAPES, WIDE, Spec
+from mlx_embed.pages.charts import COLOURS, SHAPES, WIDE, Spec, logarithmic
 
 Reports = Mapping[str, Report]
 
@@ -32,7 +31,7 @@ def latency(reports: Reports, width: int) -> Spec:
     ]
     sizes = sorted({value["texts"] for value in values})
     x = _log_x("texts in a call", sizes)
-    y = _log_y("ms", "milliseconds", (value[end] for value in values for end in ("least", "most")))
+    y = logarithmic("ms", "milliseconds", (value[end] for value in values for end in ("least", "most")))
     layers = [
         {
             "mark": {"type": "rule", "strokeWidth": 1.5, "aria": False},
@@ -64,7 +63,7 @@ def ratio(reports: Reports, width: int) -> Spec:
         if row.speed_up is not None and row.side != BASE
     ]
     x = _log_x("texts in a call", sorted({value["texts"] for value in values}))
-    y = _log_y("times", f"times as fast as {BASE}", [1.0, *(value["times"] for value in values)])
+    y = logarithmic("times", f"times as fast as {BASE}", [1.0, *(value["times"] for value in values)])
     layers = [_line_at_one(), *_lines(x, y, reports, width)]
     return _panels({"layer": layers}, values, list(reports), "report", width)
 
@@ -74,7 +73,7 @@ def against(reports: Reports, width: int) -> Spec:
     values = list(_against(reports))
     others = list(dict.fromkeys(value["report"] for value in values))
     x = _log_x("texts in a call", sorted({value["texts"] for value in values}))
-    y = _log_y("times", f"times as fast as in {next(iter(reports))}", [1.0, *(value["times"] for value in values)])
+    y = logarithmic("times", f"times as fast as in {next(iter(reports))}", [1.0, *(value["times"] for value in values)])
     return _panels({"layer": [_line_at_one(), *_lines(x, y, reports, width)]}, values, others, "report", width)
 
 
@@ -95,7 +94,7 @@ def best(reports: Reports, width: int) -> Spec:
     x = _log_x("texts in a call", sorted({value["texts"] for value in values}))
     names = list(reports)
     shape = {"field": "report", "type": "nominal", "scale": {"domain": names, "range": SHAPES}, "legend": None}
-    y = _log_y("ms", "milliseconds", (value["ms"] for value in values))
+    y = logarithmic("ms", "milliseconds", (value["ms"] for value in values))
     encoding = {"x": x, "y": y, "color": _by_report(names, width)}
     said = {"description": {"field": "says"}}
     return {
@@ -291,18 +290,6 @@ def _legend(width: int) -> dict[str, Any]:
 def _log_x(title: str, sizes: list[int]) -> Any:
     axis = {"values": sizes, "format": ",d", "grid": False}
     return {"field": "texts", "type": "quantitative", "scale": {"type": "log"}, "title": title, "axis": axis}
-
-
-def _log_y(field: str, title: str, values: Iterable[float]) -> Any:
-    """A logarithmic axis with round numbers, and few of them."""
-    known = list(values) or [1.0]
-    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    steps = (1,) if high - low > 2 else (1, 2, 5)
-    marks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
-    axis = {"values": marks, "labelExpr": "format(datum.value, datum.value < 1 ? '~g' : ',~g')"}
-    # Bars from the quickest to the slowest round reach a little further than the medians.
-    scale = {"type": "log", "domain": [min(known) / 1.15, max(known) * 1.15]}
-    return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": axis}
 
 
 def _few_labels(width: int) -> Any:

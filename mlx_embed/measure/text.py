@@ -116,7 +116,7 @@ def _about(subject: Subject) -> list[str]:
         f"Software  mlx {subject.mlx}, {subject.platform}",
         f"Native    {subject.native}",
         f"Load      {subject.load:.1f} before the run, on {subject.cores} cores",
-        _table(
+        table(
             {
                 "side": side.name,
                 "engine": side.engine,
@@ -159,11 +159,12 @@ def filling_text(report: Report) -> str:
 
 def _section(title: str, rows: Iterable[Row]) -> list[str]:
     """A table with its title, or nothing where it has no rows."""
-    table = _table(rows)
-    return [title, table, ""] if table else []
+    lines = table(rows)
+    return [title, lines, ""] if lines else []
 
 
-def _table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[Row]) -> str:
+    """Rows under the names of their columns; nothing where there are none."""
     rows = list(rows)
     if not rows:
         return ""

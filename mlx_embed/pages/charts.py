@@ -3,8 +3,9 @@
 https://vega.github.io/vega-lite/docs/ says what a specification is made of.
 """
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any, TypeAlias
 
@@ -97,3 +98,15 @@ def figure(label: str, spec: Callable[[int], Spec], caption: str = "") -> str:
 def small(label: str, title: str, spec: Spec) -> str:
     """A picture that is small enough for a phone, with a title above it."""
     return f'<figure class="small"><figcaption>{escape(title)}</figcaption>{svg(spec, label)}</figure>'
+
+
+def logarithmic(field: str, title: str, values: Iterable[float]) -> dict[str, Any]:
+    """A channel on a logarithmic axis around `values`, with round numbers, and few of them."""
+    known = list(values) or [1.0]
+    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
+    steps = (1,) if high - low > 2 else (1, 2, 5)
+    marks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    axis = {"values": marks, "labelExpr": "format(datum.value, datum.value < 1 ? '~g' : ',~g')"}
+    # Bars from the quickest to the slowest round reach a little further than the medians.
+    scale = {"type": "log", "domain": [min(known) / 1.15, max(known) * 1.15]}
+    return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": axis}

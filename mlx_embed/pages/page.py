@@ -4,9 +4,8 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 _NUMBER = re.compile(r"-?[\d,.]+(e[-+]\d+)?%?")
@@ -14,7 +13,7 @@ _NUMBER = re.compile(r"-?[\d,.]+(e[-+]\d+)?%?")
 
 def resource(name: str) -> str:
     """A file of this folder, as text."""
-    return _read(__package__ or "", name)
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def document(title: str, body: str, *, style: str = "", script: str = "", data: str = "") -> str:
@@ -102,8 +101,3 @@ def _right(right: bool) -> str:
 
 def _hash(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
-
-
-@cache
-def _read(package: str, name: str) -> str:
-    return files(package).joinpath(name).read_text(encoding="utf-8")
