@@ -54,8 +54,8 @@ def page(evaluation: Evaluation) -> str:
             figure(
                 "nDCG@10 of each contender against the queries that it answers in a second",
                 lambda width: quality_and_speed(evaluation, "queries_per_second", "queries a second", width),
-                f"A query is embedded, compared with all documents, and its first {DEPTH} are reranked where there is a "
-                "reranker.",
+                f"A query is embedded, compared with all documents, and its first {DEPTH} are reranked where "
+                "there is a reranker.",
             ),
             table(_rows(evaluation)),
         ),
@@ -135,13 +135,13 @@ def _method(evaluation: Evaluation) -> list[str]:
     gains = "gains as they were judged" if evaluation.graded else "documents being relevant or not"
     devices = ", ".join(dict.fromkeys(contender.device for contender in evaluation.contenders))
     return [
-        f"nDCG@10 has {gains}; recall is the share of a query's relevant documents; MRR@10 is 0 where the first ten have "
-        f"none. In brackets: what holds 95 of 100 of {SAMPLES:,} samples of as many queries, by the percentile "
+        f"nDCG@10 has {gains}; recall is the share of a query's relevant documents; MRR@10 is 0 where the first ten "
+        f"have none. In brackets: what holds 95 of 100 of {SAMPLES:,} samples of as many queries, by the percentile "
         "bootstrap; a change is of the same queries, to the first contender.",
-        f"Documents a second are embedded from strings in one call, after {WARM} to warm up; one pass each. Vectors are "
-        "float32.",
-        f"{devices}; {evaluation.platform}; a load of {evaluation.load:.1f} on {evaluation.cores} cores before. It took "
-        f"{evaluation.seconds:.0f} s.",
+        f"Documents a second are embedded from strings in one call, after {WARM} to warm up; one pass each. Vectors "
+        "are float32.",
+        f"{devices}; {evaluation.platform}; a load of {evaluation.load:.1f} on {evaluation.cores} cores before. It "
+        f"took {evaluation.seconds:.0f} s.",
     ]
 
 

@@ -64,6 +64,12 @@ def test_live_metrics(folder: Path, evaluation: Evaluation) -> None:
     assert found["recall@100"].mean == pytest.approx(expected["cosine_recall@100"], abs=1e-6)
 
 
+def test_an_interval_holds_95_of_100_samples() -> None:
+    # Samples of one value each, so that their means are the values.
+    found = interval(np.arange(1001) / 1000, np.arange(1001)[:, None])
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))
+
+
 def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
     """Of 200 sets of 50 values about 190 intervals have the mean that they were drawn with."""
     rng = np.random.default_rng(0)
