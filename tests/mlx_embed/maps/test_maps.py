@@ -78,6 +78,13 @@ def test_one_heap_is_one_cluster_and_few_points_are_none() -> None:
     assert set(clustered(np.array([[0, 0], [1, 1]], dtype=np.float32))) == {-1}
 
 
+@pytest.mark.parametrize(("apart", "clusters"), [(0.3, 2), (0.08, 1)])
+def test_a_deep_valley_parts_and_a_shallow_one_does_not(apart: float, clusters: int) -> None:
+    rng = np.random.default_rng(0)
+    heaps = [rng.normal((0.5 + side * apart / 2, 0.5), 0.06, size=(3000, 2)) for side in (-1, 1)]
+    assert clustered(np.concatenate(heaps).clip(0, 1).astype(np.float32)).max() + 1 == clusters
+
+
 def test_words_tell_clusters_apart() -> None:
     texts = [f"the of {word} and number{i}" for i, word in enumerate(["wing"] * 30 + ["soup"] * 30)]
     found = words(texts, np.repeat([0, 1], 30).astype(np.int32))
