@@ -32,7 +32,7 @@ LEVELS = [
     ("mlx_embed.checkpoint",),
     ("mlx_embed.similarity", "mlx_embed.sparse_vectors", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments", "mlx_embed.pages"),
+    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments", "mlx_embed.pages", "mlx_embed.progress"),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only file or folder that may import it.
