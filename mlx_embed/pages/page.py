@@ -16,8 +16,8 @@ def resource(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def document(title: str, body: str, *, style: str = "", script: str = "", data: str = "") -> str:
-    """A whole page; it asks the network for nothing, and its browser would refuse.
+def document(title: str, body: str, *, style: str = "", script: str = "", data: str = "", connect: str = "") -> str:
+    """A whole page; it asks the network for nothing, or for `connect` alone, and its browser would refuse.
 
     Args:
         title: of the window.
@@ -25,11 +25,12 @@ def document(title: str, body: str, *, style: str = "", script: str = "", data: 
         style: CSS beside that of all pages.
         script: JavaScript, run at the end.
         data: HTML elements that hold what the script reads.
+        connect: what its script may ask, as a content security policy has it.
     """
     style = resource("style.css") + style
     policy = (
         f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src '{_hash(script)}'"
+        f"script-src '{_hash(script)}'{f'; connect-src {connect}' if connect else ''}"
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
