@@ -56,6 +56,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
+    from mlx_embed.arguments import finite_number
+
+    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
+        option = f"--{name.replace('_', '-')}"
+        if finite_number(option, getattr(options, name)) <= 0:
+            raise ValueError(f"{option} {getattr(options, name):g} is not above 0.")
     try:
         from mlx_embed.serve.access import Access, allowed_origins, is_loopback
         from mlx_embed.serve.keys import read_keys
@@ -69,9 +75,6 @@ def run(options: argparse.Namespace) -> int:
         raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
     from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
-    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
-        if getattr(options, name) <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name):g} is not above 0.")
     given = options.models or ([] if options.reranker else [DEFAULT_MODEL.value])
     names = served_names([*given, *options.reranker], options.served_model_name)
     keys = read_keys(options.api_key_file) if options.api_key_file else ()

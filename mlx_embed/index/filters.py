@@ -6,6 +6,7 @@ the metadata: a value that is equal, a list of values of which one is, or a mapp
 Where metadata has a list, one of its values must meet the condition.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from sqlite3 import Connection
@@ -19,6 +20,8 @@ Filter: TypeAlias = Mapping[str, Any]
 
 PATH = "path"
 _OPERATORS = (">=", "<=", "!=", ">", "<", "=")
+# "007", "1_000" and "nan" are words.
+_NUMBER = re.compile(r"[+-]?(?!0[0-9])([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # Globs are matched against so many paths in one query.
 _AT_ONCE = 900
 
@@ -26,7 +29,7 @@ _AT_ONCE = 900
 def parsed(conditions: Iterable[str]) -> dict[str, Any]:
     """A filter of conditions in words: "year>=2020", "lang=en", "path=docs/**", as a command line has them.
 
-    What can be read as a number, or as true or false, is that; put anything into double quotes to have it as a string.
+    What reads as a number, or as true or false, is that; put anything into double quotes to have it as a string.
     Several of one key with "=" are alternatives.
 
     Raises:
@@ -54,11 +57,9 @@ def _value(text: str) -> Any:
         return text[1:-1]
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    if _NUMBER.fullmatch(text):
+        value = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        return value if math.isfinite(value) else text
     return text
 
 
@@ -87,6 +88,8 @@ def checked(given: Filter | None) -> Filter | None:
         else:
             values = list(_alternatives(condition))
         for value in values:
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"The filter's {key} has nan, which is equal to nothing.")
             if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 2**63):
                 raise TypeError(
                     f"The filter's {key} has {value!r}, where a string, a number or a boolean is needed, a list of "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import numbers, positive_number
+from mlx_embed.arguments import finite_number, numbers, positive_number
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search
@@ -347,7 +347,7 @@ class Index:
 
         Raises:
             TypeError: a query that is no string.
-            ValueError: an unknown mode, a k below 1, or a filter of another form.
+            ValueError: an unknown mode, a k below 1, a min_score that is not finite, or a filter of another form.
             StoreCorruptError: the index is not as it was written; the message names the file.
         """
         single = isinstance(query, str)
@@ -356,6 +356,8 @@ class Index:
             if not isinstance(one, str):
                 raise TypeError(f"query[{i}] is a {type(one).__name__}, where a string is needed.")
         k = min(positive_number("k", k, "texts"), len(self) or 1)
+        if min_score is not None:
+            min_score = finite_number("min_score", min_score)
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
         conditions = filters.checked(filter)

@@ -97,6 +97,8 @@ def test_paths(index: Index, globs: Any, wanted: list[str]) -> None:
         (["path=docs/**", "path=*.md"], {"path": ["docs/**", "*.md"]}),
         (["url=http://x?a=b"], {"url": ["http://x?a=b"]}),
         (["lang!=en"], {"lang": {"!=": "en"}}),
+        (["x=-1", "x=+.5", "x=2.", "x=1e3", "x=0"], {"x": [-1, 0.5, 2.0, 1000.0, 0]}),
+        (["x=007", "x=1_000", "x=nan", "x=inf", "x=1e999"], {"x": ["007", "1_000", "nan", "inf", "1e999"]}),
         ([], {}),
     ],
 )
@@ -121,6 +123,7 @@ def test_conditions_in_words_that_are_none(words: list[str]) -> None:
         ({"year": [[1]]}, r"year has \[1\]"),
         ({"year": 2**63}, "year has"),
         ({"path": 3}, "path is 3"),
+        ({"year": float("nan")}, "year has nan"),
     ],
 )
 def test_bad_filters(index: Index, condition: Any, message: str) -> None:
