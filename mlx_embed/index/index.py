@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import finite_number, numbers, positive_number
+from mlx_embed.arguments import finite_number, positive_number
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search
@@ -18,9 +18,9 @@ from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 from mlx_embed.index.export import export
 from mlx_embed.index.filters import Filter
+from mlx_embed.index.given import require_list, vectors_of
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
-from mlx_embed.index.segments import lengths_of
 from mlx_embed.index.statement import Statement, seen
 from mlx_embed.index.store import Store
 
@@ -176,8 +176,8 @@ class Index:
         *,
         replace: bool,
     ) -> None:
-        _require_list("ids", ids)
-        _require_list("texts", texts)
+        require_list("ids", ids)
+        require_list("texts", texts)
         ids, texts = list(ids), list(texts)
         described = [{}] * len(ids) if metadata is None else list(metadata)
         if not len(ids) == len(texts) == len(described):
@@ -192,7 +192,7 @@ class Index:
         if len(set(ids)) != len(ids):
             twice = Counter(ids).most_common(1)[0][0]
             raise ValueError(f"The id {twice!r} is there twice; every text needs its own.")
-        known = None if vectors is None else self._checked(vectors, len(ids))
+        known = None if vectors is None else vectors_of(vectors, len(ids), self.statement)
         self._store.acquire()
         if not entries:
             return
@@ -219,7 +219,7 @@ class Index:
         Returns:
             How many were removed.
         """
-        _require_list("ids", ids)
+        require_list("ids", ids)
         return self._remove("id", list(dict.fromkeys(ids)))
 
     def _remove(self, column: str, values: Sequence[str]) -> int:
@@ -308,6 +308,7 @@ class Index:
         filter: Filter | None = None,
         rerank: CrossEncoder | None = None,
         min_score: float | None = None,
+        vectors: npt.ArrayLike | None = None,
     ) -> list[Hit]: ...
 
     @overload
@@ -320,6 +321,7 @@ class Index:
         filter: Filter | None = None,
         rerank: CrossEncoder | None = None,
         min_score: float | None = None,
+        vectors: npt.ArrayLike | None = None,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -331,6 +333,7 @@ class Index:
         filter: Filter | None = None,
         rerank: CrossEncoder | None = None,
         min_score: float | None = None,
+        vectors: npt.ArrayLike | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The k best texts for a query, best first, and of equal ones in the order of their ids.
 
@@ -341,13 +344,15 @@ class Index:
             filter: which texts count: {"path": "docs/**", "year": {">=": 2020}, "lang": ["en", "de"]}. See `filters`.
             rerank: reads the best 50 again, whose score then decides.
             min_score: leave out what scores less.
+            vectors: of the query [D], or of each [N, D], made by this model; None embeds them.
 
         Returns:
             A list of hits; for a list of queries, a list of these.
 
         Raises:
             TypeError: a query that is no string.
-            ValueError: an unknown mode, a k below 1, a min_score that is not finite, or a filter of another form.
+            ValueError: an unknown mode, a k below 1, a min_score that is not finite, a filter of another form, or
+                vectors that do not fit.
             StoreCorruptError: the index is not as it was written; the message names the file.
         """
         single = isinstance(query, str)
@@ -361,24 +366,35 @@ class Index:
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
         conditions = filters.checked(filter)
-        vectors = None if mode == "text" or not queries else self._query_vectors(queries)
+        known = None
+        if mode != "text" and queries:
+            given = [vectors] if single else vectors
+            known = self._query_vectors(queries) if vectors is None else vectors_of(given, len(queries), self.statement)
         depth = k if rerank is None else max(k, RERANKED)
         with self._store.reading() as (connection, view):
             snapshot = Snapshot(connection, view, self.statement.row_dtype, self._store.database)
-            found = search.search(snapshot, queries, vectors, depth, mode, conditions)
+            found = search.search(snapshot, queries, known, depth, mode, conditions)
         if rerank is not None:
             found = [search.reranked(one, hits, rerank)[:k] for one, hits in zip(queries, found, strict=True)]
         if min_score is not None:
             found = [[hit for hit in hits if hit.score >= min_score] for hits in found]
         return found[0] if single else found
 
-    def get(self, ids: Sequence[str]) -> dict[str, Hit]:
-        """Texts by id, without a score; those that are not there are left out."""
-        _require_list("ids", ids)
+    def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> dict[str, Hit]:
+        """Texts by id, without a score, in the order in which they were added.
+
+        Args:
+            ids: those that are not there are left out; None is all.
+            filter: as of `search`.
+        """
+        conditions = dict(filters.checked(filter) or {})
+        if ids is not None:
+            require_list("ids", ids)
+            conditions = {filters.AND: [conditions, {filters.ID: list(ids)}]}
         with self._store.reading() as (connection, _):
-            numbers = rows.numbers_of(connection, "id", list(dict.fromkeys(ids)))
-            found = rows.hits(connection, sorted(n for some in numbers.values() for n in some), self._store.database)
-        return {hit.id: hit for hit in found.values()}
+            wanted = filters.numbers(connection, conditions).tolist()
+            found = rows.hits(connection, wanted, self._store.database)
+        return {found[number].id: found[number] for number in wanted}
 
     def compact(self) -> None:
         """Give back the space of what was deleted, while readers go on. It needs room for a copy of the vectors."""
@@ -451,29 +467,7 @@ class Index:
             vectors = self.model.encode_query(texts, prompt=self.statement.query_prompt)
         else:
             vectors = self.model.encode_document(texts, prompt=self.statement.document_prompt)
-        return self._checked(vectors, len(texts))
-
-    def _checked(self, given: npt.ArrayLike, count: int) -> Float32:
-        """Vectors as they are stored: of length 1, where the index compares by cosine."""
-        vectors = np.array(numbers("vectors", given), dtype=np.float32, order="C")
-        if vectors.shape != (count, self.statement.dimension):
-            raise ValueError(
-                f"vectors has the shape {vectors.shape}, where [{count}, {self.statement.dimension}] is needed."
-            )
-        bad = ~np.isfinite(vectors).all(axis=1)
-        if bad.any():
-            raise ValueError(f"vectors[{int(np.argmax(bad))}] has a value that is not finite.")
-        if self.statement.similarity == "cosine":
-            lengths = lengths_of(vectors)[:, None]
-            # What has length 1 to the last bits is left as it is.
-            scaled = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-            vectors = np.where(np.abs(lengths - 1) < 1e-6, vectors, scaled)
-        return np.ascontiguousarray(vectors)
-
-
-def _require_list(name: str, given: Any) -> None:
-    if isinstance(given, (str, bytes, Mapping)):
-        raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
+        return vectors_of(vectors, len(texts), self.statement)
 
 
 def _of_file(path: str, chunk: Chunk) -> Entry:
