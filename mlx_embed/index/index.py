@@ -1,7 +1,6 @@
 """Index: texts, their vectors and their words in a folder."""
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +17,13 @@ from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 from mlx_embed.index.export import export
 from mlx_embed.index.filters import Filter
-from mlx_embed.index.given import require_list, vectors_of
+from mlx_embed.index.given import entries_of, require_list, vectors_of
+from mlx_embed.index.load import load
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
 from mlx_embed.index.statement import Statement, seen
 from mlx_embed.index.store import Store
+from mlx_embed.index.vectors import vectors_for
 
 if TYPE_CHECKING:
     from mlx_embed.index.sync import Summary
@@ -176,22 +177,8 @@ class Index:
         *,
         replace: bool,
     ) -> None:
-        require_list("ids", ids)
-        require_list("texts", texts)
-        ids, texts = list(ids), list(texts)
-        described = [{}] * len(ids) if metadata is None else list(metadata)
-        if not len(ids) == len(texts) == len(described):
-            raise ValueError(
-                f"There are {len(ids)} ids, {len(texts)} texts and {len(described)} mappings of metadata; give as many "
-                "of each."
-            )
-        entries = [
-            rows.entry(name, Chunk(text, "", 0, 0, 0, 0, metadata=about))
-            for name, text, about in zip(ids, texts, described, strict=True)
-        ]
-        if len(set(ids)) != len(ids):
-            twice = Counter(ids).most_common(1)[0][0]
-            raise ValueError(f"The id {twice!r} is there twice; every text needs its own.")
+        entries = entries_of(ids, texts, metadata)
+        ids = [entry.id for entry in entries]
         known = None if vectors is None else vectors_of(vectors, len(ids), self.statement)
         self._store.acquire()
         if not entries:
@@ -418,6 +405,29 @@ class Index:
         """
         export(self._store, Path(path).expanduser())
 
+    def load(self, path: str | Path, *, same_model: bool = False) -> int:
+        """Put in the texts and vectors of NAME.parquet or the LanceDB table NAME.lance, as `export` writes them.
+
+        They take the place of texts with the same ids and of files with the same paths. A commit has some thousand, and
+        whole files; after an error, those before it are there, and the same call does it again. A table of another
+        program has at least the columns "id" and "text"; without "vector" its texts are embedded, and columns that
+        `export` does not have are metadata.
+
+        Args:
+            path: of the file or table.
+            same_model: take the vectors of a table that does not say by which model they were made.
+
+        Returns:
+            How many texts.
+
+        Raises:
+            StoreMismatchError: the vectors are of another model, or may be; files in it have chunks of another kind.
+            FileNotFoundError: nothing is there.
+            ValueError: another ending; a column that is missing; rows of one file that are apart.
+            ImportError: pyarrow, or lancedb, is not installed.
+        """
+        return load(self._store, Path(path).expanduser(), self._vectors, same_model=same_model)
+
     def close(self) -> None:
         """Give back the lock and the files; what is asked of a closed index raises ValueError."""
         self._store.close()
@@ -438,36 +448,18 @@ class Index:
         return f"Index({str(self.path)!r}, model={self.statement.model!r}, row_dtype={self.statement.row_dtype!r})"
 
     def _query_vectors(self, queries: Sequence[str]) -> Float32:
-        vectors = self._encoded(queries, query=True)
+        prompt = self.statement.query_prompt
+        vectors = vectors_of(self.model.encode_query(queries, prompt=prompt), len(queries), self.statement)
         vectors[[not query.strip() for query in queries]] = 0
         return vectors
 
     def _vectors(self, entries: Sequence[Entry]) -> Float32:
-        """The vectors of texts: zero of blank ones, copied where the index has the same text, else embedded."""
-        vectors = np.zeros((len(entries), self.statement.dimension), dtype=np.float32)
-        digests = [entry.digest for entry in entries]
-        with self._store.reading() as (connection, view):
-            known = rows.numbers_of(connection, "digest", list(dict.fromkeys(digests)))
-            copied = [i for i, each in enumerate(digests) if each in known]
-            if copied:
-                vectors[copied] = view.vectors(np.array([known[digests[i]][0] for i in copied], dtype=np.int64))
-        first: dict[bytes, int] = {}
-        for i, (digest, entry) in enumerate(zip(digests, entries, strict=True)):
-            if digest not in known and entry.chunk.text.strip():
-                first.setdefault(digest, i)
-        if first:
-            fresh = self._encoded([entries[i].chunk.text for i in first.values()], query=False)
-            place = {digest: i for i, digest in enumerate(first)}
-            embedded = [i for i, digest in enumerate(digests) if digest in place]
-            vectors[embedded] = fresh[[place[digests[i]] for i in embedded]]
-        return vectors
+        said = self.statement
 
-    def _encoded(self, texts: Sequence[str], *, query: bool) -> Float32:
-        if query:
-            vectors = self.model.encode_query(texts, prompt=self.statement.query_prompt)
-        else:
-            vectors = self.model.encode_document(texts, prompt=self.statement.document_prompt)
-        return vectors_of(vectors, len(texts), self.statement)
+        def encode(texts: list[str]) -> Float32:
+            return vectors_of(self.model.encode_document(texts, prompt=said.document_prompt), len(texts), said)
+
+        return vectors_for(self._store, entries, encode)
 
 
 def _of_file(path: str, chunk: Chunk) -> Entry:
