@@ -38,10 +38,10 @@ LEVELS = [
 # What an extra brings, and the only file or folder that may import it.
 EXTRAS = {
     "langchain_core": "mlx_embed/integrations/langchain",
-    "llama_index": "mlx_embed/integrations/llama_index.py",
+    "llama_index": "mlx_embed/integrations/llama_index",
     "chromadb": "mlx_embed/integrations/chroma.py",
-    "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py"),
-    "lancedb": "mlx_embed/index/export.py",
+    "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py", "mlx_embed/index/load.py"),
+    "lancedb": ("mlx_embed/index/export.py", "mlx_embed/index/load.py"),
     "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
     "torch": "mlx_embed/integrations/sentence_transformers.py",
     "keybert": "mlx_embed/integrations/keybert.py",

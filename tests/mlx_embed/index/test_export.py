@@ -104,11 +104,11 @@ def test_the_chunks_of_a_file_are_committed_together(
         index.load(apart)
 
 
-def write(path: Path, **columns: Any) -> Path:
+def write(file: Path, **columns: Any) -> Path:
     from pyarrow import parquet
 
-    parquet.write_table(arrow.table(columns), path)
-    return path
+    parquet.write_table(arrow.table(columns), file)
+    return file
 
 
 def test_a_table_of_another_program(index: Index, tmp_path: Path) -> None:
