@@ -10,8 +10,8 @@ figure is a median after a warm-up, in milliseconds: one query at a time, the te
 one batch, for each query; in a process of its own the opening of the store, with that its first answer, and all from
 the start of the process to its end; these are medians of FIRST processes, with files that the system has in memory.
 "equal" is the share of queries whose ten best, in order, are those of float64, and "recall" the share of these that is
-found at all: made-up vectors have no neighbourhoods, which is hard on Chroma's graph. "own" is the memory of the process
-beside mapped files, in MiB, that came with searching.
+found at all: made-up vectors have no neighbourhoods, which is hard on Chroma's graph. "own" is the memory of the
+process beside mapped files, in MiB, that came with searching.
 """
 
 import argparse
