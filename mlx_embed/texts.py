@@ -61,10 +61,13 @@ def check_iterable(method: str, needed: str, given: Any, column: str = "frame['t
         raise TypeError(f"{method} takes {needed}, got a {kind}.")
 
 
-def windows(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut an iterable into lists of at most WINDOW items, or WINDOW_CHARACTERS, as `characters` counts each item's."""
+def windows(items: Iterable[Item], characters: Callable[[Item], int], first: int | None = None) -> Iterator[list[Item]]:
+    """Cut an iterable into lists of at most WINDOW items, or WINDOW_CHARACTERS, as `characters` counts each item's.
+
+    The first has at most `first` items; None is FIRST_WINDOW.
+    """
     window: list[Item] = []
-    size, total = FIRST_WINDOW, 0
+    size, total = FIRST_WINDOW if first is None else first, 0
     for item in items:
         window.append(item)
         total += characters(item)

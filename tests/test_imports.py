@@ -25,6 +25,7 @@ LEVELS = [
     ("mlx_embed.embedding_model", "mlx_embed.cross_encoder", "mlx_embed.sparse_encoder"),
     ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
+    ("mlx_embed.encoding",),
     ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer"),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching",),

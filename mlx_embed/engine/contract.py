@@ -120,13 +120,9 @@ class Gathering:
     close: Callable[[], None]
 
 
-def gathered(run: Iterable[tuple[Batch, Rows]], advance: Callable[[int], Any]) -> Rows:
-    """The rows of all batches of a run in the order of the texts; there is at least one batch."""
-    parts = []
-    for batch, rows in run:
-        parts.append((batch.texts, rows))
-        advance(len(batch.texts))
-    out = np.empty((sum(len(texts) for texts, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
-    for texts, rows in parts:
-        out[texts] = rows
+def gathered(parts: Sequence[tuple[Batch, Rows]]) -> Rows:
+    """The rows of batches, at least one, in the order of the texts."""
+    out = np.empty((sum(len(batch.texts) for batch, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
+    for batch, rows in parts:
+        out[batch.texts] = rows
     return out

@@ -1,7 +1,10 @@
 """The engine of MLX's lazy graphs, with this package's GPU kernels or without."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -46,6 +49,8 @@ class GraphEngine:
         self.compiled = compiled
         # On CUDA attention is packed, unless its kernel turns out not to work.
         self._ragged = kernels and not pads and not is_cpu(device) and mx.cuda.is_available()
+        # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
+        self._steps: deque[Callable[[], None]] = deque()
         parameters = dict(tree_flatten(encoder.parameters())).values()
         floats = (x.dtype for x in parameters if mx.issubdtype(x.dtype, mx.floating))
         self.dtype: mx.Dtype = next(floats, mx.float32)
@@ -109,17 +114,33 @@ class GraphEngine:
         return WorkerRun(self._computed(batches, head, stop), stop)
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
-        """See `Engine`."""
+        """See `Engine`; a window's last batch is read when the first of the next one runs, if that is there by then."""
         stop = threading.Event()
-        future = worker.submit(lambda: gathered(self._computed(batches, head, stop), advance))
-        return Gathering(future.result, stop.set)
+        window = _Window(advance)
+
+        def work() -> None:
+            try:
+                for batch in batches:
+                    if stop.is_set() or worker.ending:
+                        break
+                    wait = self._begin(batch, head)
+                    self._read()
+                    self._steps.append(partial(window.read, batch, wait))
+            except BaseException as error:
+                window.fail(error)
+            worker.stop_if_ending()  # its reader must not take these rows for all
+            self._steps.append(window.finish)
+            worker.submit(self._read)  # behind the next window, which reads it sooner
+
+        worker.submit(work)
+        return Gathering(window.rows.result, stop.set)
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; on the worker thread, in the order of the calls."""
         begun = worker.submit(lambda: [(batch, self._begin(batch, head)) for batch in batches])
 
         def rows() -> Rows:
-            return gathered(((batch, wait()) for batch, wait in begun.result()), lambda _: None)
+            return gathered([(batch, wait()) for batch, wait in begun.result()])
 
         return lambda: worker.submit(rows).result()
 
@@ -137,11 +158,47 @@ class GraphEngine:
             yield running[0], running[1]()
         worker.stop_if_ending()  # its reader must not take these rows for all
 
+    def _read(self) -> None:
+        """Wait for all that has begun to be gathered."""
+        while self._steps:
+            self._steps.popleft()()
+
     def _begin(self, batch: Batch, head: Head) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
         with mx.stream(self.device), use_kernels(self.kernels):
             wait = to_host(self.rows(batch, head))
         return lambda: wait()[:: batch.stride][: len(batch.texts)]
+
+
+class _Window:
+    """The rows of one `gather`, of which the worker thread calls the methods.
+
+    Attributes:
+        rows: of all texts, once `finish` has been called, or the error of `fail`.
+    """
+
+    def __init__(self, advance: Callable[[int], Any]) -> None:
+        self.rows: Future[Rows] = Future()
+        self._advance = advance
+        self._parts: list[tuple[Batch, Rows]] = []
+
+    def read(self, batch: Batch, wait: Callable[[], Rows]) -> None:
+        try:
+            self._parts.append((batch, wait()))
+            self._advance(len(batch.texts))
+        except BaseException as error:
+            self.fail(error)
+
+    def finish(self) -> None:
+        try:
+            if not self.rows.done():
+                self.rows.set_result(gathered(self._parts))
+        except BaseException as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.rows.done():
+            self.rows.set_exception(error)
 
 
 class WorkerRun:

@@ -69,7 +69,15 @@ class NativeEngine:
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
         """See `Engine`; computed when the result is asked for."""
         run = self.run(batches, head)
-        return Gathering(lambda: gathered(run, advance), run.close)
+
+        def rows() -> Rows:
+            parts = []
+            for batch, part in run:
+                parts.append((batch, part))
+                advance(len(batch.texts))
+            return gathered(parts)
+
+        return Gathering(rows, run.close)
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; computed when the rows are asked for."""

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import NoReturn, TypeVar
 
@@ -29,6 +30,8 @@ class _Worker:
         self._imported_by = os.getpid()
         self.ending = False
         self._stopped = threading.Event()
+        # Those of the thread that have had work, by device.
+        self._streams: dict[str, mx.Stream] = {}
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
         # At import, so that what is registered with `atexit` later, and runs before, may still use models.
@@ -51,14 +54,19 @@ class _Worker:
         """Run `work` on the thread, with `device` as MLX's default, and wait for what it returns or raises."""
 
         def there() -> Result:
-            with mx.stream(mx.default_device() if device is None else device):
+            used = mx.default_device() if device is None else device
+            self._streams[str(used)] = mx.default_stream(used)
+            with mx.stream(used):
                 return work()
 
         return self.submit(there).result()
 
     def stop_if_ending(self) -> None:
-        """On the thread, where MLX has nothing to do: at exit it does not come back."""
+        """On the thread: at exit, wait for what MLX is doing, and do not come back."""
         if self.ending:
+            with suppress(Exception):  # an error of the device has no reader left
+                for stream in self._streams.values():
+                    mx.synchronize(stream)
             self._stopped.set()
             _wait_for_ever()
 
