@@ -53,6 +53,8 @@ Task: TypeAlias = Literal["query", "document"]
 # What texts may be said to be, and the prompts of each, the first that there is.
 TASKS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
+# Texts, and their characters, of calls that are over so soon that what they wait for is threads.
+FEW, SHORT = 8, 4096
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
 
@@ -263,11 +265,13 @@ class EmbeddingModel(FromSentenceTransformers):
         texts = [texts] if isinstance(texts, str) else checked(texts)
         call = self._call(chosen, task, counted=return_info)
         total = len(texts) if isinstance(texts, (list, tuple)) else None
-        with (
-            progress(call.show, total) as advance,
-            closing(begun_ahead(call.encoding.begun(windows(texts, len), advance), self.engine.ahead)) as begun,
-        ):
-            encoded = call.encoding.together(begun, total)
+        with progress(call.show, total) as advance:
+            begun = call.encoding.begun(windows(texts, len), advance)
+            if total is not None and total <= FEW and sum(map(len, texts)) <= SHORT:
+                encoded = self.engine.near(lambda: call.encoding.together(begun, total))
+            else:
+                with closing(begun_ahead(begun, self.engine.ahead)) as ahead:
+                    encoded = call.encoding.together(ahead, total)
         vectors, info = self._finished(call, encoded)
         output = vectors[0] if single else vectors
         return (output, info) if return_info else output

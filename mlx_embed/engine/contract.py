@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +16,7 @@ Rows: TypeAlias = npt.NDArray[np.float32]
 Parameters: TypeAlias = Sequence[Mapping[str, Array]]
 # A head made ready by an engine, and of use to it alone.
 Head: TypeAlias = Any
+Result = TypeVar("Result")
 
 
 class HeadFunction(Protocol):
@@ -83,6 +84,13 @@ class Engine(Protocol):
 
         An engine with a thread of its own does all of it there, so that the caller's has nothing to do but to tokenize
         the next window. `advance` is told how many texts each batch had, on that thread.
+        """
+        ...
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """Run `work`, which may use this engine, on the thread on which it computes, and wait for what comes back.
+
+        A call that is over in a millisecond loses some of it where it goes from thread to thread in its midst.
         """
         ...
 

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from custom_kernels.choice.switch import use_kernels
 from custom_kernels.transfer import to_device, to_host
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget, is_cpu
 from mlx_embed.engine.worker import worker
 
@@ -134,6 +134,10 @@ class GraphEngine:
 
         worker.submit(work)
         return Gathering(window.rows.result, stop.set)
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """See `Engine`."""
+        return worker.submit(work).result()
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; on the worker thread, in the order of the calls."""

@@ -11,7 +11,7 @@ from custom_kernels import cpu
 from custom_kernels.arrays import spelled
 from mlx_embed.architectures.ops import native
 from mlx_embed.batching import Batch, packed_batches
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget
 
 # Of a batch: enough for every core, few enough for what it needs between layers to stay in the caches.
@@ -78,6 +78,10 @@ class NativeEngine:
             return gathered(parts)
 
         return Gathering(rows, run.close)
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """See `Engine`."""
+        return work()
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; computed when the rows are asked for."""

@@ -26,6 +26,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Callable[[], None]] | None = None
+        self._thread: threading.Thread | None = None
         self._pid = 0
         self._imported_by = os.getpid()
         self.ending = False
@@ -38,7 +39,7 @@ class _Worker:
         atexit.register(self._end)
 
     def submit(self, work: Callable[[], Result]) -> "Future[Result]":
-        """Run `work` on the thread, after all that was submitted before."""
+        """Run `work` on the thread, after all that was submitted before; at once where this is that thread."""
         future: Future[Result] = Future()
 
         def task() -> None:
@@ -47,7 +48,10 @@ class _Worker:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._started().put(task)
+        if threading.current_thread() is self._thread:
+            task()
+        else:
+            self._started().put(task)
         return future
 
     def run(self, work: Callable[[], Result], device: mx.Device | None = None) -> Result:
@@ -84,7 +88,8 @@ class _Worker:
             if self._queue is None:
                 self._queue = SimpleQueue()
                 self._pid = os.getpid()
-                threading.Thread(target=self._serve, args=(self._queue,), name="mlx-embed", daemon=True).start()
+                self._thread = threading.Thread(target=self._serve, args=(self._queue,), name="mlx-embed", daemon=True)
+                self._thread.start()
             elif self._pid != os.getpid():
                 raise RuntimeError(
                     "This process was forked after mlx_embed had started, and MLX does not survive a fork. Load the "
