@@ -147,6 +147,7 @@ class EmbeddingModel(FromSentenceTransformers):
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
         model._source = opened.source
+        model.head()  # so that what it takes is compiled by the time that it is used
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,7 +13,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from custom_kernels.choice.switch import use_kernels
-from custom_kernels.transfer import to_device, to_host
+from custom_kernels.cuda.ahead import compile_all, rehearsal
+from custom_kernels.transfer import prepare, to_device, to_host
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget, is_cpu
@@ -35,6 +36,8 @@ class GraphEngine:
 
     ahead = 1
     default_budget = GPU_BATCH_TOKENS
+    # Shapes whose kernels are compiled ahead on CUDA: a full batch's, and a query's.
+    rehearsed: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16))
 
     def __init__(
         self, encoder: nn.Module, device: mx.Device, *, kernels: bool, compiled: bool, pads: bool = False
@@ -96,7 +99,21 @@ class GraphEngine:
             rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
             return rows
 
+        if self._ragged and self.rehearsed:
+            worker.submit(partial(self._rehearse, forward))
         return mx.compile(forward) if self.compiled else forward
+
+    def _rehearse(self, forward: Callable[..., mx.array]) -> None:
+        """Begin to compile the kernels that this takes, for a machine that has not, or to read what one has."""
+        with mx.stream(self.device), use_kernels(self.kernels):
+            with rehearsal() as wanted:
+                try:
+                    for tokens, texts, longest in self.rehearsed:
+                        given = (mx.zeros((n,), dtype=mx.int32) for n in (tokens, texts + 1))
+                        forward(*given, longest, None)
+                finally:
+                    compile_all(wanted)
+            prepare()
 
     def rows(self, batch: Batch, head: Head) -> mx.array:
         """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""
@@ -130,9 +147,11 @@ class GraphEngine:
                 window.fail(error)
             worker.stop_if_ending()  # its reader must not take these rows for all
             self._steps.append(window.finish)
-            worker.submit(self._read)  # behind the next window, which reads it sooner
+            worker.later(self._read)  # behind the next window, which reads it sooner
 
         worker.submit(work)
+        if worker.is_here:
+            self._read()
         return Gathering(window.rows.result, stop.set)
 
     def near(self, work: Callable[[], Result]) -> Result:

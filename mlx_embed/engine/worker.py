@@ -48,11 +48,21 @@ class _Worker:
             except BaseException as error:
                 future.set_exception(error)
 
-        if threading.current_thread() is self._thread:
+        if self.is_here:
             task()
         else:
-            self._started().put(task)
+            self.later(task)
         return future
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Run `task`, which raises nothing, on the thread, after all that was submitted before."""
+        # On the thread itself nothing is refused, not even at exit: it is what lets the process go.
+        (self._queue if self.is_here and self._queue is not None else self._started()).put(task)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is the one."""
+        return threading.current_thread() is self._thread
 
     def run(self, work: Callable[[], Result], device: mx.Device | None = None) -> Result:
         """Run `work` on the thread, with `device` as MLX's default, and wait for what it returns or raises."""
