@@ -15,7 +15,7 @@ from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.embedding_head import EmbeddingHead
-from mlx_embed.encoding import Encoded, Encoding
+from mlx_embed.encoding import Call, Encoded, Encoding
 from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
@@ -38,7 +38,7 @@ from mlx_embed.options import (
 )
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.static_tokenizer import tokenizer_of
-from mlx_embed.texts import WINDOW, begun_ahead, checked, progress, windows
+from mlx_embed.texts import WINDOW, are_short, begun_ahead, checked, progress, windows
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
 from mlx_embed.vector_dtypes import checked_ranges, quantize
 from mlx_embed.window import Window
@@ -53,8 +53,6 @@ Task: TypeAlias = Literal["query", "document"]
 # What texts may be said to be, and the prompts of each, the first that there is.
 TASKS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
-# Texts, and their characters, of calls that are over so soon that what they wait for is threads.
-FEW, SHORT = 8, 4096
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
 
@@ -261,21 +259,22 @@ class EmbeddingModel(FromSentenceTransformers):
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """What `encode` returns; `task` where the texts are said to be of one."""
-        chosen = self._complete(options)
-        single = isinstance(texts, str)
-        texts = [texts] if isinstance(texts, str) else checked(texts)
-        call = self._call(chosen, task, counted=return_info)
-        total = len(texts) if isinstance(texts, (list, tuple)) else None
-        with progress(call.show, total) as advance:
-            begun = call.encoding.begun(windows(texts, len), advance)
-            if total is not None and total <= FEW and sum(map(len, texts)) <= SHORT:
-                encoded = self.engine.near(lambda: call.encoding.together(begun, total))
-            else:
-                with closing(begun_ahead(begun, self.engine.ahead)) as ahead:
-                    encoded = call.encoding.together(ahead, total)
+        work = partial(self._computed, texts, options, task, return_info)
+        call, encoded = self.engine.near(work) if are_short(texts) else work()
         vectors, info = self._finished(call, encoded)
-        output = vectors[0] if single else vectors
+        output = vectors[0] if isinstance(texts, str) else vectors
         return (output, info) if return_info else output
+
+    def _computed(self, texts: Texts, options: EncodeOptions, task: Task | None, counted: bool) -> tuple[Call, Encoded]:
+        chosen = self._complete(options)
+        texts = [texts] if isinstance(texts, str) else checked(texts)
+        call = self._call(chosen, task, counted)
+        total = len(texts) if isinstance(texts, (list, tuple)) else None
+        with (
+            progress(call.show, total) as advance,
+            closing(begun_ahead(call.encoding.begun(windows(texts, len), advance), self.engine.ahead)) as begun,
+        ):
+            return call, call.encoding.together(begun, total)
 
     @overload
     def encode_query(
@@ -364,7 +363,7 @@ class EmbeddingModel(FromSentenceTransformers):
         numpy_only("encode", options)
         return options
 
-    def _call(self, options: EncodeOptions, task: Task | None, counted: bool) -> "_Call":
+    def _call(self, options: EncodeOptions, task: Task | None, counted: bool) -> Call:
         """What the options of `encode` come to; unless `counted`, counts of texts that are cut may be too small."""
         max_texts = checked_batch_size(options["batch_size"])
         dim = wanted = self._dim(options["truncate_dim"])
@@ -390,11 +389,11 @@ class EmbeddingModel(FromSentenceTransformers):
             counted=counted or long_text != "truncate",
             characters=self.checkpoint.token_characters if long_text == "truncate" else None,
         )
-        return _Call(
+        return Call(
             encoding, wanted, long_text == "truncate", options["output_dtype"], ranges, options["show_progress_bar"]
         )
 
-    def _finished(self, call: "_Call", encoded: Encoded) -> tuple[npt.NDArray[Any], EncodeInfo]:
+    def _finished(self, call: Call, encoded: Encoded) -> tuple[npt.NDArray[Any], EncodeInfo]:
         """The vectors as they were asked for, and what is to be said of each text; warns of those that were cut."""
         vectors, counts, chunks, whole = encoded
         max_length = call.encoding.tokenizer.max_length
@@ -443,23 +442,3 @@ class EmbeddingModel(FromSentenceTransformers):
                 f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."
             )
         return overlap
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What a call of `encode` asked for.
-
-    Attributes:
-        encoding: of its texts.
-        dim: the dimensions of a vector that are wanted.
-        truncates: whether texts that are too long are cut.
-        output_dtype, ranges: of the vectors, checked.
-        show: whether to show a progress bar, as of `encode`.
-    """
-
-    encoding: Encoding
-    dim: int
-    truncates: bool
-    output_dtype: str
-    ranges: Float32 | None
-    show: bool | None

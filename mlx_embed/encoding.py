@@ -115,6 +115,26 @@ class Encoding:
         return Encoded(vectors, all_counts, np.concatenate(chunks), whole)
 
 
+@dataclass(frozen=True)
+class Call:
+    """What a call of `encode` asked for.
+
+    Attributes:
+        encoding: of its texts.
+        dim: the dimensions of a vector that are wanted.
+        truncates: whether texts that are too long are cut.
+        output_dtype, ranges: of the vectors, checked.
+        show: whether to show a progress bar, as of `encode`.
+    """
+
+    encoding: Encoding
+    dim: int
+    truncates: bool
+    output_dtype: str
+    ranges: Float32 | None
+    show: bool | None
+
+
 def _check_lengths(counts: Int32, first: int, max_length: int) -> None:
     if (counts > max_length).any():
         index = int(np.argmax(counts > max_length))

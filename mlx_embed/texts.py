@@ -14,6 +14,8 @@ logger = logging.getLogger("mlx_embed")
 FIRST_WINDOW = 512
 WINDOW = 2048
 WINDOW_CHARACTERS = 2**23
+# Texts, and their characters, of a call that stays on one thread.
+FEW, SHORT = 8, 4096
 
 
 class Closing(Protocol):
@@ -59,6 +61,13 @@ def check_iterable(method: str, needed: str, given: Any, column: str = "frame['t
     # An array without dimensions has an __iter__ that cannot be called.
     if isinstance(given, (bytes, bytearray)) or not hasattr(given, "__iter__") or getattr(given, "ndim", 1) == 0:
         raise TypeError(f"{method} takes {needed}, got a {kind}.")
+
+
+def are_short(texts: Any) -> bool:
+    """Whether they are so few and short that handing them from thread to thread would take as long as computing."""
+    if isinstance(texts, (list, tuple)):
+        return len(texts) <= FEW and sum(len(text) if isinstance(text, str) else SHORT for text in texts) < SHORT
+    return isinstance(texts, str) and len(texts) < SHORT
 
 
 def windows(items: Iterable[Item], characters: Callable[[Item], int], first: int | None = None) -> Iterator[list[Item]]:

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -156,7 +157,8 @@ class GraphEngine:
 
     def near(self, work: Callable[[], Result]) -> Result:
         """See `Engine`."""
-        return worker.submit(work).result()
+        context = copy_context()  # a progress bar, or whether kernels are wanted
+        return worker.submit(lambda: context.run(work)).result()
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; on the worker thread, in the order of the calls."""
