@@ -1,6 +1,6 @@
 """The engine of the native CPU kernels, which compute at once and in the caller's thread."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,10 +24,16 @@ class NativeEngine:
     name = "native"
     ahead = 0
 
-    def __init__(self, encoder: nn.Module, dtype: mx.Dtype = mx.float32, *, pads: bool = False) -> None:
+    def __init__(
+        self, encoder: nn.Module, dtype: mx.Dtype = mx.float32, *, pads: bool = False, kept: Collection[str] = ()
+    ) -> None:
         """Take a loaded encoder, whose weights are laid out for the kernels, to compute in `dtype`.
 
-        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch.
+        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch. Linear layers
+        whose paths are among `kept` are in bfloat16, or in float32 where that is not multiplied here.
+
+        Raises:
+            CheckpointError: a path in `kept` at which there is no linear layer.
         """
         self.device = mx.Device(mx.cpu)
         self.encoder = encoder
@@ -36,7 +42,7 @@ class NativeEngine:
         name = spelled(dtype)
         accelerate.decide()
         self._attention = native.attention_dtype(name)
-        native.lay_out(encoder, name)
+        native.lay_out(encoder, name, kept, self._attention)
 
     def budget(self, batch_tokens: int | None) -> int:
         """See `Engine`."""
