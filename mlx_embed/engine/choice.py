@@ -11,7 +11,7 @@ from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
 from mlx_embed.checkpoint import Checkpoint, quantization, weights
-from mlx_embed.checkpoint.safetensors import let_go, map_files
+from mlx_embed.checkpoint.safetensors import map_files
 from mlx_embed.engine.contract import Engine
 from mlx_embed.engine.device import is_cpu
 from mlx_embed.engine.graph import GraphEngine
@@ -125,10 +125,8 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
 def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool) -> NativeEngine:
     pages = map_files(checkpoint.weights)
     kept = (quantization.kept_in_bfloat16(checkpoint.config) or ()) if dtype == mx.int8 else ()
-    engine = NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads, kept=kept)
-    # Most of the weights are laid out now, somewhere else. Of the tables, whose rows stay there, a text needs few.
-    let_go(pages)
-    return engine
+    # Most of the weights are laid out somewhere else. Of the tables, whose rows stay there, a text needs few.
+    return NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads, kept=kept, pages=pages)
 
 
 def _compiled(chosen: str, device: mx.Device) -> bool:

@@ -1,7 +1,7 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import erf as _erf
@@ -45,12 +45,19 @@ def attention_in(dtype: str) -> Iterator[None]:
         _attention_dtype.reset(token)
 
 
-def lay_out(encoder: nn.Module, dtype: str = "float32", kept: Collection[str] = (), better: str = "float32") -> None:
+def lay_out(
+    encoder: nn.Module,
+    dtype: str = "float32",
+    kept: Collection[str] = (),
+    better: str = "float32",
+    each: Callable[[], None] | None = None,
+) -> None:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], LayerNorms `cpu.Norm`, and layers of BERT's kind one
     `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see `cpu.Linear`. Those
-    whose paths are among `kept` are in `better` instead.
+    whose paths are among `kept` are in `better` instead. `each` is called after each linear layer, whose weight is of
+    no more use then.
 
     Raises:
         CheckpointError: a path in `kept` at which there is no linear layer.
@@ -65,6 +72,8 @@ def lay_out(encoder: nn.Module, dtype: str = "float32", kept: Collection[str] = 
             own = better if f"{path}.{name}".removeprefix(".") in kept else dtype
             if (ready := _laid_out(module[name], own)) is not None:
                 setattr(module, name, ready)
+                if each is not None and isinstance(ready, cpu.Linear):
+                    each()
     mx.clear_cache()
     cpu.trim()
     for module in modules.values():
