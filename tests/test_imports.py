@@ -16,7 +16,7 @@ LEVELS = [
     ("mlx_embed.cli",),
     ("mlx_embed.commands",),
     ("mlx_embed.integrations", "mlx_embed.serve", "mlx_embed.jobs"),
-    ("mlx_embed.measure",),
+    ("mlx_embed.measure", "mlx_embed.maps"),
     ("mlx_embed",),
     ("mlx_embed.convert",),
     ("mlx_embed.index",),
@@ -38,7 +38,7 @@ LEVELS = [
     ("mlx_embed.checkpoint",),
     ("mlx_embed.similarity", "mlx_embed.sparse_vectors", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments"),
+    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments", "mlx_embed.pages", "mlx_embed.progress"),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only file or folder that may import it.
@@ -48,7 +48,8 @@ EXTRAS = {
     "langchain_milvus": "mlx_embed/integrations/langchain_milvus.py",
     "llama_index": "mlx_embed/integrations/llama_index.py",
     "chromadb": "mlx_embed/integrations/chroma.py",
-    "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py"),
+    "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py", "mlx_embed/maps/parquet.py"),
+    "pacmap": "mlx_embed/maps/layout.py",
     "lancedb": "mlx_embed/index/export.py",
     "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
     "torch": "mlx_embed/integrations/sentence_transformers.py",
@@ -60,12 +61,13 @@ EXTRAS = {
     "docx": "mlx_embed/index/office.py",
     "ray": "mlx_embed/jobs/",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
-    "nanotoken": "mlx_embed/tokenizer/fast.py",
+    "nanotoken": "mlx_embed/tokenizer/nano.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",
     "msgspec": "mlx_embed/serve/",
     "orjson": "mlx_embed/serve/",
     "prometheus_client": "mlx_embed/serve/",
+    "vl_convert": "mlx_embed/pages/charts.py",
 }
 FILES = sorted([*(ROOT / "mlx_embed").rglob("*.py"), *(ROOT / "custom_kernels").rglob("*.py")])
 

@@ -7,7 +7,8 @@ raises RuntimeError without the library.
 
 All arrays are C-contiguous float32 unless said otherwise, T counts the packed tokens of a batch, and `cu_seqlens`
 [n + 1] int32 says where each of its n sequences begins. A result does not depend on the number of threads, nor on
-what else is in the batch. Ops may be called from several threads; a forked child may call them too.
+what else is in the batch, unless `multiply_by` has brought a BLAS in. Ops may be called from several threads; a forked
+child may call them too.
 """
 
 from custom_kernels.cpu import settings
@@ -22,6 +23,7 @@ from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import (
     available,
     instruction_set,
+    multiply_by,
     num_threads,
     product,
     set_num_threads,
@@ -56,6 +58,7 @@ __all__ = [
     "linear_max",
     "max_sim",
     "mean_pool",
+    "multiply_by",
     "num_threads",
     "output_norm",
     "position_ids",

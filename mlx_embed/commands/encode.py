@@ -179,7 +179,7 @@ class Encoding:
     def run(self, records: Iterator[Record]) -> None:
         """Embed what a run before this one has not, a part at a time, and put the file in its place."""
         from mlx_embed.records import reading
-        from mlx_embed.texts import progress
+        from mlx_embed.texts import progress, watched
 
         empty = self._quantized(self._encoded([])[0])
         digest = hashlib.blake2b(digest_size=16)
@@ -191,7 +191,7 @@ class Encoding:
                 self.totals = Totals(**self._partial.journal.state)
             self._skip(records, digest)
         self._before = self.totals.texts
-        total = reading.count(self._source) if logger.isEnabledFor(logging.INFO) else None
+        total = reading.count(self._source) if watched() else None
         with progress(None, total, done=self._before):
             for part in parts(records):
                 self._embed(part, digest)

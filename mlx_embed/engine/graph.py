@@ -9,7 +9,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from custom_kernels import mean_pool
+from custom_kernels.choice.op import CLASSES, Load
+from custom_kernels.choice.serving import serving
 from custom_kernels.choice.switch import use_kernels
+from custom_kernels.metal.linear import ROWS
+from custom_kernels.ops.attention import LENGTHS
 from custom_kernels.transfer import to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
@@ -101,11 +106,30 @@ class GraphEngine:
 
         return mx.compile(forward) if self.compiled else forward
 
+    def prepare(self, longest: int) -> None:
+        """Let every op find out how it is best computed, for texts up to `longest` tokens and batches of each class.
+
+        For use on the worker thread, when a model is loaded: its graphs are built, and not run. On Metal the ops then
+        compare and time what they have, some seconds for sizes that this machine has not seen; elsewhere nothing comes
+        of it.
+        """
+        for tokens in sorted({*ROWS, *CLASSES}):
+            most = tokens if tokens in ROWS else Load.of(tokens).most
+            for length in {min(length, longest, most) for length in LENGTHS}:
+                full = [length] * max(tokens // length, 1)
+                for lengths in (full, [*full[1:], max(length - 3, 1), 2]):
+                    ids = [[0] * n for n in lengths]
+                    for batch in self.batches(ids, max(2 * tokens, length)):
+                        with mx.stream(self.device), use_kernels(self.kernels):
+                            cu_seqlens = mx.array(batch.cu_seqlens)
+                            hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
+                            mean_pool(hidden, cu_seqlens)
+
     def rows(self, batch: Batch, head: Head) -> mx.array:
         """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""
         beside = [batch.token_type_ids, batch.unseen]
         given = [array for array in (batch.input_ids, batch.cu_seqlens, *beside) if array is not None]
-        with mx.stream(self.device), use_kernels(self.kernels):
+        with mx.stream(self.device), use_kernels(self.kernels), serving():
             input_ids, cu_seqlens, *rest = to_device(*given)
             types, unseen = (None if array is None else rest.pop(0) for array in beside)
             rows: mx.array = head(
@@ -151,7 +175,7 @@ class GraphEngine:
 
     def _begin(self, batch: Batch, head: Head, of_tokens: bool = False) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
-        with mx.stream(self.device), use_kernels(self.kernels):
+        with mx.stream(self.device), use_kernels(self.kernels), serving():
             wait = to_host(self.rows(batch, head))
         if of_tokens:
             return lambda: wait()[batch.tokens]

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from custom_kernels import cpu
+from custom_kernels import accelerate, cpu
 from custom_kernels.arrays import spelled
 from mlx_embed.architectures.ops import native
 from mlx_embed.architectures.ops.unseen import hiding
@@ -35,6 +35,7 @@ class NativeEngine:
         self.dtype = dtype
         self._pads = pads
         name = spelled(dtype)
+        accelerate.decide()
         self._attention = native.attention_dtype(name)
         native.lay_out(encoder, name)
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from mlx_embed.serve import cohere, encode, ollama, openai, tei
+from mlx_embed.serve import cohere, encode, ollama, openai, page, tei
 from mlx_embed.serve.access import AccessMiddleware
 from mlx_embed.serve.errors import Refusal, shape_of
 from mlx_embed.serve.limits import ClientGone, Receive, Scope, Send, discard_body, read_body
@@ -105,6 +105,9 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
+        if page.wanted(scope):
+            await sent(send, page.page())
+            return
         route, metrics = self.route, self.service.metrics
         call = Call(receive, unread=route.body is not None)
         try:

@@ -40,7 +40,7 @@ class Tokenizer:
         self._special = checkpoint.special_tokens
         self._frame = self._special_tokens() if self._special else Frame()
         self._breaks_at_spaces = beginnings.breaks_at_spaces(source.tokenizer)
-        self.fast = FastTokenizer(source.tokenizer, self._special, self._folder)
+        self.fast = FastTokenizer(source.tokenizer, self._frame, self._folder)
         limit = checkpoint.encoder_config.max_tokens
         lengths = {task: min(number, limit) for task, number in checkpoint.task_lengths.items()}
         self._of_tasks = {task: self._cut_at(number) for task, number in lengths.items()}
@@ -130,16 +130,26 @@ class Tokenizer:
             raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
 
     def _special_tokens(self) -> Frame:
-        """What the post-processor puts before and after a text."""
         try:
-            plain = self._tokenizer.encode("a", add_special_tokens=False).ids
-            whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+            return framed(self._tokenizer)
+        except CheckpointError:
+            raise
         except BaseException as error:
             if not is_the_librarys(error):
                 raise
             raise CheckpointError(f"The tokenizer of {self._folder} cannot tokenize a letter: {error}") from error
-        extra = len(whole) - len(plain)
-        for before in range(extra + 1):
-            if whole[before : before + len(plain)] == plain:
-                return Frame(tuple(whole[:before]), tuple(whole[before + len(plain) :]))
-        raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+
+
+def framed(library: tokenizers.Tokenizer) -> Frame:
+    """What a tokenizer's post-processor puts before and after a text.
+
+    Raises:
+        CheckpointError: it changes the text's own tokens.
+    """
+    plain = library.encode("a", add_special_tokens=False).ids
+    whole = library.encode("a", add_special_tokens=True).ids
+    extra = len(whole) - len(plain)
+    for before in range(extra + 1):
+        if whole[before : before + len(plain)] == plain:
+            return Frame(tuple(whole[:before]), tuple(whole[before + len(plain) :]))
+    raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {"arrays", "backends", "choice", "cuda", "metal", "packed", "parameters", "ranking"},
     "transfer": {"backends", "choice", "cuda"},
     "twins": {"choice", "cpu", "parameters"},
+    "accelerate": {"choice", "cpu"},
     "__init__": {"choice", "cpu", "ops", "parameters"},
 }
 FILES = sorted(ROOT.rglob("*.py"))

@@ -85,7 +85,9 @@ def linear_max(x: mx.array, layer: nn.Module, cu_seqlens: mx.array) -> mx.array:
 
 def add_linear(x: mx.array, layer: nn.Module, residual: mx.array) -> mx.array:
     """See `ops`."""
-    return linear(x, layer) + residual
+    if isinstance(layer, nn.QuantizedLinear):
+        return layer(x) + residual
+    return custom_kernels.linear(x, _weights(layer), None, residual)
 
 
 def layer_norm(x: mx.array, norm: LayerNorm) -> mx.array:
@@ -128,12 +130,12 @@ def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: La
 
 def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    return norm(_gated(x, up, down, act, gate), residual=x)
+    return norm(linear(_gated(x, up, act, gate), down), residual=x)
 
 
 def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
     """See `ops`."""
-    return _gated(norm(x), up, down, act, gate) + x
+    return add_linear(_gated(norm(x), up, act, gate), down, x)
 
 
 def encoder_layers(
@@ -202,12 +204,12 @@ def float32(x: mx.array) -> mx.array:
     return x.astype(mx.float32)
 
 
-def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+def _gated(x: mx.array, up: nn.Module, act: str, gate: Gate) -> mx.array:
     if act in FORMULAS:
         first, second = mx.split(linear(x, up), 2, axis=-1)
         a, b = (first, second) if gate == "first" else (second, first)
-        return linear(FORMULAS[act](a, _HERE) * b, down)
-    return linear(custom_kernels.activate(linear(x, up), act, gate), down)
+        return FORMULAS[act](a, _HERE) * b
+    return custom_kernels.activate(linear(x, up), act, gate)
 
 
 def _weights(layer: nn.Module) -> custom_kernels.Linear:
