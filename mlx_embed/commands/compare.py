@@ -13,6 +13,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL.value, help="folder, repository id or alias (%(default)s)")
     parser.add_argument("--texts", type=Path, metavar="FILE", help="texts to embed, one a line")
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of the accelerator's side")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--sparse", action="store_true", help="the model is a sparse one")
+    kind.add_argument("--multi-vector", action="store_true", help="the model gives a vector a token (ColBERT)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page of them")
     parser.add_argument(
@@ -44,6 +47,17 @@ def run(options: argparse.Namespace) -> int:
     for name, file in (("json", options.json), ("html", options.html)):
         if file is not None and not file.absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: there is no folder {file.absolute().parent}.")
+    if options.sparse or options.multi_vector:
+        if options.html is not None or options.baseline:
+            raise ValueError("A page is made of models that give a vector a text: leave --html and --baseline out.")
+        from mlx_embed.kinds import MULTI_VECTOR, SPARSE
+        from mlx_embed.measure.kinds import compare_kind
+
+        found = compare_kind(SPARSE if options.sparse else MULTI_VECTOR, options.model, texts, options.dtype)
+        print(found.as_text())
+        if options.json is not None:
+            options.json.write_text(found.to_json() + "\n", encoding="utf-8")
+        return 1 if found.failures else 0
     report = compare(options.model, texts, options.dtype)
     print(as_text(report))
     if options.json is not None:

@@ -23,7 +23,7 @@ from mlx_embed.measure.timing import Plan, Work, interleaved
 NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
 EPS = 1e-12
 # On how many tokens, and of what texts, each op is compared.
-LOADS = (Load(False, 128), Load(True, 128))
+LOADS = (Load(128, 128), Load(4096, 128))
 # Launches that are waited for together, or fewer where their results would take more bytes than this.
 CHAIN = 50
 CHAIN_BYTES = 2**28
@@ -95,7 +95,7 @@ def norm_rows(shape: tuple[int, ...]) -> list[OpRow]:
 def shapes(op: Op) -> list[tuple[Any, Load]]:
     """The first variant that is typical of each of the LOADS: of small encoders, in float32 if that has a kernel."""
     typical = sorted(op.typical(accelerator()), key=lambda pair: "float32" not in str(pair[0]))
-    fitting = ([pair for pair in typical if pair[1] in (load, Load(load.many))] for load in LOADS)
+    fitting = ([pair for pair in typical if pair[1] in (load, Load(load.tokens))] for load in LOADS)
     return [pairs[0] for pairs in fitting if pairs]
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from custom_kernels.choice.op import Load
 from mlx_embed.measure import kernels
 from mlx_embed.measure.report import BASE, COMPILED, OpRow, Report, Subject
 from mlx_embed.measure.timing import PLAN
@@ -15,7 +14,7 @@ Row = Mapping[str, Any]
 
 def as_text(report: Report) -> str:
     """The whole report, the verdict last."""
-    few, many = Load(False).tokens, Load(True).tokens
+    few, many = (load.tokens for load in kernels.LOADS)
     lines = [
         *_about(report.subject),
         *_section(f"Unit vectors against {BASE}", _agreement(report)),

@@ -81,6 +81,7 @@ ROUTES: Sequence[Route] = (
     Route(("/api/version",), ollama.version, answer=dict[str, str]),
     Route(("/",), tei.root, tei.RootRequest, Any),
     Route(("/embed_all",), tei.embed_all, tei.TeiEmbedRequest, list[Vectors]),
+    Route(("/embed_sparse",), tei.embed_sparse, tei.SparseRequest, list[list[dict[str, Any]]]),
     Route(("/similarity",), tei.similarity, tei.SimilarityRequest, list[float]),
     Route(("/predict",), tei.predict, tei.PredictRequest, Any),
     Route(("/tokenize",), tei.tokenize, tei.TokenizeRequest, list[list[dict[str, Any]]]),
