@@ -11,6 +11,7 @@ from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.integrations.sentence_transformers import SentenceTransformerView
 from mlx_embed.sparse_encoder import SparseEncoder
+from mlx_embed.sparse_vectors import SparseVectors
 
 try:
     from mteb.models import ModelMeta
@@ -121,8 +122,9 @@ class MLXSparseEncoder(AbsEncoder):
         encode = {PromptType.query: self.model.encode_query, PromptType.document: self.model.encode_document}.get(
             prompt_type, self.model.encode
         )
-        found: npt.NDArray[np.float32] = encode(_texts(inputs), prompt=prompt, **options).dense()
-        return found
+        found = encode(_texts(inputs), prompt=prompt, **options)
+        assert isinstance(found, SparseVectors)  # of a list of texts
+        return found.dense()
 
 
 class MLXCrossEncoder:
