@@ -36,6 +36,7 @@ from mlx_embed.options import (
     complete,
     numpy_only,
 )
+from mlx_embed.progress import Progress
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.static_tokenizer import tokenizer_of
 from mlx_embed.texts import WINDOW, are_short, begun_ahead, checked, progress, windows
@@ -248,7 +249,7 @@ class EmbeddingModel(FromSentenceTransformers):
         call = self._call(chosen, task, counted=False)
         begun: list[Window] = []
         try:
-            begun.extend(call.encoding.begun(parts, lambda count: None))
+            begun.extend(call.encoding.begun(parts, Progress()))
         except BaseException:
             for window in begun:
                 window.close()
@@ -350,7 +351,7 @@ class EmbeddingModel(FromSentenceTransformers):
     def token_counts(self, texts: Texts) -> Int32:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
         texts = [texts] if isinstance(texts, str) else checked(texts, "token_counts")
-        counts = [self.tokenizer.encode(window).lengths for window in windows(texts, len)]
+        counts = [self.tokenizer.encode(window, cuts=False).lengths for window in windows(texts, len)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
     def head(self, *, skip: int = 0, dim: int | None = None, unit: bool | None = None) -> Head:
@@ -387,17 +388,15 @@ class EmbeddingModel(FromSentenceTransformers):
             unit=unit,
             refuses=long_text == "error",
             counted=counted or long_text != "truncate",
-            characters=self.checkpoint.token_characters if long_text == "truncate" else None,
+            cuts=long_text == "truncate",
         )
-        return Call(
-            encoding, wanted, long_text == "truncate", options["output_dtype"], ranges, options["show_progress_bar"]
-        )
+        return Call(encoding, wanted, options["output_dtype"], ranges, options["show_progress_bar"])
 
     def _finished(self, call: Call, encoded: Encoded) -> tuple[npt.NDArray[Any], EncodeInfo]:
         """The vectors as they were asked for, and what is to be said of each text; warns of those that were cut."""
         vectors, counts, chunks, whole = encoded
         max_length = call.encoding.tokenizer.max_length
-        if call.truncates and not self._said_cut:
+        if call.encoding.cuts and not self._said_cut:
             self._said_cut = warn_truncated(counts, max_length, whole)
         vectors = quantize(np.ascontiguousarray(vectors[:, : call.dim]), call.output_dtype, call.ranges)
         return vectors, EncodeInfo(counts, (counts > max_length) & (chunks == 1), chunks)

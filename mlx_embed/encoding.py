@@ -1,15 +1,16 @@
 """Encoding: what a call of `encode` was told, and its texts on their way to vectors."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.engine import Engine, Head
 from mlx_embed.pooling import mean_of_chunks
+from mlx_embed.progress import Progress
 from mlx_embed.tokenizer import Tokenizer
 from mlx_embed.window import Window
 
@@ -33,9 +34,9 @@ class Encoded(NamedTuple):
     whole: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Encoding:
-    """How texts are embedded, and, of those that have begun, what is not known of their tokens.
+    """How texts are embedded.
 
     Attributes:
         engine: which computes.
@@ -49,7 +50,7 @@ class Encoding:
         unit: whether the mean of chunks is scaled to length 1.
         refuses: whether a text that is too long is an error.
         counted: whether texts are read to their ends, so that counts are right.
-        characters: of a text that are read for each token that the model takes; None reads all.
+        cuts: whether a text that is too long is cut, before it is tokenized where the tokenizer may do so.
     """
 
     engine: Engine
@@ -63,10 +64,9 @@ class Encoding:
     unit: bool
     refuses: bool
     counted: bool
-    characters: int | None
-    _unread: list[npt.NDArray[np.bool_]] = field(default_factory=list)
+    cuts: bool
 
-    def begun(self, windows: Iterable[list[str]], advance: Callable[[int], Any]) -> Iterator[Window]:
+    def begun(self, windows: Iterable[list[str]], advance: Progress) -> Iterator[Window]:
         """Each window of texts, once it is tokenized and its computation has begun.
 
         Raises:
@@ -74,11 +74,7 @@ class Encoding:
         """
         done = 0
         for window in windows:
-            if self.characters is not None:
-                most = max(self.characters * self.tokenizer.max_length - len(self.prefix), 0)
-                self._unread.append(np.array([len(text) > most for text in window]))
-                window = [text[:most] for text in window]
-            encoded = self.tokenizer.encode(window, self.prefix, whole=self.counted)
+            encoded = self.tokenizer.encode(window, self.prefix, whole=self.counted, cuts=self.cuts)
             if self.refuses:
                 _check_lengths(encoded.lengths, done, self.tokenizer.max_length)
             done += len(window)
@@ -106,13 +102,8 @@ class Encoding:
             counts.append(window.counts)
             chunks.append(window.chunks)
             whole &= window.whole
-        all_counts = np.concatenate(counts)
-        if self._unread:  # what is behind was not counted
-            behind = np.concatenate(self._unread)
-            all_counts = np.where(behind, np.maximum(all_counts, self.tokenizer.max_length + 1), all_counts)
-            whole &= not behind.any()
         vectors = np.concatenate(parts) if placed is None else placed[:done]
-        return Encoded(vectors, all_counts, np.concatenate(chunks), whole)
+        return Encoded(vectors, np.concatenate(counts), np.concatenate(chunks), whole)
 
 
 @dataclass(frozen=True)
@@ -122,14 +113,12 @@ class Call:
     Attributes:
         encoding: of its texts.
         dim: the dimensions of a vector that are wanted.
-        truncates: whether texts that are too long are cut.
         output_dtype, ranges: of the vectors, checked.
         show: whether to show a progress bar, as of `encode`.
     """
 
     encoding: Encoding
     dim: int
-    truncates: bool
     output_dtype: str
     ranges: Float32 | None
     show: bool | None

@@ -11,7 +11,7 @@ import mlx.core as mx
 from custom_kernels import transfer
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, choose, load, memory
+from mlx_embed.engine import Engine, EngineChoice, choose, default_dtype, load, memory
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
@@ -26,6 +26,7 @@ _ORGANISATIONS = {
     "SentenceTransformer": hub.ORGANISATION,
     "CrossEncoder": "cross-encoder",
     "SparseEncoder": hub.ORGANISATION,
+    "MultiVectorEncoder": hub.ORGANISATION,
 }
 
 
@@ -80,7 +81,7 @@ def open_model(
     if not is_cpu(device):
         prepare_accelerator()
         if chosen == "graph":
-            worker.submit(partial(worker.run, transfer.prepare, device))  # while files are read
+            worker.submit(partial(worker.run, transfer.find_way, device))  # while files are read
     folder, name = hub.find(
         name_or_path,
         organisation=_ORGANISATIONS[kind],
@@ -91,6 +92,7 @@ def open_model(
     checkpoint = read_checkpoint(
         folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
     )
+    dtype = default_dtype(checkpoint, device) if dtype is None else dtype
     length = checked_length(options["max_seq_length"], checkpoint)
     if is_cpu(device):
         memory.check(checkpoint, dtype)

@@ -179,9 +179,9 @@ def test_windows_are_read_while_the_next_ones_run(monkeypatch: pytest.MonkeyPatc
     assert isinstance(engine, GraphEngine)
     own = engine._begin
 
-    def begin(batch: Batch, head: Any) -> Any:
+    def begin(batch: Batch, *rest: Any) -> Any:
         events.append(f"begin {len(batch.texts)}")
-        wait = own(batch, head)
+        wait = own(batch, *rest)
         return lambda: (events.append(f"read {len(batch.texts)}"), wait())[1]
 
     monkeypatch.setattr(engine, "_begin", begin)
