@@ -16,7 +16,7 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 
-def prepare() -> None:
+def find_way() -> None:
     """Find out by which way numbers go to the device and back, which takes a process some 0.1 s, before any do."""
     _pinned()
 

@@ -388,7 +388,7 @@ class EmbeddingModel(FromSentenceTransformers):
             unit=unit,
             refuses=long_text == "error",
             counted=counted or long_text != "truncate",
-            truncates=long_text == "truncate",
+            cuts=long_text == "truncate",
         )
         return Call(encoding, wanted, options["output_dtype"], ranges, options["show_progress_bar"])
 
@@ -396,7 +396,7 @@ class EmbeddingModel(FromSentenceTransformers):
         """The vectors as they were asked for, and what is to be said of each text; warns of those that were cut."""
         vectors, counts, chunks, whole = encoded
         max_length = call.encoding.tokenizer.max_length
-        if call.encoding.truncates and not self._said_cut:
+        if call.encoding.cuts and not self._said_cut:
             self._said_cut = warn_truncated(counts, max_length, whole)
         vectors = quantize(np.ascontiguousarray(vectors[:, : call.dim]), call.output_dtype, call.ranges)
         return vectors, EncodeInfo(counts, (counts > max_length) & (chunks == 1), chunks)

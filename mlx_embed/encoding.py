@@ -50,7 +50,7 @@ class Encoding:
         unit: whether the mean of chunks is scaled to length 1.
         refuses: whether a text that is too long is an error.
         counted: whether texts are read to their ends, so that counts are right.
-        truncates: whether a text that is too long is cut.
+        cuts: whether a text that is too long is cut, before it is tokenized where the tokenizer may do so.
     """
 
     engine: Engine
@@ -64,7 +64,7 @@ class Encoding:
     unit: bool
     refuses: bool
     counted: bool
-    truncates: bool
+    cuts: bool
 
     def begun(self, windows: Iterable[list[str]], advance: Progress) -> Iterator[Window]:
         """Each window of texts, once it is tokenized and its computation has begun.
@@ -74,7 +74,7 @@ class Encoding:
         """
         done = 0
         for window in windows:
-            encoded = self.tokenizer.encode(window, self.prefix, whole=self.counted, cuts=self.truncates)
+            encoded = self.tokenizer.encode(window, self.prefix, whole=self.counted, cuts=self.cuts)
             if self.refuses:
                 _check_lengths(encoded.lengths, done, self.tokenizer.max_length)
             done += len(window)

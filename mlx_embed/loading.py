@@ -81,7 +81,7 @@ def open_model(
     if not is_cpu(device):
         prepare_accelerator()
         if chosen == "graph":
-            worker.submit(partial(worker.run, transfer.prepare, device))  # while files are read
+            worker.submit(partial(worker.run, transfer.find_way, device))  # while files are read
     folder, name = hub.find(
         name_or_path,
         organisation=_ORGANISATIONS[kind],

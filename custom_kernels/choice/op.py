@@ -295,6 +295,17 @@ class Op:
         return None
 
 
+def _some_rows(found: mx.array, arguments: tuple[Any, ...]) -> tuple[mx.array, tuple[Any, ...]]:
+    """Rows from all over a result, the last ones among them, and the arguments that they come from."""
+    total = found.shape[0]
+    places = mx.array(np.r_[0:total:ROWS_APART, max(total - ROWS_APART, 0) : total])
+
+    def some(x: Any) -> Any:
+        return x[places] if isinstance(x, mx.array) and x.shape[0] == total else x
+
+    return some(found), tuple(map(some, arguments))
+
+
 def _waiting_for(before: mx.array, arguments: tuple[Any, ...]) -> Any:
     """The same arguments, the smallest array of which cannot be had before that result can.
 
@@ -305,17 +316,6 @@ def _waiting_for(before: mx.array, arguments: tuple[Any, ...]) -> Any:
     smallest = min((x for _, x in leaves if isinstance(x, mx.array)), key=lambda x: x.size)
     nothing = mx.view(before.reshape(-1)[:1], mx.uint8)[:1] & 0
     return tree_map(lambda x: x + nothing.astype(x.dtype) if x is smallest else x, arguments)
-
-
-def _some_rows(found: mx.array, arguments: tuple[Any, ...]) -> tuple[mx.array, tuple[Any, ...]]:
-    """Rows from all over a result, the last ones among them, and the arguments that they come from."""
-    total = found.shape[0]
-    places = mx.array(np.r_[0:total:ROWS_APART, max(total - ROWS_APART, 0) : total])
-
-    def some(x: Any) -> Any:
-        return x[places] if isinstance(x, mx.array) and x.shape[0] == total else x
-
-    return some(found), tuple(map(some, arguments))
 
 
 def _switch_off(backend: str, op: str, name: str, why: str) -> None:

@@ -20,7 +20,7 @@ from custom_kernels.choice.switch import use_kernels
 from custom_kernels.cuda.ahead import compile_all, rehearsal
 from custom_kernels.metal.linear import ROWS
 from custom_kernels.ops.attention import LENGTHS
-from custom_kernels.transfer import prepare, to_device, to_host
+from custom_kernels.transfer import find_way, to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
@@ -117,6 +117,18 @@ class GraphEngine:
             worker.submit(partial(self._rehearse, forward))
         return mx.compile(forward) if self.compiled else forward
 
+    def _rehearse(self, forward: Callable[..., mx.array]) -> None:
+        """Begin to compile the kernels that this takes, for a machine that has not, or to read what one has."""
+        with mx.stream(self.device), use_kernels(self.kernels):
+            with rehearsal() as wanted:
+                try:
+                    for tokens, texts, longest in self.rehearsed:
+                        given = (mx.zeros((n,), dtype=mx.int32) for n in (tokens, texts + 1))
+                        forward(*given, longest, None)
+                finally:
+                    compile_all(wanted)
+            find_way()
+
     def prepare(self, longest: int) -> None:
         """Let every op find out how it is best computed, for texts up to `longest` tokens and batches of each class.
 
@@ -135,18 +147,6 @@ class GraphEngine:
                             cu_seqlens = mx.array(batch.cu_seqlens)
                             hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
                             mean_pool(hidden, cu_seqlens)
-
-    def _rehearse(self, forward: Callable[..., mx.array]) -> None:
-        """Begin to compile the kernels that this takes, for a machine that has not, or to read what one has."""
-        with mx.stream(self.device), use_kernels(self.kernels):
-            with rehearsal() as wanted:
-                try:
-                    for tokens, texts, longest in self.rehearsed:
-                        given = (mx.zeros((n,), dtype=mx.int32) for n in (tokens, texts + 1))
-                        forward(*given, longest, None)
-                finally:
-                    compile_all(wanted)
-            prepare()
 
     def rows(self, batch: Batch, head: Head) -> mx.array:
         """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""

@@ -160,9 +160,9 @@ def test_the_next_batch_is_begun_before_the_last_is_read(monkeypatch: pytest.Mon
     assert isinstance(engine, GraphEngine)
     own = engine._begin
 
-    def begin(batch: Batch, head: Any, of_tokens: bool = False) -> Any:
+    def begin(batch: Batch, head: Any) -> Any:
         events.append(f"begin {len(batch.texts)}")
-        wait = own(batch, head, of_tokens)
+        wait = own(batch, head)
         return lambda: (events.append(f"read {len(batch.texts)}"), wait())[1]
 
     monkeypatch.setattr(engine, "_begin", begin)
@@ -179,9 +179,9 @@ def test_windows_are_read_while_the_next_ones_run(monkeypatch: pytest.MonkeyPatc
     assert isinstance(engine, GraphEngine)
     own = engine._begin
 
-    def begin(batch: Batch, head: Any, of_tokens: bool = False) -> Any:
+    def begin(batch: Batch, *rest: Any) -> Any:
         events.append(f"begin {len(batch.texts)}")
-        wait = own(batch, head, of_tokens)
+        wait = own(batch, *rest)
         return lambda: (events.append(f"read {len(batch.texts)}"), wait())[1]
 
     monkeypatch.setattr(engine, "_begin", begin)
