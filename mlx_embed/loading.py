@@ -23,6 +23,7 @@ _ORGANISATIONS = {
     "SentenceTransformer": hub.ORGANISATION,
     "CrossEncoder": "cross-encoder",
     "SparseEncoder": hub.ORGANISATION,
+    "MultiVectorEncoder": hub.ORGANISATION,
 }
 
 

@@ -20,6 +20,7 @@ using Ints = std::vector<int32_t>;
 extern "C" {
 const char* mlx_embed_choose(const char*);
 const char* mlx_embed_product(int);
+void mlx_embed_multiply_by(void*);
 void mlx_embed_set_threads(int64_t);
 float* mlx_embed_allocate(int64_t);
 void mlx_embed_release(float*);
@@ -379,6 +380,24 @@ static void top_k(int n, int count, int width, int k) {
   close("inner_products", exact, products, 0);
 }
 
+// What multiplies blocks or tiles gives the sums of what multiplies words, to the bit where sums are exact, or in one
+// order. On AMX those of bfloat16 are in another.
+static void blocks_are_dots(const char* most) {
+  const int rows = 37, n = 50, k = 800;
+  const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 0.1f), b = normal(n, 3);
+  const auto product = [&] {
+    void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
+    Floats y = unset((size_t)rows * n);
+    mlx_embed_linear(x.data(), rows, layer, 0, nullptr, y.data());
+    mlx_embed_discard(layer);
+    return y;
+  };
+  mlx_embed_choose("");
+  const Floats found = product();
+  mlx_embed_choose(most);
+  close("blocks", found, product(), kind == BFLOAT16 && !strcmp(most, "avx512_bf16") ? 2e-5f : 0);
+}
+
 static void everything() {
   for (int n : {1, 2, 9}) top_k(n, 1, 5, 3), top_k(n, 77, 33, 10), top_k(n, 2500, 20, 40);
   for (int n : {1, 33, 50}) products(5, n, 37), products(130, n, 400);
@@ -415,18 +434,35 @@ static void all_threads() {
 #endif
 }
 
+// As a BLAS has it, of what the kernels ask for: C = A B^T, row by row.
+static void sgemm(int, int, int, int m, int n, int k, float, const float* a, int lda, const float* b, int ldb, float,
+                  float* c, int ldc) {
+  for (int i = 0; i < m; i++)
+    for (int j = 0; j < n; j++) {
+      double sum = 0;
+      for (int d = 0; d < k; d++) sum += (double)a[(size_t)i * lda + d] * b[(size_t)j * ldb + d];
+      c[(size_t)i * ldc + j] = (float)sum;
+    }
+}
+
 int main() {
   std::vector<const char*> seen;
-  for (const char* most : {"", "avx2_vnni", "baseline"}) {
+  for (const char* most : {"", "avx512_bf16", "neon_dot", "avx2_vnni", "baseline"}) {
     mlx_embed_choose(most);
     for (Kind each : {FLOAT32, BFLOAT16, INT8}) {
       const char* name = mlx_embed_product(kind = each);
       if (!*name || std::any_of(seen.begin(), seen.end(), [&](const char* s) { return !strcmp(s, name); })) continue;
       seen.push_back(name);
       all_threads();
+      if (!strcmp(most, "avx512_bf16") || !strcmp(most, "neon_dot")) blocks_are_dots(most);
       printf("%s: %d checks, %d failed so far\n", name, checks.load(), failures.load());
     }
   }
+  kind = FLOAT32;
+  mlx_embed_choose("");
+  mlx_embed_multiply_by((void*)sgemm);
+  all_threads();
+  printf("%s: %d checks, %d failed so far\n", mlx_embed_product(kind), checks.load(), failures.load());
   mlx_embed_release(mlx_embed_allocate(1 << 20));
   return failures != 0;
 }

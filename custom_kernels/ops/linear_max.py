@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, spelled, starts, texts_of
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.ops.linear import check, product, sample
@@ -88,7 +89,7 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
 
 LINEAR_MAX = Op(
     "linear_max",
-    {},
+    {"metal": metal.linear_max, "cuda": cuda.linear_max},
     reference_linear_max,
     lambda variant: {"reference": reference_linear_max},
     _sample,

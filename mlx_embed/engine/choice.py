@@ -114,6 +114,11 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         encoder = worker.run(lambda: weights.load_encoder(checkpoint, dtype), device)
         kernels = wanted != "reference" and kernels_wanted()
         return PaddedEngine(encoder, device, kernels=kernels, compiled=_compiled(wanted, device), pads=pads)
+    if checkpoint.architecture.LAYOUT == "table" and dtype is not None and dtype != mx.float32:
+        warn(
+            f"A static model's table stays in the dtype of its file, and is averaged in float32: {spelled(dtype)} "
+            "changes nothing. `mlx-embed convert --dtype` writes the table in another one."
+        )
     if checkpoint.architecture.LAYOUT == "table" and wanted == "auto" and kernels_wanted() and _native_kernels():
         # A lookup takes less time than to bring ids to a GPU, and vectors back.
         wanted, device, dtype = "native", mx.Device(mx.cpu), mx.float32

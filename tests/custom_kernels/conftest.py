@@ -25,7 +25,7 @@ BATCHES = {
     "edges": [1, 31, 32, 33, 127, 128],
     "one text": [129],
     "long": [511, 512],
-    "one long among short": [1, 512, 2, 0, 3, 1, 1, 5] + [1] * 40,
+    "one long among short": [1, 512, 2, 0, 3, 1, 1, 5] + [1] * 12,
     "empty": [0, 3, 0, 0, 17, 0],
 }
 # The ops that a played Mac has kernels of.

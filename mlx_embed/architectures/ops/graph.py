@@ -15,6 +15,7 @@ from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -111,7 +112,10 @@ def attention(
     window: int | None = None,
 ) -> mx.array:
     """See `ops`."""
-    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    qkv, out_of = unseen.widened(qkv, num_heads, mx)
+    return out_of(
+        custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    )
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:
@@ -139,7 +143,7 @@ def encoder_layers(
 ) -> mx.array:
     """See `ops`: in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    if is_short(x.size) and first.activation not in FORMULAS:
+    if is_short(x.size) and not unseen.is_any() and first.activation not in FORMULAS:
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
             weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
