@@ -19,7 +19,7 @@ from custom_kernels.transfer import to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
-from mlx_embed.engine.device import checked_budget, is_cpu
+from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
 from mlx_embed.engine.worker import worker
 
 # Enough to fill the device, few enough for padded attention's scores to fit.
@@ -50,8 +50,8 @@ class GraphEngine:
         self.encoder = encoder
         self.kernels = kernels
         self.compiled = compiled
-        # On CUDA attention is packed, unless its kernel turns out not to work.
-        self._ragged = kernels and not pads and not is_cpu(device) and mx.cuda.is_available()
+        # On a GPU attention is packed, unless its kernel turns out not to work, or on Metal not to be fastest.
+        self._ragged = kernels and not pads and not is_cpu(device) and accelerator() is not None
         parameters = dict(tree_flatten(encoder.parameters())).values()
         floats = (x.dtype for x in parameters if mx.issubdtype(x.dtype, mx.floating))
         self.dtype: mx.Dtype = next(floats, mx.float32)
