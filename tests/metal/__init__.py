@@ -22,8 +22,8 @@ the device is loose: it contracts products and sums, `fast::exp2` is two units o
 What this does not prove:
 
 - that Apple's compiler takes the source. The clang of the package ziglang compiles it for a GPU's target, as C++14 with
-  real address spaces and vectors, against `declarations.h`: close, but not the same. It also shows what would lie on the
-  stack. `scripts/check_metal.sh` asks Apple's own.
+  real address spaces and vectors, against `declarations.h`: close, but not the same. It also shows what would lie on
+  the stack. `scripts/check_metal.sh` asks Apple's own.
 - the layout of a simdgroup matrix over the lanes. It is the one that MLX's own kernels rely on; Apple does not
   document it.
 - a simdgroup barrier as a way to order threadgroup memory: such accesses count as a race here.
