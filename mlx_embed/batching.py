@@ -15,7 +15,8 @@ MAX_PADDING = 2
 MIN_BLOCK = 4096
 
 # Token counts of bucketed batches: these, so that a query grows by a quarter at most; two to each doubling after them.
-SMALL_SIZES = (6, 8, 10, 12, 16, 20, 24, 32)
+# 15 is the most rows that MLX multiplies with a matrix as it does a few vectors, on Metal, in 16 bits.
+SMALL_SIZES = (6, 8, 10, 12, 15, 16, 20, 24, 32)
 SHORTEST = 4
 
 # A decoder's batch is a block altogether. A text shorter than this share of its width goes to the next block, unless
