@@ -44,6 +44,8 @@ def is_short(values: int) -> bool:
 
 def attention_tiles(head_dim: int, max_seqlen: int, has_bias: bool) -> tuple[int, int, int]:
     """(warps a block, tiles of 16 queries a warp, keys at a time)."""
+    if head_dim > 128:  # 16 keys, or shared memory and registers do not hold them
+        return 1 if max_seqlen <= 16 else 2 if max_seqlen <= 32 else 4, 1, 16
     if max_seqlen <= 16:
         return 1, 1, 16
     if max_seqlen <= 32:
