@@ -41,9 +41,12 @@ def attention(
     constants = {"D": head_dim, "GROUP": num_heads // kv_heads, "HAS_BIAS": bias is not None}
     constants |= {"HAS_WINDOW": window is not None, "CAUSAL": causal}
     if qkv.dtype != mx.float32 and head_dim % 16 == 0:
-        warps, tiles, keys = attention_tiles(head_dim, max_seqlen, bias is not None)
-        queries, name = warps * tiles * 16, "attention"
+        warps, tiles, keys, team, kept = attention_tiles(head_dim, max_seqlen, bias is not None, num_heads // kv_heads)
+        queries, name = warps // team * tiles * 16, "attention"
         constants |= {"BFLOAT": qkv.dtype == mx.bfloat16, "WARPS": warps, "TILES": tiles, "KEYS": keys}
+        constants |= {"TEAM": team, "KEPT": kept}
+        # Two stages of keys and values, and the queries; 8 elements keep the rows apart in the banks.
+        memory = (4 * keys + (warps * tiles * 16 if kept else 0)) * (head_dim + 8) * 2
         norms = None if rotation is None else rotation.norms
         inputs += [cu_seqlens, cu_seqlens] if rotation is None else [rotation.cos, rotation.sin]
         inputs += [qkv, qkv] if norms is None else [norms.query, norms.key]
@@ -51,9 +54,9 @@ def attention(
         types |= {"N": inputs[-1].dtype}
         constants |= {"ROTATE": rotation is not None, "NORM": norms is not None}
     else:
-        warps, queries, name = 4, 32, "attention_general"
+        warps, queries, team, name, memory = 4, 32, 1, "attention_general", 0
     # Blocks for the longest sequence in every place, or for the tokens there are: see attention.cu.
-    blocks = min(n * -(-max_seqlen // queries), total // queries + n) * num_heads
+    blocks = min(n * -(-max_seqlen // queries), total // queries + n) * (num_heads // team)
     return launch(
         name,
         inputs,
@@ -63,4 +66,5 @@ def attention(
         qkv.dtype,
         types,
         constants,
+        shared_memory=memory,
     )

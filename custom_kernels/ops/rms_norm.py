@@ -13,8 +13,9 @@ import mlx.core as mx
 
 from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, MAX_WIDTH, random, spelled
-from custom_kernels.backends import KERNEL_BACKENDS
+from custom_kernels.backends import KERNEL_BACKENDS, default_backend
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
+from custom_kernels.cuda import heuristics
 
 BACKENDS = ("fast", "reference", *KERNEL_BACKENDS)
 LARGEST = 65504.0
@@ -52,7 +53,9 @@ def rms_norm(
         return reference_rms_norm(x, weight, eps, residual, offset)
     if x.size == 0:
         return x
-    if backend == "fast" or x.shape[-1] > MAX_WIDTH:
+    on_cuda = backend is None and default_backend() == "cuda"
+    builtin = on_cuda and heuristics.builtin_rms_norm_is_faster(offset, residual is not None)
+    if backend == "fast" or builtin or x.shape[-1] > MAX_WIDTH:
         return fast_rms_norm(x, weight, eps, residual, offset)
     width = x.shape[-1]
     variant = Variant(width, eps, x.dtype, weight.dtype, None if residual is None else residual.dtype, offset)

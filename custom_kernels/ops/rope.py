@@ -111,7 +111,7 @@ def reference_rope(
     norms: HeadNorms | None = None,
 ) -> mx.array:
     """The same from composed MLX ops."""
-    total, width = qkv.shape
+    total = qkv.shape[0]
     half, kv_heads = cos.shape[1], kv_heads or num_heads
     turning = 2 * half * (num_heads + kv_heads)
     turned = qkv[:, :turning].reshape(total, num_heads + kv_heads, 2 * half).astype(mx.float32)

@@ -128,7 +128,7 @@ def attention(
 
 
 def rotation(positions: Array, rope: "Rope", max_seqlen: int, norms: tuple[RMSNorm, RMSNorm] | None = None) -> Any:
-    """What `attention` does to query and key first: each head normalised, by the first norm and the second, and rotated.
+    """What `attention` does to query and key first: normalise each head, by the one norm and the other, and rotate.
 
     `positions` [T] are from `position_ids`, and below max_seqlen.
     """
@@ -215,7 +215,7 @@ class Rope:
         return self.mlx_tables(self._positions)
 
     def tables(self, length: int) -> tuple[Any, Any]:
-        """Cosines and sines of `length` positions at least, or all: a model may be made for far more than texts have."""
+        """Cosines and sines of `length` positions at least, or of all, which may be far more than texts have."""
         size = min(1 << max(length - 1, 0).bit_length(), self._positions)
         if size not in self._tables:
             angles = np.outer(np.arange(size, dtype=np.float32), self._frequencies)

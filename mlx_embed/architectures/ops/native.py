@@ -48,8 +48,9 @@ def attention_in(dtype: str) -> Iterator[None]:
 def lay_out(encoder: nn.Module, dtype: str = "float32") -> None:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
-    Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of BERT's
-    kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see `cpu.Linear`.
+    Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of
+    BERT's kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see
+    `cpu.Linear`.
     """
     # Without the leaves, so that the weights of each go as soon as it is laid out.
     modules = [module for module in encoder.modules() if not isinstance(module, _LEAVES)]
