@@ -21,9 +21,9 @@ from custom_kernels.ops.top_k_scores import TOP_K_SCORES
 
 OPS: tuple[Op, ...] = (
     LAYER_NORM,
-    RMS_NORM,
     EMBEDDING_NORM,
     ATTENTION,
+    RMS_NORM,
     ACTIVATE,
     LINEAR,
     OUTPUT_NORM,

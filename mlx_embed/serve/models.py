@@ -223,7 +223,7 @@ class Embedder:
                 hidden = worker.run(partial(_on_host, engine, batch, head), engine.device)
             else:
                 ((_, hidden),) = engine.run([batch], head)
-            starts, ends = batch.cu_seqlens[:-1][:: batch.stride], batch.cu_seqlens[1:][:: batch.stride]
+            starts, ends = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
             for text, start, end in zip(batch.texts, starts, ends, strict=False):
                 found[text] = hidden[start:end].copy()
         return found
