@@ -169,10 +169,9 @@ def _mask(
     mask = None if bias is None else by_pair(bias, length)[None].astype(dtype)
     if window is not None or (causal and (mask is not None or valid is not None)):
         ahead = counting(length) - counting(length)[:, None]
-        near = ahead <= 0 if causal else None
+        near = ahead <= (0 if causal else length)
         if window is not None:
-            within = mx.abs(ahead) <= window
-            near = within if near is None else near & within
+            near = near & (mx.abs(ahead) <= window)
         distant = mx.where(near, 0.0, MASKED).astype(dtype)[None, None]
         mask = distant if mask is None else mask + distant
     if valid is not None:

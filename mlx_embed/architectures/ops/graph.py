@@ -132,7 +132,8 @@ def rotation(positions: mx.array, rope: Any, max_seqlen: int, norms: tuple[RMSNo
     if norms is not None:
         query, key = norms
         heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)
-    return Rotation(positions, *rope.mlx_tables(max_seqlen), heads)
+    cos, sin = rope.mlx_tables(max_seqlen)
+    return Rotation(positions, cos, sin, heads)
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:

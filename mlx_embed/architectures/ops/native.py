@@ -146,7 +146,8 @@ def rotation(positions: Ints, rope: Any, max_seqlen: int, norms: tuple[cpu.RMSNo
     if norms is not None:
         query, key = norms
         heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)  # type: ignore[arg-type]
-    return Rotation(positions, *rope.tables(max_seqlen), heads)  # type: ignore[arg-type]
+    cos, sin = rope.tables(max_seqlen)
+    return Rotation(positions, cos, sin, heads)  # type: ignore[arg-type]
 
 
 def distance_bias(table: Floats, buckets: Ints) -> Floats:
