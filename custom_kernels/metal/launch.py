@@ -6,6 +6,11 @@ from typing import Any
 
 import mlx.core as mx
 
+# Headers of kernels: simdgroup_matrix; and a run of elements that is read or written at once, which need only be
+# aligned as an element is.
+MATRICES = "#include <metal_simdgroup_matrix>\n"
+ELEMENTS = "template <typename T, int N>\nstruct Elements {\n  T at[N];\n};\n"
+
 
 @cache
 def kernel_source(name: str) -> str:
