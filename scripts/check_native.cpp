@@ -396,6 +396,24 @@ static void top_k(int n, int count, int width, int k) {
   close("inner_products", exact, products, 0);
 }
 
+// What multiplies blocks or tiles gives the sums of what multiplies words, to the bit where sums are exact, or in one
+// order. On AMX those of bfloat16 are in another.
+static void blocks_are_dots(const char* most) {
+  const int rows = 37, n = 50, k = 800;
+  const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 0.1f), b = normal(n, 3);
+  const auto product = [&] {
+    void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
+    Floats y = unset((size_t)rows * n);
+    mlx_embed_linear(x.data(), rows, layer, 0, nullptr, y.data());
+    mlx_embed_discard(layer);
+    return y;
+  };
+  mlx_embed_choose("");
+  const Floats found = product();
+  mlx_embed_choose(most);
+  close("blocks", found, product(), kind == BFLOAT16 && !strcmp(most, "avx512_bf16") ? 2e-5f : 0);
+}
+
 static void everything() {
   for (int n : {1, 2, 9}) top_k(n, 1, 5, 3), top_k(n, 77, 33, 10), top_k(n, 2500, 20, 40);
   for (int n : {1, 33, 50}) products(5, n, 37), products(130, n, 400);
@@ -436,13 +454,14 @@ static void all_threads() {
 
 int main() {
   std::vector<const char*> seen;
-  for (const char* most : {"", "avx2_vnni", "baseline"}) {
+  for (const char* most : {"", "avx512_bf16", "neon_dot", "avx2_vnni", "baseline"}) {
     mlx_embed_choose(most);
     for (Kind each : {FLOAT32, BFLOAT16, INT8}) {
       const char* name = mlx_embed_product(kind = each);
       if (!*name || std::any_of(seen.begin(), seen.end(), [&](const char* s) { return !strcmp(s, name); })) continue;
       seen.push_back(name);
       all_threads();
+      if (!strcmp(most, "avx512_bf16") || !strcmp(most, "neon_dot")) blocks_are_dots(most);
       printf("%s: %d checks, %d failed so far\n", name, checks.load(), failures.load());
     }
   }

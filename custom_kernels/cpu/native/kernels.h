@@ -87,9 +87,8 @@ struct Kernels {
   void (*top_k)(const TopK&, float* scratch);
 };
 
-struct Narrow {
-  Product product;
-  // Of BFLOAT16 alone, else null.
+// Attention on bfloat16.
+struct Halves {
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention16&, float* scratch);  // head_dim is even
   void (*round)(const float* x, int64_t count, uint16_t* y);
@@ -98,13 +97,12 @@ struct Narrow {
 extern "C" {
 extern const Kernels mlx_embed_baseline;
 #if defined(__x86_64__)
-extern const Kernels mlx_embed_avx2;
-extern const Kernels mlx_embed_avx512;
-extern const Narrow mlx_embed_avx512_bf16;
-extern const Narrow mlx_embed_avx512_vnni;
-extern const Narrow mlx_embed_avx2_vnni;
+extern const Kernels mlx_embed_avx2, mlx_embed_avx512;
+extern const Product mlx_embed_avx512_bf16, mlx_embed_avx512_vnni, mlx_embed_avx2_vnni;
+extern const Product mlx_embed_amx_bf16, mlx_embed_amx_int8;
+extern const Halves mlx_embed_avx512_bf16_attention;
 #elif defined(__aarch64__)
-extern const Narrow mlx_embed_neon_bf16;
-extern const Narrow mlx_embed_neon_dot;
+extern const Product mlx_embed_neon_bf16, mlx_embed_neon_dot, mlx_embed_neon_bfmmla, mlx_embed_neon_smmla;
+extern const Halves mlx_embed_neon_bf16_attention;
 #endif
 }
