@@ -20,6 +20,7 @@ using Ints = std::vector<int32_t>;
 extern "C" {
 const char* mlx_embed_choose(const char*);
 const char* mlx_embed_product(int);
+void mlx_embed_multiply_by(void*);
 void mlx_embed_set_threads(int64_t);
 float* mlx_embed_allocate(int64_t);
 void mlx_embed_release(float*);
@@ -452,6 +453,17 @@ static void all_threads() {
 #endif
 }
 
+// As a BLAS has it, of what the kernels ask for: C = A B^T, row by row.
+static void sgemm(int, int, int, int m, int n, int k, float, const float* a, int lda, const float* b, int ldb, float,
+                  float* c, int ldc) {
+  for (int i = 0; i < m; i++)
+    for (int j = 0; j < n; j++) {
+      double sum = 0;
+      for (int d = 0; d < k; d++) sum += (double)a[(size_t)i * lda + d] * b[(size_t)j * ldb + d];
+      c[(size_t)i * ldc + j] = (float)sum;
+    }
+}
+
 int main() {
   std::vector<const char*> seen;
   for (const char* most : {"", "avx512_bf16", "neon_dot", "avx2_vnni", "baseline"}) {
@@ -465,6 +477,11 @@ int main() {
       printf("%s: %d checks, %d failed so far\n", name, checks.load(), failures.load());
     }
   }
+  kind = FLOAT32;
+  mlx_embed_choose("");
+  mlx_embed_multiply_by((void*)sgemm);
+  all_threads();
+  printf("%s: %d checks, %d failed so far\n", mlx_embed_product(kind), checks.load(), failures.load());
   mlx_embed_release(mlx_embed_allocate(1 << 20));
   return failures != 0;
 }

@@ -19,6 +19,12 @@ def kernel_source(name: str) -> str:
 
 
 @cache
+def shared_source(name: str) -> str:
+    """What kernels share, for their header, from `shared/<name>.metal`."""
+    return (Path(__file__).parent / "shared" / f"{name}.metal").read_text(encoding="ascii")
+
+
+@cache
 def kernel(name: str, *input_names: str, header: str = "") -> Any:
     """Kernel `name` as `mx.fast.metal_kernel` has it, with one output, "out"."""
     return mx.fast.metal_kernel(

@@ -3,15 +3,19 @@
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlx_embed.index import rows
 from mlx_embed.index.entries import Hit
 from mlx_embed.index.store import Store
 from mlx_embed.index.view import View
+
+Float32 = npt.NDArray[np.float32]
 
 # Texts that are written at a time.
 _AT_ONCE = 4096
@@ -33,6 +37,15 @@ def export(store: Store, path: Path) -> None:
             _to_parquet(batches, _schema(store), path)
         else:
             _to_lance(batches, _schema(store), path)
+
+
+def everything(store: Store) -> Iterator[tuple[list[Hit], Float32]]:
+    """Some texts and their vectors [n, D] at a time; see `Index.everything`."""
+    with store.reading() as (connection, view):
+        texts = rows.every(connection, store.database)
+        while batch := list(islice(texts, _AT_ONCE)):
+            numbers = np.array([number for number, _ in batch], dtype=np.int64)
+            yield [hit for _, hit in batch], view.vectors(numbers)
 
 
 def _to_parquet(batches: Iterator[dict[str, Any]], schema: Any, path: Path) -> None:

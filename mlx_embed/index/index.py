@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -16,7 +16,7 @@ from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search
 from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
-from mlx_embed.index.export import export
+from mlx_embed.index.export import everything, export
 from mlx_embed.index.filters import Filter
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
@@ -399,6 +399,13 @@ class Index:
             ImportError: pyarrow, or lancedb, is not installed.
         """
         export(self._store, Path(path).expanduser())
+
+    def everything(self) -> Iterator[tuple[list[Hit], Float32]]:
+        """All texts, in the order in which they were added, some at a time, with their vectors [n, D].
+
+        All are of one commit, the last one when this began.
+        """
+        return everything(self._store)
 
     def close(self) -> None:
         """Give back the lock and the files; what is asked of a closed index raises ValueError."""

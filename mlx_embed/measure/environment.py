@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from custom_kernels import cpu, twins
+from custom_kernels import accelerate, cpu, twins
 from custom_kernels.arrays import spelled
 from custom_kernels.backends import KERNEL_BACKENDS
 from custom_kernels.choice.op import Op
@@ -75,6 +75,7 @@ def _native(wanted: bool) -> str:
 
 def _dtypes() -> Iterator[str]:
     """What the native kernels compute in for each dtype, and on which instructions."""
+    accelerate.decide()
     for name, dtype in NATIVE_DTYPES.items():
         computed = spelled(native_dtype(dtype))
         yield f"{name} {f'by {cpu.product(name)}' if computed == name else f'as {computed}'}"

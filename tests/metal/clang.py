@@ -19,10 +19,6 @@ DECLARATIONS = Path(__file__).with_name("declarations.h")
 # A GPU's target, whose code has address spaces and no registers to run out of.
 FLAGS = ["-target", "spir64-unknown-unknown", "-std=c++14", "-O2", "-S", "-emit-llvm", "-Wno-unknown-attributes"]
 
-SPILLED = r"^.* = alloca .*$"
-# The index is the last operand; that of an inserted integer comes before it.
-INDEXED = r"^.*(?:insert|extract)element .*, i\d+ %[\w.]+$"
-
 
 @cache
 def command() -> list[str] | None:
@@ -42,14 +38,14 @@ def faults(source: str) -> str:
     """
     clang = command()
     assert clang is not None
-    key = (DECLARATIONS.read_text(), *clang, *FLAGS, SPILLED, INDEXED, _version())
+    key = (Path(__file__).read_text(), DECLARATIONS.read_text(), *clang, *FLAGS, _version())
     return kept.text(key, source, lambda: _faults([*clang, *FLAGS], source))
 
 
 def _faults(compile: list[str], source: str) -> str:
     source = re.sub(r"#include <metal_\w+>", "", source)
     source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
-    source = source.replace(ELEMENTS, "")
+    source = re.sub(r"\b(\w+)\.at\[", r"\1[", source.replace(ELEMENTS, ""))
     # Of arrays in a kernel, clang wants them static.
     source = re.sub(r"^(threadgroup \w+ \w+\[)", r"static \1", source, flags=re.M)
     with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
@@ -58,8 +54,8 @@ def _faults(compile: list[str], source: str) -> str:
         run = subprocess.run([*compile, "-o", "-", file.name], capture_output=True, text=True, check=False)
     if run.returncode:
         return run.stderr
-    spilled = re.findall(SPILLED, run.stdout, re.M)
-    indexed = re.findall(INDEXED, run.stdout, re.M)
+    spilled = re.findall(r"^.* = alloca .*$", run.stdout, re.M)
+    indexed = re.findall(r"^.*(?:insert|extract)element .*, i\d+ %[\w.]+$", run.stdout, re.M)
     return "".join(f"{line.strip()}\n" for line in spilled + indexed)
 
 

@@ -11,22 +11,22 @@ import mlx.core as mx
 import numpy as np
 
 from custom_kernels import metal
-from custom_kernels.metal.activate import ACTIVATIONS
-from custom_kernels.parameters import HeadNorms
+from custom_kernels.metal.activate import ACTIVATIONS as ACTIVE
+from custom_kernels.metal.linear import ACTIVATIONS, ROWS
+from custom_kernels.parameters import HeadNorms, Linear
 from tests.metal.emulation import emulated_metal
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
-# Few texts come in the constant address space, many in the device's.
-TEXTS = ([5, 0, 28], [1] * 9)
-HEADS = (5, 32, 64, 128, 256)
+HEADS = (32, 5, 64, 128, 256)
 
 
 def generated_sources(dtype: mx.Dtype) -> dict[str, str]:
     """By the functions' names, what MLX generates for launches of all kernels with arrays of `dtype`."""
     with emulated_metal(run=False) as sources:
-        for lengths in TEXTS:
-            _with_texts(dtype, lengths)
+        _texts(dtype, [5, 0, 28], HEADS)
+        _texts(dtype, [1] * 9, HEADS[:1])
         _rows(dtype)
+        _linear(dtype)
     return {function(source): source for source in sources}
 
 
@@ -37,9 +37,10 @@ def function(source: str) -> str:
     return found[1]
 
 
-def _with_texts(dtype: mx.Dtype, lengths: list[int]) -> None:
+def _texts(dtype: mx.Dtype, lengths: list[int], heads: tuple[int, ...]) -> None:
+    """The places of few texts come in the constant address space, of many in the device's."""
     total, cu_seqlens = sum(lengths), mx.array(np.cumsum([0, *lengths]).astype(np.int32))
-    for dim in HEADS:
+    for dim in heads:
         qkv = mx.zeros((total, 3 * dim), dtype=dtype)
         for longest in (16, 32, 99):
             metal.attention(qkv, cu_seqlens, 1, 0.2, max_seqlen=longest)
@@ -61,7 +62,7 @@ def _rows(dtype: mx.Dtype) -> None:
         metal.top_k_scores(mx.zeros((2, width)), x, 3, mx.zeros((2,), dtype=mx.uint8), mx.zeros((9,)))
         metal.rms_norm(x, ones, 1e-6, x, 1.0)
         metal.rms_norm(x, ones, 1e-6)
-        for act in ACTIVATIONS:
+        for act in ACTIVE:
             metal.activate(x, act)
             metal.activate(x, act, "second")
     for half in (4, 64):
@@ -69,6 +70,14 @@ def _rows(dtype: mx.Dtype) -> None:
         weight = mx.zeros((2 * half,), dtype=dtype)
         metal.rope(qkv, ids, angles, angles, 2, 1)
         metal.rope(qkv, ids, angles, angles, 2, 1, HeadNorms(weight, weight, 1e-6, 1.0))
+
+
+def _linear(dtype: mx.Dtype) -> None:
+    weight, bias = mx.zeros((16, 384), dtype=dtype), mx.zeros((16,), dtype=dtype)
+    for rows, act in zip(ROWS, ACTIVATIONS, strict=True):
+        x, residual = mx.zeros((rows, 384), dtype=dtype), mx.zeros((rows, 16), dtype=dtype)
+        metal.linear(x, Linear(weight), None, residual)
+        metal.linear(x, Linear(weight, bias), act)
 
 
 if __name__ == "__main__":

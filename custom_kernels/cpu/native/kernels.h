@@ -60,7 +60,7 @@ struct TopK {
 };
 
 struct Kernels {
-  Product product;
+  Product product, by_sgemm;
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention&, float* scratch);
   // weight null: only the sum. residual and bias may be null; y may be x.
@@ -94,7 +94,12 @@ struct Halves {
   void (*round)(const float* x, int64_t count, uint16_t* y);
 };
 
+// cblas_sgemm of some BLAS, for `by_sgemm`; null until there is one.
+typedef void (*Sgemm)(int layout, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float* a,
+                      int lda, const float* b, int ldb, float beta, float* c, int ldc);
+
 extern "C" {
+extern Sgemm mlx_embed_sgemm;
 extern const Kernels mlx_embed_baseline;
 #if defined(__x86_64__)
 extern const Kernels mlx_embed_avx2, mlx_embed_avx512;

@@ -25,8 +25,10 @@ enum Status { OK = 0, NO_MEMORY = 1, BAD_SEQUENCES = 2, BAD_IDS = 3 };
 Chosen chosen = {&mlx_embed_baseline, {}, nullptr};
 const Kernels* kernels = chosen.kernels;
 
+bool by_sgemm = false;
+
 const Product* product_of(int kind) {
-  if (kind == FLOAT32) return &kernels->product;
+  if (kind == FLOAT32) return by_sgemm ? &kernels->by_sgemm : &kernels->product;
   return kind > 0 && kind < KINDS ? chosen.narrow[kind] : nullptr;
 }
 
@@ -112,6 +114,8 @@ template <class F> int guarded(const F& f) {
 
 }  // namespace
 
+Sgemm mlx_embed_sgemm = nullptr;
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 EXPORT const char* mlx_embed_source_hash() { return SOURCE_HASH; }
@@ -121,6 +125,12 @@ EXPORT const char* mlx_embed_choose(const char* most) {
   chosen = choose(most);
   kernels = chosen.kernels;
   return kernels->product.name;
+}
+// Let float32 layers that are laid out from now on be multiplied by this cblas_sgemm, or by the kernels where it is
+// null. Layers that were laid out before stay as they are. Not while others lay out.
+EXPORT void mlx_embed_multiply_by(void* sgemm) {
+  by_sgemm = sgemm;
+  if (sgemm) mlx_embed_sgemm = reinterpret_cast<Sgemm>(sgemm);
 }
 // What products of a kind run on, or "" where they do not.
 EXPORT const char* mlx_embed_product(int kind) {

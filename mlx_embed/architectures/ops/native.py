@@ -17,6 +17,7 @@ from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
+from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -127,17 +128,21 @@ def attention(
     scale: float,
     bias: Floats | None,
     max_seqlen: int,
-    rotation: Rotation | None,
+    rotation: Rotation | None = None,
     *,
-    window: int | None,
-    causal: bool,
-    kv_heads: int | None,
+    window: int | None = None,
+    causal: bool = False,
+    kv_heads: int | None = None,
 ) -> Floats:
     """See `ops`; qkv is of no more use."""
     head_dim = qkv.shape[1] // (num_heads + 2 * (kv_heads or num_heads))
     options: dict[str, Any] = {"window": window, "causal": causal, "kv_heads": kv_heads}
     options["dtype"] = _attention_dtype.get() if head_dim % 2 == 0 else "float32"
-    return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **options)
+    if rotation is not None and unseen.is_any():
+        positions, cos, sin, norms = rotation
+        qkv, rotation = cpu.rope(qkv, positions, cos, sin, num_heads, kv_heads, norms), None  # type: ignore[arg-type]
+    qkv, out_of = unseen.widened(qkv, num_heads, np, kv_heads)
+    return out_of(cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **options))
 
 
 def rotation(positions: Ints, rope: Any, max_seqlen: int, norms: tuple[cpu.RMSNorm, cpu.RMSNorm] | None) -> Rotation:
@@ -185,9 +190,15 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
-    """See `ops`: in one call, unless it is without their activation. Overwrites x, which is of no more use."""
-    if isinstance(layers, cpu.Encoder):
+    """See `ops`: in one call, unless it is without their activation, or attention hides tokens. May overwrite x."""
+    if isinstance(layers, cpu.Encoder) and not unseen.is_any():
         return layers(x, cu_seqlens, bias, in_place=True)
+    if isinstance(layers, cpu.Encoder):
+        for qkv, out, attention_norm, up, down, output_norm in layers.layers:
+            attended = attention(cpu.linear(x, qkv), cu_seqlens, layers.num_heads, layers.scale, bias, max_seqlen)
+            x = cpu.output_norm(attended, out, x, *attention_norm)
+            x = cpu.feed_forward(x, up, down, layers.act, *output_norm)
+        return x
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
