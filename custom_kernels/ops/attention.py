@@ -274,7 +274,7 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
             if head_dim == 64:
                 yield plain._replace(bias=dtype), load._replace(longest=longest)
     for _, _, dtype, load in typical_encoders():
-        for longest in (SIZES[1], LENGTHS[-1]):
+        for longest in (length for length in (SIZES[1], LENGTHS[-1]) if length <= load.most):
             size = longest if longest in SIZES else None
             rotated = Rotated(Normed(dtype, 1e-6, 0.0))
             yield Variant(dtype, 128, 128**-0.5, None, size, None, True, 2, rotated), load._replace(longest=longest)
