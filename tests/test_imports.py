@@ -21,7 +21,7 @@ LEVELS = [
     ("mlx_embed.convert",),
     ("mlx_embed.index",),
     ("mlx_embed.records",),
-    ("mlx_embed.evaluation", "mlx_embed.destination", "mlx_embed.kinds"),
+    ("mlx_embed.evaluation", "mlx_embed.destination", "mlx_embed.kinds", "mlx_embed.int8_layers"),
     (
         "mlx_embed.embedding_model",
         "mlx_embed.cross_encoder",
