@@ -52,6 +52,7 @@ __all__ = [
     "output_norm",
     "places",
     "position_ids",
+    "product",
     "zeros_like",
 ]
 
@@ -69,6 +70,11 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) 
 def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
     """act(x W^T + b): [T, K] -> [T, N]; `act` is what `activation` gives."""
     return _twin(x).linear(x, layer, act)
+
+
+def product(x: Array, weight: Array) -> Array:
+    """x W^T, of a matrix [N, K] among a head's own arrays: [n, K] -> [n, N]."""
+    return _twin(x).product(x, weight)
 
 
 def linear_max(x: Array, layer: nn.Module, cu_seqlens: Array) -> Array:
