@@ -64,6 +64,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
+    from mlx_embed.arguments import finite_number
+
+    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
+        option = f"--{name.replace('_', '-')}"
+        if finite_number(option, getattr(options, name)) <= 0:
+            raise ValueError(f"{option} {getattr(options, name):g} is not above 0.")
     try:
         from mlx_embed.serve.access import Access, allowed_origins, is_loopback
         from mlx_embed.serve.keys import read_keys
@@ -78,9 +84,6 @@ def run(options: argparse.Namespace) -> int:
         raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
     from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
-    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
-        if getattr(options, name) <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name):g} is not above 0.")
     others = [*options.reranker, *options.sparse, *options.multi_vector]
     given = options.models or ([] if others else [DEFAULT_MODEL.value])
     names = served_names([*given, *others], options.served_model_name)

@@ -32,7 +32,7 @@ def variants(op: Op) -> list[Any]:
 
 # Products of as many rows as a GPU's kernels want are slow on a CPU.
 GPU = any(getattr(mx, backend).is_available() for backend in KERNEL_BACKENDS)
-FEW = {} if GPU else {"linear": Load(many=False), "output_norm": Load(many=False)}
+FEW = {} if GPU else {"linear": Load.of(128), "output_norm": Load.of(128)}
 
 CASES = [pytest.param(op, variant, id=f"{op.name}-{i}") for op in OPS for i, variant in enumerate(variants(op))]
 

@@ -195,3 +195,23 @@ def test_hits_are_plain_values(index: Index) -> None:
     assert isinstance(hit, Hit)
     assert (hit.path, hit.line_start, hit.heading, hit.metadata) == ("", 0, (), {})
     assert type(hit.score) is float
+
+
+def test_vectors_of_queries_that_are_known(index: Index, model: EmbeddingModel) -> None:
+    fill(index, 200)
+    queries = ["the wing", "lentil soup"]
+    known = model.encode_query(queries)
+    for mode in ("vector", "hybrid", "text"):
+        wanted = index.search(queries, mode=mode)
+        assert index.search(queries, mode=mode, vectors=known) == wanted
+        assert index.search(queries[1], mode=mode, vectors=known[1].tolist()) == wanted[1]
+    with pytest.raises(ValueError, match=r"shape \(2, 32\), where \[1, 32\]"):
+        index.search(["one"], vectors=known)
+    with pytest.raises(ValueError, match="not finite"):
+        index.search("one", vectors=known[0] * np.nan)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), "much"])
+def test_a_min_score_that_is_none(index: Index, score: Any) -> None:
+    with pytest.raises(ValueError, match=r"min_score .* is not a finite number"):
+        index.search("wing", min_score=score)
