@@ -385,7 +385,7 @@ def _added_token(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
     decodes = hasattr(checkpoint.encoder_config, "num_key_value_heads")
     if decodes or settings.get("padding_side") == "left":
         raise UnsupportedModelError(
-            f"{checkpoint.folder} adds tokens to queries, which mlx_embed does for models whose padding is on the "
+            f"{checkpoint.folder} adds tokens to queries, which mlx_embed does for encoders whose padding is on the "
             "right alone."
         )
     if how.expansion.length > checkpoint.encoder_config.max_tokens:

@@ -270,7 +270,7 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(listed))
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "MultiVectorEncoder"}')
     (folder / "sentence_bert_config.json").write_text(json.dumps({"query_expansion": EXPANSION}))
-    with pytest.raises(UnsupportedModelError, match="models whose padding"):
+    with pytest.raises(UnsupportedModelError, match="encoders whose padding"):
         load(folder)
 
 
