@@ -183,7 +183,8 @@ def convert(
         )
     reranker = not static and heads.has_head(checkpoint)
     if (reranker or kind != DENSE) and collection is not None:
-        raise ValueError(f"{folder} is no embedding model; evaluate measures what those find.")
+        what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
+        raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
