@@ -37,6 +37,7 @@ class Batch:
         cu_seqlens: [n + 1], the start of each text, and T. Filler sequences may follow the n texts.
         max_seqlen: no sequence is longer.
         token_type_ids: [T], of pairs of texts: which of the two a token is of. None is 0 throughout.
+        unseen: [T], 1 where no token attends to this one. None is 0 throughout.
         stride: of the sequences, each so many-th is a text.
     """
 
@@ -45,12 +46,22 @@ class Batch:
     cu_seqlens: Int32
     max_seqlen: int
     token_type_ids: Int32 | None = None
+    unseen: Int32 | None = None
     stride: int = 1
 
     @property
     def shape(self) -> Shape:
         """(T, sequences, max_seqlen): what a graph is compiled for."""
         return len(self.input_ids), len(self.cu_seqlens) - 1, self.max_seqlen
+
+    @property
+    def tokens(self) -> Int64:
+        """Where the texts' own tokens are, and not fillers', in the order of the texts."""
+        starts = self.cu_seqlens[:-1][:: self.stride][: len(self.texts)]
+        stops = self.cu_seqlens[1:][:: self.stride][: len(self.texts)]
+        lengths = stops - starts
+        found: Int64 = np.arange(lengths.sum()) + np.repeat(stops - np.cumsum(lengths), lengths)
+        return found
 
 
 def packed_batches(
@@ -62,6 +73,7 @@ def packed_batches(
     ragged: bool = False,
     max_texts: int | None = None,
     token_types: Sequence[Sequence[int]] | None = None,
+    unseen: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Batch]:
     """Cut texts, longest first, into batches of at most `batch_tokens` tokens and `max_texts` texts.
 
@@ -70,11 +82,11 @@ def packed_batches(
     With `bucketed`, batches have one of the `packed_shapes`, by filler sequences, so that few graphs are compiled.
     Unless `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
     With `ragged`, nothing should, but in need something may: texts of any lengths share a batch as long as its block is
-    no larger than a full one's may be. `token_types` are the types of `ids`, as long as they. `Ids` are used as they
-    lie; rows of another kind are laid end to end first.
+    no larger than a full one's may be. `token_types` are the types of `ids`, as long as they, and so is `unseen`. `Ids`
+    are used as they lie; rows of another kind are laid end to end first.
     """
     ids = Ids.of(ids)
-    types = None if token_types is None else Ids.of(token_types).flat
+    beside = [None if given is None else Ids.of(given).flat for given in (token_types, unseen)]
     lengths, starts = ids.lengths, ids.offsets[:-1]
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     room = _room(batch_tokens, ragged)
@@ -83,7 +95,7 @@ def packed_batches(
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded, room) + start
         texts = order[start:end]
         bucket = batch_tokens if bucketed else None
-        yield _batch(ids.flat, types, starts[texts], lengths[texts], texts, bucket, room)
+        yield _batch(ids.flat, beside, starts[texts], lengths[texts], texts, bucket, room)
         start = end
 
 
@@ -185,7 +197,7 @@ def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
 
 def _batch(
     flat: Int32,
-    flat_types: Int32 | None,
+    beside: Sequence[Int32 | None],
     starts: Int64,
     lengths: Int32,
     texts: Int32,
@@ -208,8 +220,8 @@ def _batch(
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
     places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
     input_ids = _filled(flat[places], size)
-    types = None if flat_types is None else _filled(flat_types[places], size)
-    return Batch(texts, input_ids, cu_seqlens, longest, types)
+    types, unseen = (None if given is None else _filled(given[places], size) for given in beside)
+    return Batch(texts, input_ids, cu_seqlens, longest, types, unseen)
 
 
 def _filled(values: Int32, size: int) -> Int32:

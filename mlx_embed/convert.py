@@ -13,13 +13,26 @@ import numpy as np
 
 from mlx_embed import int8_layers
 from mlx_embed.arguments import whole_number
-from mlx_embed.checkpoint import Checkpoint, adapters, heads, hub, quantization, read_checkpoint, safetensors, weights
-from mlx_embed.checkpoint.modules import Normalize
+from mlx_embed.checkpoint import (
+    Checkpoint,
+    adapters,
+    heads,
+    hub,
+    masked_lm,
+    quantization,
+    read_checkpoint,
+    safetensors,
+    weights,
+)
+from mlx_embed.checkpoint.folder import PROJECTION
+from mlx_embed.checkpoint.modules import Dense, Normalize
+from mlx_embed.checkpoint.sparse import read_sides
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
+from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
 from mlx_embed.texts import logger
 
 if TYPE_CHECKING:
@@ -30,7 +43,9 @@ BITS = (4, 8)
 INT8_CPU = "int8-cpu"
 
 # Small files that travel with the weights, wherever in the folder they lie.
-_KEPT = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*")
+_KEPT = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*", "artifact.metadata")
+# BGE-M3's layers, beside the weights.
+_LAYERS = ("sparse_linear.safetensors", "colbert_linear.safetensors")
 _SKIPPED_FOLDERS = {"onnx", "openvino", "coreml", ".git", ".cache"}
 
 # What is embedded to verify a conversion: short, long, and not only English.
@@ -96,7 +111,8 @@ def convert(
     The folder is written beside `destination`, loaded, compared with the source and only then renamed: nothing
     half-written is ever seen at `destination`. What a conversion that was killed has left beside it, hidden, the next
     one to the same destination puts back or removes. A reranker keeps its head, and
-    `CrossEncoder.from_pretrained(destination)` loads it. An adapter is merged into the weights.
+    `CrossEncoder.from_pretrained(destination)` loads it; a sparse model keeps its own, a model of a vector a token its
+    projection, and a static model is its table. An adapter is merged into the weights.
 
     Args:
         source: a local folder, hub repository id or alias.
@@ -115,8 +131,9 @@ def convert(
         local_files_only: likewise.
 
     Raises:
-        ValueError: an option that is not one of those above, quantize given with a quantized source, a source and a
-            destination of which one is inside the other, a malformed folder to evaluate on, or a reranker to evaluate.
+        ValueError: an option that is not one of those above, quantize given with a quantized source, or with a sparse
+            or static one, a source and a destination of which one is inside the other, a malformed folder to evaluate
+            on, or a model to evaluate that is no embedding model.
         FileExistsError: something is at `destination`, and `overwrite` was not given or `convert` has not written it.
         TypeError: a number that is none.
         OSError: the disk is full, or files may not become so large.
@@ -144,17 +161,21 @@ def convert(
     check_destination(target, overwrite)
     folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     _check_apart(folder, target)
+    kind = kind_of(folder)
     checkpoint = read_checkpoint(
-        folder, hub.repository_id(source), cache_dir=cache_dir, local_files_only=local_files_only
+        folder, hub.repository_id(source), kind, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    if checkpoint.architecture.LAYOUT == "table":
-        raise UnsupportedModelError(
-            f"{folder} is a static model, which convert does not write: its table is kept in the dtype of the file. "
-            "model2vec saves one as float16 or int8: StaticModel.from_pretrained(folder, quantize_to=...)."
+    static = checkpoint.architecture.LAYOUT == "table"
+    if quantize is not None and (static or kind == SPARSE):
+        raise ValueError(
+            f"{folder} is a {'static' if static else 'sparse'} model, whose table of tokens is not quantized: pass "
+            "dtype instead."
         )
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
     if int8:
+        if kind != DENSE:
+            raise UnsupportedModelError(f"{folder} is no embedding model or reranker, of which alone int8-cpu is.")
         int8_layers.check(checkpoint)
     hidden_size = checkpoint.encoder_config.hidden_size
     if quantize is not None and hidden_size % group_size:
@@ -162,21 +183,21 @@ def convert(
             f"group_size {group_size} does not divide the model's hidden_size {hidden_size}; "
             f"choose one of {[size for size in GROUP_SIZES if hidden_size % size == 0]}."
         )
-    reranker = heads.has_head(checkpoint)
-    if reranker and collection is not None:
-        raise ValueError(f"{folder} is a reranker; evaluate measures what embedding models find.")
+    reranker = not static and heads.has_head(checkpoint)
+    if (reranker or kind != DENSE) and collection is not None:
+        raise ValueError(f"{folder} is no embedding model; evaluate measures what those find.")
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
         try:
-            _write(checkpoint, written, dtype, quantize, group_size)
+            _write(checkpoint, kind, written, dtype, quantize, group_size)
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
         if int8:
             logger.info("Choosing the layers that stay in bfloat16.")
             kept = int8_layers.choose(checkpoint, written, SAMPLE)
         logger.info("Comparing vectors with the source's.")
-        cosine = _min_cosine(folder, written)
+        cosine = least_cosine(kind, folder, written, SAMPLE)
         exact = quantize is None and not int8
         if not cosine >= (LEAST_COSINE if exact else -1.0):
             raise MLXEmbedError(
@@ -190,7 +211,7 @@ def convert(
             )
         report = ConversionReport(
             target,
-            _weight_bytes(checkpoint),
+            _weight_bytes(checkpoint, kind),
             _weight_bytes_under(written),
             cosine,
             difference if reranker else None,
@@ -204,11 +225,14 @@ def convert(
     return report
 
 
-def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | None, group_size: int) -> None:
+def _write(
+    checkpoint: Checkpoint, kind: str, target: Path, dtype: str | None, bits: int | None, group_size: int
+) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     from shutil import copyfile
 
-    module_files = {file for folder in _module_folders(checkpoint) for file in safetensors.files(folder)}
+    module_files = {file for folder in _module_folders(checkpoint, kind) for file in safetensors.files(folder)}
+    module_files |= {path for name in _LAYERS if (path := checkpoint.folder / name).is_file()}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
         # The shards become one file, and an adapter a part of it.
         if path.parent == checkpoint.transformer and path.name.endswith((".index.json", adapters.CONFIG)):
@@ -220,7 +244,7 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
     config = {
         key: value for key, value in checkpoint.config.items() if not key.startswith(("quantization", "int8_cpu"))
     }
-    if checkpoint.prompts:
+    if checkpoint.prompts and kind == DENSE:
         # The E5 family's prompts come from the model's name, which a converted folder need not carry.
         path = target / "config_sentence_transformers.json"
         present = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -235,6 +259,9 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             if bits is not None:
                 weights.quantize(encoder, bits, group_size)
             head = heads.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
+            head |= masked_lm.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
+            if checkpoint.multi_vector is not None and checkpoint.multi_vector.projected:
+                head |= safetensors.load_tensors({PROJECTION: weights.read_tensors(checkpoint)[PROJECTION]})
             try:
                 weights.save_encoder(encoder, transformer, head)
             except RuntimeError as error:  # MLX does not say why it could not write
@@ -243,6 +270,11 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
                 config["quantization"] = how
 
     transformer.mkdir(parents=True, exist_ok=True)
+    if checkpoint.architecture.LAYOUT == "table":
+        from mlx_embed.checkpoint.static import save_table
+
+        save_table(checkpoint.transformer, transformer, DTYPES[dtype] if dtype else None)
+        return
     worker.run(save)
     _write_json(transformer / "config.json", config)
 
@@ -286,17 +318,6 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _min_cosine(source: Path, converted: Path) -> float:
-    """The lowest cosine between the two folders' vectors of the sample texts; NaN where a vector is not finite."""
-    before, after = (
-        EmbeddingModel.from_pretrained(path, device="cpu", dtype=dtype).encode(
-            SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False
-        )
-        for path, dtype in ((source, "float32"), (converted, None))
-    )
-    return float(np.sum(before * after, axis=1).min())
-
-
 def _logit_difference(source: Path, converted: Path) -> tuple[float, float]:
     """The largest difference between the two folders' logits of the sample pairs, and the largest logit, at least 1."""
     before, after = (
@@ -308,14 +329,19 @@ def _logit_difference(source: Path, converted: Path) -> tuple[float, float]:
     return float(np.abs(before - after).max()), max(1.0, float(np.abs(before).max()))
 
 
-def _module_folders(checkpoint: Checkpoint) -> list[Path]:
-    return [module.folder for module in checkpoint.modules if not isinstance(module, Normalize)]
-
-
-def _weight_bytes(checkpoint: Checkpoint) -> int:
-    found = [
-        path for folder in [checkpoint.weights, *_module_folders(checkpoint)] for path in safetensors.files(folder)
+def _module_folders(checkpoint: Checkpoint, kind: str) -> list[Path]:
+    """Folders of weights beside the encoder's, which stay as they are."""
+    found = [module for module in checkpoint.modules if not isinstance(module, Normalize)]
+    tables = (read_sides(checkpoint.folder).looked_up or {}).values() if kind == SPARSE else ()
+    return [
+        *(module.folder for module in found if not (isinstance(module, Dense) and module.beside)),
+        *(checkpoint.folder / place for place in tables),
     ]
+
+
+def _weight_bytes(checkpoint: Checkpoint, kind: str) -> int:
+    folders = [checkpoint.weights, *_module_folders(checkpoint, kind)]
+    found = [path for folder in folders for path in safetensors.files(folder)]
     if checkpoint.adapter is not None:
         found.append(checkpoint.adapter.folder / adapters.FILE)
     return sum(path.stat().st_size for path in found)

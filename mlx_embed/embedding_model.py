@@ -312,7 +312,7 @@ class EmbeddingModel(FromSentenceTransformers):
     def token_counts(self, texts: Texts) -> Int32:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
         texts = [texts] if isinstance(texts, str) else checked(texts, "token_counts")
-        counts = [self.tokenizer.encode(window).lengths for window in windows(texts, len)]
+        counts = [self.tokenizer.encode(window, cuts=False).lengths for window in windows(texts, len)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
     def head(self, *, skip: int = 0, dim: int | None = None, unit: bool | None = None) -> Head:
@@ -340,17 +340,11 @@ class EmbeddingModel(FromSentenceTransformers):
         vectors, counts, chunks = [np.zeros((0, dim), dtype=np.float32)], [_NONE], [_NONE]
         whole = True
 
-        characters = self.checkpoint.token_characters if long_text == "truncate" else None
-        beyond = [np.zeros(0, dtype=np.bool_)]
-
         def begin() -> Iterator[Window]:
             done = 0
             for window in windows(texts, len):
-                if characters is not None:
-                    most = max(characters * tokenizer.max_length - len(prefix), 0)
-                    beyond.append(np.array([len(text) > most for text in window]))
-                    window = [text[:most] for text in window]
-                encoded = tokenizer.encode(window, prefix, whole=counted or long_text != "truncate")
+                cuts = long_text == "truncate"
+                encoded = tokenizer.encode(window, prefix, whole=counted or not cuts, cuts=cuts)
                 if long_text == "error":
                     _check_lengths(encoded.lengths, done, tokenizer.max_length)
                 done += len(window)
@@ -370,10 +364,6 @@ class EmbeddingModel(FromSentenceTransformers):
                 chunks.append(work.chunks)
                 whole &= work.whole
         all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
-        if characters is not None:  # what is behind was not counted
-            behind = np.concatenate(beyond)
-            all_counts = np.where(behind, np.maximum(all_counts, tokenizer.max_length + 1), all_counts)
-            whole &= not behind.any()
         cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
         if long_text == "truncate" and not self._said_cut:
             self._said_cut = warn_truncated(all_counts, tokenizer.max_length, whole)

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, quantization, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, choose, load, memory
+from mlx_embed.engine import Engine, EngineChoice, choose, default_dtype, load, memory
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
 from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
@@ -23,6 +23,7 @@ _ORGANISATIONS = {
     "SentenceTransformer": hub.ORGANISATION,
     "CrossEncoder": "cross-encoder",
     "SparseEncoder": hub.ORGANISATION,
+    "MultiVectorEncoder": hub.ORGANISATION,
 }
 
 
@@ -86,6 +87,7 @@ def open_model(
     checkpoint = read_checkpoint(
         folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
     )
+    dtype = default_dtype(checkpoint, device) if dtype is None else dtype
     native = is_cpu(device) and choose(options["engine"], device, dtype) == "native"
     if native and options["dtype"] is None and quantization.kept_in_bfloat16(checkpoint.config) is not None:
         dtype = mx.int8  # which it was converted for

@@ -31,6 +31,7 @@ from custom_kernels.cpu.library import (
 )
 from custom_kernels.cpu.linear import Linear, linear
 from custom_kernels.cpu.linear_max import linear_max
+from custom_kernels.cpu.max_sim import max_sim
 from custom_kernels.cpu.mean_pool import mean_pool
 from custom_kernels.cpu.memory import trim
 from custom_kernels.cpu.output_norm import output_norm
@@ -55,6 +56,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_max",
+    "max_sim",
     "mean_pool",
     "multiply_by",
     "num_threads",

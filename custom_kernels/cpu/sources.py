@@ -28,6 +28,7 @@ SOURCES = (
     "choose.cpp",
     "threads.cpp",
     "ops.cpp",
+    "pieces.cpp",
 )
 BLAS = "blas.cpp"
 SUFFIXES = (".h", ".inl", ".cpp")

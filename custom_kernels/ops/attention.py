@@ -182,7 +182,7 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for _, head_dim, dtype, load in typical_encoders():
-        for longest in LENGTHS:
+        for longest in (length for length in LENGTHS if length <= load.most):
             size = longest if longest in SIZES else None
             plain = Variant(dtype, head_dim, head_dim**-0.5, None, size, None)
             yield plain, load._replace(longest=longest)

@@ -12,7 +12,7 @@ lazy graphs with this package's GPU kernels or without, and `padded` the same on
 code.
 """
 
-from mlx_embed.engine.choice import ENGINES, EngineChoice, choose, load
+from mlx_embed.engine.choice import ENGINES, EngineChoice, choose, default_dtype, load
 from mlx_embed.engine.contract import Engine, Head, HeadFunction, Rows
 
-__all__ = ["ENGINES", "Engine", "EngineChoice", "Head", "HeadFunction", "Rows", "choose", "load"]
+__all__ = ["ENGINES", "Engine", "EngineChoice", "Head", "HeadFunction", "Rows", "choose", "default_dtype", "load"]

@@ -22,7 +22,10 @@ class HeadFunction(Protocol):
     """What a model does with the encoder's hidden states, written on `architectures.ops`: a frozen, hashable object."""
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
-        """Hidden states [T, H] of a packed batch, and this head's own weights, to a row a sequence: [n, D]."""
+        """Hidden states [T, H] of a packed batch, and this head's own weights, to rows.
+
+        A row a sequence: [n, D]. Or a row a token: [T, D], to be run as such.
+        """
         ...
 
 
@@ -59,9 +62,11 @@ class Engine(Protocol):
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts.
 
+        `unseen`, as long as the ids, has a 1 for each token that none is to attend to; decoders have no such tokens.
         `Ids` are used as they lie; rows of another kind are laid end to end first.
         """
         ...
@@ -70,9 +75,10 @@ class Engine(Protocol):
         """A head ready to run: its function compiled, or not; its weights as this engine has them."""
         ...
 
-    def run(self, batches: Iterable[Batch], head: Head) -> "Run":
+    def run(self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False) -> "Run":
         """Compute batches: an iterator of each batch and its rows, in the order of `batches`.
 
+        With `of_tokens` the head gives a row a token, and so does this, in the order of the batch's texts.
         An engine with a thread of its own begins at once, draws `batches` there, and runs ahead of the reader without
         bound: give it a window of texts, not a whole corpus. Closing the iterator stops it after the batch that runs.
         """

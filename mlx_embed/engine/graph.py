@@ -9,8 +9,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from custom_kernels import mean_pool
+from custom_kernels.choice.op import CLASSES, Load
+from custom_kernels.choice.serving import serving
 from custom_kernels.choice.switch import use_kernels
+from custom_kernels.metal.linear import ROWS
+from custom_kernels.ops.attention import LENGTHS
 from custom_kernels.transfer import to_device, to_host
+from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
 from mlx_embed.engine.device import checked_budget, is_cpu
@@ -65,6 +71,7 @@ class GraphEngine:
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """See `Engine`."""
         return packed_batches(
@@ -74,6 +81,7 @@ class GraphEngine:
             ragged=self._ragged,
             max_texts=max_texts,
             token_types=token_types,
+            unseen=unseen,
         )
 
     def shapes(self, batch_tokens: int, longest: int) -> set[Shape]:
@@ -84,29 +92,55 @@ class GraphEngine:
         """See `Engine`."""
 
         def forward(
-            input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, token_type_ids: mx.array | None
+            input_ids: mx.array,
+            cu_seqlens: mx.array,
+            max_seqlen: int,
+            token_type_ids: mx.array | None,
+            unseen: mx.array | None = None,
         ) -> mx.array:
             types = () if token_type_ids is None else (token_type_ids,)
-            hidden = self.encoder(input_ids, cu_seqlens, max_seqlen, *types)
+            with hiding(unseen):
+                hidden = self.encoder(input_ids, cu_seqlens, max_seqlen, *types)
             rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
             return rows
 
         return mx.compile(forward) if self.compiled else forward
 
+    def prepare(self, longest: int) -> None:
+        """Let every op find out how it is best computed, for texts up to `longest` tokens and batches of each class.
+
+        For use on the worker thread, when a model is loaded: its graphs are built, and not run. On Metal the ops then
+        compare and time what they have, some seconds for sizes that this machine has not seen; elsewhere nothing comes
+        of it.
+        """
+        for tokens in sorted({*ROWS, *CLASSES}):
+            most = tokens if tokens in ROWS else Load.of(tokens).most
+            for length in {min(length, longest, most) for length in LENGTHS}:
+                full = [length] * max(tokens // length, 1)
+                for lengths in (full, [*full[1:], max(length - 3, 1), 2]):
+                    ids = [[0] * n for n in lengths]
+                    for batch in self.batches(ids, max(2 * tokens, length)):
+                        with mx.stream(self.device), use_kernels(self.kernels):
+                            cu_seqlens = mx.array(batch.cu_seqlens)
+                            hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
+                            mean_pool(hidden, cu_seqlens)
+
     def rows(self, batch: Batch, head: Head) -> mx.array:
         """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""
-        given = [batch.input_ids, batch.cu_seqlens]
-        if batch.token_type_ids is not None:
-            given.append(batch.token_type_ids)
-        with mx.stream(self.device), use_kernels(self.kernels):
-            input_ids, cu_seqlens, *types = to_device(*given)
-            rows: mx.array = head(input_ids, cu_seqlens, batch.max_seqlen, types[0] if types else None)
+        beside = [batch.token_type_ids, batch.unseen]
+        given = [array for array in (batch.input_ids, batch.cu_seqlens, *beside) if array is not None]
+        with mx.stream(self.device), use_kernels(self.kernels), serving():
+            input_ids, cu_seqlens, *rest = to_device(*given)
+            types, unseen = (None if array is None else rest.pop(0) for array in beside)
+            rows: mx.array = head(
+                input_ids, cu_seqlens, batch.max_seqlen, types, *(() if unseen is None else (unseen,))
+            )
             return rows
 
-    def run(self, batches: Iterable[Batch], head: Head) -> "WorkerRun":
+    def run(self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False) -> "WorkerRun":
         """See `Engine`."""
         stop = threading.Event()
-        return WorkerRun(self._computed(batches, head, stop), stop)
+        return WorkerRun(self._computed(batches, head, stop, of_tokens), stop)
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
         """See `Engine`."""
@@ -123,13 +157,15 @@ class GraphEngine:
 
         return lambda: worker.submit(rows).result()
 
-    def _computed(self, batches: Iterable[Batch], head: Head, stop: threading.Event) -> Iterator[tuple[Batch, Rows]]:
+    def _computed(
+        self, batches: Iterable[Batch], head: Head, stop: threading.Event, of_tokens: bool = False
+    ) -> Iterator[tuple[Batch, Rows]]:
         """Each batch with its rows, until told to stop, on the worker thread: one is read while the next one runs."""
         running: tuple[Batch, Callable[[], Rows]] | None = None
         for batch in batches:
             if stop.is_set() or worker.ending:
                 break
-            wait = self._begin(batch, head)
+            wait = self._begin(batch, head, of_tokens)
             if running is not None:
                 yield running[0], running[1]()
             running = (batch, wait)
@@ -137,10 +173,12 @@ class GraphEngine:
             yield running[0], running[1]()
         worker.stop_if_ending()  # its reader must not take these rows for all
 
-    def _begin(self, batch: Batch, head: Head) -> Callable[[], Rows]:
+    def _begin(self, batch: Batch, head: Head, of_tokens: bool = False) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
-        with mx.stream(self.device), use_kernels(self.kernels):
+        with mx.stream(self.device), use_kernels(self.kernels), serving():
             wait = to_host(self.rows(batch, head))
+        if of_tokens:
+            return lambda: wait()[batch.tokens]
         return lambda: wait()[:: batch.stride][: len(batch.texts)]
 
 

@@ -11,6 +11,7 @@ import mlx.nn as nn
 from custom_kernels import accelerate, cpu
 from custom_kernels.arrays import spelled
 from mlx_embed.architectures.ops import native
+from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, packed_batches
 from mlx_embed.checkpoint.safetensors import Pages, let_go
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
@@ -64,21 +65,30 @@ class NativeEngine:
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """See `Engine`."""
         return packed_batches(
-            ids, batch_tokens, bucketed=False, padded=self._pads, max_texts=max_texts, token_types=token_types
+            ids,
+            batch_tokens,
+            bucketed=False,
+            padded=self._pads,
+            max_texts=max_texts,
+            token_types=token_types,
+            unseen=unseen,
         )
 
     def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
         """See `Engine`."""
         return partial(function, parameters=[native.laid_out(module) for module in parameters])
 
-    def run(self, batches: Iterable[Batch], head: Head) -> Generator[tuple[Batch, Rows], None, None]:
-        """See `Engine`."""
+    def run(
+        self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False
+    ) -> Generator[tuple[Batch, Rows], None, None]:
+        """See `Engine`; no batch has fillers here."""
         for batch in batches:
             types = () if batch.token_type_ids is None else (batch.token_type_ids,)
-            with native.attention_in(self._attention):
+            with native.attention_in(self._attention), hiding(batch.unseen):
                 hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
             yield batch, head(hidden, batch.cu_seqlens, batch.max_seqlen)
 

@@ -22,6 +22,7 @@ class PaddedEngine(GraphEngine):
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """See `Engine`; there are no token types here."""
         return padded_batches(ids, batch_tokens, bucketed=self.compiled, max_texts=max_texts)

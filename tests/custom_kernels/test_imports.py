@@ -123,6 +123,7 @@ def test_exported_members() -> None:
         "layer_norm",
         "linear",
         "linear_max",
+        "max_sim",
         "mean_pool",
         "output_norm",
         "position_ids",

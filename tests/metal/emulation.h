@@ -208,6 +208,7 @@ struct Region {
   std::string name;
   char* data;
   size_t count;
+  size_t width;  // bytes of an element
   bool shared;
   std::vector<Shadow> shadow;
   std::vector<char> owned;
@@ -216,7 +217,7 @@ struct Region {
 static std::vector<Region> shared_arrays;  // room for all is reserved: a region never moves
 static size_t shared_bytes;
 
-static void touch(Region& region, std::ptrdiff_t index, bool write) {
+static void touch_element(Region& region, std::ptrdiff_t index, bool write) {
   const auto element = [&] { return region.name + "[" + std::to_string(index) + "]"; };
   if (index < 0 || static_cast<size_t>(index) >= region.count) {
     fail(std::string(write ? "write" : "read") + " out of bounds: " + element() + " of " +
@@ -243,14 +244,23 @@ static void touch(Region& region, std::ptrdiff_t index, bool write) {
   }
 }
 
+// A value of several elements, which lies anywhere that an element may.
+static void touch(Region& region, std::ptrdiff_t byte, size_t bytes, bool write) {
+  const std::ptrdiff_t width = region.width;
+  if (byte % width) fail("an element of " + region.name + " is not where elements lie");
+  for (std::ptrdiff_t at = byte; at < byte + static_cast<std::ptrdiff_t>(bytes); at += width) {
+    touch_element(region, at / width, write);
+  }
+}
+
 template <class T>
 struct Reference {
   Region* region;
-  std::ptrdiff_t index;
+  std::ptrdiff_t byte;
   T load() const {
-    touch(*region, index, false);
+    touch(*region, byte, sizeof(T), false);
     T value;
-    std::memcpy(&value, region->data + index * sizeof(T), sizeof(T));
+    std::memcpy(&value, region->data + byte, sizeof(T));
     return value;
   }
   operator T() const { return load(); }
@@ -260,8 +270,8 @@ struct Reference {
     return static_cast<U>(load());
   }
   Reference& operator=(T value) {
-    touch(*region, index, true);
-    std::memcpy(region->data + index * sizeof(T), &value, sizeof(T));
+    touch(*region, byte, sizeof(T), true);
+    std::memcpy(region->data + byte, &value, sizeof(T));
     return *this;
   }
   Reference& operator=(const Reference& other) { return *this = other.load(); }
@@ -276,10 +286,10 @@ struct Threadgroup {};
 template <class Space, class T>
 struct Pointer {
   Region* region;
-  std::ptrdiff_t start = 0;
+  std::ptrdiff_t start = 0;  // in bytes
   template <class Index>
   auto operator[](Index index) const {
-    const std::ptrdiff_t at = start + static_cast<std::ptrdiff_t>(index);
+    const std::ptrdiff_t at = start + static_cast<std::ptrdiff_t>(index) * static_cast<std::ptrdiff_t>(sizeof(T));
     if constexpr (std::is_const_v<T>) {
       return Reference<std::remove_const_t<T>>{region, at}.load();
     } else {
@@ -288,7 +298,13 @@ struct Pointer {
   }
   template <class Index>
   Pointer operator+(Index offset) const {
-    return {region, start + static_cast<std::ptrdiff_t>(offset)};
+    return {region, start + static_cast<std::ptrdiff_t>(offset) * static_cast<std::ptrdiff_t>(sizeof(T))};
+  }
+  auto operator*() const { return (*this)[0]; }
+  template <class U>
+    requires(std::is_const_v<U> || !std::is_const_v<T>)
+  explicit operator Pointer<Space, U>() const {
+    return {region, start};
   }
   operator Pointer<Space, const T>() const
     requires(!std::is_const_v<T>)
@@ -310,6 +326,7 @@ struct Shared : Pointer<Threadgroup, T> {
       this->region = &region;
       region.name = name;
       region.count = N;
+      region.width = sizeof(T);
       region.shared = true;
       region.shadow.resize(N);
       region.owned.assign(N * sizeof(T), '\xff');  // NaN in every floating type
@@ -336,6 +353,7 @@ static std::vector<Region> buffers;
 
 template <class Space, class T>
 static Pointer<Space, T> argument(size_t index) {
+  buffers[index].width = sizeof(T);
   return {&buffers[index], 0};
 }
 
@@ -348,7 +366,7 @@ static const char* dispatch(
   buffers.clear();
   shared_arrays.reserve(SHARED_ARRAYS);
   for (int i = 0; i < n; ++i) {
-    buffers.push_back({given[i].name, static_cast<char*>(given[i].data), static_cast<size_t>(given[i].count), false});
+    buffers.push_back({given[i].name, static_cast<char*>(given[i].data), static_cast<size_t>(given[i].count), 0, false});
     if (given[i].output) buffers[i].shadow.resize(given[i].count);
   }
   uint size[3], groups[3];
@@ -541,6 +559,7 @@ inline T abs(T a) {
 namespace precise {
 inline float rsqrt(float x) { return static_cast<float>(1 / std::sqrt(static_cast<double>(x))); }
 inline float sqrt(float x) { return std::sqrt(x); }
+inline float exp(float x) { return std::exp(x); }
 }  // namespace precise
 namespace fast {
 inline float exp2(float x) { return std::exp2(x); }

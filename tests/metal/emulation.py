@@ -1,7 +1,6 @@
 """Compiles and runs the source that MLX generates for a Metal kernel. What it means: see the package's docstring."""
 
 import ctypes
-import hashlib
 import os
 import re
 import shutil
@@ -17,10 +16,9 @@ import mlx.core as mx
 import numpy as np
 
 from custom_kernels.metal.launch import kernel as built
+from tests.metal import kept
 
 HEADER = Path(__file__).with_name("emulation.h")
-DECLARATIONS = Path(__file__).with_name("declarations.h")
-CLANG = shutil.which("clang++")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
@@ -53,10 +51,13 @@ def unavailable() -> str | None:
 
 
 @contextmanager
-def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: source) -> Iterator[list[str]]:
+def emulated_metal(
+    seed: int = 0, edit: Callable[[str], str] = lambda source: source, *, run: bool = True
+) -> Iterator[list[str]]:
     """Run kernels of `custom_kernels.metal` in the emulation; `edit` changes their bodies first.
 
-    Gives the list to which the source that MLX generates for each launch is added.
+    Gives the list to which the source that MLX generates for each launch is added. Unless `run`, that is all: results
+    are zeros.
     """
     sources: list[str] = []
     build = mx.fast.metal_kernel
@@ -70,6 +71,9 @@ def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: so
                 if not isinstance(value, mx.Dtype) and value < 0:
                     raise EmulationError(f"the template's {name} is negative: {value}")
             sources.append(generated(kernel, inputs, rest))
+            if not run:
+                shapes = zip(rest["output_shapes"], rest["output_dtypes"], strict=True)
+                return [mx.zeros(shape, dtype=dtype) for shape, dtype in shapes]
             return launch(sources[-1], input_names, output_names, seed, inputs=inputs, **rest)
 
         return call
@@ -163,32 +167,13 @@ extern "C" const char* launch(const emulation::Buffer* given, int n, const uint*
 """
 
 
-def refused(source: str) -> str:
-    """What clang says against the generated source as it is, without a word replaced; empty where it takes it."""
-    assert CLANG is not None
-    source = re.sub(r"#include <metal_\w+>", "", source)
-    source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
-    with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
-        file.write(f'#include "{DECLARATIONS}"\n#line 1 "generated source"\n{source}')
-        file.flush()
-        # The language of Metal 3 is C++14.
-        command = [CLANG, "-std=c++14", "-fsyntax-only", "-Wno-unknown-attributes", file.name]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-    return run.stderr if run.returncode else ""
-
-
 def compiled(source: str) -> ctypes.CDLL:
-    """The source as a loaded library, compiled once a machine: kept in the temporary folder by its content."""
-    folder = Path(tempfile.gettempdir()) / f"mlx-embed-metal-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else.")
-    folder /= _digest(HEADER.read_text(), str(COMPILER), *FLAGS)
-    folder.mkdir(exist_ok=True)
+    """The source as a loaded library, compiled once a machine."""
+    folder = kept.folder(HEADER.read_text(), str(COMPILER), *FLAGS)
     if not (folder / "emulation.h.gch").exists():  # halves the time of each compilation by g++
         shutil.copy(HEADER, folder)
         _compile(HEADER.read_text(), folder, folder / "emulation.h.gch", "-x", "c++-header")
-    library = folder / f"{_digest(source)}.so"
+    library = folder / f"{kept.digest(source)}.so"
     if not library.exists():
         _compile(source, folder, library, "-shared")
     return ctypes.CDLL(str(library))
@@ -202,10 +187,6 @@ def _compile(source: str, folder: Path, to: Path, *flags: str) -> None:
         if run.returncode:
             raise EmulationError(f"the generated source does not compile:\n{run.stderr}")
         (Path(work) / "result").replace(to)
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
 def _numpy(x: mx.array) -> np.ndarray:

@@ -7,25 +7,41 @@ import pytest
 from custom_kernels import metal
 from tests.custom_kernels.conftest import exact, starts
 from tests.custom_kernels.metal.conftest import normal
-from tests.metal.emulation import CLANG, EmulationError, emulated_metal, generated, launch, refused, unavailable
+from tests.metal import clang
+from tests.metal.emulation import EmulationError, emulated_metal, generated, launch, unavailable
+
+MATRIX = "simdgroup_matrix<float, 8, 8> m;"
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
 
-@pytest.mark.skipif(CLANG is None, reason="needs clang++")
+@pytest.mark.skipif(clang.unavailable() is not None, reason=clang.unavailable() or "")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("const device int* same = cu_seqlens;", "cannot initialize a variable of type 'device int"),
-        ("simdgroup_matrix<float, 8, 8> m; float& element = m.thread_elements()[0];", "vector element"),
+        ("const device int* same = cu_seqlens;", "cannot initialize a variable of type 'device int const"),
+        (f"{MATRIX} float& element = m.thread_elements()[0];", "vector element"),
         ("const float most = metal::max(1.0f, 1);", "ambiguous"),
+        ("float kept[8]; for (int i = 0; i < 8; ++i) kept[i] = i * i; skipped += kept[begin % 8];", "alloca"),
+        (f"{MATRIX} simdgroup_multiply_accumulate(m, m, m, m); skipped += m.thread_elements()[begin];", "element"),
     ],
 )
 def test_clang_refuses_what_metal_would(line: str, message: str) -> None:
-    with emulated_metal() as sources:
+    with emulated_metal(run=False) as sources:
         metal.mean_pool(normal((5, 32), mx.float16), starts([5]))
-    assert refused(sources[0]) == ""
-    assert message in refused(sources[0].replace("const int end", f"{line}\nconst int end"))
+    source = sources[0].replace("const float count =", "float skipped = 0;\nconst float count = skipped +")
+    assert clang.faults(source) == ""
+    assert message in clang.faults(source.replace("const float count", f"{line}\nconst float count"))
+
+
+@pytest.mark.skipif(clang.unavailable() is not None, reason=clang.unavailable() or "")
+@pytest.mark.parametrize("dim", [64, 128])
+def test_a_loop_over_matrices_that_is_not_unrolled_is_found(dim: int) -> None:
+    with emulated_metal(run=False) as sources:
+        metal.attention(normal((9, 3 * dim), mx.float16), starts([9]), 1, 0.2, max_seqlen=99)
+    assert clang.faults(sources[0]) == ""
+    pragma = "#pragma clang loop unroll(full)\n"
+    assert "alloca" in clang.faults("for".join(sources[0].rsplit(f"{pragma}for", 1)))
 
 
 def faulty(kernel: str, old: str, new: str, seed: int) -> None:
@@ -44,8 +60,8 @@ def faulty(kernel: str, old: str, new: str, seed: int) -> None:
 
 
 BARRIER = "threadgroup_barrier(mem_flags::mem_threadgroup);"
-TILES_READY = "value_tile[key * STRIDE + d] = v;\n  }\n"
-STORE = "if (query < length && d < DIM) {\n      out"
+TILES_READY = "(value_tile + (key * STRIDE + d)) = v;\n  }\n"
+STORE = "if (query < length && d < DIM) {\n        out"
 
 
 @pytest.mark.parametrize(
@@ -60,10 +76,10 @@ STORE = "if (query < length && d < DIM) {\n      out"
         ("layer_norm", "float value[", f"if (lane == 0) {BARRIER}\nfloat value[", "divergent threadgroup"),
         ("layer_norm", BARRIER, f"if (lane == 0) {{ {BARRIER} }} else {{\n{BARRIER} }}", "divergent threadgroup"),
         ("layer_norm", "sum = simd_sum(sum);", "if (lane != 3) sum = simd_sum(sum);", "divergent"),
-        ("attention", "if (!busy) {", "if (!busy || lane == 9) {", "divergent"),
+        ("attention", "8 <= from ||", "8 <= from || lane == 9 ||", "divergent"),
         # An index is one off, or two threads share a place.
         ("attention", STORE, STORE.replace("<", "<=", 1), r"write out of bounds: out\[22\d\d\] of 2240"),
-        ("attention", "base + key < length", "base + key <= length", r"read out of bounds: qkv\[67\d\d\] of 6720"),
+        ("attention", "base + key < end", "base + key <= end", r"read out of bounds: qkv\[67\d\d\] of 6720"),
         ("attention", "const int middle = (sequence + above) / 2;", "const int middle = above + 1;", "cu_seqlens"),
         ("mean_pool", "partial[ACROSS * DOWN]", "partial[ACROSS * DOWN - 1]", r"write out of bounds: partial\[511\]"),
         ("layer_norm", "start = size_t(row) * WIDTH", "start = size_t(row / 2) * WIDTH", r"race: out\["),

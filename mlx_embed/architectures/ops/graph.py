@@ -15,6 +15,7 @@ from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, zeros
 from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -84,7 +85,9 @@ def linear_max(x: mx.array, layer: nn.Module, cu_seqlens: mx.array) -> mx.array:
 
 def add_linear(x: mx.array, layer: nn.Module, residual: mx.array) -> mx.array:
     """See `ops`."""
-    return linear(x, layer) + residual
+    if isinstance(layer, nn.QuantizedLinear):
+        return layer(x) + residual
+    return custom_kernels.linear(x, _weights(layer), None, residual)
 
 
 def layer_norm(x: mx.array, norm: LayerNorm) -> mx.array:
@@ -109,7 +112,10 @@ def attention(
     window: int | None = None,
 ) -> mx.array:
     """See `ops`."""
-    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    qkv, out_of = unseen.widened(qkv, num_heads, mx)
+    return out_of(
+        custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    )
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:
@@ -124,12 +130,12 @@ def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: La
 
 def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    return norm(_gated(x, up, down, act, gate), residual=x)
+    return norm(linear(_gated(x, up, act, gate), down), residual=x)
 
 
 def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
     """See `ops`."""
-    return _gated(norm(x), up, down, act, gate) + x
+    return add_linear(_gated(norm(x), up, act, gate), down, x)
 
 
 def encoder_layers(
@@ -137,7 +143,7 @@ def encoder_layers(
 ) -> mx.array:
     """See `ops`: in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    if is_short(x.size) and first.activation not in FORMULAS:
+    if is_short(x.size) and not unseen.is_any() and first.activation not in FORMULAS:
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
             weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
@@ -198,12 +204,12 @@ def float32(x: mx.array) -> mx.array:
     return x.astype(mx.float32)
 
 
-def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
+def _gated(x: mx.array, up: nn.Module, act: str, gate: Gate) -> mx.array:
     if act in FORMULAS:
         first, second = mx.split(linear(x, up), 2, axis=-1)
         a, b = (first, second) if gate == "first" else (second, first)
-        return linear(FORMULAS[act](a, _HERE) * b, down)
-    return linear(custom_kernels.activate(linear(x, up), act, gate), down)
+        return FORMULAS[act](a, _HERE) * b
+    return custom_kernels.activate(linear(x, up), act, gate)
 
 
 def _weights(layer: nn.Module) -> custom_kernels.Linear:

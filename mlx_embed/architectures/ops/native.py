@@ -16,6 +16,7 @@ from custom_kernels import cpu
 from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -136,7 +137,10 @@ def attention(
 ) -> Floats:
     """See `ops`."""
     dtype = _attention_dtype.get() if qkv.shape[1] // 3 // num_heads % 2 == 0 else "float32"
-    return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window, dtype=dtype)
+    qkv, out_of = unseen.widened(qkv, num_heads, np)
+    return out_of(
+        cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window, dtype=dtype)
+    )
 
 
 def distance_bias(table: Floats, buckets: Ints) -> Floats:
@@ -168,9 +172,15 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
-    """See `ops`: in one call, unless it is without their activation. Overwrites x, which is of no more use."""
-    if isinstance(layers, cpu.Encoder):
+    """See `ops`: in one call, unless it is without their activation, or attention hides tokens. May overwrite x."""
+    if isinstance(layers, cpu.Encoder) and not unseen.is_any():
         return layers(x, cu_seqlens, bias, in_place=True)
+    if isinstance(layers, cpu.Encoder):
+        for qkv, out, attention_norm, up, down, output_norm in layers.layers:
+            attended = attention(cpu.linear(x, qkv), cu_seqlens, layers.num_heads, layers.scale, bias, max_seqlen)
+            x = cpu.output_norm(attended, out, x, *attention_norm)
+            x = cpu.feed_forward(x, up, down, layers.act, *output_norm)
+        return x
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
