@@ -37,9 +37,10 @@ def least_cosine(kind: str, source: Path, other: Path, texts: Sequence[str]) -> 
     NaN where a vector is not finite.
     """
     made: Any = {DENSE: EmbeddingModel, SPARSE: SparseEncoder, MULTI_VECTOR: MultiVectorEncoder}[kind]
-    # The other as it is loaded, in int8 where it was converted for that.
-    folders = ((source, "float32"), (other, None))
-    found = (rows(kind, made.from_pretrained(path, device="cpu", dtype=dtype), texts) for path, dtype in folders)
+    found = (
+        rows(kind, made.from_pretrained(folder, device="cpu", dtype=dtype), texts)
+        for folder, dtype in ((source, "float32"), (other, None))
+    )
     return float(np.concatenate([cosines(before, after) for before, after in zip(*found, strict=True)]).min())
 
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 
+from custom_kernels import transfer
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, quantization, read_checkpoint
 from mlx_embed.engine import Engine, EngineChoice, choose, default_dtype, load, memory
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
 
@@ -74,9 +77,11 @@ def open_model(
     options: LoadOptions = complete(method, given, LOAD)
     device = resolve_device(options["device"])
     dtype = resolve_dtype(options["dtype"], device)
-    choose(options["engine"], device, dtype)  # what cannot be should not be downloaded first
+    chosen = choose(options["engine"], device, dtype)  # what cannot be should not be downloaded first
     if not is_cpu(device):
         prepare_accelerator()
+        if chosen == "graph":
+            worker.submit(partial(worker.run, transfer.prepare, device))  # while files are read
     folder, name = hub.find(
         name_or_path,
         organisation=_ORGANISATIONS[kind],

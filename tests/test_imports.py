@@ -31,6 +31,7 @@ LEVELS = [
     ),
     ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
+    ("mlx_embed.encoding",),
     ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer", "mlx_embed.late_interaction"),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
     ("mlx_embed.batching", "mlx_embed.multi_vectors"),

@@ -14,7 +14,7 @@ from mlx_embed.architectures.ops import native
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, packed_batches
 from mlx_embed.checkpoint.safetensors import Pages, let_go
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget
 
 # Of a batch: enough for every core, few enough for what it needs between layers to stay in the caches.
@@ -95,7 +95,19 @@ class NativeEngine:
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
         """See `Engine`; computed when the result is asked for."""
         run = self.run(batches, head)
-        return Gathering(lambda: gathered(run, advance), run.close)
+
+        def rows() -> Rows:
+            parts = []
+            for batch, part in run:
+                parts.append((batch, part))
+                advance(len(batch.texts))
+            return gathered(parts)
+
+        return Gathering(rows, run.close)
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """See `Engine`."""
+        return work()
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; computed when the rows are asked for."""
