@@ -46,6 +46,9 @@ def _texts(dtype: mx.Dtype, lengths: list[int], heads: tuple[int, ...]) -> None:
         metal.attention(qkv, cu_seqlens, 1, 0.2, mx.zeros((1, 199)), max_seqlen=99, window=3)
     metal.mean_pool(mx.zeros((total, 96), dtype=dtype), cu_seqlens, 0, True)
     metal.position_ids(cu_seqlens, total)
+    rows = mx.zeros((total, 96), dtype=dtype)
+    metal.linear_max(rows, Linear(mx.zeros((40, 96), dtype=dtype)), cu_seqlens)
+    metal.max_sim(rows, cu_seqlens, rows, cu_seqlens)
 
 
 def _rows(dtype: mx.Dtype) -> None:
