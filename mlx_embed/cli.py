@@ -120,8 +120,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
-            with suppress(OSError):  # where nobody reads that either, the status says it
-                print(f"mlx-embed: {str(error) or 'there is not enough memory.'}", file=sys.stderr, flush=True)
+            _say(f"mlx-embed: {str(error) or 'there is not enough memory.'}")  # where nobody reads, the status says it
         return 2
 
 

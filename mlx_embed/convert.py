@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_embed import int8_layers
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import (
     Checkpoint,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
+INT8_CPU = "int8-cpu"
 
 # Small files that travel with the weights, wherever in the folder they lie.
 _KEPT = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*", "artifact.metadata")
@@ -75,6 +77,7 @@ class ConversionReport:
         logit_difference: a reranker's largest difference of a logit from the original's, over pairs of sample texts;
             None for other models.
         quality: retrieval before and after on the folder that `evaluate` named; None without it.
+        kept_in_bfloat16: with quantize="int8-cpu" the linear layers that stay in bfloat16; else None.
     """
 
     destination: Path
@@ -83,6 +86,7 @@ class ConversionReport:
     min_cosine: float
     logit_difference: float | None = None
     quality: "QualityReport | None" = None
+    kept_in_bfloat16: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -94,7 +98,7 @@ def convert(
     destination: str | Path,
     *,
     dtype: str | None = None,
-    quantize: int | None = None,
+    quantize: int | str | None = None,
     group_size: int = 64,
     overwrite: bool = False,
     evaluate: str | Path | None = None,
@@ -114,7 +118,9 @@ def convert(
         source: a local folder, hub repository id or alias.
         destination: the folder to write; must be absent or empty unless `overwrite`.
         dtype: "float32", "float16" or "bfloat16"; None keeps the source's.
-        quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them.
+        quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them. "int8-cpu" leaves the weights and
+            says in config.json that a CPU is to compute in int8, but for the layers that cost most accuracy, which are
+            found by a measurement on sample texts: see `int8_layers`. `from_pretrained(..., dtype="float32")` is exact.
         group_size: 32, 64 or 128 weights share one quantization scale.
         overwrite: replace a folder at `destination` that `convert` has written, and that holds nothing else.
         evaluate: for an embedding model, a folder of documents, queries and relevance judgements, laid out as
@@ -133,7 +139,10 @@ def convert(
         OSError: the disk is full, or files may not become so large.
         MLXEmbedError: the source cannot be loaded, or the result does not give the source's vectors.
     """
-    quantize = None if quantize is None else whole_number("quantize", quantize)
+    int8 = quantize == INT8_CPU
+    if isinstance(quantize, str) and not int8:
+        raise ValueError(f"quantize takes {BITS} bits or {INT8_CPU!r}, got {quantize!r}.")
+    quantize = None if quantize is None or int8 else whole_number("quantize", quantize)
     group_size = whole_number("group_size", group_size)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
@@ -164,6 +173,8 @@ def convert(
         )
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
+    if int8:
+        int8_layers.check(checkpoint)
     hidden_size = checkpoint.encoder_config.hidden_size
     if quantize is not None and hidden_size % group_size:
         raise ValueError(
@@ -180,14 +191,18 @@ def convert(
             _write(checkpoint, kind, written, dtype, quantize, group_size)
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
+        if int8:
+            logger.info("Choosing the layers that stay in bfloat16.")
+            kept = int8_layers.choose(checkpoint, written, SAMPLE)
         logger.info("Comparing vectors with the source's.")
         cosine = least_cosine(kind, folder, written, SAMPLE)
-        if not cosine >= (LEAST_COSINE if quantize is None else -1.0):
+        exact = quantize is None and not int8
+        if not cosine >= (LEAST_COSINE if exact else -1.0):
             raise MLXEmbedError(
                 f"The converted model's vectors differ from the source's (cosine {cosine:.6f}); nothing was written."
             )
         difference, largest = _logit_difference(folder, written) if reranker else (0.0, 0.0)
-        if not difference <= (LARGEST_DIFFERENCE * largest if quantize is None else float("inf")):
+        if not difference <= (LARGEST_DIFFERENCE * largest if exact else float("inf")):
             raise MLXEmbedError(
                 f"The converted model's scores differ from the source's (logits by up to {difference:.6f}); "
                 "nothing was written."
@@ -201,6 +216,7 @@ def convert(
             None
             if collection is None
             else quality(EmbeddingModel.from_pretrained(folder), EmbeddingModel.from_pretrained(written), collection),
+            kept if int8 else None,
         )
         record(written)
         put(written, target)
@@ -223,7 +239,9 @@ def _write(
         copy.parent.mkdir(parents=True, exist_ok=True)
         copyfile(path, copy)
     transformer = target / checkpoint.transformer.relative_to(checkpoint.folder)
-    config = {key: value for key, value in checkpoint.config.items() if not key.startswith("quantization")}
+    config = {
+        key: value for key, value in checkpoint.config.items() if not key.startswith(("quantization", "int8_cpu"))
+    }
     if checkpoint.prompts and kind == DENSE:
         # The E5 family's prompts come from the model's name, which a converted folder need not carry.
         path = target / "config_sentence_transformers.json"
@@ -301,10 +319,10 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _logit_difference(source: Path, converted: Path) -> tuple[float, float]:
     """The largest difference between the two folders' logits of the sample pairs, and the largest logit, at least 1."""
     before, after = (
-        CrossEncoder.from_pretrained(path, device="cpu").predict(
+        CrossEncoder.from_pretrained(path, device="cpu", dtype=dtype).predict(
             SAMPLE_PAIRS, activation="Identity", show_progress_bar=False
         )
-        for path in (source, converted)
+        for path, dtype in ((source, "float32"), (converted, None))
     )
     return float(np.abs(before - after).max()), max(1.0, float(np.abs(before).max()))
 

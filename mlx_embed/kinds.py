@@ -37,7 +37,10 @@ def least_cosine(kind: str, source: Path, other: Path, texts: Sequence[str]) -> 
     NaN where a vector is not finite.
     """
     made: Any = {DENSE: EmbeddingModel, SPARSE: SparseEncoder, MULTI_VECTOR: MultiVectorEncoder}[kind]
-    found = (rows(kind, made.from_pretrained(folder, device="cpu"), texts) for folder in (source, other))
+    found = (
+        rows(kind, made.from_pretrained(folder, device="cpu", dtype=dtype), texts)
+        for folder, dtype in ((source, "float32"), (other, None))
+    )
     return float(np.concatenate([cosines(before, after) for before, after in zip(*found, strict=True)]).min())
 
 

@@ -28,6 +28,7 @@ from mlx_embed.multi_vectors import MultiVectors, clustered
 from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
 from mlx_embed.texts import check_iterable, checked, progress, windows
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
+from mlx_embed.tokenizer.surrogates import well_formed
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
@@ -408,7 +409,7 @@ def _text(token: Any) -> str:
 
 def _skipped_tokens(how: MultiVector, tokenizer: Tokenizer) -> npt.NDArray[np.int32]:
     """The ids of the tokens whose vectors do not count."""
-    found = {word: tokenizer.library.token_to_id(word) for word in how.skipped}
+    found = {word: tokenizer.library.token_to_id(well_formed(word)) for word in how.skipped}
     if lacking := [word for word, token in found.items() if token is None]:
         warn(f"The tokenizer has no tokens {' '.join(lacking)}, whose vectors were to be left out.")
     return np.array([token for token in found.values() if token is not None], dtype=np.int32)

@@ -16,6 +16,8 @@ logger = logging.getLogger("mlx_embed")
 FIRST_WINDOW = 512
 WINDOW = 2048
 WINDOW_CHARACTERS = 2**23
+# Texts, and their characters, of a call that stays on one thread.
+FEW, SHORT = 8, 4096
 
 
 class Closing(Protocol):
@@ -63,10 +65,20 @@ def check_iterable(method: str, needed: str, given: Any, column: str = "frame['t
         raise TypeError(f"{method} takes {needed}, got a {kind}.")
 
 
-def windows(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut an iterable into lists of at most WINDOW items, or WINDOW_CHARACTERS, as `characters` counts each item's."""
+def are_short(texts: Any) -> bool:
+    """Whether they are so few and short that handing them from thread to thread would take as long as computing."""
+    if isinstance(texts, (list, tuple)):
+        return len(texts) <= FEW and sum(len(text) if isinstance(text, str) else SHORT for text in texts) < SHORT
+    return isinstance(texts, str) and len(texts) < SHORT
+
+
+def windows(items: Iterable[Item], characters: Callable[[Item], int], first: int | None = None) -> Iterator[list[Item]]:
+    """Cut an iterable into lists of at most WINDOW items, or WINDOW_CHARACTERS, as `characters` counts each item's.
+
+    The first has at most `first` items; None is FIRST_WINDOW.
+    """
     window: list[Item] = []
-    size, total = FIRST_WINDOW, 0
+    size, total = FIRST_WINDOW if first is None else first, 0
     for item in items:
         window.append(item)
         total += characters(item)

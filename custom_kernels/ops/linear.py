@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from custom_kernels import cuda, metal
 from custom_kernels.arrays import random, spelled
@@ -143,6 +144,17 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
     return (x, layer, act, residual), {}
 
 
+def numpy_product(x: mx.array, layer: Linear) -> mx.array:
+    """x W^T + b by numpy, in float32."""
+    y = np.array(x) @ np.array(layer.weight).T
+    return mx.array(y if layer.bias is None else y + np.array(layer.bias))
+
+
+def _by_rows(x: mx.array, layer: Linear, act: str | None) -> mx.array:
+    y = numpy_product(x, layer)
+    return y if act is None else reference_activate(y, act)
+
+
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, _, dtype, load in typical_encoders():
         wide = ((3 * width, width, None), (4 * width, width, "gelu"))
@@ -162,4 +174,5 @@ LINEAR = Op(
     lambda variant: {"built-in": builtin_linear},
     _sample,
     _typical,
+    by_rows=_by_rows,
 )

@@ -107,7 +107,8 @@ def read_multi_vector(folder: Path) -> MultiVector:
     if kind in ("MultiVectorEncoder", "ColBERT") or (kind in (None, "SentenceTransformer") and _PYLATE & set(sentence)):
         return _of_modules(folder, path, sentence)
     config = folder / "config.json"
-    if present(config) and STANFORD in (read_json(config).get("architectures") or ()):
+    named = read_json(config).get("architectures") if present(config) else None
+    if isinstance(named, list) and STANFORD in named:
         return _stanford(folder)
     raise UnsupportedModelError(
         f"{folder} is no model of a vector a token: {path.name} names neither a MultiVectorEncoder nor PyLate's "
@@ -194,7 +195,10 @@ def read_expansion(path: Path, given: Any) -> Expansion:
 
 def _prompts(path: Path, sentence: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
     """The prompts with PyLate's markers in front, and the markers."""
-    prompts, markers = dict(sentence.get("prompts") or {}), []
+    given, markers = sentence.get("prompts") or {}, []
+    if not isinstance(given, dict) or not all(isinstance(text, str | None) for text in given.values()):
+        raise CheckpointError(f'{path} has "prompts": {given!r}, not names with texts.')
+    prompts = dict(given)
     for task in ("query", "document"):
         if f"{task}_prefix" not in sentence:
             continue

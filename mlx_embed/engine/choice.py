@@ -10,8 +10,8 @@ from custom_kernels import cpu
 from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
-from mlx_embed.checkpoint import Checkpoint, weights
-from mlx_embed.checkpoint.safetensors import let_go, map_files, read_headers
+from mlx_embed.checkpoint import Checkpoint, quantization, weights
+from mlx_embed.checkpoint.safetensors import map_files, read_headers
 from mlx_embed.engine.contract import Engine
 from mlx_embed.engine.device import accelerator, is_cpu
 from mlx_embed.engine.graph import GraphEngine
@@ -139,10 +139,9 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
 
 def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool) -> NativeEngine:
     pages = map_files(checkpoint.weights)
-    engine = NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads)
-    # Most of the weights are laid out now, somewhere else. Of the tables, whose rows stay there, a text needs few.
-    let_go(pages)
-    return engine
+    kept = (quantization.kept_in_bfloat16(checkpoint.config) or ()) if dtype == mx.int8 else ()
+    # Most of the weights are laid out somewhere else. Of the tables, whose rows stay there, a text needs few.
+    return NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads, kept=kept, pages=pages)
 
 
 def _compiled(chosen: str, device: mx.Device) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +16,7 @@ Rows: TypeAlias = npt.NDArray[np.float32]
 Parameters: TypeAlias = Sequence[Mapping[str, Array]]
 # A head made ready by an engine, and of use to it alone.
 Head: TypeAlias = Any
+Result = TypeVar("Result")
 
 
 class HeadFunction(Protocol):
@@ -92,6 +93,13 @@ class Engine(Protocol):
         """
         ...
 
+    def near(self, work: Callable[[], Result]) -> Result:
+        """Run `work`, which may use this engine, on the thread on which it computes, and wait for what comes back.
+
+        A call that is over in a millisecond loses some of it where it goes from thread to thread in its midst.
+        """
+        ...
+
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """Start to compute batches; what comes back waits for the rows of all texts, [n, D].
 
@@ -126,13 +134,9 @@ class Gathering:
     close: Callable[[], None]
 
 
-def gathered(run: Iterable[tuple[Batch, Rows]], advance: Callable[[int], Any]) -> Rows:
-    """The rows of all batches of a run in the order of the texts; there is at least one batch."""
-    parts = []
-    for batch, rows in run:
-        parts.append((batch.texts, rows))
-        advance(len(batch.texts))
-    out = np.empty((sum(len(texts) for texts, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
-    for texts, rows in parts:
-        out[texts] = rows
+def gathered(parts: Sequence[tuple[Batch, Rows]]) -> Rows:
+    """The rows of batches, at least one, in the order of the texts."""
+    out = np.empty((sum(len(batch.texts) for batch, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
+    for batch, rows in parts:
+        out[batch.texts] = rows
     return out

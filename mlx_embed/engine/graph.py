@@ -1,7 +1,11 @@
 """The engine of MLX's lazy graphs, with this package's GPU kernels or without."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -13,12 +17,13 @@ from custom_kernels import mean_pool
 from custom_kernels.choice.op import CLASSES, Load
 from custom_kernels.choice.serving import serving
 from custom_kernels.choice.switch import use_kernels
+from custom_kernels.cuda.ahead import compile_all, rehearsal
 from custom_kernels.metal.linear import ROWS
 from custom_kernels.ops.attention import LENGTHS
-from custom_kernels.transfer import to_device, to_host
+from custom_kernels.transfer import find_way, to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget, is_cpu
 from mlx_embed.engine.worker import worker
 
@@ -37,6 +42,8 @@ class GraphEngine:
     """
 
     ahead = 1
+    # Shapes whose kernels are compiled ahead on CUDA: a full batch's, and a query's.
+    rehearsed: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16))
 
     def __init__(
         self, encoder: nn.Module, device: mx.Device, *, kernels: bool, compiled: bool, pads: bool = False
@@ -51,6 +58,8 @@ class GraphEngine:
         self.compiled = compiled
         # On CUDA attention is packed, unless its kernel turns out not to work.
         self._ragged = kernels and not pads and not is_cpu(device) and mx.cuda.is_available()
+        # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
+        self._steps: deque[Callable[[], None]] = deque()
         parameters = dict(tree_flatten(encoder.parameters())).values()
         floats = (x.dtype for x in parameters if mx.issubdtype(x.dtype, mx.floating))
         self.dtype: mx.Dtype = next(floats, mx.float32)
@@ -104,7 +113,21 @@ class GraphEngine:
             rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
             return rows
 
+        if self._ragged and self.rehearsed:
+            worker.submit(partial(self._rehearse, forward))
         return mx.compile(forward) if self.compiled else forward
+
+    def _rehearse(self, forward: Callable[..., mx.array]) -> None:
+        """Begin to compile the kernels that this takes, for a machine that has not, or to read what one has."""
+        with mx.stream(self.device), use_kernels(self.kernels):
+            with rehearsal() as wanted:
+                try:
+                    for tokens, texts, longest in self.rehearsed:
+                        given = (mx.zeros((n,), dtype=mx.int32) for n in (tokens, texts + 1))
+                        forward(*given, longest, None)
+                finally:
+                    compile_all(wanted)
+            find_way()
 
     def prepare(self, longest: int) -> None:
         """Let every op find out how it is best computed, for texts up to `longest` tokens and batches of each class.
@@ -143,17 +166,40 @@ class GraphEngine:
         return WorkerRun(self._computed(batches, head, stop, of_tokens), stop)
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
-        """See `Engine`."""
+        """See `Engine`; a window's last batch is read when the first of the next one runs, if that is there by then."""
         stop = threading.Event()
-        future = worker.submit(lambda: gathered(self._computed(batches, head, stop), advance))
-        return Gathering(future.result, stop.set)
+        window = _Window(advance)
+
+        def work() -> None:
+            try:
+                for batch in batches:
+                    if stop.is_set() or worker.ending:
+                        break
+                    wait = self._begin(batch, head)
+                    self._read()
+                    self._steps.append(partial(window.read, batch, wait))
+            except BaseException as error:
+                window.fail(error)
+            worker.stop_if_ending()  # its reader must not take these rows for all
+            self._steps.append(window.finish)
+            worker.later(self._read)  # behind the next window, which reads it sooner
+
+        worker.submit(work)
+        if worker.is_here:
+            self._read()
+        return Gathering(window.rows.result, stop.set)
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """See `Engine`."""
+        context = copy_context()  # a progress bar, or whether kernels are wanted
+        return worker.submit(lambda: context.run(work)).result()
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; on the worker thread, in the order of the calls."""
         begun = worker.submit(lambda: [(batch, self._begin(batch, head)) for batch in batches])
 
         def rows() -> Rows:
-            return gathered(((batch, wait()) for batch, wait in begun.result()), lambda _: None)
+            return gathered([(batch, wait()) for batch, wait in begun.result()])
 
         return lambda: worker.submit(rows).result()
 
@@ -173,6 +219,11 @@ class GraphEngine:
             yield running[0], running[1]()
         worker.stop_if_ending()  # its reader must not take these rows for all
 
+    def _read(self) -> None:
+        """Wait for all that has begun to be gathered."""
+        while self._steps:
+            self._steps.popleft()()
+
     def _begin(self, batch: Batch, head: Head, of_tokens: bool = False) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
         with mx.stream(self.device), use_kernels(self.kernels), serving():
@@ -180,6 +231,37 @@ class GraphEngine:
         if of_tokens:
             return lambda: wait()[batch.tokens]
         return lambda: wait()[: len(batch.texts)]
+
+
+class _Window:
+    """The rows of one `gather`, of which the worker thread calls the methods.
+
+    Attributes:
+        rows: of all texts, once `finish` has been called, or the error of `fail`.
+    """
+
+    def __init__(self, advance: Callable[[int], Any]) -> None:
+        self.rows: Future[Rows] = Future()
+        self._advance = advance
+        self._parts: list[tuple[Batch, Rows]] = []
+
+    def read(self, batch: Batch, wait: Callable[[], Rows]) -> None:
+        try:
+            self._parts.append((batch, wait()))
+            self._advance(len(batch.texts))
+        except BaseException as error:
+            self.fail(error)
+
+    def finish(self) -> None:
+        try:
+            if not self.rows.done():
+                self.rows.set_result(gathered(self._parts))
+        except BaseException as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.rows.done():
+            self.rows.set_exception(error)
 
 
 class WorkerRun:

@@ -105,8 +105,11 @@ def logarithmic(field: str, title: str, values: Iterable[float]) -> dict[str, An
     known = list(values) or [1.0]
     low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
     steps = (1,) if high - low > 2 else (1, 2, 5)
+    least, most = min(known) / 1.15, max(known) * 1.15  # room for a mark at either end
     marks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    marks = [mark for mark in marks if least <= mark <= most]
+    if len(marks) < 2:
+        marks = [float(f"{value:.2g}") for value in (min(known), max(known))]
     axis = {"values": marks, "labelExpr": "format(datum.value, datum.value < 1 ? '~g' : ',~g')"}
-    # Bars from the quickest to the slowest round reach a little further than the medians.
-    scale = {"type": "log", "domain": [min(known) / 1.15, max(known) * 1.15]}
+    scale = {"type": "log", "domain": [least, most], "nice": False}
     return {"field": field, "type": "quantitative", "scale": scale, "title": title, "axis": axis}

@@ -332,21 +332,23 @@ def timing_headers(call: Call, seconds: float) -> dict[str, str]:
 
 
 def _options(model: Embedder, given: TeiEmbedRequest | Parameters) -> dict[str, Any]:
-    side = given.truncation_direction
     return {
         "prompt": model.prompt(given.prompt_name, None),
-        "cut_left": None if side is None else side.lower() == "left",
+        "cut_left": _cut_left(given.truncation_direction),
         "strict": given.truncate is False,
     }
 
 
 def _taken(given: TeiEmbedRequest | SparseRequest) -> dict[str, Any]:
-    side = given.truncation_direction
     return {
         "prompt_name": given.prompt_name,
-        "cut_left": None if side is None else side.lower() == "left",
+        "cut_left": _cut_left(given.truncation_direction),
         "strict": given.truncate is False,
     }
+
+
+def _cut_left(side: Direction | None) -> bool | None:
+    return None if side is None else side.lower() == "left"
 
 
 def _probabilities(logits: Any) -> Any:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer
 
+from mlx_embed.tokenizer.surrogates import well_formed
+
 
 def keep_whole(tokenizer: Tokenizer, prefixes: Iterable[str]) -> None:
     """Make the marker that each prefix begins with a special token, if the vocabulary has it.
@@ -12,7 +14,7 @@ def keep_whole(tokenizer: Tokenizer, prefixes: Iterable[str]) -> None:
     in sentence-transformers, the marker is all of the prefix, or what is before its first space; one that is in no
     vocabulary is a text like any other.
     """
-    for prefix in prefixes:
+    for prefix in map(well_formed, prefixes):
         known = [token for token in (prefix, *prefix.split(None, 1)[:1]) if tokenizer.token_to_id(token) is not None]
         if prefix.strip() and known and tokenizer.encode(known[0], add_special_tokens=False).tokens != known[:1]:
             tokenizer.add_special_tokens([AddedToken(known[0], normalized=False, special=True)])

@@ -238,6 +238,7 @@ def test_what_cannot_be_compared(model: MultiVectorEncoder) -> None:
         ("clustered", "4_HierarchicalTokenPooling/config.json", {"pool_factor": 0}, CheckpointError, "pool_factor"),
         ("some tokens kept", "2_MultiVectorMask/config.json", {"keep_only_token_ids": ["a"]}, CheckpointError, "ids"),
         ("pylate", "config_sentence_transformers.json", {"query_prefix": 3}, CheckpointError, "query_prefix"),
+        ("pylate", "config_sentence_transformers.json", {"prompts": "the"}, CheckpointError, "names with texts"),
         ("stanford", "artifact.metadata", {"doc_maxlen": "long"}, CheckpointError, "doc_maxlen"),
         ("sentence-transformers", "tokenizer_config.json", {"padding_side": "left"}, UnsupportedModelError, "right"),
     ],

@@ -1,7 +1,7 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import erf as _erf
@@ -21,6 +21,7 @@ from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
+from mlx_embed.errors import CheckpointError
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
@@ -46,22 +47,38 @@ def attention_in(dtype: str) -> Iterator[None]:
         _attention_dtype.reset(token)
 
 
-def lay_out(encoder: nn.Module, dtype: str = "float32") -> None:
+def lay_out(
+    encoder: nn.Module,
+    dtype: str = "float32",
+    kept: Collection[str] = (),
+    better: str = "float32",
+    each: Callable[[], None] | None = None,
+) -> None:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of
     BERT's kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see
-    `cpu.Linear`.
+    `cpu.Linear`. Those whose paths are among `kept` are in `better` instead. `each` is called after each linear layer,
+    whose weight is of no more use then.
+
+    Raises:
+        CheckpointError: a path in `kept` at which there is no linear layer.
     """
+    paths = {path for path, module in encoder.named_modules() if isinstance(module, _LINEAR)}
+    if strangers := sorted(set(kept) - paths):
+        raise CheckpointError(f"{strangers[0]} is to stay out of int8, and is no linear layer of this model.")
     # Without the leaves, so that the weights of each go as soon as it is laid out.
-    modules = [module for module in encoder.modules() if not isinstance(module, _LEAVES)]
-    for module in modules:
+    modules = {path: module for path, module in encoder.named_modules() if not isinstance(module, _LEAVES)}
+    for path, module in modules.items():
         for name in list(module):
-            if (ready := _laid_out(module[name], dtype)) is not None:
+            own = better if f"{path}.{name}".removeprefix(".") in kept else dtype
+            if (ready := _laid_out(module[name], own)) is not None:
                 setattr(module, name, ready)
+                if each is not None and isinstance(ready, cpu.Linear):
+                    each()
     mx.clear_cache()
     cpu.trim()
-    for module in modules:
+    for module in modules.values():
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child, dtype))
@@ -262,11 +279,12 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
     return _formula(act, a) * b
 
 
-_LEAVES = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+_LINEAR = (nn.Linear, nn.QuantizedLinear)
+_LEAVES = (*_LINEAR, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
 
 
 def _laid_out(module: Any, dtype: str) -> Any:
-    if isinstance(module, (nn.Linear, nn.QuantizedLinear)):
+    if isinstance(module, _LINEAR):
         return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
         return _matrix(module)

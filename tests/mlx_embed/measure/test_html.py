@@ -235,6 +235,15 @@ def test_in_a_browser(width: int, scheme: str, drawn: dict[str, str], browser: A
     assert (sum(map(int, re.findall(r"\d+", paper)[:3])) > sum(map(int, re.findall(r"\d+", ink)[:3]))) == (
         scheme == "light"
     )
+    # On paper it is dark on light, whatever the system's colours are, and tables are unfolded.
+    shown.emulate_media(media="print")
+    for element in ("body", ".verdict", "figure"):
+        look = f"getComputedStyle(document.querySelector('{element}'))"
+        paper, ink = (shown.evaluate(f"{look}.{name}") for name in ("backgroundColor", "color"))
+        light, dark = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (paper, ink))
+        assert light > 600 > 300 > dark, element
+    assert shown.locator("details table").first.evaluate("e => e.getBoundingClientRect().height") > 0
+    shown.emulate_media(media="screen")
     # Nothing that can be read lies beyond its picture's frame.
     beyond = shown.evaluate(
         """() => [...document.querySelectorAll("figure svg")].filter(s => s.checkVisibility()).flatMap(svg => {

@@ -221,6 +221,12 @@ def test_an_interrupt_is_none_of_its_failures(monkeypatch: pytest.MonkeyPatch) -
     assert made.active
 
 
+def test_what_gives_nothing_to_compare_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nanotoken", None)
+    monkeypatch.setattr(pieces, "maker", lambda library, frame: lambda texts, whole: None)
+    assert not ready(library("tiny-bert")).active
+
+
 def test_without_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nanotoken", None)
     monkeypatch.setattr(pieces, "maker", lambda library, frame: None)

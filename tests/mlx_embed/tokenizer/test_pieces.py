@@ -163,6 +163,18 @@ def test_a_window_for_every_thread() -> None:
     assert expected == ids(found, texts)
 
 
+def test_the_unknown_token_as_such_and_as_what_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text with characters that the vocabulary has not is put together too; only "<unk>" itself is left."""
+    found = trained.library("xlm-roberta")
+    fast = made(found)
+    texts = ["\u5b57 the wing", "the \u5b57\u5b57wing", "the <unk> wing", "the <unk>wing", "\uff1cunk\uff1e the"]
+    assert ids(fast, texts) == ids(found, texts)
+    asked: list[str] = []
+    monkeypatch.setattr(fast, "_library", Asked(found, asked))
+    fast(texts)
+    assert asked == texts[2:]
+
+
 def unlike() -> list[Any]:
     def change(name: str, value: Any) -> Any:
         return lambda found: setattr(found, name, value)
