@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ MAX_PADDING = 2
 MIN_BLOCK = 4096
 
 # Token counts of bucketed batches: these, so that a query grows by a quarter at most; two to each doubling after them.
-SMALL_SIZES = (6, 8, 10, 12, 16, 20, 24, 32)
+# 15 is the most rows that MLX multiplies with a matrix as it does a few vectors, on Metal, in 16 bits.
+SMALL_SIZES = (6, 8, 10, 12, 15, 16, 20, 24, 32)
 SHORTEST = 4
 
 Shape = tuple[int, int, int]
@@ -79,7 +81,7 @@ def packed_batches(
     ids = Ids.of(ids)
     beside = [None if given is None else Ids.of(given).flat for given in (token_types, unseen)]
     lengths, starts = ids.lengths, ids.offsets[:-1]
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    order = _longest_first(lengths)
     room = _room(batch_tokens, ragged)
     start = 0
     while start < len(order):
@@ -131,6 +133,8 @@ def _rows(size: int, width: int, room: int) -> tuple[int, int]:
 
 def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     """How many texts of descending `lengths` make the next batch."""
+    if len(lengths) == 1:
+        return 1
     total = np.cumsum(lengths, dtype=np.int64)
     stop = total > batch_tokens
     if padded:
@@ -162,7 +166,9 @@ def _batch(
     cu_seqlens = np.full(count + 1, size, dtype=np.int32)
     cu_seqlens[0] = 0
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
-    places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
+    places: Any = slice(int(starts[0]), int(starts[0]) + total)
+    if len(lengths) > 1:
+        places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
     input_ids = _filled(flat[places], size)
     types, unseen = (None if given is None else _filled(given[places], size) for given in beside)
     return Batch(texts, input_ids, cu_seqlens, longest, types, unseen)

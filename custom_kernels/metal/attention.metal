@@ -1,9 +1,9 @@
 // Packed self-attention by an online softmax. A threadgroup takes QUERIES rows of one head of one sequence, 8 * ROWS of
 // them a simdgroup, and walks over the sequence's keys, KEYS at a time, through threadgroup memory. Products are of
 // T's, and what they add up to is float. The bias is by distance: [heads, 2 * L - 1], key - query in the place key -
-// query + L - 1 of the head's. Template: T, DIM, HEADS, GROUP (heads that share one of key and value), ROWS, SIMDGROUPS,
-// KEYS, RUN (elements that are read at once: a divisor of DIM), HAS_BIAS, WINDOW (one more than the distance that is
-// still seen; 0: any), CAUSAL.
+// query + L - 1 of the head's. Template: T, DIM, HEADS, GROUP (heads that share one of key and value), ROWS,
+// SIMDGROUPS, KEYS, RUN (elements that are read at once: a divisor of DIM), HAS_BIAS, WINDOW (one more than the
+// distance that is still seen; 0: any), CAUSAL.
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 using Run = Elements<T, RUN>;

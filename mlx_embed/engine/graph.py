@@ -24,7 +24,7 @@ from custom_kernels.transfer import find_way, to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
-from mlx_embed.engine.device import checked_budget, is_cpu
+from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
 from mlx_embed.engine.worker import worker
 
 # Enough to fill the device, few enough for padded attention's scores to fit.
@@ -56,8 +56,8 @@ class GraphEngine:
         self.encoder = encoder
         self.kernels = kernels
         self.compiled = compiled
-        # On CUDA attention is packed, unless its kernel turns out not to work.
-        self._ragged = kernels and not pads and not is_cpu(device) and mx.cuda.is_available()
+        # On a GPU attention is packed, unless its kernel turns out not to work, or on Metal not to be fastest.
+        self._ragged = kernels and not pads and not is_cpu(device) and accelerator() is not None
         # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
         self._steps: deque[Callable[[], None]] = deque()
         parameters = dict(tree_flatten(encoder.parameters())).values()
@@ -113,7 +113,7 @@ class GraphEngine:
             rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
             return rows
 
-        if self._ragged and self.rehearsed:
+        if self._ragged and self.rehearsed and mx.cuda.is_available():
             worker.submit(partial(self._rehearse, forward))
         return mx.compile(forward) if self.compiled else forward
 

@@ -6,8 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from custom_kernels.choice.op import Load
 from mlx_embed.measure import html_charts as charts
+from mlx_embed.measure.kernels import FEW, MANY
 from mlx_embed.measure.report import BASE, OpRow, Report, read_report
 from mlx_embed.measure.text import filling_text, method_text
 from mlx_embed.pages.charts import figure, small
@@ -233,7 +233,7 @@ def _ops(reports: Reports) -> str:
         *_bars(
             found,
             _ways(reports),
-            f"Few tokens are {Load(False).tokens}, many are {Load(True).tokens}; errors are against MLX's ops on its "
+            f"Few tokens are {FEW.tokens}, many are {MANY.tokens}; errors are against MLX's ops on its "
             "CPU stream in float32, as shares of the largest value. Where there is an upright mark, it is how long a "
             "copy of as many bytes takes as the op reads and writes at least; products are bound by arithmetic, and "
             "cannot come near it. Ops that read some rows of a table have none.",

@@ -23,7 +23,7 @@ from mlx_embed.measure.timing import Plan, Work, interleaved
 NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
 EPS = 1e-12
 # On how many tokens, and of what texts, each op is compared.
-LOADS = (Load(128, 128), Load(4096, 128))
+LOADS = FEW, MANY = Load(128, 128), Load(4096, 128)
 # Launches that are waited for together, or fewer where their results would take more bytes than this.
 CHAIN = 50
 CHAIN_BYTES = 2**28

@@ -11,6 +11,11 @@
 
 #include <ucontext.h>
 
+// A device that takes every freedom that Metal leaves it, beside what the compiler's flags contract.
+#ifndef LOOSE
+#define LOOSE 0
+#endif
+
 using uint = std::uint32_t;
 using ushort = std::uint16_t;
 using std::int64_t;
@@ -46,6 +51,14 @@ struct bfloat {
   }
 };
 using bfloat16_t = bfloat;
+// Each operation rounds, as it does for half.
+#define OF_BFLOATS(OPERATOR) \
+  inline bfloat operator OPERATOR(bfloat a, bfloat b) { return bfloat(float(a) OPERATOR float(b)); }
+OF_BFLOATS(+)
+OF_BFLOATS(-)
+OF_BFLOATS(*)
+OF_BFLOATS(/)
+inline bfloat operator-(bfloat a) { return bfloat(-float(a)); }
 
 template <class T, int N>
 struct vec {
@@ -258,6 +271,9 @@ struct Reference {
   Region* region;
   std::ptrdiff_t byte;
   T load() const {
+    if (reinterpret_cast<std::uintptr_t>(region->data + byte) % alignof(T)) {
+      fail("a value is read from " + region->name + " where its type may not be: an array begins at any element");
+    }
     touch(*region, byte, sizeof(T), false);
     T value;
     std::memcpy(&value, region->data + byte, sizeof(T));
@@ -329,8 +345,9 @@ struct Shared : Pointer<Threadgroup, T> {
       region.width = sizeof(T);
       region.shared = true;
       region.shadow.resize(N);
-      region.owned.assign(N * sizeof(T), '\xff');  // NaN in every floating type
-      region.data = region.owned.data();
+      // NaN in every floating type; and no better aligned than an element is.
+      region.owned.assign((N + 1) * sizeof(T), '\xff');
+      region.data = region.owned.data() + sizeof(T);
       shared_bytes += N * sizeof(T);
       if (shared_bytes > THREADGROUP_MEMORY) {
         fail("threadgroup arrays take " + std::to_string(shared_bytes) + " bytes: a threadgroup has " +
@@ -357,10 +374,20 @@ static Pointer<Space, T> argument(size_t index) {
   return {&buffers[index], 0};
 }
 
+// While it lives, and LOOSE, denormal numbers of float are taken for 0.
+struct Flushing {
+#if LOOSE && defined(__SSE__)
+  unsigned before = __builtin_ia32_stmxcsr();
+  Flushing() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+  ~Flushing() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
+
 // Runs every thread of the grid. Seed 0 runs threads in order, 1 in reverse, others in random order.
 static const char* dispatch(
     const Buffer* given, int n, const std::uint32_t* grid, const std::uint32_t* most, std::uint64_t seed,
     const Body& kernel) {
+  const Flushing flushing;
   error.clear();
   body = &kernel;
   buffers.clear();
@@ -444,6 +471,11 @@ static T reduce(const char* what, int line, T value, Operation operation) {
   collective(what, line, &value, [&](void** slot, int lanes) {
     T total[32];
     for (int i = 0; i < lanes; ++i) total[i] = *static_cast<T*>(slot[i]);
+    static std::uint64_t shuffles = 2;
+    if (LOOSE) {
+      const std::vector<size_t> order = turns(lanes, shuffles);
+      for (int i = 0; i < lanes; ++i) total[i] = *static_cast<T*>(slot[order[i]]);
+    }
     for (int step = 1; step < lanes; step *= 2) {
       for (int i = 0; i + step < lanes; i += 2 * step) total[i] = operation(total[i], total[i + step]);
     }
@@ -562,6 +594,14 @@ inline float sqrt(float x) { return std::sqrt(x); }
 inline float exp(float x) { return std::exp(x); }
 }  // namespace precise
 namespace fast {
-inline float exp2(float x) { return std::exp2(x); }
+inline float exp2(float x) {
+  const float y = std::exp2(x);
+  if (!LOOSE) return y;
+  // Two units in the last place off, to the one side or the other, and the same for the same x.
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  const float to = (bits * 2654435761u) >> 31 ? INFINITY : 0.0f;
+  return std::nextafter(std::nextafter(y, to), to);
+}
 }  // namespace fast
 }  // namespace metal

@@ -10,7 +10,7 @@ import pytest
 from custom_kernels.choice import op
 from mlx_embed import EmbeddingModel
 from mlx_embed.architectures import bert
-from mlx_embed.engine import choice
+from mlx_embed.engine import choice, graph
 from mlx_embed.engine.graph import GraphEngine
 from tests.conftest import DATA
 from tests.metal.primitives import kernels_on_metal
@@ -63,3 +63,16 @@ def test_a_model_is_prepared_at_load(
     monkeypatch.setattr(GraphEngine, "prepare", lambda self, longest: found.append(longest))
     model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine=wanted)
     assert [min(longest, 512) for longest in found] == [min(n, model.max_seq_length) for n in prepared]
+
+
+@pytest.mark.parametrize(("accelerator", "kernels", "shared"), [
+    ("metal", True, True), ("cuda", True, True), ("metal", False, False), (None, True, False)
+])  # fmt: skip
+def test_texts_of_any_lengths_share_a_batch_where_attention_is_packed(
+    accelerator: str | None, kernels: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "accelerator", lambda: accelerator)
+    monkeypatch.setattr(graph, "is_cpu", lambda device: False)
+    engine = GraphEngine(bert.Model(bert.Config(50, 64, 1, 2, 128, 512)), CPU, kernels=kernels, compiled=True)
+    ids = [[0] * n for n in [*[512] * 9, *[8] * 120]]
+    assert (len(list(engine.batches(ids, 65536))) == 1) == shared
