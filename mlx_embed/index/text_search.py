@@ -61,16 +61,19 @@ def _steps(connection: Connection, words: Sequence[str], k: int) -> Iterator[tup
             counts[word] = int(found[0])
     if sum(counts.values()) > RANKED:
         (most,) = connection.execute("SELECT max(number) FROM chunk").fetchone()  # no fewer than there are texts
-        weights = {word: math.log((most - count + 0.5) / (count + 0.5)) for word, count in counts.items()}
+        # At least FTS5's own, times how often the query has the word; a word that is there once adds about as much.
+        weights = {
+            word: max(math.log((max(most - count, 0) + 0.5) / (count + 0.5)), _LEAST_WEIGHT) * words.count(word)
+            for word, count in counts.items()
+        }
         by_count, size = sorted(counts, key=lambda word: counts[word]), 0
         for place, word in enumerate(by_count[:-1], start=1):
             size += counts[word]
-            if size >= k and counts[by_count[place]] >= size:  # the next costs as much as all so far
-                others = by_count[place:]
-                yield (
-                    by_count[:place],
-                    sum(_MOST * max(weights[other], _LEAST_WEIGHT) * words.count(other) for other in others),
-                )
+            rare, others = by_count[:place], by_count[place:]
+            reach = _MOST * sum(weights[other] for other in others)
+            # Where the next word has as many texts as all so far, and the others are likely to be out of reach.
+            if size >= k and counts[others[0]] >= size and reach < sum(weights[one] for one in rare):
+                yield rare, reach
     yield (), -math.inf
 
 
