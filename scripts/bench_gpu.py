@@ -2,12 +2,16 @@
 """Time the CUDA kernels, forward passes and encode beside MLX's own ops and PyTorch, all in one run on one GPU.
 
     python scripts/bench_gpu.py [--documents 50000] [--sides forward "torch eager" ...] [--json FILE]
+    python scripts/bench_gpu.py --model FOLDER --cranfield FOLDER \
+        --sides "first pass, cold" "first pass, again" texts tokenizer query pool
 
-Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout. Models have
-random weights in float16 and texts have random words, so nothing is downloaded. Each side runs in a process of its
-own, one after the other. Every figure is the median of several runs after two or more that do not count; kernels are
-timed over many in one evaluation, forward passes from token ids on the host to vectors on the host. All sides take
-some ten minutes, most of it the kernels', whose peers MLX compiles, and torch.compile's.
+Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout; the second
+line MLX's and tokenizers alone. Models have random weights in float16 and texts have random words, unless the folders
+of a model and of Cranfield's docs.jsonl are given. Each side runs in a process of its own, one after the other. Every
+figure is the median of several runs after two or more that do not count; kernels are timed over many in one evaluation,
+forward passes from token ids on the host to vectors on the host. "first pass, cold" is of a process that finds nothing
+that another has compiled, "first pass, again" finds what that one has left. All sides take some ten minutes, most of it
+the kernels', whose peers MLX compiles, and torch.compile's.
 """
 
 import argparse
@@ -23,6 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_decoders
+import gpu_texts
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +61,9 @@ def main() -> None:
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
+    parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 65536], help="tokens of decoders' batches")
+    parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")
+    parser.add_argument("--cranfield", type=Path, help="the folder of docs.jsonl, for the same")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -64,7 +73,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        make_models(work)
+        if options.model is None or not set(options.sides) <= set(TEXTS):
+            make_models(work)
         figures = {}
         for side in options.sides:
             figures[side] = run_side(side, work, sys.argv[1:])
@@ -76,9 +86,12 @@ def main() -> None:
 def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
     """One side in a fresh process; what it prints last is its figures."""
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "MLX_EMBED_KERNELS": "reference" if "reference" in side else "",
     }
+    if side.startswith("first pass"):
+        environment |= {"XDG_CACHE_HOME": str(work / "cache"), "CUDA_CACHE_PATH": str(work / "cuda")}
+        environment.pop("MLX_PTX_CACHE_DIR", None)
     command = [sys.executable, __file__, *arguments, "--side", side, "--work", str(work)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -337,35 +350,11 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
     return figures
 
 
-def texts_side(work: Path, options: argparse.Namespace) -> Figures:
-    from mlx_embed import EmbeddingModel
-
-    corpus = documents(options.documents)
-    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6")
-    start = time.perf_counter()
-    model.encode(corpus)
-    first = time.perf_counter() - start
-    warm = median(lambda: model.encode(corpus), 3)
-    return {"docs/s, first pass of the process": len(corpus) / first, "docs/s": len(corpus) / warm}
-
-
-def tokenizer_side(work: Path, options: argparse.Namespace) -> Figures:
-    from tokenizers import Tokenizer
-
-    from mlx_embed.checkpoint import read_checkpoint
-    from mlx_embed.texts import windows
-    from mlx_embed.tokenizer import Tokenizer as Ours
-
-    corpus = documents(options.documents)
-    tokenizer = Tokenizer.from_file(str(work / "MiniLM-L6" / "tokenizer.json"))
-    figures = {"docs/s, tokenizers alone": len(corpus) / median(lambda: tokenizer.encode_batch_fast(corpus), 3)}
-    ours = Ours(read_checkpoint(work / "MiniLM-L6"), 512)
-    if ours.fast is not None:
-        ours.fast.prepare()
-        if ours.fast.active:
-            parts = list(windows(corpus, len))
-            figures["docs/s, nanotoken, to arrays"] = len(corpus) / median(lambda: [ours(part) for part in parts], 3)
-    return figures
+def of_texts(side: Callable[[Path, list[str]], Figures], work: Path, options: argparse.Namespace) -> Figures:
+    """A side that begins with strings, on the model and the texts that were given, or on those made here."""
+    model = options.model or work / "MiniLM-L6"
+    count = options.documents
+    return side(model, gpu_texts.cranfield(options.cranfield, count) if options.cranfield else documents(count))
 
 
 def torch_side(work: Path, options: argparse.Namespace) -> Figures:
@@ -409,6 +398,15 @@ def sentence_transformers_side(work: Path, options: argparse.Namespace) -> Figur
     return figures
 
 
+TEXTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
+    "first pass, cold": partial(of_texts, gpu_texts.first_pass),
+    "first pass, again": partial(of_texts, gpu_texts.first_pass),
+    "texts": partial(of_texts, gpu_texts.texts),
+    "texts reference": partial(of_texts, gpu_texts.texts),
+    "query": partial(of_texts, gpu_texts.query),
+    "tokenizer": partial(of_texts, gpu_texts.tokenizer),
+    "pool": partial(of_texts, gpu_texts.pool),
+}
 SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "copy": copy_side,
     "kernels": kernels_side,
@@ -416,9 +414,8 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "forward": forward_side,
     "forward reference": forward_side,
     "launches": launches_side,
-    "texts": texts_side,
-    "texts reference": texts_side,
-    "tokenizer": tokenizer_side,
+    "decoders": gpu_decoders.side,
+    **TEXTS,
     "torch eager": torch_side,
     "sentence-transformers": sentence_transformers_side,
     "torch.compile": torch_side,

@@ -45,6 +45,15 @@ def product(dtype: str) -> str:
     return name.decode()
 
 
+def multiply_by(sgemm: Any | None) -> None:
+    """Let layers that are made in float32 from now on be multiplied by a BLAS: its cblas_sgemm, a function of ctypes.
+
+    None is for the kernels' own products. A row's products by a BLAS may depend on how many rows there are, in their
+    last bits.
+    """
+    library().mlx_embed_multiply_by(None if sgemm is None else ctypes.cast(sgemm, ctypes.c_void_p))
+
+
 def num_threads() -> int:
     """How many threads an op uses, its caller included."""
     return int(library().mlx_embed_threads())
@@ -92,12 +101,14 @@ def load() -> tuple[Any, str]:
         "release": (None, [pointer]),
         "trim": (None, []),
         "product": (ctypes.c_char_p, [flag]),
+        "multiply_by": (None, [pointer]),
         "lay_out": (pointer, [pointer, pointer, integer, integer, flag]),
         "discard": (None, [pointer]),
         "linear": (flag, [pointer, integer, pointer, flag, pointer, pointer]),
         "layer_norm": (flag, [pointer] * 4 + [real, integer, integer, pointer]),
+        "rms_norm": (flag, [pointer] * 3 + [real, real, integer, integer, pointer]),
         "embedding_norm": (flag, [pointer] * 3 + [integer, pointer, pointer, real, integer, integer, pointer]),
-        "attention": (flag, [pointer] * 2 + [integer] * 4 + [real, pointer, integer, integer, flag, pointer]),
+        "attention": (flag, [pointer] * 2 + [integer] * 5 + [real, pointer, integer, integer, flag, flag, pointer]),
         "output_norm": (flag, [pointer, integer] + [pointer] * 4 + [real, pointer]),
         "feed_forward": (flag, [pointer, integer, pointer, pointer, flag, flag, *[pointer] * 3, real, pointer]),
         "encoder": (
@@ -105,7 +116,7 @@ def load() -> tuple[Any, str]:
             [pointer, pointer, integer, integer, pointer, integer, integer, integer, real, pointer, integer, flag, flag]
             + [pointer] * 4,
         ),
-        "rope": (flag, [pointer] * 4 + [integer] * 4),
+        "rope": (flag, [pointer] * 4 + [integer] * 5 + [pointer, pointer, real, real]),
         "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),
         "gather_mean": (
             flag,

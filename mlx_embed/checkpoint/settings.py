@@ -21,6 +21,7 @@ _TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
         ("SentenceTransformer", "feature-extraction", "last_hidden_state", "token_embeddings"),
         ("CrossEncoder", "sequence-classification", "logits", "scores"),
         ("SparseEncoder", "fill-mask", "logits", "token_embeddings"),
+        ("MultiVectorEncoder", "feature-extraction", "last_hidden_state", "token_embeddings"),
     )
 }
 
@@ -66,6 +67,7 @@ class Settings:
         do_lower_case: whether texts are lowercased before the tokenizer's own normalisation.
         tokenizer_config: keys that count instead of tokenizer_config.json's.
         config: keys that count instead of config.json's.
+        expansion: the file that has a "query_expansion", and what it says.
     """
 
     max_length: int | None = None
@@ -75,6 +77,7 @@ class Settings:
     do_lower_case: bool = False
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    expansion: tuple[Path, Any] | None = None
 
 
 def read_settings(transformer: Path, kind: str) -> Settings:
@@ -97,7 +100,8 @@ def read_settings(transformer: Path, kind: str) -> Settings:
     for key, known in (("transformer_task", task), ("modality_config", modalities), ("module_output_name", output)):
         if given.get(key) not in (None, known):
             raise UnsupportedModelError(f'{path} has "{key}": {given[key]!r}; mlx_embed has {known!r} for a {kind}.')
-    if given.get("query_expansion") is not None:
+    expansion = given.get("query_expansion")
+    if expansion is not None and kind != "MultiVectorEncoder":
         raise UnsupportedModelError(f'{path} has "query_expansion", which is for models of a vector a token.')
     processing, model = (_object(path, given, key) for key in ("processing_kwargs", "model_kwargs"))
     # Of two settings of a text, sentence-transformers takes the common one.
@@ -123,6 +127,7 @@ def read_settings(transformer: Path, kind: str) -> Settings:
         tokenizer_config=({} if own is None else {"model_max_length": own})
         | {key: value for key, value in tokenizer.items() if key not in _NOT_OF_THE_TOKENIZER},
         config=_object(path, given, "config_kwargs"),
+        expansion=None if expansion is None else (path, expansion),
     )
 
 

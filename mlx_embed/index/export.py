@@ -4,16 +4,20 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlx_embed.index import rows
 from mlx_embed.index.entries import FileStat, Hit
 from mlx_embed.index.statement import Statement
 from mlx_embed.index.store import Store
 from mlx_embed.index.view import View
+
+Float32 = npt.NDArray[np.float32]
 
 # What the table's schema says in its metadata under this key, in JSON: {"statement": ..., "files": ...}.
 SAID = b"mlx_embed"
@@ -38,6 +42,15 @@ def export(store: Store, path: Path) -> None:
             _to_parquet(batches, schema, path)
         else:
             _to_lance(batches, schema, path)
+
+
+def everything(store: Store) -> Iterator[tuple[list[Hit], Float32]]:
+    """Some texts and their vectors [n, D] at a time; see `Index.everything`."""
+    with store.reading() as (connection, view):
+        texts = rows.every(connection, store.database)
+        while batch := list(islice(texts, _AT_ONCE)):
+            numbers = np.array([number for number, _ in batch], dtype=np.int64)
+            yield [hit for _, hit in batch], view.vectors(numbers)
 
 
 def _to_parquet(batches: Iterator[dict[str, Any]], schema: Any, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Index: texts, their vectors and their words in a folder."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -15,7 +15,7 @@ from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search
 from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
-from mlx_embed.index.export import export
+from mlx_embed.index.export import everything, export
 from mlx_embed.index.filters import Filter
 from mlx_embed.index.given import entries_of, require_list, vectors_of
 from mlx_embed.index.load import load
@@ -404,6 +404,13 @@ class Index:
             ImportError: pyarrow, or lancedb, is not installed.
         """
         export(self._store, Path(path).expanduser())
+
+    def everything(self) -> Iterator[tuple[list[Hit], Float32]]:
+        """All texts, in the order in which they were added, some at a time, with their vectors [n, D].
+
+        All are of one commit, the last one when this began.
+        """
+        return everything(self._store)
 
     def load(self, path: str | Path, *, same_model: bool = False) -> int:
         """Put in the texts and vectors of NAME.parquet or the LanceDB table NAME.lance, as `export` writes them.

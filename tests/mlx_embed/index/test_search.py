@@ -52,12 +52,12 @@ def test_every_row_dtype_finds_the_exact_best(
         for k in (1, 10, 100):
             order, scores = exact(asked, stored, k)
             found = index.search([str(i) for i in range(40)], k, mode="vector")
-            alone = [index.search(str(i), k, mode="vector") for i in range(40)]
-            for row, best, hits, single in zip(order, scores, found, alone, strict=True):
+            alone = [index.search(str(i), k, mode="vector") for i in range(8)]
+            for row, best, hits in zip(order, scores, found, strict=True):
                 assert [hit.score for hit in hits] == best.tolist()
                 assert [hit.id for hit in hits] == [names(3000)[i] for i in row]
                 assert [hit.vector_rank for hit in hits] == list(range(1, k + 1))
-                assert single == hits
+            assert alone == found[:8]
 
 
 def test_equal_scores_are_in_the_order_of_ids_however_they_came(model: EmbeddingModel, tmp_path: Path) -> None:
