@@ -11,9 +11,12 @@ __all__ = ["ARCHITECTURES", "Architecture", "EncoderConfig", "architecture"]
 
 # model_type to the name of the file.
 _FILES = {
+    "albert": "albert",
     "bert": "bert",
     "camembert": "roberta",
+    "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
+    "electra": "electra",
     "gemma3_text": "gemma3_text",
     "gte": "gte",
     "mistral": "mistral",
