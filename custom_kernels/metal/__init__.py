@@ -4,12 +4,24 @@ NotImplementedError says that there is no kernel for these shapes. What a model 
 argument; what changes from batch to batch is an input.
 """
 
+from custom_kernels.metal.activate import activate
 from custom_kernels.metal.attention import attention
 from custom_kernels.metal.embedding_norm import embedding_norm
 from custom_kernels.metal.layer_norm import layer_norm
 from custom_kernels.metal.mean_pool import mean_pool
 from custom_kernels.metal.position_ids import position_ids
+from custom_kernels.metal.rms_norm import rms_norm
 from custom_kernels.metal.rope import rope
 from custom_kernels.metal.top_k_scores import top_k_scores
 
-__all__ = ["attention", "embedding_norm", "layer_norm", "mean_pool", "position_ids", "rope", "top_k_scores"]
+__all__ = [
+    "activate",
+    "attention",
+    "embedding_norm",
+    "layer_norm",
+    "mean_pool",
+    "position_ids",
+    "rms_norm",
+    "rope",
+    "top_k_scores",
+]

@@ -1,8 +1,8 @@
 // Packed self-attention by an online softmax. A threadgroup takes QUERIES rows of one head of one sequence, 8 rows a
 // simdgroup, and walks over the sequence's keys, KEYS at a time, through threadgroup memory. Everything but the tiles
 // is float. The bias is by distance: [heads, 2 * L - 1], key - query in the place key - query + L - 1 of the head's.
-// Template: T, DIM, SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (one more than the
-// distance that is still seen; 0: any).
+// Template: T, DIM, HEADS, GROUP (heads that share one of key and value), SIMDGROUPS, KEYS, HAS_BIAS, WINDOW (one more
+// than the distance that is still seen; 0: any), CAUSAL.
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 constexpr int QUERIES = 8 * SIMDGROUPS;
@@ -19,7 +19,8 @@ threadgroup T value_tile[KEYS * STRIDE];
 const int lane = int(thread_index_in_simdgroup);
 const int row = (lane & 16) / 4 + (lane / 2) % 4;
 const int column = (lane & 8) / 2 + (lane & 1) * 2;
-const int hidden = qkv_shape[1] / 3;
+constexpr int KV = HEADS / GROUP * DIM;
+constexpr int WIDTH = HEADS * DIM + 2 * KV;
 const int head = int(threadgroup_position_in_grid.y);
 const int block = int(threadgroup_position_in_grid.z);
 
@@ -51,7 +52,7 @@ for (int part = 0; part < PARTS; ++part) {
     const int d = 8 * part + column + i;
     float value = 0.0f;
     if (query < length && d < DIM) {
-      value = float(qkv[size_t(start + query) * (3 * hidden) + head * DIM + d]) * (scale[0] * LOG2_E);
+      value = float(qkv[size_t(start + query) * WIDTH + head * DIM + d]) * (scale[0] * LOG2_E);
     }
     q[part].thread_elements()[i] = value;
     sum[part].thread_elements()[i] = 0.0f;
@@ -66,6 +67,9 @@ if (WINDOW > 0) {
   begin = metal::max(0, first - WINDOW + 1);
   end = metal::min(length, first + QUERIES + WINDOW - 1);
 }
+if (CAUSAL) {
+  end = metal::min(length, first + QUERIES);
+}
 for (int base = begin; base < end; base += KEYS) {
   threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tiles have been read
   for (int i = int(thread_index_in_threadgroup); i < KEYS * PADDED; i += 32 * SIMDGROUPS) {
@@ -74,9 +78,9 @@ for (int base = begin; base < end; base += KEYS) {
     T k = T(0.0f);
     T v = T(0.0f);
     if (base + key < length && d < DIM) {
-      const size_t from = size_t(start + base + key) * (3 * hidden) + head * DIM + d;
-      k = qkv[from + hidden];
-      v = qkv[from + 2 * hidden];
+      const size_t from = size_t(start + base + key) * WIDTH + (HEADS + head / GROUP) * DIM + d;
+      k = qkv[from];
+      v = qkv[from + KV];
     }
     key_tile[key * STRIDE + d] = k;
     value_tile[key * STRIDE + d] = v;
@@ -108,7 +112,7 @@ for (int base = begin; base < end; base += KEYS) {
       if (HAS_BIAS && query < length && key < length) {
         value += LOG2_E * float(bias[head * bias_shape[1] + bias_shape[1] / 2 + key - query]);
       }
-      if (key >= length || (WINDOW > 0 && metal::abs(query - key) >= WINDOW)) {
+      if (key >= length || (CAUSAL && key > query) || (WINDOW > 0 && metal::abs(query - key) >= WINDOW)) {
         value = MASKED;
       }
       score[group].thread_elements()[i] = value;
@@ -154,7 +158,7 @@ for (int part = 0; part < PARTS; ++part) {
   for (int i = 0; i < 2; ++i) {
     const int d = 8 * part + column + i;
     if (query < length && d < DIM) {
-      out[size_t(start + query) * hidden + head * DIM + d] = T(sum[part].thread_elements()[i] / weight_sum);
+      out[size_t(start + query) * (HEADS * DIM) + head * DIM + d] = T(sum[part].thread_elements()[i] / weight_sum);
     }
   }
 }

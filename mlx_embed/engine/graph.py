@@ -31,7 +31,6 @@ class GraphEngine:
     """
 
     ahead = 1
-    default_budget = GPU_BATCH_TOKENS
 
     def __init__(
         self, encoder: nn.Module, device: mx.Device, *, kernels: bool, compiled: bool, pads: bool = False
@@ -57,7 +56,8 @@ class GraphEngine:
 
     def budget(self, batch_tokens: int | None) -> int:
         """See `Engine`."""
-        return checked_budget(batch_tokens, CPU_BATCH_TOKENS if is_cpu(self.device) else self.default_budget)
+        many = getattr(self.encoder, "batch_tokens", GPU_BATCH_TOKENS)
+        return checked_budget(batch_tokens, CPU_BATCH_TOKENS if is_cpu(self.device) else many)
 
     def batches(
         self,

@@ -46,9 +46,11 @@ float min(float, float);
 int min(int, int);
 uint min(uint, uint);
 int abs(int);
+float abs(float);
 namespace precise {
 float rsqrt(float);
 float sqrt(float);
+float exp(float);
 }  // namespace precise
 namespace fast {
 float exp2(float);

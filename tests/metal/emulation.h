@@ -541,6 +541,7 @@ inline T abs(T a) {
 namespace precise {
 inline float rsqrt(float x) { return static_cast<float>(1 / std::sqrt(static_cast<double>(x))); }
 inline float sqrt(float x) { return std::sqrt(x); }
+inline float exp(float x) { return std::exp(x); }
 }  // namespace precise
 namespace fast {
 inline float exp2(float x) { return std::exp2(x); }

@@ -10,11 +10,11 @@ import mlx.nn as nn
 import numpy as np
 
 import custom_kernels
-from custom_kernels import LayerWeights, position_ids, short_encoder
+from custom_kernels import HeadNorms, LayerWeights, Rotation, position_ids, short_encoder
 from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, zeros
-from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -67,6 +67,12 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNor
     return custom_kernels.embedding_norm(tables, norm.weight, norm.get("bias"), norm.eps)
 
 
+def embed(table: nn.Module, input_ids: mx.array, scale: float) -> mx.array:
+    """See `ops`."""
+    rows: mx.array = table(input_ids)
+    return rows if scale == 1 else rows * scale
+
+
 def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
     """See `ops`."""
     if act in FORMULAS:
@@ -83,13 +89,20 @@ def linear_max(x: mx.array, layer: nn.Module, cu_seqlens: mx.array) -> mx.array:
 
 
 def add_linear(x: mx.array, layer: nn.Module, residual: mx.array) -> mx.array:
-    """See `ops`."""
-    return linear(x, layer) + residual
+    """See `ops`: where there is no bias, what is added is read by the product itself."""
+    if isinstance(layer, nn.QuantizedLinear) or "bias" in layer:
+        return linear(x, layer) + residual
+    return mx.addmm(residual, x, layer.weight.T)
 
 
 def layer_norm(x: mx.array, norm: LayerNorm) -> mx.array:
     """See `ops`."""
     return norm(x)
+
+
+def rms_norm(x: mx.array, norm: RMSNorm, residual: mx.array | None) -> mx.array:
+    """See `ops`."""
+    return norm(x, residual)
 
 
 def output_norm(x: mx.array, layer: nn.Module, residual: mx.array, norm: LayerNorm) -> mx.array:
@@ -106,10 +119,20 @@ def attention(
     scale: float,
     bias: mx.array | None,
     max_seqlen: int,
-    window: int | None = None,
+    rotation: Rotation | None,
+    **masks: Any,
 ) -> mx.array:
     """See `ops`."""
-    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **masks)
+
+
+def rotation(positions: mx.array, rope: Any, max_seqlen: int, norms: tuple[RMSNorm, RMSNorm] | None) -> Rotation:
+    """See `ops`."""
+    heads = None
+    if norms is not None:
+        query, key = norms
+        heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)
+    return Rotation(positions, *rope.mlx_tables(max_seqlen), heads)
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:
@@ -124,12 +147,23 @@ def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: La
 
 def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    return norm(_gated(x, up, down, act, gate), residual=x)
+    return norm(gated(x, up, down, act, gate, None), residual=x)
+
+
+def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, residual: mx.array | None) -> mx.array:
+    """See `ops`."""
+    if act in FORMULAS:
+        first, second = mx.split(linear(x, up), 2, axis=-1)
+        a, b = (first, second) if gate == "first" else (second, first)
+        active = FORMULAS[act](a, _HERE) * b
+    else:
+        active = custom_kernels.activate(linear(x, up), act, gate)
+    return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 
 def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
     """See `ops`."""
-    return _gated(norm(x), up, down, act, gate) + x
+    return gated(norm(x), up, down, act, gate, x)
 
 
 def encoder_layers(
@@ -196,14 +230,6 @@ def constant(values: np.ndarray[Any, np.dtype[np.float32]], x: mx.array) -> mx.a
 def float32(x: mx.array) -> mx.array:
     """See `ops`."""
     return x.astype(mx.float32)
-
-
-def _gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
-    if act in FORMULAS:
-        first, second = mx.split(linear(x, up), 2, axis=-1)
-        a, b = (first, second) if gate == "first" else (second, first)
-        return linear(FORMULAS[act](a, _HERE) * b, down)
-    return linear(custom_kernels.activate(linear(x, up), act, gate), down)
 
 
 def _weights(layer: nn.Module) -> custom_kernels.Linear:
