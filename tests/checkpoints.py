@@ -107,6 +107,8 @@ IDENTITY = {"activation": "linear.Identity", "bias": False}
 # As the families' best known embedders have it: special tokens around a text, the side of padding, and modules.
 FAMILIES: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "qwen3": ("A [SEP]", "left", [pooling("lasttoken"), NORMALIZE]),
+    "qwen2": ("A [SEP]", "left", [pooling("lasttoken"), NORMALIZE]),
+    "llama": ("[CLS] A", "left", [pooling("mean"), NORMALIZE]),
     "mistral": ("[CLS] A [SEP]", "left", [pooling("lasttoken"), NORMALIZE]),
     "gemma3_text": (
         "[CLS] A [SEP]",
@@ -202,6 +204,9 @@ RERANKERS = {
     "modernbert": ("model.", "ModernBert", ("head.dense", "classifier")),
     "nomic_bert": ("nomic_bert.", "NomicBert", ("nomic_bert.pooler.dense", "classifier")),
     "gte": ("gte.", "Gte", ("gte.pooler.dense", "classifier")),
+    "electra": ("electra.", "Electra", ("classifier.dense", "classifier.out_proj")),
+    "albert": ("albert.", "Albert", ("albert.pooler", "classifier")),
+    "deberta-v2": ("deberta.", "DebertaV2", ("pooler.dense", "classifier")),
 }
 
 

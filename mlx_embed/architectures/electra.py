@@ -27,10 +27,10 @@ class Model(bert.Model):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.embeddings = bert.Embeddings(config, config.embedding_size)
-        if config.embedding_size != config.hidden_size:
-            self.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size)
+        narrow = config.embedding_size != config.hidden_size
+        self.embeddings_project = nn.Linear(config.embedding_size, config.hidden_size) if narrow else None
 
     def embed(self, input_ids: Array, cu_seqlens: Array, token_type_ids: Array | None) -> Array:
         """What the first layer reads: [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
-        return ops.linear(x, self.embeddings_project) if "embeddings_project" in self else x
+        return x if self.embeddings_project is None else ops.linear(x, self.embeddings_project)

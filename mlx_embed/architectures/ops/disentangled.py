@@ -14,19 +14,20 @@ def by_distance(x: Any) -> Any:
     return used.reshape(*x.shape[:-2], length, 2 * length - 1)[..., :length]
 
 
-def scores(xp: Any, q: Any, k: Any, to_key: Any | None, to_query: Any | None) -> Any:
-    """q_i k_j + q_i P_(i - j) + k_j R_(i - j): [..., L, L].
+def scores(q: Any, k: Any, to_key: Any | None, to_query: Any | None, scale: float) -> Any:
+    """scale * (q_i k_j + q_i P_(i - j) + k_j R_(i - j)): [..., L, L].
 
     Args:
-        xp: numpy or mlx.core.
         q: [..., L, d].
         k: [..., L, d].
         to_key: P of the distances L - 1 down to -L: [heads, 2 L, d]; None adds nothing.
         to_query: R of the distances 1 - L up to L: [heads, 2 L, d]; None adds nothing.
+        scale: goes into the factors, since float16 does not hold all products.
     """
+    q = q * scale
     total = q @ k.swapaxes(-1, -2)
     if to_key is not None:
         total = total + by_distance(q @ to_key.swapaxes(-1, -2))
     if to_query is not None:
-        total = total + by_distance(k @ to_query.swapaxes(-1, -2)).swapaxes(-1, -2)
+        total = total + by_distance((k * scale) @ to_query.swapaxes(-1, -2)).swapaxes(-1, -2)
     return total

@@ -9,7 +9,10 @@ from mlx_embed import architectures
 from mlx_embed.architectures import ARCHITECTURES
 from mlx_embed.checkpoint import read_checkpoint
 from mlx_embed.checkpoint.modules import ACTIVATIONS
-from tests.mlx_embed.architectures.cases import BASES, CASES, PADDED, make, params
+from tests.checkpoints import FAMILIES
+from tests.mlx_embed.architectures.cases import BASES, CASES, make, params
+
+TYPES = {"bert": 2, "roberta": 1, "nomic_bert": 2, "gte": 1, "electra": 2, "albert": 2}
 
 
 def test_every_architecture_has_a_case() -> None:
@@ -18,7 +21,7 @@ def test_every_architecture_has_a_case() -> None:
     with_model = {
         name for name in files if hasattr(importlib.import_module(f"{architectures.__name__}.{name}"), "Model")
     }
-    assert with_model - {"contract", "mlx_lm", "static"} == {
+    assert with_model - {"contract", "decoder", "mlx_lm", "static"} == {
         module.__name__.rpartition(".")[2] for module in ARCHITECTURES.values()
     }
     covered = {ARCHITECTURES[str(case.changes.get("model_type", case.base))] for case in CASES.values()}
@@ -39,6 +42,6 @@ def test_what_a_config_says(name: str, tmp_path: Path) -> None:
     assert checkpoint.architecture is ARCHITECTURES[name]
     config = checkpoint.encoder_config
     assert (config.vocab_size, config.hidden_size) == (120, 32)
-    assert config.num_hidden_layers == {"bert": 3, "mpnet": 3, "modernbert": 4}.get(name, 3 if name in PADDED else 2)
-    assert config.max_tokens == 64
-    assert config.type_vocab_size == {"bert": 2, "roberta": 1, "nomic_bert": 2, "gte": 1}.get(name, 0)
+    assert config.num_hidden_layers == {"bert": 3, "mpnet": 3, "modernbert": 4}.get(name, 3 if name in FAMILIES else 2)
+    assert config.max_tokens == (1 << 15 if name == "t5" else 64)
+    assert config.type_vocab_size == TYPES.get(name, 0)
