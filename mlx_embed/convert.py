@@ -28,7 +28,7 @@ GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
 
 # Small files that travel with the weights, wherever in the folder they lie.
-_KEPT = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*")
+_KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*")
 _SKIPPED_FOLDERS = {"onnx", "openvino", "coreml", ".git", ".cache"}
 
 # What is embedded to verify a conversion: short, long, and not only English.
@@ -151,7 +151,7 @@ def convert(
             f"group_size {group_size} does not divide the model's hidden_size {hidden_size}; "
             f"choose one of {[size for size in GROUP_SIZES if hidden_size % size == 0]}."
         )
-    reranker = heads.has_head(checkpoint)
+    reranker = heads.has_head(checkpoint) or heads.has_score(checkpoint)
     if reranker and collection is not None:
         raise ValueError(f"{folder} is a reranker; evaluate measures what embedding models find.")
     with workplace(target) as work:

@@ -52,6 +52,7 @@ EXTRAS = {
     "docx": "mlx_embed/index/office.py",
     "ray": "mlx_embed/jobs/",
     "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
+    "jinja2": "mlx_embed/tokenizer/chat.py",
     "nanotoken": "mlx_embed/tokenizer/fast.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",

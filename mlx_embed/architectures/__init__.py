@@ -18,6 +18,7 @@ _FILES = {
     "distilbert": "distilbert",
     "electra": "electra",
     "eurobert": "eurobert",
+    "gemma": "gemma",
     "gemma3_text": "gemma3_text",
     "gte": "gte",
     "llama": "llama",

@@ -77,10 +77,34 @@ def check_positions(config: Mapping[str, Any]) -> None:
         )
 
 
+class EmbeddingsConfig(Protocol):
+    """The part of a Config that shapes embeddings, here and in other encoders."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the words' table."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Dimensions of a hidden state."""
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Rows of the positions' table."""
+
+    @property
+    def type_vocab_size(self) -> int:
+        """Rows of the token types' table."""
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """What LayerNorm adds to the variance."""
+
+
 class Embeddings(nn.Module):
     """Word + position + token type, normalised; of `size` dimensions, hidden_size where there is none."""
 
-    def __init__(self, config: Config, size: int | None = None) -> None:
+    def __init__(self, config: EmbeddingsConfig, size: int | None = None) -> None:
         super().__init__()
         size = size or config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocab_size, size)

@@ -33,6 +33,8 @@ from transformers import (
     EuroBertModel,
     Gemma3TextConfig,
     Gemma3TextModel,
+    GemmaConfig,
+    GemmaModel,
     GteConfig,
     GteModel,
     LlamaConfig,
@@ -57,7 +59,7 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.checkpoints import FAMILIES, STACKS, encoder, reranker, with_modules
+from tests.checkpoints import FAMILIES, GENERATIVE, STACKS, encoder, generative, reranker, with_modules
 from tests.mlx_embed.architectures import cases
 from tests.mlx_embed.checkpoint.test_modules import PROMPT, TEXTS
 from tests.mlx_embed.test_cross_encoder import CASES, PAIRS
@@ -213,6 +215,7 @@ def make_decoder(name: str, folder: Path) -> None:
     kinds = {
         "qwen3": (Qwen3Config, Qwen3Model),
         "qwen2": (Qwen2Config, Qwen2Model),
+        "gemma": (GemmaConfig, GemmaModel),
         "llama": (LlamaConfig, LlamaModel),
         "mistral": (MistralConfig, MistralModel),
         "gemma3_text": (Gemma3TextConfig, Gemma3TextModel),
@@ -222,6 +225,7 @@ def make_decoder(name: str, folder: Path) -> None:
     own: dict[str, dict[str, Any]] = {
         "qwen3": {"tie_word_embeddings": True},
         "qwen2": {},
+        "gemma": {"bos_token_id": 2, "eos_token_id": 3},
         "llama": {"attention_bias": True, "mlp_bias": True},
         "mistral": {"sliding_window": 12, "head_dim": None},
         "gemma3_text": {
@@ -236,7 +240,7 @@ def make_decoder(name: str, folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            middle = 1.0 if "norm" in key and name != "gemma3_text" else 0.0
+            middle = 1.0 if "norm" in key and not name.startswith("gemma") else 0.0
             parameter.copy_(middle + 0.2 * torch.randn(parameter.shape, generator=generator))
     model.eval().half().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
@@ -271,6 +275,17 @@ def make_cross_encoders() -> None:
     np.savez_compressed(HERE / "cross_encoders.npz", **golden)
 
 
+def make_generative() -> None:
+    """Golden scores of rerankers that generate; tests/checkpoints.py makes them of the decoders."""
+    golden = {}
+    for name in GENERATIVE:
+        with tempfile.TemporaryDirectory() as folder:
+            model = CrossEncoder(str(generative(name, Path(folder))), device="cpu")
+            golden[name] = model.predict(PAIRS)
+            golden[f"{name}, prompt"] = model.predict(PAIRS, prompt="the note of ")
+    np.savez_compressed(HERE / "generative.npz", **golden)
+
+
 def make_modules() -> None:
     """Golden vectors of what may follow the encoder, on tiny-bert; tests/checkpoints.py names and writes them."""
     golden = {}
@@ -303,6 +318,7 @@ def main() -> None:
     make_encoders()
     make_decoders()
     make_cross_encoders()
+    make_generative()
     make_modules()
     make_quantization()
     if len(sys.argv) > 1:

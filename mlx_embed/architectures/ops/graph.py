@@ -153,8 +153,8 @@ def disentangled_attention(
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     heads = block.reshape(*block.shape[:2], 3 * num_heads, head_dim).transpose(0, 2, 1, 3)
     q, k, v = mx.split(heads, 3, axis=1)
-    rows = [None if x is None else _by_head(x, num_heads) for x in (to_key, to_query)]
-    scores = disentangled.scores(q, k, *rows, scale)
+    key, query = (None if x is None else _by_head(x, num_heads) for x in (to_key, to_query))
+    scores = disentangled.scores(q, k, key, query, scale)
     if valid is not None:
         scores = mx.where(valid[:, None, None, :], scores, MASKED)
     out = mx.softmax(scores, axis=-1, precise=True) @ v

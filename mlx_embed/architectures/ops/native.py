@@ -169,8 +169,8 @@ def disentangled_attention(
             continue
         q, k, v = (_by_head(x, num_heads) for x in np.split(qkv[start:end], 3, axis=1))
         near = slice(max_seqlen - length, max_seqlen + length)
-        used = [None if x is None else x[:, near] for x in rows]
-        scores = disentangled.scores(q, k, *used, scale)
+        key, query = (None if x is None else x[:, near] for x in rows)
+        scores = disentangled.scores(q, k, key, query, scale)
         scores -= scores.max(axis=-1, keepdims=True)
         weights = np.exp(scores, out=scores)
         mixed = (weights @ v) / weights.sum(axis=-1, keepdims=True)

@@ -74,6 +74,7 @@ DECODER_CASES: dict[str, dict[str, Any]] = {
     "qwen3, yarn of old": {"rope_parameters": None, "rope_scaling": {"type": "yarn", "factor": 4.0}},
     "qwen2": {},
     "qwen2, both ways": {"is_causal": False},
+    "gemma": {},
     "llama": {},
     "llama, both ways": {"is_causal": False},
     "mistral": {},
