@@ -16,6 +16,7 @@ from custom_kernels.ops.gather_mean import gather_mean  # noqa: E402
 from custom_kernels.ops.layer_norm import layer_norm  # noqa: E402
 from custom_kernels.ops.linear import lay_out_linear, linear  # noqa: E402
 from custom_kernels.ops.linear_max import linear_max  # noqa: E402
+from custom_kernels.ops.max_sim import max_sim  # noqa: E402
 from custom_kernels.ops.mean_pool import mean_pool  # noqa: E402
 from custom_kernels.ops.output_norm import output_norm  # noqa: E402
 from custom_kernels.ops.position_ids import position_ids  # noqa: E402
@@ -40,6 +41,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_max",
+    "max_sim",
     "mean_pool",
     "output_norm",
     "position_ids",

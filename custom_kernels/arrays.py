@@ -22,6 +22,11 @@ def starts(*lengths: int) -> mx.array:
     return mx.array(np.cumsum([0, *lengths]).astype(np.int32))
 
 
+def texts_of(tokens: int) -> list[int]:
+    """The lengths of short texts that have so many tokens together, for samples."""
+    return [32] * (tokens // 32) or [tokens]
+
+
 def spelled(dtype: mx.Dtype) -> str:
     """The dtype's name: "float16"."""
     return str(dtype).removeprefix("mlx.core.")

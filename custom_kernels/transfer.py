@@ -16,6 +16,11 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 
+def find_way() -> None:
+    """Find out by which way numbers go to the device and back, which takes a process some 0.1 s, before any do."""
+    _pinned()
+
+
 def to_device(*arrays: Int32) -> list[mx.array]:
     """The arrays, int32 [N] each, as MLX's."""
     if _pinned():

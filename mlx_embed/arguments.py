@@ -1,5 +1,6 @@
 """What a caller may give for a number, and for an array of them."""
 
+import math
 import operator
 from typing import Any
 
@@ -32,6 +33,21 @@ def positive_number(name: str, value: Any, unit: str) -> int:
     number = whole_number(name, value)
     if number < 1:
         raise ValueError(f"{name} {number} is not a positive number of {unit}.")
+    return number
+
+
+def finite_number(name: str, value: Any) -> float:
+    """The float of a number that is neither infinite nor "not a number"; also of one in words.
+
+    Raises:
+        ValueError: anything else; `name` is in the message.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} {value} is not a finite number.")
     return number
 
 

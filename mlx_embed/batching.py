@@ -15,14 +15,9 @@ MAX_PADDING = 2
 MIN_BLOCK = 4096
 
 # Token counts of bucketed batches: these, so that a query grows by a quarter at most; two to each doubling after them.
-SMALL_SIZES = (6, 8, 10, 12, 16, 20, 24, 32)
+# 15 is the most rows that MLX multiplies with a matrix as it does a few vectors, on Metal, in 16 bits.
+SMALL_SIZES = (6, 8, 10, 12, 15, 16, 20, 24, 32)
 SHORTEST = 4
-
-# A decoder's batch is a block altogether. A text shorter than this share of its width goes to the next block, unless
-# the block is still too small to be worth a forward pass of its own.
-LEAST_FILLED = 0.75
-MIN_DECODER_BLOCK = 512
-NARROWEST = 8
 
 Shape = tuple[int, int, int]
 
@@ -37,7 +32,7 @@ class Batch:
         cu_seqlens: [n + 1], the start of each text, and T. Filler sequences may follow the n texts.
         max_seqlen: no sequence is longer.
         token_type_ids: [T], of pairs of texts: which of the two a token is of. None is 0 throughout.
-        stride: of the sequences, each so many-th is a text.
+        unseen: [T], 1 where no token attends to this one. None is 0 throughout.
     """
 
     texts: Int32
@@ -45,12 +40,20 @@ class Batch:
     cu_seqlens: Int32
     max_seqlen: int
     token_type_ids: Int32 | None = None
-    stride: int = 1
+    unseen: Int32 | None = None
 
     @property
     def shape(self) -> Shape:
         """(T, sequences, max_seqlen): what a graph is compiled for."""
         return len(self.input_ids), len(self.cu_seqlens) - 1, self.max_seqlen
+
+    @property
+    def tokens(self) -> Int64:
+        """Where the texts' own tokens are, and not fillers', in the order of the texts."""
+        starts, stops = self.cu_seqlens[:-1][: len(self.texts)], self.cu_seqlens[1:][: len(self.texts)]
+        lengths = stops - starts
+        found: Int64 = np.arange(lengths.sum()) + np.repeat(stops - np.cumsum(lengths), lengths)
+        return found
 
 
 def packed_batches(
@@ -62,6 +65,7 @@ def packed_batches(
     ragged: bool = False,
     max_texts: int | None = None,
     token_types: Sequence[Sequence[int]] | None = None,
+    unseen: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Batch]:
     """Cut texts, longest first, into batches of at most `batch_tokens` tokens and `max_texts` texts.
 
@@ -70,11 +74,11 @@ def packed_batches(
     With `bucketed`, batches have one of the `packed_shapes`, by filler sequences, so that few graphs are compiled.
     Unless `padded`, nothing pads a batch to its longest text, and texts of any lengths may share it; no buckets then.
     With `ragged`, nothing should, but in need something may: texts of any lengths share a batch as long as its block is
-    no larger than a full one's may be. `token_types` are the types of `ids`, as long as they. `Ids` are used as they
-    lie; rows of another kind are laid end to end first.
+    no larger than a full one's may be. `token_types` are the types of `ids`, as long as they, and so is `unseen`. `Ids`
+    are used as they lie; rows of another kind are laid end to end first.
     """
     ids = Ids.of(ids)
-    types = None if token_types is None else Ids.of(token_types).flat
+    beside = [None if given is None else Ids.of(given).flat for given in (token_types, unseen)]
     lengths, starts = ids.lengths, ids.offsets[:-1]
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     room = _room(batch_tokens, ragged)
@@ -83,39 +87,8 @@ def packed_batches(
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded, room) + start
         texts = order[start:end]
         bucket = batch_tokens if bucketed else None
-        yield _batch(ids.flat, types, starts[texts], lengths[texts], texts, bucket, room)
+        yield _batch(ids.flat, beside, starts[texts], lengths[texts], texts, bucket, room)
         start = end
-
-
-def padded_batches(
-    ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool, max_texts: int | None = None
-) -> Iterator[Batch]:
-    """Cut texts, longest first, into blocks [rows, width] of at most `batch_tokens` tokens, padding included.
-
-    They are laid out as packed batches of twice as many sequences: each text, then its padding up to `max_seqlen`, the
-    width. A text of more tokens is a block of its own. With `bucketed`, blocks have one of the `padded_shapes`.
-    """
-    ids = Ids.of(ids)
-    lengths = ids.lengths
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
-    start = 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        width = _block_width(longest) if bucketed else max(longest, 1)
-        fit = max(batch_tokens // width, 1)
-        following = lengths[order[start : start + min(fit, max_texts or fit)]]
-        full = max(int((following >= LEAST_FILLED * longest).sum()), MIN_DECODER_BLOCK // width)
-        texts = order[start : start + min(full, len(following))]
-        rows = _block_rows(len(texts), fit) if bucketed else len(texts)
-        yield _block(ids[texts], texts, rows, width)
-        start += len(texts)
-
-
-def padded_shapes(batch_tokens: int, longest: int) -> set[Shape]:
-    """Every shape that bucketed blocks of texts up to `longest` tokens can have, whatever the texts."""
-    fits = {width: max(batch_tokens // width, 1) for width in {_block_width(n) for n in range(longest + 1)}}
-    rows = {width: {_block_rows(n, fit) for n in range(1, fit + 1)} for width, fit in fits.items()}
-    return {(n * width, 2 * n, width) for width in rows for n in rows[width]}
 
 
 def packed_shapes(batch_tokens: int, longest: int, *, ragged: bool = False) -> set[Shape]:
@@ -157,22 +130,6 @@ def _rows(size: int, width: int, room: int) -> tuple[int, int]:
     return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
 
 
-def _block_width(longest: int) -> int:
-    """The width of a bucketed block: four to each doubling."""
-    if longest <= NARROWEST:
-        return NARROWEST
-    quarter = max(1 << ((longest - 1).bit_length() - 3), NARROWEST // 2)
-    return -(-longest // quarter) * quarter
-
-
-def _block_rows(count: int, fit: int) -> int:
-    """The rows of a bucketed block: two to each doubling, or as many as fit."""
-    if count <= 2:
-        return count
-    half = 1 << ((count - 1).bit_length() - 2)
-    return min(-(-count // half) * half, fit)
-
-
 def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     """How many texts of descending `lengths` make the next batch."""
     total = np.cumsum(lengths, dtype=np.int64)
@@ -185,7 +142,7 @@ def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
 
 def _batch(
     flat: Int32,
-    flat_types: Int32 | None,
+    beside: Sequence[Int32 | None],
     starts: Int64,
     lengths: Int32,
     texts: Int32,
@@ -208,8 +165,8 @@ def _batch(
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
     places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
     input_ids = _filled(flat[places], size)
-    types = None if flat_types is None else _filled(flat_types[places], size)
-    return Batch(texts, input_ids, cu_seqlens, longest, types)
+    types, unseen = (None if given is None else _filled(given[places], size) for given in beside)
+    return Batch(texts, input_ids, cu_seqlens, longest, types, unseen)
 
 
 def _filled(values: Int32, size: int) -> Int32:
@@ -217,15 +174,3 @@ def _filled(values: Int32, size: int) -> Int32:
     out = np.zeros(size, dtype=np.int32)
     out[: len(values)] = values
     return out
-
-
-def _block(ids: Ids, texts: Int32, rows: int, width: int) -> Batch:
-    """Lay texts out as the first rows of a block, each followed by its padding."""
-    lengths = np.zeros(rows, dtype=np.int32)
-    lengths[: len(ids)] = ids.lengths
-    block = np.zeros((rows, width), dtype=np.int32)
-    block[np.arange(width) < lengths[:, None]] = ids.flat
-    ends = np.stack([lengths, np.full(rows, width, dtype=np.int32)], axis=1)
-    ends += np.arange(0, rows * width, width, dtype=np.int32)[:, None]
-    cu_seqlens = np.concatenate([np.zeros(1, dtype=np.int32), ends.reshape(-1)])
-    return Batch(texts, block.reshape(-1), cu_seqlens, width, stride=2)

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import cast
@@ -14,6 +14,8 @@ from typing import cast
 from mlx_embed import __version__, commands
 from mlx_embed.commands import Command
 from mlx_embed.errors import MLXEmbedError
+from mlx_embed.progress import Ticker
+from mlx_embed.texts import in_lines
 
 # As a shell reports a program that SIGINT or SIGPIPE has ended.
 INTERRUPTED, READER_GONE = 130, 141
@@ -46,21 +48,48 @@ def find() -> Mapping[str, Command]:
 
 @contextmanager
 def signs_of_life() -> Iterator[None]:
-    """On a terminal, show on stderr what `mlx_embed` logs at INFO, which is each step of what takes long, and bars."""
+    """Show on stderr what `mlx_embed` logs at INFO, which is each step of what takes long, and how far it has come.
+
+    On a terminal all steps and bars; elsewhere, as in a log of a job, one line in ten seconds.
+    """
     logger = logging.getLogger("mlx_embed")
-    if sys.stderr is None or not sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
+    if sys.stderr is None or logger.isEnabledFor(logging.INFO):
         yield
         return
-    handler = logging.StreamHandler(sys.stderr)
+    terminal = sys.stderr.isatty()
+    ticker = Ticker(_say)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr) if terminal else NowAndThen(ticker)
     handler.setFormatter(logging.Formatter("... %(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield
+        with nullcontext() if terminal else in_lines(ticker):
+            yield
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
+
+
+class NowAndThen(logging.Handler):
+    """Shows what is logged as the ticker lets it pass, and warnings and errors always."""
+
+    def __init__(self, ticker: Ticker) -> None:
+        super().__init__()
+        self._ticker = ticker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record, or not."""
+        if record.levelno >= logging.WARNING:
+            _say(logging.Formatter().format(record))
+        else:
+            self._ticker.offer(lambda: self.format(record))
+
+
+def _say(line: str) -> None:
+    """A line on stderr, if anybody reads it."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -91,8 +120,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
-            with suppress(OSError):  # where nobody reads that either, the status says it
-                print(f"mlx-embed: {str(error) or 'there is not enough memory.'}", file=sys.stderr, flush=True)
+            _say(f"mlx-embed: {str(error) or 'there is not enough memory.'}")  # where nobody reads, the status says it
         return 2
 
 

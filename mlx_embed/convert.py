@@ -11,14 +11,28 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_embed import int8_layers
 from mlx_embed.arguments import whole_number
-from mlx_embed.checkpoint import Checkpoint, adapters, heads, hub, quantization, read_checkpoint, safetensors, weights
-from mlx_embed.checkpoint.modules import Normalize
+from mlx_embed.checkpoint import (
+    Checkpoint,
+    adapters,
+    heads,
+    hub,
+    masked_lm,
+    quantization,
+    read_checkpoint,
+    safetensors,
+    weights,
+)
+from mlx_embed.checkpoint.folder import PROJECTION
+from mlx_embed.checkpoint.modules import Dense, Normalize
+from mlx_embed.checkpoint.sparse import read_sides
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
+from mlx_embed.errors import MLXEmbedError
+from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
 from mlx_embed.texts import logger
 
 if TYPE_CHECKING:
@@ -26,9 +40,12 @@ if TYPE_CHECKING:
 
 GROUP_SIZES = (32, 64, 128)
 BITS = (4, 8)
+INT8_CPU = "int8-cpu"
 
 # Small files that travel with the weights, wherever in the folder they lie.
-_KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*")
+_KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*", "artifact.metadata")
+# BGE-M3's layers, beside the weights.
+_LAYERS = ("sparse_linear.safetensors", "colbert_linear.safetensors")
 _SKIPPED_FOLDERS = {"onnx", "openvino", "coreml", ".git", ".cache"}
 
 # What is embedded to verify a conversion: short, long, and not only English.
@@ -60,6 +77,7 @@ class ConversionReport:
         logit_difference: a reranker's largest difference of a logit from the original's, over pairs of sample texts;
             None for other models.
         quality: retrieval before and after on the folder that `evaluate` named; None without it.
+        kept_in_bfloat16: with quantize="int8-cpu" the linear layers that stay in bfloat16; else None.
     """
 
     destination: Path
@@ -68,6 +86,7 @@ class ConversionReport:
     min_cosine: float
     logit_difference: float | None = None
     quality: "QualityReport | None" = None
+    kept_in_bfloat16: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -79,7 +98,7 @@ def convert(
     destination: str | Path,
     *,
     dtype: str | None = None,
-    quantize: int | None = None,
+    quantize: int | str | None = None,
     group_size: int = 64,
     overwrite: bool = False,
     evaluate: str | Path | None = None,
@@ -92,13 +111,16 @@ def convert(
     The folder is written beside `destination`, loaded, compared with the source and only then renamed: nothing
     half-written is ever seen at `destination`. What a conversion that was killed has left beside it, hidden, the next
     one to the same destination puts back or removes. A reranker keeps its head, and
-    `CrossEncoder.from_pretrained(destination)` loads it. An adapter is merged into the weights.
+    `CrossEncoder.from_pretrained(destination)` loads it; a sparse model keeps its own, a model of a vector a token its
+    projection, and a static model is its table. An adapter is merged into the weights.
 
     Args:
         source: a local folder, hub repository id or alias.
         destination: the folder to write; must be absent or empty unless `overwrite`.
         dtype: "float32", "float16" or "bfloat16"; None keeps the source's.
-        quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them.
+        quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them. "int8-cpu" leaves the weights and
+            says in config.json that a CPU is to compute in int8, but for the layers that cost most accuracy, which are
+            found by a measurement on sample texts: see `int8_layers`. `from_pretrained(..., dtype="float32")` is exact.
         group_size: 32, 64 or 128 weights share one quantization scale.
         overwrite: replace a folder at `destination` that `convert` has written, and that holds nothing else.
         evaluate: for an embedding model, a folder of documents, queries and relevance judgements, laid out as
@@ -109,14 +131,18 @@ def convert(
         local_files_only: likewise.
 
     Raises:
-        ValueError: an option that is not one of those above, quantize given with a quantized source, a source and a
-            destination of which one is inside the other, a malformed folder to evaluate on, or a reranker to evaluate.
+        ValueError: an option that is not one of those above, quantize given with a quantized source, or with a sparse
+            or static one, a source and a destination of which one is inside the other, a malformed folder to evaluate
+            on, or a model to evaluate that is no embedding model.
         FileExistsError: something is at `destination`, and `overwrite` was not given or `convert` has not written it.
         TypeError: a number that is none.
         OSError: the disk is full, or files may not become so large.
         MLXEmbedError: the source cannot be loaded, or the result does not give the source's vectors.
     """
-    quantize = None if quantize is None else whole_number("quantize", quantize)
+    int8 = quantize == INT8_CPU
+    if isinstance(quantize, str) and not int8:
+        raise ValueError(f"quantize takes {BITS} bits or {INT8_CPU!r}, got {quantize!r}.")
+    quantize = None if quantize is None or int8 else whole_number("quantize", quantize)
     group_size = whole_number("group_size", group_size)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
@@ -135,64 +161,76 @@ def convert(
     check_destination(target, overwrite)
     folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     _check_apart(folder, target)
+    kind = kind_of(folder)
     checkpoint = read_checkpoint(
-        folder, hub.repository_id(source), cache_dir=cache_dir, local_files_only=local_files_only
+        folder, hub.repository_id(source), kind, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    if checkpoint.architecture.LAYOUT == "table":
-        raise UnsupportedModelError(
-            f"{folder} is a static model, which convert does not write: its table is kept in the dtype of the file. "
-            "model2vec saves one as float16 or int8: StaticModel.from_pretrained(folder, quantize_to=...)."
+    static = checkpoint.architecture.LAYOUT == "table"
+    if quantize is not None and (static or kind == SPARSE):
+        raise ValueError(
+            f"{folder} is a {'static' if static else 'sparse'} model, whose table of tokens is not quantized: pass "
+            "dtype instead."
         )
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
+    if int8:
+        int8_layers.check(checkpoint)
     hidden_size = checkpoint.encoder_config.hidden_size
     if quantize is not None and hidden_size % group_size:
         raise ValueError(
             f"group_size {group_size} does not divide the model's hidden_size {hidden_size}; "
             f"choose one of {[size for size in GROUP_SIZES if hidden_size % size == 0]}."
         )
-    reranker = heads.has_head(checkpoint) or heads.has_score(checkpoint)
-    if reranker and collection is not None:
-        raise ValueError(f"{folder} is a reranker; evaluate measures what embedding models find.")
+    reranker = not static and (heads.has_head(checkpoint) or heads.has_score(checkpoint))
+    if (reranker or kind != DENSE) and collection is not None:
+        raise ValueError(f"{folder} is no embedding model; evaluate measures what those find.")
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
         try:
-            _write(checkpoint, written, dtype, quantize, group_size)
+            _write(checkpoint, kind, written, dtype, quantize, group_size)
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
+        if int8:
+            logger.info("Choosing the layers that stay in bfloat16.")
+            kept = int8_layers.choose(checkpoint, written, SAMPLE)
         logger.info("Comparing vectors with the source's.")
-        cosine = _min_cosine(folder, written)
-        if not cosine >= (LEAST_COSINE if quantize is None else -1.0):
+        cosine = least_cosine(kind, folder, written, SAMPLE)
+        exact = quantize is None and not int8
+        if not cosine >= (LEAST_COSINE if exact else -1.0):
             raise MLXEmbedError(
                 f"The converted model's vectors differ from the source's (cosine {cosine:.6f}); nothing was written."
             )
         difference, largest = _logit_difference(folder, written) if reranker else (0.0, 0.0)
-        if not difference <= (LARGEST_DIFFERENCE * largest if quantize is None else float("inf")):
+        if not difference <= (LARGEST_DIFFERENCE * largest if exact else float("inf")):
             raise MLXEmbedError(
                 f"The converted model's scores differ from the source's (logits by up to {difference:.6f}); "
                 "nothing was written."
             )
         report = ConversionReport(
             target,
-            _weight_bytes(checkpoint),
+            _weight_bytes(checkpoint, kind),
             _weight_bytes_under(written),
             cosine,
             difference if reranker else None,
             None
             if collection is None
             else quality(EmbeddingModel.from_pretrained(folder), EmbeddingModel.from_pretrained(written), collection),
+            kept if int8 else None,
         )
         record(written)
         put(written, target)
     return report
 
 
-def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | None, group_size: int) -> None:
+def _write(
+    checkpoint: Checkpoint, kind: str, target: Path, dtype: str | None, bits: int | None, group_size: int
+) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     from shutil import copyfile
 
-    module_files = {file for folder in _module_folders(checkpoint) for file in safetensors.files(folder)}
+    module_files = {file for folder in _module_folders(checkpoint, kind) for file in safetensors.files(folder)}
+    module_files |= {path for name in _LAYERS if (path := checkpoint.folder / name).is_file()}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
         # The shards become one file, and an adapter a part of it.
         if path.parent == checkpoint.transformer and path.name.endswith((".index.json", adapters.CONFIG)):
@@ -201,8 +239,10 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
         copy.parent.mkdir(parents=True, exist_ok=True)
         copyfile(path, copy)
     transformer = target / checkpoint.transformer.relative_to(checkpoint.folder)
-    config = {key: value for key, value in checkpoint.config.items() if not key.startswith("quantization")}
-    if checkpoint.prompts:
+    config = {
+        key: value for key, value in checkpoint.config.items() if not key.startswith(("quantization", "int8_cpu"))
+    }
+    if checkpoint.prompts and kind == DENSE:
         # The E5 family's prompts come from the model's name, which a converted folder need not carry.
         path = target / "config_sentence_transformers.json"
         present = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -217,6 +257,9 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
             if bits is not None:
                 weights.quantize(encoder, bits, group_size)
             head = heads.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
+            head |= masked_lm.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
+            if checkpoint.multi_vector is not None and checkpoint.multi_vector.projected:
+                head |= safetensors.load_tensors({PROJECTION: weights.read_tensors(checkpoint)[PROJECTION]})
             try:
                 weights.save_encoder(encoder, transformer, head)
             except RuntimeError as error:  # MLX does not say why it could not write
@@ -225,6 +268,11 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str | None, bits: int | 
                 config["quantization"] = how
 
     transformer.mkdir(parents=True, exist_ok=True)
+    if checkpoint.architecture.LAYOUT == "table":
+        from mlx_embed.checkpoint.static import save_table
+
+        save_table(checkpoint.transformer, transformer, DTYPES[dtype] if dtype else None)
+        return
     worker.run(save)
     _write_json(transformer / "config.json", config)
 
@@ -268,36 +316,30 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _min_cosine(source: Path, converted: Path) -> float:
-    """The lowest cosine between the two folders' vectors of the sample texts; NaN where a vector is not finite."""
-    before, after = (
-        EmbeddingModel.from_pretrained(path, device="cpu").encode(
-            SAMPLE, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False
-        )
-        for path in (source, converted)
-    )
-    return float(np.sum(before * after, axis=1).min())
-
-
 def _logit_difference(source: Path, converted: Path) -> tuple[float, float]:
     """The largest difference between the two folders' logits of the sample pairs, and the largest logit, at least 1."""
     before, after = (
-        CrossEncoder.from_pretrained(path, device="cpu").predict(
+        CrossEncoder.from_pretrained(path, device="cpu", dtype=dtype).predict(
             SAMPLE_PAIRS, activation="Identity", show_progress_bar=False
         )
-        for path in (source, converted)
+        for path, dtype in ((source, "float32"), (converted, None))
     )
     return float(np.abs(before - after).max()), max(1.0, float(np.abs(before).max()))
 
 
-def _module_folders(checkpoint: Checkpoint) -> list[Path]:
-    return [module.folder for module in checkpoint.modules if not isinstance(module, Normalize)]
-
-
-def _weight_bytes(checkpoint: Checkpoint) -> int:
-    found = [
-        path for folder in [checkpoint.weights, *_module_folders(checkpoint)] for path in safetensors.files(folder)
+def _module_folders(checkpoint: Checkpoint, kind: str) -> list[Path]:
+    """Folders of weights beside the encoder's, which stay as they are."""
+    found = [module for module in checkpoint.modules if not isinstance(module, Normalize)]
+    tables = (read_sides(checkpoint.folder).looked_up or {}).values() if kind == SPARSE else ()
+    return [
+        *(module.folder for module in found if not (isinstance(module, Dense) and module.beside)),
+        *(checkpoint.folder / place for place in tables),
     ]
+
+
+def _weight_bytes(checkpoint: Checkpoint, kind: str) -> int:
+    folders = [checkpoint.weights, *_module_folders(checkpoint, kind)]
+    found = [path for folder in folders for path in safetensors.files(folder)]
     if checkpoint.adapter is not None:
         found.append(checkpoint.adapter.folder / adapters.FILE)
     return sum(path.stat().st_size for path in found)

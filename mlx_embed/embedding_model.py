@@ -1,6 +1,6 @@
 """EmbeddingModel: texts to vectors, by a tokenizer, an engine and a head."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,6 +15,7 @@ from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.embedding_head import EmbeddingHead
+from mlx_embed.encoding import Call, Encoded, Encoding
 from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
@@ -35,10 +36,10 @@ from mlx_embed.options import (
     complete,
     numpy_only,
 )
-from mlx_embed.pooling import mean_of_chunks
+from mlx_embed.progress import Progress
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.static_tokenizer import tokenizer_of
-from mlx_embed.texts import begun_ahead, checked, progress, windows
+from mlx_embed.texts import WINDOW, are_short, begun_ahead, checked, progress, windows
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
 from mlx_embed.vector_dtypes import checked_ranges, quantize
 from mlx_embed.window import Window
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Texts: TypeAlias = str | Iterable[str]
-_NONE = np.zeros(0, dtype=np.int32)
+Task: TypeAlias = Literal["query", "document"]
+# What texts may be said to be, and the prompts of each, the first that there is.
+TASKS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -143,6 +146,7 @@ class EmbeddingModel(FromSentenceTransformers):
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
         model._source = opened.source
+        model.head()  # so that what it takes is compiled by the time that it is used
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -222,21 +226,56 @@ class EmbeddingModel(FromSentenceTransformers):
         """
         return self._encoded(texts, return_info, options)
 
+    def begin(
+        self, texts: Sequence[str], task: Task | None = None, **options: "Unpack[EncodeOptions]"
+    ) -> Callable[[], npt.NDArray[Any]]:
+        """Begin to embed texts that are all there; what comes back waits for their vectors, those of `encode`.
+
+        With an engine that works by itself, a GPU's, the next texts can be tokenized meanwhile. Others compute when
+        they are waited for.
+
+        Args:
+            texts: any number of strings.
+            task: "query" or "document" for the vectors of `encode_query` or `encode_document`.
+            **options: those of `encode`.
+
+        Raises:
+            TypeError, ValueError: as `encode`.
+        """
+        if task is not None:
+            self._prefer_prompt(options, *TASKS[task])
+        chosen = self._complete(options)
+        parts = windows(checked(texts), len, WINDOW)
+        call = self._call(chosen, task, counted=False)
+        begun: list[Window] = []
+        try:
+            begun.extend(call.encoding.begun(parts, Progress()))
+        except BaseException:
+            for window in begun:
+                window.close()
+            raise
+        return lambda: self._finished(call, call.encoding.together(begun, len(texts)))[0]
+
     def _encoded(
-        self, texts: Texts, return_info: bool, options: EncodeOptions, task: str | None = None
+        self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
-        """What `encode` returns; `task` is "query" or "document" where the texts are said to be that."""
-        chosen: EncodeOptions = complete("encode", options, ENCODE)
-        numpy_only("encode", chosen)
-        chosen["batch_size"] = checked_batch_size(chosen["batch_size"])
-        single = isinstance(texts, str)
-        texts = [texts] if isinstance(texts, str) else checked(texts)
-        dim = self._dim(chosen["truncate_dim"])
-        ranges = checked_ranges(chosen["output_dtype"], dim, chosen["ranges"], chosen["calibration_embeddings"])
-        vectors, info = self._encode(texts, dim, chosen, self.tokenizer.for_task(task), counted=return_info)
-        vectors = quantize(vectors, chosen["output_dtype"], ranges)
-        output = vectors[0] if single else vectors
+        """What `encode` returns; `task` where the texts are said to be of one."""
+        work = partial(self._computed, texts, options, task, return_info)
+        call, encoded = self.engine.near(work) if are_short(texts) else work()
+        vectors, info = self._finished(call, encoded)
+        output = vectors[0] if isinstance(texts, str) else vectors
         return (output, info) if return_info else output
+
+    def _computed(self, texts: Texts, options: EncodeOptions, task: Task | None, counted: bool) -> tuple[Call, Encoded]:
+        chosen = self._complete(options)
+        texts = [texts] if isinstance(texts, str) else checked(texts)
+        call = self._call(chosen, task, counted)
+        total = len(texts) if isinstance(texts, (list, tuple)) else None
+        with (
+            progress(call.show, total) as advance,
+            closing(begun_ahead(call.encoding.begun(windows(texts, len), advance), self.engine.ahead)) as begun,
+        ):
+            return call, call.encoding.together(begun, total)
 
     @overload
     def encode_query(
@@ -252,7 +291,7 @@ class EmbeddingModel(FromSentenceTransformers):
         self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the "query" prompt: where there is none, and no other is given, with none at all."""
-        self._prefer_prompt(options, "query")
+        self._prefer_prompt(options, *TASKS["query"])
         return self._encoded(texts, return_info, options, "query")
 
     @overload
@@ -269,7 +308,7 @@ class EmbeddingModel(FromSentenceTransformers):
         self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the "document", "passage" or "corpus" prompt: where there is none, with none at all."""
-        self._prefer_prompt(options, "document", "passage", "corpus")
+        self._prefer_prompt(options, *TASKS["document"])
         return self._encoded(texts, return_info, options, "document")
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike, **options: "Unpack[SimilarityOptions]") -> Float32:
@@ -312,7 +351,7 @@ class EmbeddingModel(FromSentenceTransformers):
     def token_counts(self, texts: Texts) -> Int32:
         """The tokens of each text, special tokens included, before truncation: int32 [N]."""
         texts = [texts] if isinstance(texts, str) else checked(texts, "token_counts")
-        counts = [self.tokenizer.encode(window).lengths for window in windows(texts, len)]
+        counts = [self.tokenizer.encode(window, cuts=False).lengths for window in windows(texts, len)]
         return np.concatenate(counts) if counts else np.zeros(0, dtype=np.int32)
 
     def head(self, *, skip: int = 0, dim: int | None = None, unit: bool | None = None) -> Head:
@@ -320,64 +359,47 @@ class EmbeddingModel(FromSentenceTransformers):
         dim = self.dimension if dim is None else dim
         return self._head(skip, dim, self.checkpoint.normalize if unit is None else unit)
 
-    def _encode(
-        self, texts: Iterable[str], dim: int, options: EncodeOptions, tokenizer: Tokenizer, counted: bool
-    ) -> tuple[Float32, EncodeInfo]:
-        """The vectors [N, dim] of checked texts, and what is to be said of each.
+    def _complete(self, given: EncodeOptions) -> EncodeOptions:
+        options: EncodeOptions = complete("encode", given, ENCODE)
+        numpy_only("encode", options)
+        return options
 
-        Unless `counted`, counts of texts that are cut may be too small.
-        """
-        wanted = dim
+    def _call(self, options: EncodeOptions, task: Task | None, counted: bool) -> Call:
+        """What the options of `encode` come to; unless `counted`, counts of texts that are cut may be too small."""
+        max_texts = checked_batch_size(options["batch_size"])
+        dim = wanted = self._dim(options["truncate_dim"])
+        ranges = checked_ranges(options["output_dtype"], dim, options["ranges"], options["calibration_embeddings"])
         if options["normalize_embeddings"] is False and self.checkpoint.normalize:
             dim = self.checkpoint.dimension  # they are scaled whole, and cut afterwards
-        long_text = options["long_text"]
+        tokenizer, long_text = self.tokenizer.for_task(task), options["long_text"]
         prefix = chosen_prompt(self.prompts, self.default_prompt_name, options["prompt_name"], options["prompt"])
         overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
         skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.prompt_length(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
-        head = self.head(skip=skip, dim=dim, unit=unit)
-        budget = self.engine.budget(options["batch_tokens"])
-        vectors, counts, chunks = [np.zeros((0, dim), dtype=np.float32)], [_NONE], [_NONE]
-        whole = True
+        encoding = Encoding(
+            engine=self.engine,
+            head=self.head(skip=skip, dim=dim, unit=unit),
+            tokenizer=tokenizer,
+            prefix=prefix,
+            overlap=overlap,
+            budget=self.engine.budget(options["batch_tokens"]),
+            max_texts=max_texts,
+            dim=dim,
+            unit=unit,
+            refuses=long_text == "error",
+            counted=counted or long_text != "truncate",
+            cuts=long_text == "truncate",
+        )
+        return Call(encoding, wanted, options["output_dtype"], ranges, options["show_progress_bar"])
 
-        characters = self.checkpoint.token_characters if long_text == "truncate" else None
-        beyond = [np.zeros(0, dtype=np.bool_)]
-
-        def begin() -> Iterator[Window]:
-            done = 0
-            for window in windows(texts, len):
-                if characters is not None:
-                    most = max(characters * tokenizer.max_length - len(prefix), 0)
-                    beyond.append(np.array([len(text) > most for text in window]))
-                    window = [text[:most] for text in window]
-                encoded = tokenizer.encode(window, prefix, whole=counted or long_text != "truncate")
-                if long_text == "error":
-                    _check_lengths(encoded.lengths, done, tokenizer.max_length)
-                done += len(window)
-                tokens = partial(tokenizer.tokens, encoded, prefix, overlap)
-                begun = Window(self.engine, head, tokens, budget, options["batch_size"], advance)
-                del encoded, tokens  # they are the window's alone now
-                yield begun
-
-        total = len(texts) if isinstance(texts, (list, tuple)) else None
-        with (
-            progress(options["show_progress_bar"], total) as advance,
-            closing(begun_ahead(begin(), self.engine.ahead)) as works,
-        ):
-            for work in works:
-                vectors.append(mean_of_chunks(work.rows(), work.weights, work.chunks, unit))
-                counts.append(work.counts)
-                chunks.append(work.chunks)
-                whole &= work.whole
-        all_counts, all_chunks = np.concatenate(counts), np.concatenate(chunks)
-        if characters is not None:  # what is behind was not counted
-            behind = np.concatenate(beyond)
-            all_counts = np.where(behind, np.maximum(all_counts, tokenizer.max_length + 1), all_counts)
-            whole &= not behind.any()
-        cut = (all_counts > tokenizer.max_length) & (all_chunks == 1)
-        if long_text == "truncate" and not self._said_cut:
-            self._said_cut = warn_truncated(all_counts, tokenizer.max_length, whole)
-        return np.ascontiguousarray(np.concatenate(vectors)[:, :wanted]), EncodeInfo(all_counts, cut, all_chunks)
+    def _finished(self, call: Call, encoded: Encoded) -> tuple[npt.NDArray[Any], EncodeInfo]:
+        """The vectors as they were asked for, and what is to be said of each text; warns of those that were cut."""
+        vectors, counts, chunks, whole = encoded
+        max_length = call.encoding.tokenizer.max_length
+        if call.encoding.cuts and not self._said_cut:
+            self._said_cut = warn_truncated(counts, max_length, whole)
+        vectors = quantize(np.ascontiguousarray(vectors[:, : call.dim]), call.output_dtype, call.ranges)
+        return vectors, EncodeInfo(counts, (counts > max_length) & (chunks == 1), chunks)
 
     def _prefer_prompt(self, options: EncodeOptions, *names: str) -> None:
         if options.get("prompt") is None and options.get("prompt_name") is None:
@@ -419,12 +441,3 @@ class EmbeddingModel(FromSentenceTransformers):
                 f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."
             )
         return overlap
-
-
-def _check_lengths(counts: npt.NDArray[np.int32], first: int, max_length: int) -> None:
-    if (counts > max_length).any():
-        index = int(np.argmax(counts > max_length))
-        raise ValueError(
-            f"texts[{first + index}] has {counts[index]} tokens, and the model takes {max_length}; "
-            'cut it, or pass long_text="mean_of_chunks" or "truncate".'
-        )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.texts import progress
@@ -17,6 +18,9 @@ logger = logging.getLogger("mlx_embed")
 
 # Query id to the ids of the documents found for it, best first.
 Rankings: TypeAlias = Mapping[str, Sequence[str]]
+# Query id to document id to gain.
+Gains: TypeAlias = Mapping[str, Mapping[str, float]]
+Vectors: TypeAlias = npt.NDArray[np.float32]
 
 # Queries are scored so many at a time that a block of similarities has at most this many values.
 _BLOCK = 2**24
@@ -36,7 +40,7 @@ class Collection:
 
     documents: Mapping[str, str]
     queries: Mapping[str, str]
-    gains: Mapping[str, Mapping[str, float]]
+    gains: Gains
 
 
 @dataclass(frozen=True)
@@ -96,34 +100,68 @@ def top_10(model: EmbeddingModel, collection: Collection) -> dict[str, list[str]
     """The ten documents nearest to each query by the model's own similarity, best first."""
     documents = model.encode_document(list(collection.documents.values()))
     queries = model.encode_query(list(collection.queries.values()))
+    return nearest(model, queries, documents, collection, 10)
+
+
+def nearest(
+    model: EmbeddingModel, queries: Vectors, documents: Vectors, collection: Collection, k: int
+) -> dict[str, list[str]]:
+    """The k documents nearest to each query by the model's own similarity, best first.
+
+    Args:
+        model: whose vectors they are.
+        queries: [Q, D], in the collection's order.
+        documents: [N, D], likewise.
+        collection: has their ids.
+        k: documents a query; all where there are fewer.
+    """
     names, ids = list(collection.documents), list(collection.queries)
     step = max(1, _BLOCK // len(names))
     rankings = {}
     for start in range(0, len(ids), step):
         scores = model.similarity(queries[start : start + step], documents)
         for query, row in zip(ids[start : start + step], np.argsort(-scores, axis=1, kind="stable"), strict=True):
-            rankings[query] = [names[i] for i in row[:10]]
+            rankings[query] = [names[i] for i in row[:k]]
     return rankings
 
 
-def ndcg_at_10(rankings: Rankings, gains: Mapping[str, Mapping[str, float]]) -> float:
-    """Normalised discounted cumulative gain of the first ten, averaged over the queries that have a relevant document.
+def judged_only(gains: Gains) -> dict[str, Mapping[str, float]]:
+    """The judgements of the queries that have a relevant document: no others can be found well or badly."""
+    return {query: judged for query, judged in gains.items() if max(judged.values(), default=0.0) > 0}
 
-    The gain at rank i counts 1 / log2(i + 1), as in trec_eval; with gains of 0 and 1 it is the figure of
-    sentence-transformers' InformationRetrievalEvaluator.
+
+def ndcg_at_10(rankings: Rankings, gains: Gains) -> float:
+    """`ndcg`, averaged over the queries that have a relevant document.
 
     Raises:
         ValueError: no query has a relevant document.
     """
-    scores = []
-    for query, ranking in rankings.items():
-        judged = gains.get(query, {})
-        best = _discounted(sorted(judged.values(), reverse=True))
-        if best > 0:
-            scores.append(_discounted([judged.get(document, 0.0) for document in ranking]) / best)
+    known = judged_only(gains)
+    scores = [ndcg(ranking, known[query]) for query, ranking in rankings.items() if query in known]
     if not scores:
         raise ValueError("No query has a relevant document; do the judgements belong to these queries?")
     return sum(scores) / len(scores)
+
+
+def ndcg(ranking: Sequence[str], judged: Mapping[str, float]) -> float:
+    """Normalised discounted cumulative gain of the first ten documents of one query, which has a relevant one.
+
+    The gain at rank i counts 1 / log2(i + 1), as in trec_eval; with gains of 0 and 1 it is the figure of
+    sentence-transformers' InformationRetrievalEvaluator.
+    """
+    best = _discounted(sorted(judged.values(), reverse=True))
+    return _discounted([judged.get(document, 0.0) for document in ranking]) / best
+
+
+def recall(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    """The share of the relevant documents of one query that are among its first k."""
+    relevant = {document for document, gain in judged.items() if gain > 0}
+    return len(relevant & {*ranking[:k]}) / len(relevant)
+
+
+def reciprocal_rank(ranking: Sequence[str], judged: Mapping[str, float]) -> float:
+    """1 / the rank of the first relevant document of one query; 0 where the first ten have none."""
+    return next((1 / rank for rank, document in enumerate(ranking[:10], 1) if judged.get(document, 0.0) > 0), 0.0)
 
 
 def top_10_overlap(before: Rankings, after: Rankings) -> float:
@@ -148,7 +186,7 @@ def quality(before: EmbeddingModel, after: EmbeddingModel, collection: Collectio
     )
 
 
-def relevant_or_not(gains: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def relevant_or_not(gains: Gains) -> dict[str, dict[str, float]]:
     """The gains as 1 for what is relevant at all, and 0: the nDCG that this package reports.
 
     It is that of sentence-transformers' InformationRetrievalEvaluator, which knows no degrees of relevance.

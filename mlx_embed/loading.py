@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 
+from custom_kernels import transfer
 from mlx_embed.arguments import whole_number
-from mlx_embed.checkpoint import Checkpoint, hub, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, choose, load, memory
+from mlx_embed.checkpoint import Checkpoint, hub, quantization, read_checkpoint
+from mlx_embed.engine import Engine, EngineChoice, choose, default_dtype, load, memory
 from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
 
@@ -23,6 +26,7 @@ _ORGANISATIONS = {
     "SentenceTransformer": hub.ORGANISATION,
     "CrossEncoder": "cross-encoder",
     "SparseEncoder": hub.ORGANISATION,
+    "MultiVectorEncoder": hub.ORGANISATION,
 }
 
 
@@ -73,9 +77,11 @@ def open_model(
     options: LoadOptions = complete(method, given, LOAD)
     device = resolve_device(options["device"])
     dtype = resolve_dtype(options["dtype"], device)
-    choose(options["engine"], device, dtype)  # what cannot be should not be downloaded first
+    chosen = choose(options["engine"], device, dtype)  # what cannot be should not be downloaded first
     if not is_cpu(device):
         prepare_accelerator()
+        if chosen == "graph":
+            worker.submit(partial(worker.run, transfer.find_way, device))  # while files are read
     folder, name = hub.find(
         name_or_path,
         organisation=_ORGANISATIONS[kind],
@@ -86,6 +92,10 @@ def open_model(
     checkpoint = read_checkpoint(
         folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
     )
+    dtype = default_dtype(checkpoint, device) if dtype is None else dtype
+    native = is_cpu(device) and choose(options["engine"], device, dtype) == "native"
+    if native and options["dtype"] is None and quantization.kept_in_bfloat16(checkpoint.config) is not None:
+        dtype = mx.int8  # which it was converted for
     length = checked_length(options["max_seq_length"], checkpoint)
     if is_cpu(device):
         memory.check(checkpoint, dtype)

@@ -9,6 +9,8 @@ OPTIONS = {
     "inputs": "what to compute is the first argument, `texts` of encode and `pairs` of predict",
     "precision": "it is `output_dtype`",
     "output_value": "a vector a text is all there is; `return_info=True` tells the tokens of each",
+    "token_pooling": "it is `pool_factor`",
+    "convert_to_sparse_tensor": "vectors are `SparseVectors`, and `.scipy()` gives a matrix",
     "pool": "encode uses all cores by itself",
     "chunk_size": "encode reads any iterable a window at a time by itself",
     "model_name_or_path": "the model is the first argument, `name_or_path`",

@@ -44,8 +44,9 @@ class LoadOptions(TypedDict, total=False):
     """How to load a model.
 
     Attributes:
-        dtype: "float32", "float16" or "bfloat16". None is float32 on the CPU and the checkpoint's own elsewhere. On a
-            CPU "bfloat16" is about twice as fast where the processor multiplies it, and there is "int8", faster still
+        dtype: "float32", "float16" or "bfloat16". None is float32 on the CPU and the checkpoint's own elsewhere, but
+            float16 on Metal for an encoder stored as float32, of which "float32" gives the exact vectors. On a CPU
+            "bfloat16" is about twice as fast where the processor multiplies it, and there is "int8", faster still
             and less precise; what it does not have, and float16, the native kernels compute in the next better one,
             and say so.
         device: "cpu", "gpu", "metal" or "cuda". None is MLX's default device.

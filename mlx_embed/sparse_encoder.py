@@ -1,6 +1,6 @@
 """SparseEncoder: texts to weights of the vocabulary's tokens (SPLADE), few of which are not 0."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,11 +21,13 @@ from mlx_embed.checkpoint.sparse import Sides, read_sides
 from mlx_embed.engine import Engine
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import UnsupportedModelError
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
+from mlx_embed.ids import Ids
 from mlx_embed.loading import Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors, sparsified
+from mlx_embed.static_tokenizer import StaticTokenizer
 from mlx_embed.texts import checked, progress, windows
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
 
@@ -150,6 +152,11 @@ class SparseEncoder(FromSentenceTransformers):
         self._head = engine.head(SparseHead(head.act, sides.pooling, sides.logarithms), layers)
         self._tables = {place: load_weights(checkpoint, place) for place in set((sides.looked_up or {}).values())}
         self._tokenizers = {place: _plain_tokenizer(checkpoint, place) for place in self._tables}
+        for place, table in self._tables.items():
+            if (largest := self._tokenizers[place].max_id()) >= len(table):
+                raise CheckpointError(
+                    f"{checkpoint.folder / place} has weights of {len(table)} tokens, but token ids up to {largest}."
+                )
         self._said_cut = False
 
     @classmethod
@@ -283,31 +290,52 @@ class SparseEncoder(FromSentenceTransformers):
         most = None if most is None else positive_number("max_active_dims", most, "values")
         prompt = chosen_prompt(self.prompts, self.default_prompt_name, chosen["prompt_name"], chosen["prompt"])
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts, method)
-        place = self.sides.table(task)
-        tokenizer = self.tokenizer.for_task(task) if place is None else self._tokenizers[place]
-        size = min(checked_batch_size(chosen["batch_size"]) or MOST_TEXTS, MOST_TEXTS)
-        budget = self.engine.budget(chosen["batch_tokens"])
+        tokenizer = self.tokenizer_for(task)
+        size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
         rows: list[SparseVector] = []
         counts = [np.zeros(0, dtype=np.int32)]
         with progress(chosen["show_progress_bar"], len(listed) if isinstance(listed, Sequence) else None) as advance:
             for window in windows(listed, len):
                 tokens = tokenizer(window, prompt)
                 counts.append(tokens.counts)
-                if place is not None:
-                    rows += _looked_up(tokens.ids, tokens.counts, self._tables[place], most)
-                    advance(len(window))
-                    continue
-                found: list[SparseVector] = [None] * len(window)  # type: ignore[list-item]
-                with closing(self.engine.run(self.engine.batches(tokens.ids, budget, size), self._head)) as run:
-                    for batch, weights in run:
-                        for text, vector in zip(batch.texts.tolist(), sparsified(weights, most), strict=True):
-                            found[text] = vector
-                        advance(len(batch.texts))
-                rows += found
+                rows += self.computed(tokens.ids, task, budget, size, most=most, advance=advance)
         if not self._said_cut:
             self._said_cut = warn_truncated(np.concatenate(counts), tokenizer.max_length)
-        dimension = self.dimension if place is None else len(self._tables[place])
-        return rows[0] if isinstance(texts, str) else SparseVectors.of(rows, dimension)
+        return rows[0] if isinstance(texts, str) else SparseVectors.of(rows, self.dimension_for(task))
+
+    def tokenizer_for(self, task: str | None) -> Tokenizer:
+        """What makes token ids of the texts of a task, "query" or "document"."""
+        place = self.sides.table(task)
+        return self.tokenizer.for_task(task) if place is None else self._tokenizers[place]
+
+    def dimension_for(self, task: str | None) -> int:
+        """The number of tokens that vectors of a task are over."""
+        place = self.sides.table(task)
+        return self.dimension if place is None else len(self._tables[place])
+
+    def computed(
+        self,
+        ids: Ids,
+        task: str | None,
+        budget: int,
+        max_texts: int | None = None,
+        *,
+        most: int | None = None,
+        advance: Callable[[int], Any] = lambda _: None,
+    ) -> list[SparseVector]:
+        """The vectors of token ids, as `tokenizer_for(task)` makes them; `most` are kept of each."""
+        place = self.sides.table(task)
+        if place is not None:
+            advance(len(ids))
+            return list(_looked_up(ids, self._tables[place], most))
+        found: list[SparseVector] = [None] * len(ids)  # type: ignore[list-item]
+        batches = self.engine.batches(ids, budget, min(max_texts or MOST_TEXTS, MOST_TEXTS))
+        with closing(self.engine.run(batches, self._head)) as run:
+            for batch, weights in run:
+                for text, vector in zip(batch.texts.tolist(), sparsified(weights, most), strict=True):
+                    found[text] = vector
+                advance(len(batch.texts))
+        return found
 
     def _prefer_prompt(self, options: SparseOptions, *names: str) -> None:
         if options.get("prompt") is None and options.get("prompt_name") is None:
@@ -341,15 +369,13 @@ def _plain_tokenizer(checkpoint: Checkpoint, place: str) -> Tokenizer:
     """The tokenizer beside a table of weights, which puts no special tokens around a text."""
     folder = inside(checkpoint.folder, place)
     side = replace(checkpoint, transformer=folder, special_tokens=False, task_lengths={})
-    return Tokenizer(side, checked_length(None, side))
+    return StaticTokenizer(side, checked_length(None, side))
 
 
-def _looked_up(
-    ids: Sequence[Sequence[int]], counts: npt.NDArray[np.int32], table: Float32, most: int | None
-) -> Iterable[SparseVector]:
+def _looked_up(ids: Ids, table: Float32, most: int | None) -> Iterable[SparseVector]:
     """The weight of each token that a text has, however often."""
-    for row, count in zip(ids, counts.tolist(), strict=True):
-        places = np.unique(np.asarray(row, dtype=np.int32)) if count else np.zeros(0, dtype=np.int32)
+    for row in ids:
+        places = np.unique(row)
         whole = np.zeros_like(table)
         whole[places] = table[places]
         yield from sparsified(whole[None], most)

@@ -1,21 +1,41 @@
 """The tokenizer of static models, for which a text may be without any tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.ids import Ids, ends
-from mlx_embed.tokenizer import Tokenizer, Tokens
+from mlx_embed.tokenizer import Encoded, Tokenizer, Tokens
 
 
 class StaticTokenizer(Tokenizer):
-    """A tokenizer that gives no ids of a text without tokens, where an encoder needs at least one to compute with."""
+    """A tokenizer that gives no ids of a text without tokens, where an encoder needs at least one to compute with.
 
-    def tokens(self, *arguments: Any, **options: Any) -> Tokens:
+    As in model2vec, its texts are cut at so many characters for each token that they may have, before they are read.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
+        super().__init__(checkpoint, max_length)
+        self._token_characters = checkpoint.token_characters
+
+    def encode(self, texts: Sequence[str], prompt: str = "", *, whole: bool = True, cuts: bool = True) -> Encoded:
         """See `Tokenizer`."""
-        found = super().tokens(*arguments, **options)
+        if self._token_characters is None or not cuts:
+            return super().encode(texts, prompt, whole=whole, cuts=cuts)
+        most = max(self._token_characters * self.max_length - len(prompt), 0)
+        encoded = super().encode([text[:most] for text in texts], prompt, whole=whole)
+        encoded.beyond = np.array([len(text) > most for text in texts], dtype=np.bool_)
+        return encoded
+
+    def tokens(self, encoded: Encoded, *arguments: Any, **options: Any) -> Tokens:
+        """See `Tokenizer`."""
+        found = super().tokens(encoded, *arguments, **options)
         empty = np.repeat(found.counts == 0, found.chunks)
+        if encoded.beyond is not None and encoded.beyond.any():
+            counts = np.where(encoded.beyond, np.maximum(found.counts, self.max_length + 1), found.counts)
+            found = found._replace(counts=counts.astype(np.int32), whole=False)
         if not empty.any():
             return found
         flat = np.delete(found.ids.flat, found.ids.offsets[:-1][empty])

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from mlx_embed.progress import Bar, Lines, Progress, Ticker
 
 logger = logging.getLogger("mlx_embed")
 
@@ -14,6 +16,8 @@ logger = logging.getLogger("mlx_embed")
 FIRST_WINDOW = 512
 WINDOW = 2048
 WINDOW_CHARACTERS = 2**23
+# Texts, and their characters, of a call that stays on one thread.
+FEW, SHORT = 8, 4096
 
 
 class Closing(Protocol):
@@ -61,10 +65,20 @@ def check_iterable(method: str, needed: str, given: Any, column: str = "frame['t
         raise TypeError(f"{method} takes {needed}, got a {kind}.")
 
 
-def windows(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut an iterable into lists of at most WINDOW items, or WINDOW_CHARACTERS, as `characters` counts each item's."""
+def are_short(texts: Any) -> bool:
+    """Whether they are so few and short that handing them from thread to thread would take as long as computing."""
+    if isinstance(texts, (list, tuple)):
+        return len(texts) <= FEW and sum(len(text) if isinstance(text, str) else SHORT for text in texts) < SHORT
+    return isinstance(texts, str) and len(texts) < SHORT
+
+
+def windows(items: Iterable[Item], characters: Callable[[Item], int], first: int | None = None) -> Iterator[list[Item]]:
+    """Cut an iterable into lists of at most WINDOW items, or WINDOW_CHARACTERS, as `characters` counts each item's.
+
+    The first has at most `first` items; None is FIRST_WINDOW.
+    """
     window: list[Item] = []
-    size, total = FIRST_WINDOW, 0
+    size, total = FIRST_WINDOW if first is None else first, 0
     for item in items:
         window.append(item)
         total += characters(item)
@@ -95,36 +109,58 @@ def begun_ahead(works: Iterable[Begun], ahead: int) -> Generator[Begun, None, No
             work.close()
 
 
-Advance: TypeAlias = Callable[[int], Any]
-# The bar of the outermost `progress`: what runs inside it advances that one, and shows none of its own.
-_outer: ContextVar[Advance | None] = ContextVar("_outer", default=None)
+# What the outermost `progress` shows: what runs inside it advances that one, and shows none of its own.
+_outer: ContextVar[Progress | None] = ContextVar("_outer", default=None)
+# Says a line now and then, where a command runs whose stderr is no terminal.
+_ticker: ContextVar[Ticker | None] = ContextVar("_ticker", default=None)
 # Seconds: what is done sooner needs no bar.
 BAR_AFTER = 2.0
+
+
+def watched() -> bool:
+    """Whether somebody sees how far work has come without having asked for it at a call."""
+    return _ticker.get() is not None or logger.isEnabledFor(logging.INFO)
+
+
+@contextmanager
+def in_lines(ticker: Ticker) -> Iterator[None]:
+    """Meanwhile `progress` shows lines, as the ticker lets them pass, in place of bars."""
+    token = _ticker.set(ticker)
+    try:
+        yield
+    finally:
+        _ticker.reset(token)
 
 
 @contextmanager
 def progress(
     show: bool | None, total: int | None, unit: str = "text", *, description: str = "Encoding", done: int = 0
-) -> Iterator[Advance]:
-    """A tqdm bar over texts, or nothing; gives the function that advances it.
+) -> Iterator[Progress]:
+    """A bar over texts, lines in its place (see `in_lines`), or nothing; gives what advances it.
 
-    None shows it where mlx_embed logs at INFO, as its commands do on a terminal, and only for what takes longer than
+    None shows a bar where mlx_embed logs at INFO, as its commands do on a terminal, and only for what takes longer than
     BAR_AFTER. `done` have been done before.
     """
     if (outer := _outer.get()) is not None:
         yield outer
-    elif not (logger.isEnabledFor(logging.INFO) if show is None else show):
-        yield lambda count: None
+        return
+    if not (watched() if show is None else show):
+        yield Progress()
+        return
+    shown: Progress
+    if show is None and (ticker := _ticker.get()) is not None:
+        shown = Lines(ticker, total, unit, description, done)
     else:
         from tqdm.auto import tqdm
 
         delay = BAR_AFTER if show is None else 0
-        with tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=1) as bar:
-            token = _outer.set(bar.update)
-            try:
-                yield bar.update
-            finally:
-                _outer.reset(token)
+        shown = Bar(tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=1))
+    token = _outer.set(shown)
+    try:
+        yield shown
+    finally:
+        _outer.reset(token)
+        shown.close()
 
 
 def _checking(texts: Iterable[str]) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """Window: some texts of a call of `encode`, being computed while the next ones are tokenized."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.batching import Batch
 from mlx_embed.engine import Engine, Head
+from mlx_embed.progress import Progress
 from mlx_embed.tokenizer import Tokens
 
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -33,7 +34,7 @@ class Window:
         tokens: Callable[[], Tokens],
         budget: int,
         max_texts: int | None,
-        advance: Callable[[int], Any],
+        advance: Progress,
     ) -> None:
         self._advance = advance
         self._rows = engine.gather(self._batches(engine, tokens, budget, max_texts), head, self._computed)
@@ -47,6 +48,10 @@ class Window:
         tokens = make_tokens()
         self.counts, self.chunks, self.weights = tokens.counts, tokens.chunks, tokens.weights
         self.whole = tokens.whole
+        lengths = tokens.ids.lengths
+        # Where each text has one row, what is missing of it was cut.
+        single = len(self.weights) == len(self.counts)
+        self._advance.note(int(lengths.sum()), int((self.counts > lengths).sum()) if single else 0)
         yield from engine.batches(tokens.ids, budget, max_texts)
 
     def _computed(self, rows: int) -> None:

@@ -2,16 +2,19 @@
 """Time the CUDA kernels, forward passes and encode beside MLX's own ops and PyTorch, all in one run on one GPU.
 
     python scripts/bench_gpu.py [--documents 50000] [--sides forward "torch eager" ...] [--json FILE]
+    python scripts/bench_gpu.py --model FOLDER --cranfield FOLDER \
+        --sides "first pass, cold" "first pass, again" texts tokenizer query pool
 
-Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout. Models have
-random weights in float16 and texts have random words, so nothing is downloaded. Each side runs in a process of its
-own, one after the other. Every figure is the median of several runs after two or more that do not count; kernels are
-timed over many in one evaluation, forward passes from token ids on the host to vectors on the host. All sides take
-some ten minutes, most of it the kernels', whose peers MLX compiles, and torch.compile's.
+Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout; the second
+line MLX's and tokenizers alone. Models have random weights in float16 and texts have random words, unless the folders
+of a model and of Cranfield's docs.jsonl are given. Each side runs in a process of its own, one after the other. Every
+figure is the median of several runs after two or more that do not count; kernels are timed over many in one evaluation,
+forward passes from token ids on the host to vectors on the host. "first pass, cold" is of a process that finds nothing
+that another has compiled, "first pass, again" finds what that one has left. All sides take some ten minutes, most of it
+the kernels', whose peers MLX compiles, and torch.compile's.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -22,9 +25,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gpu_decoders
+import gpu_texts
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +61,9 @@ def main() -> None:
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
-    parser.add_argument("--budgets", nargs="+", type=int, default=list(DECODER_BUDGETS), help="of decoders' batches")
+    parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 65536], help="tokens of decoders' batches")
+    parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")
+    parser.add_argument("--cranfield", type=Path, help="the folder of docs.jsonl, for the same")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -67,7 +73,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        make_models(work)
+        if options.model is None or not set(options.sides) <= set(TEXTS):
+            make_models(work)
         figures = {}
         for side in options.sides:
             figures[side] = run_side(side, work, sys.argv[1:])
@@ -79,9 +86,12 @@ def main() -> None:
 def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
     """One side in a fresh process; what it prints last is its figures."""
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "MLX_EMBED_KERNELS": "reference" if "reference" in side else "",
     }
+    if side.startswith("first pass"):
+        environment |= {"XDG_CACHE_HOME": str(work / "cache"), "CUDA_CACHE_PATH": str(work / "cuda")}
+        environment.pop("MLX_PTX_CACHE_DIR", None)
     command = [sys.executable, __file__, *arguments, "--side", side, "--work", str(work)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -340,169 +350,11 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
     return figures
 
 
-# Qwen3-Embedding-0.6B, but for a smaller vocabulary, of which a text reads a row a token.
-DECODER = {
-    "model_type": "qwen3",
-    "vocab_size": VOCABULARY,
-    "hidden_size": 1024,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 32768,
-    "rope_theta": 1_000_000.0,
-    "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-}
-DECODER_BUDGETS = (8192, 16384, 32768, 65536)
-BLOCK_TOKENS = 16384
-
-
-def mlx_lm_code(name: str) -> Any:
-    """One of mlx-lm's model files, without mlx_lm itself, which imports transformers."""
-    folder = importlib.util.find_spec("mlx_lm")
-    assert folder is not None
-    assert folder.origin is not None
-    models = ModuleType("mlx_lm_models")
-    models.__path__ = [str(Path(folder.origin).parent / "models")]
-    sys.modules[models.__name__] = models
-    return importlib.import_module(f"{models.__name__}.{name}")
-
-
-def decoders_side(work: Path, options: argparse.Namespace) -> Figures:
-    """A decoder of Qwen3-Embedding-0.6B's shape in bfloat16, from token ids on the host to vectors on the host.
-
-    Packed, by this package, and by mlx-lm's own code compiled on blocks padded to their longest text, on the same
-    weights and in turns.
-    """
-    import mlx.core as mx
-    from mlx.utils import tree_flatten
-
-    from mlx_embed.architectures import ops, qwen3
-    from mlx_embed.architectures.ops import graph
-    from mlx_embed.checkpoint.modules import Pooling
-    from mlx_embed.embedding_head import EmbeddingHead
-    from mlx_embed.engine.graph import GraphEngine
-
-    config = qwen3.Config.from_dict(DECODER)
-    packed = qwen3.Model(config)
-    packed.set_dtype(mx.bfloat16)
-    mx.eval(packed.parameters())
-    peer = mlx_lm_code("qwen3")
-    blocks = peer.Qwen3Model(peer.ModelArgs.from_dict(DECODER | {"tie_word_embeddings": True}))
-    names = {new: old for old, new in reversed(qwen3.RENAMES)}
-    query, key = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    inner, weights = config.intermediate_size, []
-    split = {
-        "qkv": (("q", query), ("k", query + key), ("v", query + 2 * key)),
-        "up_gate": (("up", inner), ("gate", 2 * inner)),
-    }
-    for name, weight in tree_flatten(packed.parameters()):
-        whole = next((whole for whole in split if f".{whole}." in name), None)
-        start = 0
-        for part, end in split.get(whole or "", ((None, len(weight)),)):
-            own = name if part is None else name.replace(f".{whole}.", f".{part}.")
-            for new, old in names.items():
-                own = own.replace(new, old)
-            weights.append((own, weight[start:end]))
-            start = end
-    blocks.load_weights(weights)
-    mx.eval(blocks.parameters())
-    graph.lay_out(packed)
-    engine = GraphEngine(packed, mx.default_device(), kernels=True, compiled=True)
-    head = engine.head(EmbeddingHead(Pooling(("lasttoken",)), (), 0, config.hidden_size, True))
-
-    def last(ids: mx.array, ends: mx.array) -> mx.array:
-        hidden = blocks(ids)
-        return ops.normalize(hidden[mx.arange(len(ends)), ends].astype(mx.float32))
-
-    compiled = mx.compile(last)
-
-    def by_blocks(texts: list[np.ndarray]) -> np.ndarray:
-        """Longest first, in blocks whose width is one of four to each doubling; the next runs while one is read."""
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        out = np.empty((len(texts), config.hidden_size), dtype=np.float32)
-        running: list[tuple[list[int], mx.array]] = []
-        start = 0
-        while start < len(order) or running:
-            if start < len(order):
-                longest = len(texts[order[start]])
-                quarter = max(1 << max((longest - 1).bit_length() - 3, 0), 4)
-                width = -(-longest // quarter) * quarter
-                rows = max(BLOCK_TOKENS // width, 1)
-                here = order[start : start + rows]
-                block = np.zeros((rows, width), dtype=np.int32)
-                for row, text in enumerate(here):
-                    block[row, : len(texts[text])] = texts[text]
-                ends = np.array([len(texts[i]) - 1 for i in here] + [0] * (rows - len(here)), dtype=np.int32)
-                vectors = compiled(mx.array(block), mx.array(ends))
-                mx.async_eval(vectors)
-                running.append((here, vectors))
-                start += rows
-            if len(running) > 1 or start >= len(order):
-                done, vectors = running.pop(0)
-                out[done] = np.array(vectors)[: len(done)]
-        return out
-
-    def by_packs(texts: list[np.ndarray], budget: int) -> np.ndarray:
-        return engine.gather(engine.batches(texts, budget), head, lambda _: None).result()
-
-    rng = np.random.default_rng(0)
-    lengths = {
-        "2048 x 128": [128] * 2048,
-        "4096 ragged, 3 to 512": np.clip(rng.lognormal(4.3, 0.9, size=4096), 3, 512).astype(int).tolist(),
-    }
-    figures: Figures = {}
-    for label, each in lengths.items():
-        texts = [rng.integers(5, VOCABULARY, size=n).astype(np.int32) for n in each]
-        ways: dict[str, Callable[[], np.ndarray]] = {"mlx-lm's code on blocks": partial(by_blocks, texts)}
-        for budget in options.budgets:
-            ways[f"packed, {budget} tokens"] = partial(by_packs, texts, budget)
-        vectors = {name: way() for name, way in ways.items()}
-        expected, *others = vectors.values()
-        figures[f"{label}: tokens"] = sum(each)
-        figures[f"{label}: least cosine with mlx-lm's"] = min(float((v * expected).sum(axis=1).min()) for v in others)
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(5):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                way()
-                seconds[name].append(time.perf_counter() - start)
-        for name, times in seconds.items():
-            figures[f"{label}: {name}, texts/s"] = len(each) / statistics.median(times[1:])
-    return figures
-
-
-def texts_side(work: Path, options: argparse.Namespace) -> Figures:
-    from mlx_embed import EmbeddingModel
-
-    corpus = documents(options.documents)
-    model = EmbeddingModel.from_pretrained(work / "MiniLM-L6")
-    start = time.perf_counter()
-    model.encode(corpus)
-    first = time.perf_counter() - start
-    warm = median(lambda: model.encode(corpus), 3)
-    return {"docs/s, first pass of the process": len(corpus) / first, "docs/s": len(corpus) / warm}
-
-
-def tokenizer_side(work: Path, options: argparse.Namespace) -> Figures:
-    from tokenizers import Tokenizer
-
-    from mlx_embed.checkpoint import read_checkpoint
-    from mlx_embed.texts import windows
-    from mlx_embed.tokenizer import Tokenizer as Ours
-
-    corpus = documents(options.documents)
-    tokenizer = Tokenizer.from_file(str(work / "MiniLM-L6" / "tokenizer.json"))
-    figures = {"docs/s, tokenizers alone": len(corpus) / median(lambda: tokenizer.encode_batch_fast(corpus), 3)}
-    ours = Ours(read_checkpoint(work / "MiniLM-L6"), 512)
-    if ours.fast is not None:
-        ours.fast.prepare()
-        if ours.fast.active:
-            parts = list(windows(corpus, len))
-            figures["docs/s, nanotoken, to arrays"] = len(corpus) / median(lambda: [ours(part) for part in parts], 3)
-    return figures
+def of_texts(side: Callable[[Path, list[str]], Figures], work: Path, options: argparse.Namespace) -> Figures:
+    """A side that begins with strings, on the model and the texts that were given, or on those made here."""
+    model = options.model or work / "MiniLM-L6"
+    count = options.documents
+    return side(model, gpu_texts.cranfield(options.cranfield, count) if options.cranfield else documents(count))
 
 
 def torch_side(work: Path, options: argparse.Namespace) -> Figures:
@@ -546,6 +398,15 @@ def sentence_transformers_side(work: Path, options: argparse.Namespace) -> Figur
     return figures
 
 
+TEXTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
+    "first pass, cold": partial(of_texts, gpu_texts.first_pass),
+    "first pass, again": partial(of_texts, gpu_texts.first_pass),
+    "texts": partial(of_texts, gpu_texts.texts),
+    "texts reference": partial(of_texts, gpu_texts.texts),
+    "query": partial(of_texts, gpu_texts.query),
+    "tokenizer": partial(of_texts, gpu_texts.tokenizer),
+    "pool": partial(of_texts, gpu_texts.pool),
+}
 SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "copy": copy_side,
     "kernels": kernels_side,
@@ -553,10 +414,8 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "forward": forward_side,
     "forward reference": forward_side,
     "launches": launches_side,
-    "decoders": decoders_side,
-    "texts": texts_side,
-    "texts reference": texts_side,
-    "tokenizer": tokenizer_side,
+    "decoders": gpu_decoders.side,
+    **TEXTS,
     "torch eager": torch_side,
     "sentence-transformers": sentence_transformers_side,
     "torch.compile": torch_side,

@@ -1,24 +1,29 @@
 #!/usr/bin/env python3
-"""Exact search over many vectors, beside LanceDB's and usearch's, in one run.
+"""Exact search over many vectors, beside LanceDB's, usearch's and Chroma's (which is not exact), in one run.
 
     python scripts/bench_index.py build WORK [--rows 100000] [--dimension 384] [--row-dtype float32 float16 int8]
     python scripts/bench_index.py measure WORK [--rows 100000] [--queries 225] [--json FILE]
 
-`build` writes the same made-up vectors of length 1 into an index for each row dtype, and into a LanceDB table where
-lancedb is installed; `measure` searches them. Every figure is a median after a warm-up, in milliseconds: one query at a
-time, the ten best with their texts; all queries as one batch, for each query; in a process of its own the opening of
-the store, and with that its first answer. "equal" is the share of queries whose ten best, in order, are those of
-float64. "own" is the memory of the process beside mapped files, in MiB, that came with searching.
+Both take --peers lance chroma usearch, which are those that are installed. `build` writes the same made-up vectors of
+length 1 into an index for each row dtype, a LanceDB table and a Chroma collection; `measure` searches them. Every
+figure is a median after a warm-up, in milliseconds: one query at a time, the ten best with their texts; all queries as
+one batch, for each query; in a process of its own the opening of the store, with that its first answer, and all from
+the start of the process to its end; these are medians of FIRST processes, with files that the system has in memory.
+"equal" is the share of queries whose ten best, in order, are those of float64, and "recall" the share of these that is
+found at all: made-up vectors have no neighbourhoods, which is hard on Chroma's graph. "own" is the memory of the
+process beside mapped files, in MiB, that came with searching.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +32,14 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from custom_kernels import cpu  # noqa: E402
-from mlx_embed.index import Chunk, rows, search, vector_search  # noqa: E402
-from mlx_embed.index.statement import Statement  # noqa: E402
-from mlx_embed.index.store import Store  # noqa: E402
-
+# What is measured is imported where it is needed, so that no process pays for another's.
 ROW_DTYPES = ("float32", "float16", "int8")
 WORDS = ("wing", "stall", "heat", "soup", "flow", "layer", "shock", "lentil", "plate", "nose", "cone", "drag", "jet")
 K = 10
 STEP = 20_000
+PEERS = ("lance", "chroma", "usearch")
+FIRST = 3
+Find = Callable[[np.ndarray], list[list[int]]]
 
 
 def main() -> int:
@@ -46,6 +50,7 @@ def main() -> int:
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--queries", type=int, default=225)
     parser.add_argument("--row-dtype", nargs="+", default=ROW_DTYPES, choices=ROW_DTYPES)
+    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
     options = parser.parse_args()
     folder = options.work / f"{options.rows}x{options.dimension}"
@@ -73,6 +78,10 @@ def questions(count: int, dimension: int) -> np.ndarray:
 
 
 def build(folder: Path, options: argparse.Namespace) -> None:
+    from mlx_embed.index import Chunk, rows
+    from mlx_embed.index.statement import Statement
+    from mlx_embed.index.store import Store
+
     folder.mkdir(parents=True, exist_ok=True)
     for row_dtype in options.row_dtype:
         if (folder / row_dtype).exists():
@@ -81,7 +90,7 @@ def build(folder: Path, options: argparse.Namespace) -> None:
         store = Store.create(folder / row_dtype, words)
         start, number = time.perf_counter(), 0
         for some in vectors(options.rows, options.dimension):
-            texts = [f"{WORDS[i % 13]} {WORDS[i % 11]} {i}" for i in range(number, number + len(some))]
+            texts = texts_from(number, len(some))
             entries = [
                 rows.entry(f"{number + i:08d}", Chunk(text, "", 0, 0, 0, 0, metadata={"year": i % 50}))
                 for i, text in enumerate(texts)
@@ -91,14 +100,28 @@ def build(folder: Path, options: argparse.Namespace) -> None:
             number += len(some)
         store.close()
         print(f"{row_dtype}: {number} texts in {time.perf_counter() - start:.1f} s", flush=True)
-    try:
-        import lancedb
-        import pyarrow as arrow
-    except ImportError:
-        print("lancedb is not installed")
-        return
-    if (folder / "lance").exists():
-        return
+    for name, peer in (("lance", build_lance), ("chroma", build_chroma)):
+        if name in options.peers and not (folder / name).exists():
+            start = time.perf_counter()
+            try:
+                about = peer(folder / name, options)
+            except ImportError as error:
+                print(f"{error.name} is not installed")
+                continue
+            except BaseException:
+                shutil.rmtree(folder / name, ignore_errors=True)
+                raise
+            print(f"{about}: {options.rows} texts in {time.perf_counter() - start:.1f} s", flush=True)
+
+
+def texts_from(number: int, count: int) -> list[str]:
+    return [f"{WORDS[i % 13]} {WORDS[i % 11]} {i}" for i in range(number, number + count)]
+
+
+def build_lance(folder: Path, options: argparse.Namespace) -> str:
+    import lancedb
+    import pyarrow as arrow
+
     kind = arrow.list_(arrow.float32(), options.dimension)
     schema = arrow.schema([("id", arrow.int64()), ("text", arrow.string()), ("vector", kind)])
 
@@ -107,32 +130,43 @@ def build(folder: Path, options: argparse.Namespace) -> None:
         for some in vectors(options.rows, options.dimension):
             ids = list(range(number, number + len(some)))
             flat = arrow.FixedSizeListArray.from_arrays(arrow.array(some.reshape(-1)), options.dimension)
-            columns = {"id": ids, "text": [f"{WORDS[i % 13]} {WORDS[i % 11]} {i}" for i in ids], "vector": flat}
+            columns = {"id": ids, "text": texts_from(number, len(ids)), "vector": flat}
             yield arrow.RecordBatch.from_pydict(columns, schema=schema)
             number += len(some)
 
-    start = time.perf_counter()
-    lancedb.connect(str(folder / "lance")).create_table("t", batches(), schema=schema)
-    print(f"LanceDB {lancedb.__version__}: {options.rows} texts in {time.perf_counter() - start:.1f} s", flush=True)
+    lancedb.connect(str(folder)).create_table("t", batches(), schema=schema)
+    return f"LanceDB {lancedb.__version__}"
+
+
+def build_chroma(folder: Path, options: argparse.Namespace) -> str:
+    import chromadb
+
+    client = chromadb.PersistentClient(str(folder), chromadb.Settings(anonymized_telemetry=False))
+    made = client.create_collection("texts", configuration={"hnsw": {"space": "ip"}}, embedding_function=None)
+    number = 0
+    for some in vectors(options.rows, options.dimension):
+        for start in range(0, len(some), 5000):
+            part = some[start : start + 5000]
+            names = [str(number + i) for i in range(len(part))]
+            made.add(ids=names, embeddings=part, documents=texts_from(number, len(part)))
+            number += len(part)
+    return f"Chroma {chromadb.__version__}"
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    from custom_kernels import cpu
+    from mlx_embed.index import search, vector_search
+    from mlx_embed.index.store import Store
+
     asked = questions(options.queries, options.dimension)
     wanted = truth(asked, options.rows, options.dimension)
     print(f"{options.rows} x {options.dimension}, {options.queries} queries, {cpu.num_threads()} threads")
-    print(f"{'':24} one query  of a batch  opened  first answer  equal    own", flush=True)
+    print(f"{'':24} one query  of a batch  opened  first answer  process  equal  recall    own", flush=True)
     figures: dict[str, Any] = {}
     for row_dtype in options.row_dtype:
         if not (folder / row_dtype).exists():
             continue
-        first = json.loads(
-            subprocess.run(
-                [sys.executable, __file__, "first", str(folder / row_dtype), "--dimension", str(options.dimension)],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
+        first = first_answers(folder / row_dtype, options.dimension)
         store = Store(folder / row_dtype, read_only=True)
 
         def find(queries: np.ndarray, store: Store = store, row_dtype: str = row_dtype) -> list[list[int]]:
@@ -147,16 +181,26 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         figures[f"index, {row_dtype}"]["scan"] = alone
         store.close()
         print(f"{'  without texts':24} {alone:9.2f}", flush=True)
-    if (folder / "lance").exists():
-        figures["LanceDB"] = lance(folder, asked, wanted)
-    figures["usearch"] = usearch(asked, wanted, options)
+    if "lance" in options.peers and (folder / "lance").exists():
+        figures["LanceDB"] = lance(folder / "lance", asked, wanted)
+    if "chroma" in options.peers and (folder / "chroma").exists():
+        figures["Chroma"] = chroma(folder / "chroma", asked, wanted)
+    if "usearch" in options.peers:
+        figures["usearch"] = usearch(asked, wanted, options)
     return figures
 
 
 def lance(folder: Path, asked: np.ndarray, wanted: list[list[int]]) -> dict[str, float]:
     import lancedb
 
-    table = lancedb.connect(str(folder / "lance")).open_table("t")
+    first, find = first_answers(folder, asked.shape[1]), opened_lance(folder)
+    return shown(f"LanceDB {lancedb.__version__}, exact", find, asked[:20], wanted[:20], first)
+
+
+def opened_lance(folder: Path) -> Find:
+    import lancedb
+
+    table = lancedb.connect(str(folder)).open_table("t")
 
     def find(queries: np.ndarray) -> list[list[int]]:
         found = []
@@ -165,7 +209,27 @@ def lance(folder: Path, asked: np.ndarray, wanted: list[list[int]]) -> dict[str,
             found.append(answer["id"].to_pylist())
         return found
 
-    return shown(f"LanceDB {lancedb.__version__}, exact", find, asked[:20], wanted[:20], None)
+    return find
+
+
+def chroma(folder: Path, asked: np.ndarray, wanted: list[list[int]]) -> dict[str, float]:
+    import chromadb
+
+    first, find = first_answers(folder, asked.shape[1]), opened_chroma(folder)
+    return shown(f"Chroma {chromadb.__version__}, HNSW", find, asked, wanted, first)
+
+
+def opened_chroma(folder: Path) -> Find:
+    import chromadb
+
+    client = chromadb.PersistentClient(str(folder), chromadb.Settings(anonymized_telemetry=False))
+    there = client.get_collection("texts", embedding_function=None)
+
+    def find(queries: np.ndarray) -> list[list[int]]:
+        answer = there.query(query_embeddings=queries, n_results=K, include=["documents", "distances"])
+        return [[int(name) for name in row] for row in answer["ids"]]
+
+    return find
 
 
 def usearch(asked: np.ndarray, wanted: list[list[int]], options: argparse.Namespace) -> dict[str, float]:
@@ -174,6 +238,8 @@ def usearch(asked: np.ndarray, wanted: list[list[int]], options: argparse.Namesp
         from usearch.index import search as exact
     except ImportError:
         return {}
+    from custom_kernels import cpu
+
     whole = np.concatenate(list(vectors(options.rows, options.dimension)))
 
     def find(queries: np.ndarray) -> list[list[int]]:
@@ -187,7 +253,7 @@ def usearch(asked: np.ndarray, wanted: list[list[int]], options: argparse.Namesp
 
 def shown(
     name: str,
-    find: Callable[[np.ndarray], list[list[int]]],
+    find: Find,
     asked: np.ndarray,
     wanted: list[list[int]],
     first: dict[str, float] | None,
@@ -208,18 +274,44 @@ def shown(
         "of a batch": batch,
         "opened": first["opened"] if first else float("nan"),
         "first answer": first["milliseconds"] if first else float("nan"),
+        "process": first["process"] if first else float("nan"),
         "equal": sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted),
+        "recall": sum(len({*a} & {*b}) for a, b in zip(found, wanted, strict=True)) / (K * len(wanted)),
         "own": own_memory() - before,
     }
-    widths = {"one query": "9.2f", "of a batch": "11.3f", "opened": "7.1f", "first answer": "13.1f", "equal": "6.3f"}
+    widths = {"one query": "9.2f", "of a batch": "11.3f", "opened": "7.1f", "first answer": "13.1f", "process": "8.0f"}
+    widths |= {"equal": "6.3f", "recall": "7.3f"}
     line = " ".join(f"{row[column]:{width}}" for column, width in widths.items())
     print(f"{name:24} {line} {row['own']:6.1f}", flush=True)
     return row
 
 
+def first_answers(folder: Path, dimension: int) -> dict[str, float]:
+    """`first_answer` in processes of their own: medians, with how long the whole process took."""
+    found = []
+    for _ in range(FIRST):
+        start = time.perf_counter()
+        command = [sys.executable, __file__, "first", str(folder), "--dimension", str(dimension)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found.append({**json.loads(said), "process": 1e3 * (time.perf_counter() - start)})
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+
+
 def first_answer(folder: Path, dimension: int) -> dict[str, float]:
     """From the opening of a store to its first answer, in a process that has not touched it."""
     query = questions(1, dimension)
+    peers = {"lance": ("lancedb", opened_lance), "chroma": ("chromadb", opened_chroma)}
+    if folder.name in peers:
+        name, opening = peers[folder.name]
+        import_module(name)
+        start = time.perf_counter()
+        find = opening(folder)
+        opened = time.perf_counter()
+        assert find(query)[0]
+        return {"opened": 1e3 * (opened - start), "milliseconds": 1e3 * (time.perf_counter() - start)}
+    from mlx_embed.index import search
+    from mlx_embed.index.store import Store
+
     start = time.perf_counter()
     store = Store(folder, read_only=True)
     with store.reading() as (connection, view):

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Time the tokenizer of a checkpoint as `encode` uses it beside the tokenizers library, in one run.
 
-    python scripts/bench_tokenizer.py [--model FOLDER] [--threads all one] [--json FILE]
+    python scripts/bench_tokenizer.py [--model FOLDER | --kind KIND] [--threads all one] [--json FILE]
 
-Needs the extra `fast` for the fast one. Texts are made of what is on the machine: the documentation and the source of
-Python's own library, in documents of some 500 characters, in sentences and in queries; names of ideographs' characters
-stand for Chinese and Japanese. Every side runs in a process of its own for each number of threads (RAYON_NUM_THREADS),
-on windows of 2,048 texts as `encode` takes them: a median of seven passes, and the first of all for the fast one. One
-query is the median of 300, called one by one. "arrays" is `tokenizers` with its ids put into one array, "lists" what
-`encode_batch_fast` gives, whose ids are Python lists, as before.
+"nano" needs the extra `fast`, "pieces" the native kernels. KIND is a tokenizer that is trained on the documentation:
+xlm-roberta, for example. Texts are made of what is on the machine: the documentation and the source of Python's own
+library, in documents of some 500 characters, in sentences and in queries; names of ideographs' characters stand for
+Chinese and Japanese. Every side runs in a process of its own for each number of threads (RAYON_NUM_THREADS,
+MLX_EMBED_NUM_THREADS), on windows of 2,048 texts as `encode` takes them: a median of seven passes, and the first of
+all. One query is the median of 300, called one by one. "arrays" is `tokenizers` with its ids put into one array,
+"lists" what `encode_batch_fast` gives, whose ids are Python lists, as before.
 """
 
 import argparse
@@ -30,55 +31,67 @@ sys.path.insert(0, str(ROOT))
 WINDOW = 2048
 TEXTS = 8192
 ROUNDS = 7
-SIDES = ("lists", "arrays", "fast")
+SIDES = ("lists", "arrays", "nano", "pieces")
 THREADS = {"one": "1", "all": ""}
 
 
 def main() -> None:
     from tests.conftest import minilm_folder
+    from tests.mlx_embed.tokenizer import trained
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=minilm_folder(), help="a checkpoint's folder")
+    parser.add_argument("--kind", choices=trained.KINDS, help="a trained tokenizer instead")
     parser.add_argument("--threads", nargs="+", choices=THREADS, default=list(THREADS))
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print(json.dumps(side(options.side, options.model)))
+        print(json.dumps(side(options.side, options.model, options.kind)))
         return
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for threads in options.threads:
         figures[threads] = {}
         for name in SIDES:
             environment = os.environ | {"RAYON_NUM_THREADS": THREADS[threads], "TOKENIZERS_PARALLELISM": "true"}
+            environment["MLX_EMBED_NUM_THREADS"] = THREADS[threads]
             command = [sys.executable, __file__, "--side", name, "--model", str(options.model)]
+            command += ["--kind", options.kind] if options.kind else []
             run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             figures[threads][name] = json.loads(run.stdout.splitlines()[-1])
         print(f"\n{threads} threads" if threads == "all" else "\none thread")
         for row in figures[threads]["lists"]:
             values = [figures[threads][name].get(row) for name in SIDES]
-            base, best = values[0], values[-1]
-            ratio = "" if not base or not best else f"{best / base if '/s' in row else base / best:8.1f}x"
+            base, *others = values[0], *values[2:]
+            ratio = "".join(
+                f"{'-':>9}" if not v or not base else f"{v / base if '/s' in row else base / v:8.1f}x" for v in others
+            )
             print(f"{row:32}" + "".join(f"{'-' if v is None else f'{v:,.1f}':>14}" for v in values) + ratio, flush=True)
         print(f"{'':32}" + "".join(f"{name:>14}" for name in SIDES))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
 
 
-def side(name: str, folder: Path) -> dict[str, float]:
+def side(name: str, folder: Path, kind: str | None) -> dict[str, float]:
     """Texts per second of each corpus, and the microseconds of one query."""
     from mlx_embed.checkpoint import read_checkpoint
-    from mlx_embed.tokenizer import Tokenizer
+    from mlx_embed.tokenizer import Tokenizer, framed
+    from mlx_embed.tokenizer.fast import FastTokenizer
+    from tests.mlx_embed.tokenizer import trained
 
     tokenizer = Tokenizer(read_checkpoint(folder), 256)
+    if kind:
+        tokenizer._tokenizer = trained.library(kind, 8000)
+        tokenizer._frame = framed(tokenizer.library)
+    if name == "pieces":
+        sys.modules["nanotoken"] = None  # type: ignore[assignment]
     start = time.perf_counter()
-    if name == "fast":
-        assert tokenizer.fast is not None
+    tokenizer.fast = None
+    if name in ("nano", "pieces"):
+        tokenizer.fast = FastTokenizer(tokenizer.library, tokenizer._frame, folder)
         tokenizer.fast.prepare()
-        if not tokenizer.fast.active:
+        if tokenizer.fast.name != name:
             return {}
-    else:
-        tokenizer.fast = None
     loading = 1000 * (time.perf_counter() - start)
 
     def make(texts: list[str]) -> Any:

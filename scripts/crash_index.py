@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Kill whoever writes to an index at random moments, and see that nothing is lost and nothing is broken.
 
-    python scripts/crash_index.py [--kills 100] [--steps 60] [--seed N] [--row-dtype int8]
+    python scripts/crash_index.py [--kills 100] [--full-disks 0] [--steps 60] [--seed N] [--row-dtype int8]
 
 A child adds, upserts, replaces and removes files, deletes and compacts, step after step, and says when a step is done.
 It is killed with SIGKILL. Then the index is checked as a whole, and must hold exactly what the steps that were done
 left there, or these and the one in which it was killed. Another child goes on from there, is killed too, and so on to
 the end, where every search must find what it finds in an index that nobody interrupted.
 
-Prints the seed, and how many kills came in each kind of step. Exits with 1 where anything differs.
+With --full-disks, which needs the right to mount a file system, the steps are done on a disk that is full again and
+again: each time the index must hold what it held before the step, which is done once more when there is some space.
+
+Prints the seed, and how many kills or full disks came in each kind of step. Exits with 1 where anything differs.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import random
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from mlx_embed import EmbeddingModel  # noqa: E402
+from mlx_embed.errors import StoreError  # noqa: E402
 from mlx_embed.index import Chunk, FileStat, Index  # noqa: E402
 
 WORDS = ("wing", "stall", "heat", "soup", "flow", "layer", "shock", "lentil", "plate", "nose", "cone", "drag", "jet")
@@ -42,6 +47,7 @@ Step = tuple[str, Callable[[Index], object], Callable[[State], None]]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--full-disks", type=int, default=0)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--row-dtype", default="int8", choices=("float32", "float16", "int8"))
@@ -49,22 +55,60 @@ def main() -> int:
     seed = random.randrange(2**32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     model = EmbeddingModel.from_pretrained(ROOT / "tests" / "data" / "tiny-bert", device="cpu")
-    kills: Counter[str] = Counter()
-    rounds = 0
-    while kills.total() < options.kills:
-        run_seed = f"{seed}-{rounds}"
-        with tempfile.TemporaryDirectory() as work:
-            failed = one_run(model, Path(work), run_seed, options, kills)
-        if failed:
-            print(f"FAILED in run {run_seed}: {failed}")
-            return 1
-        rounds += 1
-    shown = ", ".join(f"{count} in {name}" for name, count in sorted(kills.items()))
-    print(f"{kills.total()} kills in {rounds} runs: {shown}. Nothing was lost, and nothing else was there.")
+    for what, wanted, one_run in (("kills", options.kills, killed_run), ("full disks", options.full_disks, full_run)):
+        counts: Counter[str] = Counter()
+        rounds = 0
+        while counts.total() < wanted:
+            run_seed = f"{seed}-{rounds}"
+            with tempfile.TemporaryDirectory() as work:
+                failed = one_run(model, Path(work), run_seed, options, counts)
+            if failed:
+                print(f"FAILED in run {run_seed}: {failed}")
+                return 1
+            rounds += 1
+        if rounds:
+            shown = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items()))
+            print(f"{counts.total()} {what} in {rounds} runs: {shown}. Nothing was lost, and nothing else was there.")
     return 0
 
 
-def one_run(model: EmbeddingModel, work: Path, seed: str, options: argparse.Namespace, kills: Counter[str]) -> str:
+def full_run(model: EmbeddingModel, work: Path, seed: str, options: argparse.Namespace, full: Counter[str]) -> str:
+    """All the steps on a disk that grows each time that it is full; what went wrong, or ""."""
+    steps = made_up(random.Random(seed), options.steps)
+    state: State = {}
+    disk, kib = work / "disk", 512
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", str(disk)], check=True)
+    try:
+        with Index.create(work / "whole", model, row_dtype=options.row_dtype) as whole:
+            for _, act, _ in steps:
+                act(whole)
+        index = Index.create(disk / "index", model, row_dtype=options.row_dtype)
+        for number, (kind, act, change) in enumerate(steps):
+            while True:
+                try:
+                    act(index)
+                    break
+                except StoreError as error:
+                    if "No space is left" not in str(error) and "may be full" not in str(error):
+                        return f"step {number} on a full disk says {error}"
+                full[kind] += 1
+                for again in (index, Index.open(disk / "index", model, read_only=True)):
+                    if (found := contents(again)) != state:
+                        return f"after step {number} on a full disk the index holds {difference(found, state)}"
+                again.check()
+                again.close()
+                kib += kib // 8
+                subprocess.run(["mount", "-o", f"remount,size={kib}k", str(disk)], check=True)
+            change(state)
+        index.close()
+        shutil.copytree(disk / "index", work / "killed")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    return compare(work, model)
+
+
+def killed_run(model: EmbeddingModel, work: Path, seed: str, options: argparse.Namespace, kills: Counter[str]) -> str:
     """All the steps, with kills; what went wrong, or ""."""
     steps = made_up(random.Random(seed), options.steps)
     states: list[State] = [{}]

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import os
 import shutil
+import signal
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ def untested(environment: Mapping[str, str], reason: str) -> str | None:
 
 
 def pytest_sessionstart() -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before any test uses a GPU: MLX reads these settings once, and with TF32 nothing is float32.
     prepare_accelerator()
     if reason := untested(os.environ, cpu.why_unavailable()):

@@ -106,6 +106,11 @@ def make(folder: Path, name: str) -> Path:
         table.mkdir()
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(place / file, table)
+        # sentence-transformers counts the tokens, of which this tokenizer leaves one number out.
+        tokenizer = json.loads((table / "tokenizer.json").read_text())
+        ordered = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+        tokenizer["model"]["vocab"] = {token: number for number, token in enumerate(ordered)}
+        (table / "tokenizer.json").write_text(json.dumps(tokenizer))
         weight = rng.uniform(0, 3, vocabulary - 2).astype(np.float32)
         mx.save_safetensors(str(table / "model.safetensors"), {"weight": mx.array(weight)}, {"format": "pt"})
         (table / "config.json").write_text('{"frozen": true}')

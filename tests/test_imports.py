@@ -16,32 +16,47 @@ LEVELS = [
     ("mlx_embed.cli",),
     ("mlx_embed.commands",),
     ("mlx_embed.integrations", "mlx_embed.serve", "mlx_embed.jobs"),
-    ("mlx_embed.measure",),
+    ("mlx_embed.measure", "mlx_embed.maps"),
     ("mlx_embed",),
     ("mlx_embed.convert",),
     ("mlx_embed.index",),
     ("mlx_embed.records",),
-    ("mlx_embed.evaluation", "mlx_embed.destination"),
-    ("mlx_embed.embedding_model", "mlx_embed.cross_encoder", "mlx_embed.sparse_encoder"),
+    ("mlx_embed.evaluation", "mlx_embed.destination", "mlx_embed.kinds", "mlx_embed.int8_layers"),
+    (
+        "mlx_embed.embedding_model",
+        "mlx_embed.cross_encoder",
+        "mlx_embed.sparse_encoder",
+        "mlx_embed.multi_vector_encoder",
+        "mlx_embed.bge_m3",
+    ),
     ("mlx_embed.loading", "mlx_embed.codes"),
     ("mlx_embed.options",),
-    ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer"),
+    ("mlx_embed.encoding",),
+    ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer", "mlx_embed.late_interaction"),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),
-    ("mlx_embed.batching",),
+    ("mlx_embed.batching", "mlx_embed.multi_vectors"),
     ("mlx_embed.ids",),
     ("mlx_embed.checkpoint",),
     ("mlx_embed.similarity", "mlx_embed.sparse_vectors", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments"),
+    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments", "mlx_embed.pages", "mlx_embed.progress"),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only file or folder that may import it.
 EXTRAS = {
     "langchain_core": "mlx_embed/integrations/langchain",
-    "llama_index": "mlx_embed/integrations/llama_index.py",
+    "langchain_qdrant": "mlx_embed/integrations/langchain_qdrant.py",
+    "langchain_milvus": "mlx_embed/integrations/langchain_milvus.py",
+    "llama_index": "mlx_embed/integrations/llama_index",
     "chromadb": "mlx_embed/integrations/chroma.py",
-    "pyarrow": ("mlx_embed/records/parquet.py", "mlx_embed/index/export.py"),
-    "lancedb": "mlx_embed/index/export.py",
+    "pyarrow": (
+        "mlx_embed/records/parquet.py",
+        "mlx_embed/index/export.py",
+        "mlx_embed/index/load.py",
+        "mlx_embed/maps/parquet.py",
+    ),
+    "pacmap": "mlx_embed/maps/layout.py",
+    "lancedb": ("mlx_embed/index/export.py", "mlx_embed/index/load.py"),
     "sentence_transformers": "mlx_embed/integrations/sentence_transformers.py",
     "torch": "mlx_embed/integrations/sentence_transformers.py",
     "keybert": "mlx_embed/integrations/keybert.py",
@@ -51,14 +66,14 @@ EXTRAS = {
     "pypdf": "mlx_embed/index/office.py",
     "docx": "mlx_embed/index/office.py",
     "ray": "mlx_embed/jobs/",
-    "mlx_lm": "mlx_embed/architectures/mlx_lm.py",
     "jinja2": "mlx_embed/tokenizer/chat.py",
-    "nanotoken": "mlx_embed/tokenizer/fast.py",
+    "nanotoken": "mlx_embed/tokenizer/nano.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",
     "msgspec": "mlx_embed/serve/",
     "orjson": "mlx_embed/serve/",
     "prometheus_client": "mlx_embed/serve/",
+    "vl_convert": "mlx_embed/pages/charts.py",
 }
 FILES = sorted([*(ROOT / "mlx_embed").rglob("*.py"), *(ROOT / "custom_kernels").rglob("*.py")])
 
@@ -149,19 +164,23 @@ def test_nothing_hides_an_import() -> None:
     users = [str(path.relative_to(ROOT)) for path in FILES if "importlib" in {n.split(".")[0] for n in imported(path)}]
     allowed = {"importlib.metadata", "importlib.util"}
     hidden = [user for user in users if not {n for n in imported(ROOT / user) if n.startswith("importlib")} <= allowed]
-    assert hidden == ["mlx_embed/architectures/__init__.py", "mlx_embed/architectures/decoder.py", "mlx_embed/cli.py"]
+    assert hidden == ["mlx_embed/architectures/__init__.py", "mlx_embed/cli.py"]
 
 
 def test_exported_members() -> None:
     assert sorted(mlx_embed.__all__) == mlx_embed.__all__
     assert set(mlx_embed.__all__) == {
+        "BGEM3",
         "CheckpointError",
         "CrossEncoder",
         "EmbeddingModel",
         "EmbeddingModelType",
         "EncodeInfo",
+        "M3Vectors",
         "MLXEmbedError",
         "ModelNotFoundError",
+        "MultiVectorEncoder",
+        "MultiVectors",
         "SparseEncoder",
         "SparseVector",
         "SparseVectors",

@@ -12,14 +12,20 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 
 from custom_kernels.choice.machine import machine, sources
 
-# Runs that are evaluated together, so that the latency of a single launch does not hide what differs.
-REPEATS = 5
+# Makes the op's result; given the result of a run before it, only once that is there.
+Run: TypeAlias = Callable[[mx.array | None], mx.array]
+
+# Runs in a chain, as the ops of a model are: of many tokens, and of few, where one takes microseconds.
+REPEATS, SHORT_REPEATS = 5, 20
+# Seconds of runs before any counts: until then a GPU may not have its full clock.
+WARM_UP = 0.07
+ROUNDS = 3
 # A later candidate must beat an earlier one by this much: smaller differences are noise.
 MARGIN = 0.03
 
@@ -27,8 +33,9 @@ MARGIN = 0.03
 def best(
     op: str,
     shape_class: str,
-    candidates: Mapping[str, Callable[[], mx.array]],
+    candidates: Mapping[str, Run],
     *,
+    repeats: int = REPEATS,
     budget: float = 0.1,
     again: bool = False,
     file: Path | None = None,
@@ -44,7 +51,8 @@ def best(
         shape_class: whatever decides, such as "float16 32x32 <=64".
         candidates: by name, functions that make the op's result on a typical input. The first is preferred where
             times are within 3 %.
-        budget: seconds to spend, beside a first run of each candidate and one round of all.
+        repeats: runs of a chain: see `measure`.
+        budget: seconds to spend, beside what warms up, or the time of three rounds.
         again: measure even if the answer is known.
         file: where to remember; None for the user's cache folder.
         clock: seconds that pass.
@@ -56,7 +64,7 @@ def best(
     known = _read(file)
     seconds = _times(known, op, shape_class)
     if again or seconds.keys() != candidates.keys() or math.inf in seconds.values():
-        seconds = measure(op, candidates, budget=budget, clock=clock)
+        seconds = measure(op, candidates, repeats=repeats, budget=budget, clock=clock)
         remember(op, shape_class, seconds, file)
     return fastest(op, {name: seconds[name] for name in candidates})
 
@@ -92,35 +100,51 @@ def cache_file() -> Path:
     return cache_folder() / "kernels.json"
 
 
+def repeats(many: bool) -> int:
+    """How long a chain tells most, of many tokens or of few."""
+    return REPEATS if many else SHORT_REPEATS
+
+
 def measure(
     op: str,
-    candidates: Mapping[str, Callable[[], mx.array]],
+    candidates: Mapping[str, Run],
     *,
+    repeats: int = REPEATS,
     budget: float = 0.1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """What `best` measures: the least seconds of each candidate, infinite where it does not run.
 
-    Candidates take turns, back and forth.
+    Chains of `repeats` runs, each of which waits for the one before. Candidates take turns, back and forth: until they
+    have warmed the device up, then for at least three rounds.
     """
+
+    def chain(name: str) -> float:
+        start, found = clock(), None
+        for _ in range(repeats):
+            found = candidates[name](found)
+        mx.eval(found)
+        return (clock() - start) / repeats
+
     seconds = dict.fromkeys(candidates, math.inf)
     running = []
     for name, run in candidates.items():
         try:
-            mx.eval(run())  # compiles, and touches the memory
+            mx.eval(run(run(None)))  # compiles, and touches the memory
             running.append(name)
         except Exception as error:  # whatever a compiler or a driver may say
             warnings.warn(f"{name} does not compute {op} here: {str(error).strip()[:300]}", stacklevel=3)
     mx.synchronize()  # what was under way when the measurement was asked for
-    stop = clock() + budget
-    while running:
+    warm = clock() + WARM_UP
+    while running and clock() < warm:
         for name in running:
-            start = clock()
-            mx.eval([candidates[name]() for _ in range(REPEATS)])
-            seconds[name] = min(seconds[name], (clock() - start) / REPEATS)
+            chain(name)
+    stop, rounds = clock() + budget, 0
+    while running and (rounds < ROUNDS or clock() < stop):
+        for name in running:
+            seconds[name] = min(seconds[name], chain(name))
         running.reverse()
-        if clock() >= stop:
-            break
+        rounds += 1
     return seconds
 
 

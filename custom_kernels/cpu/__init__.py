@@ -7,7 +7,8 @@ raises RuntimeError without the library.
 
 All arrays are C-contiguous float32 unless said otherwise, T counts the packed tokens of a batch, and `cu_seqlens`
 [n + 1] int32 says where each of its n sequences begins. A result does not depend on the number of threads, nor on
-what else is in the batch. Ops may be called from several threads; a forked child may call them too.
+what else is in the batch, unless `multiply_by` has brought a BLAS in. Ops may be called from several threads; a forked
+child may call them too.
 """
 
 from custom_kernels.cpu import settings
@@ -22,6 +23,7 @@ from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import (
     available,
     instruction_set,
+    multiply_by,
     num_threads,
     product,
     set_num_threads,
@@ -29,6 +31,7 @@ from custom_kernels.cpu.library import (
 )
 from custom_kernels.cpu.linear import Linear, linear
 from custom_kernels.cpu.linear_max import linear_max
+from custom_kernels.cpu.max_sim import max_sim
 from custom_kernels.cpu.mean_pool import mean_pool
 from custom_kernels.cpu.memory import trim
 from custom_kernels.cpu.output_norm import output_norm
@@ -55,7 +58,9 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_max",
+    "max_sim",
     "mean_pool",
+    "multiply_by",
     "num_threads",
     "output_norm",
     "position_ids",

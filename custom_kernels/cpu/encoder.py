@@ -54,16 +54,17 @@ class Encoder:
         act: str | None,
         dtype: str = "float32",
     ) -> None:
-        self._layers = tuple(layers)
+        self.layers = tuple(layers)
         self._width = width = layers[0].down.out_features
-        self._num_heads, self._scale, self._activation = num_heads, scale, activation_number("Encoder", act)
+        self.num_heads, self.scale, self.act = num_heads, scale, act
+        self._activation = activation_number("Encoder", act)
         if num_heads < 1 or width % num_heads:
             raise ValueError(f"Encoder needs heads that divide the width {width}, got {num_heads}.")
         self._narrow = attends_in("Encoder", dtype, width // num_heads)
         if self._narrow and any(layer.qkv.dtype == "float32" for layer in layers):
             raise ValueError("Encoder attends in bfloat16 where no layer's qkv is kept in float32; one is.")
-        self._table = (_EncoderLayer * len(self._layers))()
-        for row, (qkv, out, attention_norm, up, down, output_norm) in zip(self._table, self._layers, strict=True):
+        self._table = (_EncoderLayer * len(self.layers))()
+        for row, (qkv, out, attention_norm, up, down, output_norm) in zip(self._table, self.layers, strict=True):
             shapes = [(w.out_features, w.in_features) for w in (qkv, out, up, down)]
             inner = up.out_features
             if shapes != [(3 * width, width), (width, width), (inner, width), (width, inner)]:
@@ -93,7 +94,7 @@ class Encoder:
         width = self._width
         total = token_rows("Encoder", "x", x, width)
         ints("Encoder", "cu_seqlens", cu_seqlens, (None,))
-        length = bias_length("Encoder", bias, self._num_heads)
+        length = bias_length("Encoder", bias, self.num_heads)
         if in_place and not x.flags.writeable:
             raise ValueError("Encoder was to work in place, but x is read-only.")
         # In bfloat16 qkv takes half the room.
@@ -103,13 +104,13 @@ class Encoder:
         status = library().mlx_embed_encoder(
             at(x),
             ctypes.addressof(self._table),
-            len(self._layers),
+            len(self.layers),
             width,
             at(cu_seqlens),
             cu_seqlens.size - 1,
             total,
-            self._num_heads,
-            self._scale,
+            self.num_heads,
+            self.scale,
             at(bias),
             length,
             self._activation,

@@ -45,6 +45,15 @@ def product(dtype: str) -> str:
     return name.decode()
 
 
+def multiply_by(sgemm: Any | None) -> None:
+    """Let layers that are made in float32 from now on be multiplied by a BLAS: its cblas_sgemm, a function of ctypes.
+
+    None is for the kernels' own products. A row's products by a BLAS may depend on how many rows there are, in their
+    last bits.
+    """
+    library().mlx_embed_multiply_by(None if sgemm is None else ctypes.cast(sgemm, ctypes.c_void_p))
+
+
 def num_threads() -> int:
     """How many threads an op uses, its caller included."""
     return int(library().mlx_embed_threads())
@@ -92,6 +101,7 @@ def load() -> tuple[Any, str]:
         "release": (None, [pointer]),
         "trim": (None, []),
         "product": (ctypes.c_char_p, [flag]),
+        "multiply_by": (None, [pointer]),
         "lay_out": (pointer, [pointer, pointer, integer, integer, flag]),
         "discard": (None, [pointer]),
         "linear": (flag, [pointer, integer, pointer, flag, pointer, pointer]),

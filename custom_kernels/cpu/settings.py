@@ -5,12 +5,15 @@ import os
 from custom_kernels.cpu.cores import usable_cores
 
 # What MLX_EMBED_CPU_ISA may ask for, the most first, and the library's name for what float32 then runs on. With "vnni"
-# there are products of bytes too, and only without a limit those of bfloat16.
+# there are products of bytes too, with "bf16" also those of bfloat16, and only without a limit AMX's tiles. "neon_dot"
+# is without Arm's products of blocks.
 INSTRUCTION_SETS = {
+    "avx512_bf16": "AVX-512",
     "avx512_vnni": "AVX-512",
     "avx512": "AVX-512",
     "avx2_vnni": "AVX2",
     "avx2": "AVX2",
+    "neon_dot": "NEON",
     "baseline": None,
 }
 

@@ -16,13 +16,19 @@ SOURCES = (
     "avx512.cpp",
     "avx512_bf16.cpp",
     "avx512_vnni.cpp",
+    "amx_bf16.cpp",
+    "amx_int8.cpp",
     "avx2.cpp",
     "avx2_vnni.cpp",
     "neon_bf16.cpp",
     "neon_dot.cpp",
+    "neon_bfmmla.cpp",
+    "neon_smmla.cpp",
     "baseline.cpp",
+    "choose.cpp",
     "threads.cpp",
     "ops.cpp",
+    "pieces.cpp",
 )
 BLAS = "blas.cpp"
 SUFFIXES = (".h", ".inl", ".cpp")
@@ -34,13 +40,20 @@ INSTRUCTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "avx512.cpp": _AVX512,
         "avx512_bf16.cpp": (*_AVX512, "-mavx512bf16"),
         "avx512_vnni.cpp": (*_AVX512, "-mavx512vnni"),
+        "amx_bf16.cpp": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
+        "amx_int8.cpp": (*_AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8"),
         "avx2.cpp": _AVX2,
         "avx2_vnni.cpp": (*_AVX2, "-mavxvnni"),
     },
-    "aarch64": {"neon_bf16.cpp": ("-march=armv8.2-a+bf16",), "neon_dot.cpp": ("-march=armv8.2-a+dotprod",)},
+    "aarch64": {
+        "neon_bf16.cpp": ("-march=armv8.2-a+bf16",),
+        "neon_dot.cpp": ("-march=armv8.2-a+dotprod",),
+        "neon_bfmmla.cpp": ("-march=armv8.2-a+bf16",),
+        "neon_smmla.cpp": ("-march=armv8.2-a+dotprod+i8mm",),
+    },
 }
 # What these compile to without their flags says that there is nothing: for compilers that do not know them yet.
-OPTIONAL = ("avx512_bf16.cpp", "avx512_vnni.cpp", "avx2_vnni.cpp", "neon_bf16.cpp", "neon_dot.cpp")
+OPTIONAL = frozenset(INSTRUCTIONS["x86_64"] | INSTRUCTIONS["aarch64"]) - {"avx512.cpp", "avx2.cpp"}
 _NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

@@ -9,6 +9,8 @@ from custom_kernels.cuda.attention import attention
 from custom_kernels.cuda.embedding_norm import embedding_norm
 from custom_kernels.cuda.layer_norm import layer_norm
 from custom_kernels.cuda.linear import linear
+from custom_kernels.cuda.linear_max import linear_max
+from custom_kernels.cuda.max_sim import max_sim
 from custom_kernels.cuda.mean_pool import mean_pool
 from custom_kernels.cuda.output_norm import output_norm
 from custom_kernels.cuda.position_ids import position_ids
@@ -23,6 +25,8 @@ __all__ = [
     "embedding_norm",
     "layer_norm",
     "linear",
+    "linear_max",
+    "max_sim",
     "mean_pool",
     "output_norm",
     "position_ids",

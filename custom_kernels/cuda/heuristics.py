@@ -1,4 +1,4 @@
-"""Every number that was measured on a card, and every choice made by one: the card was an H100.
+"""Every number that was measured on a card, and every choice made by one: an H100, or for decoders an H200.
 
 Whoever has another card finds here all that may be worth measuring again.
 """
@@ -30,7 +30,10 @@ def builtin_norm_is_faster(size: int) -> bool:
 
 
 def builtin_rms_norm_is_faster(offset: float, has_residual: bool) -> bool:
-    """Whether MLX's RMSNorm, which waits less for its launch, needs no second one for what it does not have."""
+    """Whether MLX's RMSNorm, which waits less for its launch, needs no second one for what it does not have.
+
+    1024 wide in bfloat16 it takes 23, 30 and 82 us for 8192, 16384 and 65536 rows, the kernel 41, 36 and 88.
+    """
     return not offset and not has_residual
 
 

@@ -8,6 +8,9 @@ from custom_kernels.metal.activate import activate
 from custom_kernels.metal.attention import attention
 from custom_kernels.metal.embedding_norm import embedding_norm
 from custom_kernels.metal.layer_norm import layer_norm
+from custom_kernels.metal.linear import linear
+from custom_kernels.metal.linear_max import linear_max
+from custom_kernels.metal.max_sim import max_sim
 from custom_kernels.metal.mean_pool import mean_pool
 from custom_kernels.metal.position_ids import position_ids
 from custom_kernels.metal.rms_norm import rms_norm
@@ -19,6 +22,9 @@ __all__ = [
     "attention",
     "embedding_norm",
     "layer_norm",
+    "linear",
+    "linear_max",
+    "max_sim",
     "mean_pool",
     "position_ids",
     "rms_norm",

@@ -1,12 +1,16 @@
 """Packed attention on Metal."""
 
+import math
+
 import mlx.core as mx
 
-from custom_kernels.metal.launch import kernel, round_up
+from custom_kernels.metal.launch import ELEMENTS, MATRICES, kernel, round_up
 from custom_kernels.metal.rope import rope
 from custom_kernels.parameters import Rotation
 
 MAX_HEAD_DIM = 256
+# Up to here a simdgroup's registers hold two rows of matrices.
+WIDE_HEAD_DIM = 128
 THREADGROUP_MEMORY = 32768  # bytes, the least that a device with simdgroup matrices has
 
 
@@ -23,7 +27,7 @@ def attention(
     causal: bool = False,
     kv_heads: int | None = None,
 ) -> mx.array:
-    """One launch of `attention.metal`: a threadgroup for each head and 32 queries (16, if all sequences are short).
+    """One launch of `attention.metal`: a threadgroup for each head and 64 queries, or fewer if all sequences are short.
 
     A rotation is a launch of `rope.metal` before it.
 
@@ -36,11 +40,14 @@ def attention(
         raise NotImplementedError(f"The Metal attention kernel takes heads up to {MAX_HEAD_DIM} wide, got {head_dim}.")
     if rotation is not None:
         qkv = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms)
-    simdgroups = 2 if max_seqlen <= 16 else 4
+    rows = 2 if head_dim <= WIDE_HEAD_DIM else 1
+    simdgroups = 4 if max_seqlen > 32 else min(4, (2 if max_seqlen <= 16 else 4) // rows)
+    run = math.gcd(head_dim, 16 // qkv.dtype.size)
     row = round_up(head_dim, 8) * qkv.dtype.size + 16
-    keys = next(keys for keys in (32, 16, 8) if 2 * keys * row <= THREADGROUP_MEMORY)
-    blocks = total // (8 * simdgroups) + cu_seqlens.size - 1
-    (out,) = kernel("attention", "qkv", "cu_seqlens", "bias", "scale", header="#include <metal_simdgroup_matrix>\n")(
+    most = 16 if max_seqlen <= 16 else 32
+    keys = next(keys for keys in (32, 16, 8) if keys <= most and 2 * keys * row <= THREADGROUP_MEMORY)
+    blocks = total // (8 * rows * simdgroups) + cu_seqlens.size - 1
+    (out,) = kernel("attention", "qkv", "cu_seqlens", "bias", "scale", header=MATRICES + ELEMENTS)(
         inputs=[
             qkv,
             cu_seqlens,
@@ -52,8 +59,10 @@ def attention(
             ("DIM", head_dim),
             ("HEADS", num_heads),
             ("GROUP", num_heads // kv_heads),
+            ("ROWS", rows),
             ("SIMDGROUPS", simdgroups),
             ("KEYS", keys),
+            ("RUN", run),
             ("HAS_BIAS", bias is not None),
             ("WINDOW", 0 if window is None else min(window, 2**30) + 1),
             ("CAUSAL", causal),

@@ -16,6 +16,7 @@ const size_t start2 = LOOKUPS > 2 ? size_t(ids2[row]) * WIDTH : 0;
 
 float value[READS];
 float sum = 0.0f;
+#pragma clang loop unroll(full)
 for (int i = 0; i < READS; ++i) {
   const uint column = first + i;
   value[i] = 0.0f;
@@ -40,6 +41,7 @@ if (HAS_NORM) {
   const float mean = simd_sum(lane < simdgroups ? partial_sum[lane] : 0.0f) / WIDTH;
   float shift = 0.0f;
   float square = 0.0f;
+#pragma clang loop unroll(full)
   for (int i = 0; i < READS; ++i) {
     if (first + i < WIDTH) {
       value[i] -= mean;
@@ -57,6 +59,7 @@ if (HAS_NORM) {
   shift = simd_sum(lane < simdgroups ? partial_shift[lane] : 0.0f) / WIDTH;
   square = simd_sum(lane < simdgroups ? partial_square[lane] : 0.0f) / WIDTH;
   const float scale = metal::precise::rsqrt(metal::max(square - shift * shift, 0.0f) + eps[0]);
+#pragma clang loop unroll(full)
   for (int i = 0; i < READS; ++i) {
     const uint column = first + i;
     if (column < WIDTH) {
@@ -67,6 +70,7 @@ if (HAS_NORM) {
     }
   }
 }
+#pragma clang loop unroll(full)
 for (int i = 0; i < READS; ++i) {
   const uint column = first + i;
   if (column < WIDTH) {

@@ -6,11 +6,22 @@ from typing import Any
 
 import mlx.core as mx
 
+# Headers of kernels: simdgroup_matrix; and a run of elements that is read or written at once, which need only be
+# aligned as an element is.
+MATRICES = "#include <metal_simdgroup_matrix>\n"
+ELEMENTS = "template <typename T, int N>\nstruct Elements {\n  T at[N];\n};\n"
+
 
 @cache
 def kernel_source(name: str) -> str:
     """The body of kernel `name` as it ships, from `<name>.metal`."""
     return Path(__file__).with_name(f"{name}.metal").read_text(encoding="ascii")
+
+
+@cache
+def shared_source(name: str) -> str:
+    """What kernels share, for their header, from `shared/<name>.metal`."""
+    return (Path(__file__).parent / "shared" / f"{name}.metal").read_text(encoding="ascii")
 
 
 @cache

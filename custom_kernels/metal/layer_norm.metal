@@ -13,6 +13,7 @@ threadgroup float partial_square[32];
 
 float value[READS];
 float sum = 0.0f;
+#pragma clang loop unroll(full)
 for (int i = 0; i < READS; ++i) {
   const uint column = first + i;
   value[i] = 0.0f;
@@ -35,6 +36,7 @@ const float mean = simd_sum(lane < simdgroups ? partial_sum[lane] : 0.0f) / WIDT
 // the mean is large beside the deviation, and removing it costs no further pass.
 float shift = 0.0f;
 float square = 0.0f;
+#pragma clang loop unroll(full)
 for (int i = 0; i < READS; ++i) {
   if (first + i < WIDTH) {
     value[i] -= mean;
@@ -53,6 +55,7 @@ shift = simd_sum(lane < simdgroups ? partial_shift[lane] : 0.0f) / WIDTH;
 square = simd_sum(lane < simdgroups ? partial_square[lane] : 0.0f) / WIDTH;
 const float scale = metal::precise::rsqrt(metal::max(square - shift * shift, 0.0f) + eps[0]);
 
+#pragma clang loop unroll(full)
 for (int i = 0; i < READS; ++i) {
   const uint column = first + i;
   if (column < WIDTH) {

@@ -10,6 +10,7 @@ threadgroup float partial[32];
 
 float value[READS];
 float square = 0.0f;
+#pragma clang loop unroll(full)
 for (int i = 0; i < READS; ++i) {
   value[i] = 0.0f;
   if (first + i < WIDTH) {
@@ -25,6 +26,7 @@ threadgroup_barrier(mem_flags::mem_threadgroup);
 square = simd_sum(lane < simdgroups_per_threadgroup ? partial[lane] : 0.0f);
 const float scale = metal::precise::rsqrt(square / WIDTH + numbers[0]);
 
+#pragma clang loop unroll(full)
 for (int i = 0; i < READS; ++i) {
   const uint column = first + i;
   if (column < WIDTH) {

@@ -11,6 +11,7 @@ from custom_kernels.ops.gather_mean import GATHER_MEAN
 from custom_kernels.ops.layer_norm import LAYER_NORM
 from custom_kernels.ops.linear import LINEAR
 from custom_kernels.ops.linear_max import LINEAR_MAX
+from custom_kernels.ops.max_sim import MAX_SIM
 from custom_kernels.ops.mean_pool import MEAN_POOL
 from custom_kernels.ops.output_norm import OUTPUT_NORM
 from custom_kernels.ops.position_ids import POSITION_IDS
@@ -21,9 +22,9 @@ from custom_kernels.ops.top_k_scores import TOP_K_SCORES
 
 OPS: tuple[Op, ...] = (
     LAYER_NORM,
-    RMS_NORM,
     EMBEDDING_NORM,
     ATTENTION,
+    RMS_NORM,
     ACTIVATE,
     LINEAR,
     OUTPUT_NORM,
@@ -31,6 +32,7 @@ OPS: tuple[Op, ...] = (
     MEAN_POOL,
     GATHER_MEAN,
     LINEAR_MAX,
+    MAX_SIM,
     ROPE,
     POSITION_IDS,
     TOP_K_SCORES,

@@ -169,10 +169,9 @@ def _mask(
     mask = None if bias is None else by_pair(bias, length)[None].astype(dtype)
     if window is not None or (causal and (mask is not None or valid is not None)):
         ahead = counting(length) - counting(length)[:, None]
-        near = ahead <= 0 if causal else None
+        near = ahead <= (0 if causal else length)
         if window is not None:
-            within = mx.abs(ahead) <= window
-            near = within if near is None else near & within
+            near = near & (mx.abs(ahead) <= window)
         distant = mx.where(near, 0.0, MASKED).astype(dtype)[None, None]
         mask = distant if mask is None else mask + distant
     if valid is not None:
@@ -266,7 +265,7 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for _, head_dim, dtype, load in typical_encoders():
-        for longest in LENGTHS:
+        for longest in (length for length in LENGTHS if length <= load.most):
             size = longest if longest in SIZES else None
             plain = Variant(dtype, head_dim, head_dim**-0.5, None, size, None)
             yield plain, load._replace(longest=longest)
@@ -275,7 +274,7 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
             if head_dim == 64:
                 yield plain._replace(bias=dtype), load._replace(longest=longest)
     for _, _, dtype, load in typical_encoders():
-        for longest in (SIZES[1], LENGTHS[-1]):
+        for longest in (length for length in (SIZES[1], LENGTHS[-1]) if length <= load.most):
             size = longest if longest in SIZES else None
             rotated = Rotated(Normed(dtype, 1e-6, 0.0))
             yield Variant(dtype, 128, 128**-0.5, None, size, None, True, 2, rotated), load._replace(longest=longest)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from custom_kernels.arrays import FLOATS, random, spelled, starts
+from custom_kernels.arrays import FLOATS, random, spelled, starts, texts_of
 from custom_kernels.choice.op import Arguments, Load, Op
 from custom_kernels.packed import sequence_ids
 
@@ -91,7 +91,7 @@ def reference_gather_mean(
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     width, dtype, mapped, weighted = variant
-    texts = [1, 0, 37, 3, 5] if load is None else [32] * (load.tokens // 32)
+    texts = [1, 0, 37, 3, 5] if load is None else texts_of(load.tokens)
     vocabulary, rows = (50, 40) if load is None else (30_000, 10_000)
     rows = rows if mapped else vocabulary
     rng = np.random.default_rng(0)
@@ -112,8 +112,8 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for dtype in (mx.float32, mx.float16, mx.int8):
         for mapped, weighted in ((False, False), (True, True)):
-            for many in (False, True):
-                yield Variant(256, dtype, mapped, weighted), Load(many)
+            for tokens in (128, 4096):
+                yield Variant(256, dtype, mapped, weighted), Load(tokens)
 
 
 GATHER_MEAN = Op(

@@ -1,21 +1,24 @@
 """Linear layers, and the activation that follows them in the same launch.
 
 On an H100 MLX's own product, by cuBLAS, is no slower by itself (`scripts/bench_gpu.py --sides products`). But it writes
-a result that the next kernel reads again, and its calls take the host longer than a kernel's launch. The kernels take
-weights that `lay_out_linear` has laid out.
+a result that the next kernel reads again, and its calls take the host longer than a kernel's launch. CUDA's kernels
+take weights that `lay_out_linear` has laid out. Metal's is for few rows, whose product MLX may launch in two parts,
+before the activation and the residual in a launch each.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
-from custom_kernels import cuda
+from custom_kernels import cuda, metal
 from custom_kernels.arrays import random, spelled
 from custom_kernels.backends import default_backend
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.cuda import heuristics
 from custom_kernels.cuda.products import lay_out
+from custom_kernels.metal.linear import ROWS, rows_of
 from custom_kernels.ops.activate import ACTIVATIONS, activate, reference_activate
 from custom_kernels.parameters import Linear
 
@@ -51,12 +54,18 @@ def linear(
     outputs, inputs = layer.weight.shape
     if residual is not None and residual.shape != (x.shape[0], outputs):
         raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
-    quicker_by_mlx = heuristics.builtin_linear_is_faster(x.shape[0], inputs, act)
-    if layer.laid_out is None or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer):
-        y = builtin_linear(x, layer, act)
-    else:
-        variant = Variant(x.dtype, outputs, inputs, act, layer.bias is not None)
-        y = LINEAR.pick(None, variant, Load.of(x.shape[0]))(x, layer, act)
+    few = rows_of(x.shape[0]) if default_backend() == "metal" else None
+    quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(x.shape[0], inputs, act)
+    no_kernel = few is None and layer.laid_out is None
+    if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer, residual):
+        return builtin_linear(x, layer, act, residual)
+    variant = Variant(
+        x.dtype, outputs, inputs, act, layer.bias is not None, few is not None and residual is not None, few
+    )
+    kernel = LINEAR.pick(None, variant, Load.of(x.shape[0]))
+    if few is not None:
+        return kernel(x, layer, act, residual)
+    y = kernel(x, layer, act)
     return y if residual is None else y + residual
 
 
@@ -68,22 +77,30 @@ class Variant(NamedTuple):
     inputs: int
     act: str | None
     has_bias: bool
+    has_residual: bool = False
+    rows: int | None = None
 
     def __str__(self) -> str:
         act = "" if self.act is None else f", {self.act}"
-        return f"{spelled(self.dtype)}, {self.inputs} to {self.outputs} wide{act}"
+        residual = ", residual" if self.has_residual else ""
+        rows = "" if self.rows is None else f", up to {self.rows} rows"
+        return f"{spelled(self.dtype)}, {self.inputs} to {self.outputs} wide{act}{residual}{rows}"
 
 
-def builtin_linear(x: mx.array, layer: Linear, act: str | None) -> mx.array:
-    """The same, without a residual, by MLX's product, and the activation as this package has it."""
+def builtin_linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None) -> mx.array:
+    """The same by MLX's product, which reads a residual itself where it can, and the activation of this package."""
+    if act is None and residual is not None and layer.bias is None:
+        return mx.addmm(residual, x, layer.weight.T)
     y = product(x, layer)
-    return y if act is None else activate(y, act)
+    y = y if act is None else activate(y, act)
+    return y if residual is None else y + residual
 
 
-def reference_linear(x: mx.array, layer: Linear, act: str | None) -> mx.array:
-    """The same, without a residual, from MLX's own ops alone."""
+def reference_linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None) -> mx.array:
+    """The same from MLX's own ops alone."""
     y = product(x, layer)
-    return y if act is None else reference_activate(y, act)
+    y = y if act is None else reference_activate(y, act)
+    return y if residual is None else y + residual
 
 
 def product(x: mx.array, layer: Linear) -> mx.array:
@@ -118,23 +135,44 @@ def sample(
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
-    dtype, outputs, inputs, act, has_bias = variant
-    # Rows enough for every block of a kernel to have several tiles, of which the last is partly empty.
-    return (*sample(3001, outputs, inputs, dtype, load, has_bias), act), {}
+    dtype, outputs, inputs, act, has_bias, has_residual, most = variant
+    if most is None:
+        # Rows enough for every block of a kernel to have several tiles, of which the last is partly empty.
+        return (*sample(3001, outputs, inputs, dtype, load, has_bias), act), {}
+    x, layer = sample(most - 3 if load is None else most, outputs, inputs, dtype, None, has_bias)
+    residual = random(x.shape[0], outputs, dtype=dtype, seed=4) if has_residual else None
+    return (x, layer, act, residual), {}
+
+
+def numpy_product(x: mx.array, layer: Linear) -> mx.array:
+    """x W^T + b by numpy, in float32."""
+    y = np.array(x) @ np.array(layer.weight).T
+    return mx.array(y if layer.bias is None else y + np.array(layer.bias))
+
+
+def _by_rows(x: mx.array, layer: Linear, act: str | None) -> mx.array:
+    y = numpy_product(x, layer)
+    return y if act is None else reference_activate(y, act)
 
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, _, dtype, load in typical_encoders():
+        wide = ((3 * width, width, None), (4 * width, width, "gelu"))
         if (backend, dtype) in (("cuda", mx.float16), (None, mx.float32)):
-            for outputs, act in ((3 * width, None), (4 * width, "gelu")):
-                yield Variant(dtype, outputs, width, act, True), load
+            for outputs, inputs, act in wide:
+                yield Variant(dtype, outputs, inputs, act, True), load
+        if backend == "metal" and load == Load.of(2):
+            for most in ROWS:
+                for outputs, inputs, act in (*wide, (width, width, None), (width, 4 * width, None)):
+                    yield Variant(dtype, outputs, inputs, act, True, False, most), load
 
 
 LINEAR = Op(
     "linear",
-    {"cuda": cuda.linear},
+    {"metal": metal.linear, "cuda": cuda.linear},
     reference_linear,
     lambda variant: {"built-in": builtin_linear},
     _sample,
     _typical,
+    by_rows=_by_rows,
 )

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from custom_kernels.arrays import FLOATS, spelled, starts
+from custom_kernels import cuda, metal
+from custom_kernels.arrays import FLOATS, spelled, starts, texts_of
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.ops.linear import check, product, sample
 from custom_kernels.packed import sequence_ids
@@ -76,7 +77,7 @@ def reference_linear_max(x: mx.array, layer: Linear, cu_seqlens: mx.array) -> mx
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     dtype, outputs, inputs, has_bias = variant
     # More rows than a block of the native kernel has in one of the texts, and texts that share one.
-    texts = [1, 3, 300, 37, 2] if load is None else [32] * (load.tokens // 32)
+    texts = [1, 3, 300, 37, 2] if load is None else texts_of(load.tokens)
     x, layer = sample(sum(texts), outputs, inputs, dtype, load, has_bias)
     return (x, Linear(layer.weight, layer.bias), starts(*texts)), {}
 
@@ -88,7 +89,7 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
 
 LINEAR_MAX = Op(
     "linear_max",
-    {},
+    {"metal": metal.linear_max, "cuda": cuda.linear_max},
     reference_linear_max,
     lambda variant: {"reference": reference_linear_max},
     _sample,

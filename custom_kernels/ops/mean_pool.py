@@ -6,7 +6,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from custom_kernels import cuda, metal
-from custom_kernels.arrays import FLOATS, MAX_WIDTH, random, spelled, starts
+from custom_kernels.arrays import FLOATS, MAX_WIDTH, random, spelled, starts, texts_of
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.packed import lengths, places, sequence_ids
 
@@ -76,7 +76,7 @@ def reference_mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, n
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     width, dtype, skip, normalize = variant
-    texts = [1, skip, 0, skip + 3, 37, 2, 0, skip + 1] if load is None else [32] * (load.tokens // 32)
+    texts = [1, skip, 0, skip + 3, 37, 2, 0, skip + 1] if load is None else texts_of(load.tokens)
     return (random(sum(texts), width, dtype=dtype), starts(*texts), skip, normalize), {}
 
 

@@ -10,7 +10,7 @@ from custom_kernels.arrays import random, spelled
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.cuda.heuristics import NORM_OUTPUTS
 from custom_kernels.ops.layer_norm import layer_norm, reference_layer_norm
-from custom_kernels.ops.linear import check, linear, of_many_dtypes, product, sample
+from custom_kernels.ops.linear import check, linear, numpy_product, of_many_dtypes, product, sample
 from custom_kernels.parameters import Linear
 
 
@@ -88,6 +88,12 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
     return (x, layer, residual, weight, bias, eps), {}
 
 
+def _by_rows(
+    x: mx.array, layer: Linear, residual: mx.array, weight: mx.array, bias: mx.array | None, eps: float
+) -> mx.array:
+    return reference_layer_norm(numpy_product(x, layer), weight, bias, eps, residual)
+
+
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, _, dtype, load in typical_encoders():
         if (backend, dtype) in (("cuda", mx.float16), (None, mx.float32)):
@@ -101,4 +107,5 @@ OUTPUT_NORM = Op(
     lambda variant: {"built-in": builtin_output_norm},
     _sample,
     _typical,
+    by_rows=_by_rows,
 )

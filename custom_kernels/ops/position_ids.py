@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import mlx.core as mx
 
 from custom_kernels import cuda, metal
-from custom_kernels.arrays import starts
-from custom_kernels.choice.op import Arguments, Load, Op
+from custom_kernels.arrays import starts, texts_of
+from custom_kernels.choice.op import CLASSES, Arguments, Load, Op
 from custom_kernels.packed import places as reference_position_ids
 
 
@@ -33,13 +33,13 @@ def position_ids(cu_seqlens: mx.array, total: int, *, backend: str | None = None
 
 
 def _sample(variant: str, load: Load | None) -> Arguments:
-    texts = [1, 0, 37, 300, 2, 0, 1, 5] if load is None else [32] * (load.tokens // 32)
+    texts = [1, 0, 37, 300, 2, 0, 1, 5] if load is None else texts_of(load.tokens)
     return (starts(*texts), sum(texts)), {}
 
 
 def _typical(backend: str | None) -> Iterator[tuple[str, Load]]:
-    for many in (False, True):
-        yield "int32", Load(many)
+    for tokens in CLASSES:
+        yield "int32", Load(tokens)
 
 
 POSITION_IDS = Op(

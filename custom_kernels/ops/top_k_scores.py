@@ -112,10 +112,10 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, _ in ENCODERS:
-        for many in (False, True):
-            yield Variant(width, mx.float32, 16, True, False), Load(many)
-            yield Variant(width, mx.float16, 16, True, False), Load(many)
-            yield Variant(width, mx.int8, 128, True, True), Load(many)
+        for rows in (128, 4096):
+            yield Variant(width, mx.float32, 16, True, False), Load(rows)
+            yield Variant(width, mx.float16, 16, True, False), Load(rows)
+            yield Variant(width, mx.int8, 128, True, True), Load(rows)
 
 
 TOP_K_SCORES = Op(

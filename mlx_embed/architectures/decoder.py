@@ -17,19 +17,19 @@ from mlx_embed.architectures.ops import Array, Rope, activation
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 PREFIXES: tuple[str, ...] = ()
-RENAMES: tuple[tuple[str, str], ...] = (
+PROJECTIONS = (
     ("self_attn.q_proj.", "attention.q."),
     ("self_attn.k_proj.", "attention.k."),
     ("self_attn.v_proj.", "attention.v."),
     ("self_attn.o_proj.", "attention.out."),
     ("self_attn.q_norm.", "attention.q_norm."),
     ("self_attn.k_norm.", "attention.k_norm."),
-    ("input_layernorm.", "attention_norm."),
-    ("post_attention_layernorm.", "mlp_norm."),
     ("mlp.up_proj.", "up."),
     ("mlp.gate_proj.", "gate."),
     ("mlp.down_proj.", "down."),
+    ("input_layernorm.", "attention_norm."),
 )
+RENAMES: tuple[tuple[str, str], ...] = (*PROJECTIONS, ("post_attention_layernorm.", "mlp_norm."))
 HEAD: tuple[tuple[str, str], ...] = ()
 LAYOUT: Layout = "packed"
 

@@ -28,7 +28,7 @@ RENAMES = (
     ("post_attention_layernorm.", "attention_output_norm."),
     ("pre_feedforward_layernorm.", "mlp_norm."),
     ("post_feedforward_layernorm.", "mlp_output_norm."),
-    *decoder.RENAMES,
+    *decoder.PROJECTIONS,
 )
 
 FULL, SLIDING = "full_attention", "sliding_attention"

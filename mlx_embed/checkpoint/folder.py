@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.logit_score import Chat, LogitScore, read_chat, read_logit_score
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
-from mlx_embed.checkpoint.safetensors import other_weights, what_else
+from mlx_embed.checkpoint.multi_vector import MultiVector, read_expansion, read_multi_vector
+from mlx_embed.checkpoint.safetensors import other_weights, read_headers, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
 from mlx_embed.checkpoint.sparse import read_sides
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
@@ -34,6 +35,8 @@ _POOLING_FLAGS = {
 
 _STATIC = "StaticEmbedding"
 _LOGIT_SCORE = "LogitScore"
+# Stanford's ColBERT has its projection beside the encoder's tensors.
+PROJECTION = "linear.weight"
 
 # The E5 models were trained with these prefixes, and their repositories carry no prompts.
 E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
@@ -70,6 +73,7 @@ class Checkpoint:
         generates: whether this is opened as a reranker, and is a causal model, which answers with a token.
         score: of such a reranker, the tokens that answer; None where the folder does not say.
         chat: how it is asked, if by a chat template.
+        multi_vector: what is of its own in a model of a vector a token, where it is opened as one.
     """
 
     folder: Path
@@ -97,6 +101,7 @@ class Checkpoint:
     generates: bool = False
     score: LogitScore | None = None
     chat: Chat | None = None
+    multi_vector: MultiVector | None = None
 
     @property
     def weights(self) -> Path:
@@ -121,8 +126,8 @@ def read_checkpoint(
     Args:
         folder: the checkpoint.
         name: what the user asked for; E5 models are known by it, or by the folder.
-        kind: what it is opened as, "SentenceTransformer", "CrossEncoder" or "SparseEncoder". A folder that was saved as
-            another kind of model is read as a bare one.
+        kind: what it is opened as, "SentenceTransformer", "CrossEncoder", "SparseEncoder" or "MultiVectorEncoder". A
+            folder that was saved as another kind of model is read as a bare one, but by the last, which refuses it.
         cache_dir: the hub's cache, for the base model of an adapter that has none beside it.
         local_files_only: whether that may be downloaded.
 
@@ -135,11 +140,16 @@ def read_checkpoint(
         str(folder.resolve()).encode()
     except UnicodeEncodeError as error:
         raise CheckpointError(f"{str(folder)!r} is not named in UTF-8, as MLX needs it; rename the folder.") from error
-    sentence = _optional_json(folder / "config_sentence_transformers.json")
+    sentence: Mapping[str, Any] = _optional_json(folder / "config_sentence_transformers.json")
     bare = not present(folder / "modules.json") or (sentence.get("model_type") or "SentenceTransformer") != kind
-    if bare:
+    vectors = read_multi_vector(folder) if kind == "MultiVectorEncoder" else None
+    if vectors is not None:
+        bare, sentence = vectors.projected, vectors.sentence
+    elif bare:
         sentence = {}
-    if bare:
+    if vectors is not None:
+        entries = [("Transformer", vectors.transformer)]
+    elif bare:
         entries = [("Transformer", "")]
     else:
         entries = [("Transformer", read_sides(folder).transformer)] if kind == "SparseEncoder" else _entries(folder)
@@ -155,7 +165,10 @@ def read_checkpoint(
     encoder_config = implementation.Config.from_dict(config)
     hidden_size = encoder_config.hidden_size
     generates = scored or (kind == "CrossEncoder" and bare and _is_causal_lm(config))
-    if len(entries) > 1 and not scored:
+    if vectors is not None:
+        pooling, (modules, dimension) = Pooling(), _of_tokens(folder, vectors, hidden_size)
+        vectors = _with_settings(vectors, settings)
+    elif len(entries) > 1 and not scored:
         pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
     else:
         pooling, modules, dimension = Pooling((_bare_pooling(config),)), (), hidden_size
@@ -182,7 +195,7 @@ def read_checkpoint(
         modules=modules[:-1] if normalize else modules,
         normalize=normalize,
         max_seq_length=_max_seq_length(transformer / "tokenizer_config.json", settings, tokenizer),
-        task_lengths=settings.task_lengths if settings.truncation else {},
+        task_lengths=(settings.task_lengths if vectors is None else vectors.lengths) if settings.truncation else {},
         do_lower_case=settings.do_lower_case,
         special_tokens=settings.special_tokens,
         tokenizer_config=tokenizer,
@@ -191,6 +204,7 @@ def read_checkpoint(
         generates=generates,
         score=read_logit_score(inside(folder, entries[1][1]), encoder_config.vocab_size) if scored else None,
         chat=read_chat(transformer, tokenizer, settings.modalities, settings.chat) if generates else None,
+        multi_vector=vectors,
         **_of_sentences(folder, name, sentence, dimension),
     )
 
@@ -313,24 +327,48 @@ def _modules(
     return pooling, *_after(folder, rest, hidden_size * len(pooling.modes))
 
 
-def _after(folder: Path, rest: Sequence[tuple[str, str]], dimension: int) -> tuple[tuple[Module, ...], int]:
-    """The modules that follow pooled vectors of this dimension, and the dimension of what comes out."""
+def _of_tokens(folder: Path, vectors: MultiVector, hidden_size: int) -> tuple[tuple[Module, ...], int]:
+    """The modules of a model of a vector a token, and the dimension of what comes out."""
+    rest, dimension = _after(folder, vectors.modules, hidden_size, "token_embeddings")
+    if not vectors.projected:
+        return rest, dimension
+    tensor = next((tensor for tensor in read_headers(folder) if tensor.name == PROJECTION), None)
+    if tensor is None or len(tensor.shape) != 2:
+        raise CheckpointError(f"{folder} has no tensor {PROJECTION} [dimensions, {hidden_size}], its projection.")
+    dimension = tensor.shape[0]
+    return (Dense(folder, hidden_size, dimension, "Identity", bias=False, beside=True), *rest), dimension
+
+
+def _with_settings(vectors: MultiVector, settings: Settings) -> MultiVector:
+    """With what the encoder's own settings say of queries and documents, which counts."""
+    expansion, lengths = vectors.expansion, {**vectors.lengths, **settings.task_lengths}
+    if settings.expansion is not None:
+        expansion = read_expansion(*settings.expansion)
+    if expansion is not None and (expansion.fixed or "query" in lengths):
+        lengths["query"] = expansion.length if expansion.fixed else max(lengths["query"], expansion.length)
+    return replace(vectors, expansion=expansion, lengths=lengths)
+
+
+def _after(
+    folder: Path, rest: Sequence[tuple[str, str]], dimension: int, feature: str = "sentence_embedding"
+) -> tuple[tuple[Module, ...], int]:
+    """The modules that follow vectors of this dimension, and the dimension of what comes out; `feature` names them."""
     modules: list[Module] = []
     for kind, path in rest:
         place = inside(folder, path)
         if kind == "Dense":
-            dense = _dense(place, dimension)
+            dense = _dense(place, dimension, feature)
             dimension = dense.out_features
             modules.append(dense)
         elif kind == "LayerNorm":
             _expect(place / "config.json", "dimension", read_json(place / "config.json").get("dimension"), dimension)
             modules.append(LayerNorm(place, dimension))
         elif kind == "Normalize":
-            _check_features(place / "config.json", _optional_json(place / "config.json"))
+            _check_features(place / "config.json", _optional_json(place / "config.json"), feature)
             modules.append(Normalize())
         elif kind != "Dropout":  # which does nothing once a model is trained
             raise UnsupportedModelError(
-                f"{folder / 'modules.json'} has the module {kind} after Pooling; "
+                f"{folder / 'modules.json'} has the module {kind} after {'Pooling' if feature[0] == 's' else 'it'}; "
                 "mlx_embed has Dense, Dropout, LayerNorm and Normalize."
             )
     return tuple(modules), dimension
@@ -350,10 +388,10 @@ def _pooling(path: Path, hidden_size: int) -> Pooling:
     return Pooling(tuple(modes), flag(path, config, "include_prompt", True))
 
 
-def _dense(folder: Path, dimension: int) -> Dense:
+def _dense(folder: Path, dimension: int, feature: str) -> Dense:
     path = folder / "config.json"
     config = read_json(path)
-    _check_features(path, config)
+    _check_features(path, config, feature)
     _expect(path, "in_features", config.get("in_features"), dimension)
     out_features = config.get("out_features")
     if type(out_features) is not int or not 1 <= out_features <= LARGEST_SIZE:
@@ -374,11 +412,11 @@ def _dense(folder: Path, dimension: int) -> Dense:
     )
 
 
-def _check_features(path: Path, config: Mapping[str, Any]) -> None:
-    """A module that works on anything but the text's vector belongs to another kind of model."""
+def _check_features(path: Path, config: Mapping[str, Any], feature: str) -> None:
+    """A module that works on anything but the text's vector, or its tokens', belongs to another kind of model."""
     for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise UnsupportedModelError(f'{path} has "{key}": {config[key]!r}; mlx_embed knows "sentence_embedding".')
+        if config.get(key) not in (None, feature):
+            raise UnsupportedModelError(f'{path} has "{key}": {config[key]!r}; mlx_embed knows "{feature}" here.')
 
 
 def _expect(path: Path, key: str, found: Any, needed: int) -> None:

@@ -22,13 +22,18 @@ def listed(folder: Path) -> list[tuple[str, str]]:
     return [(kind_of(path, name), place) for name, place in found]
 
 
+# PyLate's own module, which is sentence-transformers' on tokens.
+_PYLATE_DENSE = "pylate.models.Dense.Dense"
+
+
 def kind_of(path: Path, name: str) -> str:
     """A module's class without its package, which must be sentence-transformers'."""
-    if not name.startswith("sentence_transformers."):
+    if not name.startswith("sentence_transformers.") and name != _PYLATE_DENSE:
         raise UnsupportedModelError(
             f"{path} names {name}: code of the repository's own, which mlx_embed does not run. It has "
             "sentence-transformers' modules Transformer, StaticEmbedding, Pooling, Dense, Dropout, LayerNorm and "
-            "Normalize, and of sparse models SpladePooling, SparseStaticEmbedding and Router."
+            "Normalize, of sparse models SpladePooling, SparseStaticEmbedding and Router, and of models of a vector a "
+            "token MultiVectorMask and HierarchicalTokenPooling."
         )
     return name.rsplit(".", 1)[-1]
 

@@ -12,7 +12,7 @@ from mlx_embed.architectures.ops import activation
 from mlx_embed.checkpoint.files import read_json
 from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.listed import inside
-from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_numpy, read_headers
+from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_numpy, load_tensors, read_headers
 from mlx_embed.checkpoint.weights import read_tensors
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
@@ -112,6 +112,27 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
     norm.load_weights([(name[5:], array) for name, array in arrays.items() if name.startswith("norm.")])
     act = activation(str(config.get(names.act, "gelu")))
     return MaskedLMHead(_linear(arrays, "dense"), act, norm, _linear(arrays, "decoder"))
+
+
+def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.array]:
+    """The tensors of a masked language model's head, to be saved as `dtype`, or as they are; none where there is none.
+
+    A decoder that is the word embeddings is among these already.
+    """
+    names = _NAMES.get(checkpoint.config["model_type"])
+    named = checkpoint.config.get("architectures")
+    if names is None or not any(str(name).endswith("ForMaskedLM") for name in named or ()):
+        return {}
+    tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
+    parts = (f"{names.dense}.", f"{names.norm}.", f"{names.decoder}.")
+    tied = checkpoint.config.get("tie_word_embeddings", True)
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if (name.startswith(parts) or name == names.bias) and not (tied and name == f"{names.decoder}.weight")
+    }
+    arrays = load_tensors(kept)
+    return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
 
 
 def load_weights(checkpoint: Checkpoint, place: str) -> np.ndarray[Any, np.dtype[np.float32]]:

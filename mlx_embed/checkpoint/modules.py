@@ -66,6 +66,7 @@ class Dense:
         activation: a key of ACTIVATIONS.
         bias: whether it has one.
         residual: whether its input is added, through a second matrix where the sizes differ.
+        beside: whether its weights lie among other tensors.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Dense:
     activation: str = "Tanh"
     bias: bool = True
     residual: bool = False
+    beside: bool = False
 
     @property
     def shapes(self) -> Shapes:

@@ -22,6 +22,7 @@ _TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
         ("CrossEncoder", "sequence-classification", "logits", "scores"),
         ("SparseEncoder", "fill-mask", "logits", "token_embeddings"),
         ("LogitScore", "text-generation", "logits", "causal_logits"),
+        ("MultiVectorEncoder", "feature-extraction", "last_hidden_state", "token_embeddings"),
     )
 }
 # What a causal reranker may take besides texts.
@@ -71,6 +72,7 @@ class Settings:
         config: keys that count instead of config.json's.
         modalities: modality_config, where there is one.
         chat: what a chat template is given.
+        expansion: the file that has a "query_expansion", and what it says.
     """
 
     max_length: int | None = None
@@ -82,6 +84,7 @@ class Settings:
     config: Mapping[str, Any] = field(default_factory=dict)
     modalities: Mapping[str, Any] | None = None
     chat: Mapping[str, Any] = field(default_factory=dict)
+    expansion: tuple[Path, Any] | None = None
 
 
 def read_settings(transformer: Path, kind: str) -> Settings:
@@ -111,7 +114,8 @@ def read_settings(transformer: Path, kind: str) -> Settings:
     for key, known in (("transformer_task", task), ("modality_config", modalities), ("module_output_name", output)):
         if given.get(key) not in (None, known):
             raise UnsupportedModelError(f'{path} has "{key}": {given[key]!r}; mlx_embed has {known!r} for a {kind}.')
-    if given.get("query_expansion") is not None:
+    expansion = given.get("query_expansion")
+    if expansion is not None and kind != "MultiVectorEncoder":
         raise UnsupportedModelError(f'{path} has "query_expansion", which is for models of a vector a token.')
     processing, model = (_object(path, given, key) for key in ("processing_kwargs", "model_kwargs"))
     # Of two settings of a text, sentence-transformers takes the common one.
@@ -139,6 +143,7 @@ def read_settings(transformer: Path, kind: str) -> Settings:
         config=_object(path, given, "config_kwargs"),
         modalities=stated,
         chat=_object(path, processing, "chat_template"),
+        expansion=None if expansion is None else (path, expansion),
     )
 
 

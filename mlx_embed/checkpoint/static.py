@@ -18,7 +18,7 @@ from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.architectures.token_table import TokenTable
 from mlx_embed.checkpoint.files import read_json
 from mlx_embed.checkpoint.folder import Checkpoint
-from mlx_embed.checkpoint.safetensors import Tensor, load_numpy, read_headers
+from mlx_embed.checkpoint.safetensors import FILE, Tensor, load_numpy, read_headers
 from mlx_embed.checkpoint.settings import flag, length
 from mlx_embed.errors import CheckpointError
 
@@ -103,6 +103,25 @@ def load_table(checkpoint: Checkpoint) -> static.Model:
     )
     mx.eval(model.parameters())
     return model
+
+
+def save_table(place: Path, target: Path, dtype: mx.Dtype | None) -> None:
+    """Write the tensors of a table into another folder, its rows as `dtype`, or as they are; float64 as float32.
+
+    Rows of int8 become floats of the same numbers.
+    """
+    found = _tensors(place)
+    arrays = {found[name].name: array for name, array in load_numpy(found).items()}
+    arrays = {name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in arrays.items()}
+    with mx.stream(mx.cpu):
+        made = {name: mx.array(array) for name, array in arrays.items()}
+        rows = found["rows"].name
+        if found["rows"].dtype == "BF16":
+            made[rows] = made[rows].astype(mx.bfloat16)
+        if dtype is not None:
+            made[rows] = made[rows].astype(dtype)
+        mx.eval(made)
+        mx.save_safetensors(str(target / FILE), made, metadata={"format": "mlx"})
 
 
 def _tensors(place: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_embed.architectures import Architecture, EncoderConfig
 from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.folder import Checkpoint
-from mlx_embed.checkpoint.modules import Module, Normalize
+from mlx_embed.checkpoint.modules import Dense, Module, Normalize
 from mlx_embed.checkpoint.quantization import Quantization
 from mlx_embed.checkpoint.safetensors import (
     FILE,
@@ -214,6 +214,8 @@ def _load_module(module: Module) -> dict[str, mx.array]:
     if isinstance(module, Normalize):
         return {}
     tensors = {tensor.name: tensor for tensor in read_headers(module.folder)}
+    if isinstance(module, Dense) and module.beside:
+        tensors = {name: tensor for name, tensor in tensors.items() if name in module.shapes}
     if tensors.keys() != module.shapes.keys():
         raise CheckpointError(
             f"{module.folder} has the tensors {', '.join(sorted(tensors)) or 'none'}, where its config.json means "
@@ -235,7 +237,8 @@ def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
 
 def save_encoder(encoder: nn.Module, folder: Path, head: Mapping[str, mx.array] = MappingProxyType({})) -> None:
     """Write the encoder's parameters, under this package's names, and a head's, as `folder`/model.safetensors."""
-    tensors = dict(tree_flatten(encoder.parameters())) | dict(head)
+    # In order, so that the same weights make the same file.
+    tensors = dict(sorted([*tree_flatten(encoder.parameters()), *head.items()]))
     mx.save_safetensors(str(folder / FILE), tensors, metadata=MLX_FORMAT)
 
 

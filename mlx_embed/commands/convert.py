@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mlx_embed.convert import BITS, GROUP_SIZES, convert
+from mlx_embed.convert import BITS, GROUP_SIZES, INT8_CPU, convert
 from mlx_embed.engine.device import DTYPES
 
 
@@ -12,12 +12,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="folder, repository id or alias")
     parser.add_argument("destination", help="folder to write")
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (the source's)")
-    parser.add_argument("--quantize", type=int, choices=BITS, metavar="BITS", help="8 or 4")
+    parser.add_argument(
+        "--quantize",
+        type=_quantization,
+        choices=(*BITS, INT8_CPU),
+        metavar="BITS",
+        help="8 or 4; or int8-cpu: weights stay, and CPUs compute in int8 but for the layers that cost most accuracy",
+    )
     parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights a scale (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint at the destination")
     parser.add_argument(
         "--evaluate", type=Path, metavar="FOLDER", help="also measure retrieval, in BEIR's or Cranfield's layout"
     )
+
+
+def _quantization(text: str) -> int | str:
+    return text if text == INT8_CPU else int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,6 +45,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"wrote {report.destination}")
     print(f"weights: {before:.1f} MiB -> {after:.1f} MiB ({after / before:.0%})")
     print(f"lowest cosine to the original, over sample texts: {report.min_cosine:.6f}")
+    if report.kept_in_bfloat16 is not None:
+        kept = ", ".join(report.kept_in_bfloat16)
+        print(f"on a CPU computed in int8; in bfloat16: {kept or 'no layer'}")
     if report.logit_difference is not None:
         print(f"largest difference of a logit from the original's, over sample pairs: {report.logit_difference:.6f}")
     if (quality := report.quality) is not None:

@@ -65,6 +65,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="the server's key, in the first line")
     parser.add_argument("--resume", action="store_true", help="go on where a run that was ended left off")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--sparse", action="store_true", help="weights of tokens, by a sparse model; OUT.npz (CSR) or OUT.jsonl"
+    )
+    kind.add_argument(
+        "--multi-vector", action="store_true", help="a vector a token, by a ColBERT model; OUT.npz or OUT.jsonl"
+    )
+    parser.add_argument(
+        "--task", choices=("document", "query"), default="document", help="of these two kinds (%(default)s)"
+    )
 
 
 @dataclass
@@ -90,6 +100,11 @@ class Totals:
 
 def run(options: argparse.Namespace) -> int:
     """Embed, and say what was done."""
+    if options.sparse or options.multi_vector:
+        from mlx_embed.records import kinds
+
+        say(kinds.write(options))
+        return 0
     from mlx_embed.records import reading, writing
 
     if options.server is not None:
@@ -164,7 +179,7 @@ class Encoding:
     def run(self, records: Iterator[Record]) -> None:
         """Embed what a run before this one has not, a part at a time, and put the file in its place."""
         from mlx_embed.records import reading
-        from mlx_embed.texts import progress
+        from mlx_embed.texts import progress, watched
 
         empty = self._quantized(self._encoded([])[0])
         digest = hashlib.blake2b(digest_size=16)
@@ -176,7 +191,7 @@ class Encoding:
                 self.totals = Totals(**self._partial.journal.state)
             self._skip(records, digest)
         self._before = self.totals.texts
-        total = reading.count(self._source) if logger.isEnabledFor(logging.INFO) else None
+        total = reading.count(self._source) if watched() else None
         with progress(None, total, done=self._before):
             for part in parts(records):
                 self._embed(part, digest)

@@ -1,10 +1,12 @@
 """Index folders of text, code and documents for `mlx-embed search`; again, only what has changed."""
 
 import argparse
+import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mlx_embed.records.options import add_fields
 
@@ -49,17 +51,34 @@ def run(options: argparse.Namespace) -> int:
 
     roots(options.sources)  # before a model is loaded
     with opened(options) as index:
-        failed: list[tuple[str, str]] = []
-        while True:
-            start = time.perf_counter()
-            summary = index.sync(options.sources, globs=options.globs)
-            seconds = time.perf_counter() - start
-            if not options.watch or summary.did_something or summary.failed != failed:
-                show(summary, seconds, options.verbose)
-            if not options.watch:
-                return 1 if summary.failed else 0
-            failed = summary.failed
-            time.sleep(max(LOOK_EVERY, LOOK_SHARE * seconds * (not summary.did_something)))
+        if options.watch:
+            watch(index, options)
+        start = time.perf_counter()
+        summary = index.sync(options.sources, globs=options.globs)
+        show(summary, time.perf_counter() - start, options.verbose)
+    return 1 if summary.failed else 0
+
+
+def watch(index: "Index", options: argparse.Namespace) -> NoReturn:
+    """Look again and again; of a source that is away for a while, the index keeps what it has."""
+    from mlx_embed.index.sources import MissingSourceError
+
+    failed: list[tuple[str, str]] = []
+    away: set[str] = set()
+    while True:
+        start, busy = time.perf_counter(), False
+        here = [source for source in options.sources if os.path.exists(os.path.expanduser(source))]
+        for source in sorted(set(options.sources) - away - set(here)):
+            say(f"{source} is away: the index keeps what it has of it, until it is there again.")
+        away = set(options.sources) - set(here)
+        with suppress(MissingSourceError):  # gone just now, which the next look says
+            if here:
+                summary = index.sync(here, globs=options.globs)
+                busy = summary.did_something
+                if busy or summary.failed != failed:
+                    show(summary, time.perf_counter() - start, options.verbose)
+                failed = summary.failed
+        time.sleep(max(LOOK_EVERY, LOOK_SHARE * (time.perf_counter() - start) * (not busy)))
 
 
 def opened(options: argparse.Namespace) -> "Index":
@@ -107,6 +126,11 @@ def show(summary: "Summary", seconds: float, verbose: bool) -> None:
         for before, path in summary.moved:
             print(f"moved {before} to {path}")
     print(f"{summary} ({summary.chunks:,} chunks in {seconds:.1f} s)", flush=True)
+    for path, reason in summary.failed:
+        say(f"failed: {reason if reason.startswith(path) else f'{path}: {reason}'}")
+
+
+def say(sentence: str) -> None:
+    """A line on stderr, if there is one."""
     if sys.stderr is not None:
-        for path, reason in summary.failed:
-            print(f"failed: {reason if reason.startswith(path) else f'{path}: {reason}'}", file=sys.stderr, flush=True)
+        print(sentence, file=sys.stderr, flush=True)

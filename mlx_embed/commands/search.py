@@ -43,10 +43,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what is found, best first."""
+    from mlx_embed.arguments import finite_number
     from mlx_embed.index import Index
     from mlx_embed.index.marks import marks
 
     conditions = wanted(options.filters)
+    if options.min_score is not None:
+        finite_number("--min-score", options.min_score)
     if options.context < 0:
         raise ValueError(f"--context {options.context} is not a number of lines.")
     reranker = None

@@ -14,12 +14,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         "models", nargs="*", metavar="MODEL", help="embedding models: folders, repository ids or aliases"
     )
     parser.add_argument("--reranker", action="append", default=[], metavar="MODEL", help="a cross-encoder; repeatable")
+    parser.add_argument("--sparse", action="append", default=[], metavar="MODEL", help="a sparse model; repeatable")
+    parser.add_argument(
+        "--multi-vector",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a model of a vector a token (ColBERT), which /rerank takes too; repeatable",
+    )
     parser.add_argument(
         "--served-model-name",
         action="append",
         default=[],
         metavar="NAME",
-        help="the name that clients use, of the models in their order, then of the rerankers; repeatable",
+        help="the name that clients use, of the models in their order, the rerankers, the sparse ones; repeatable",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (%(default)s)")
@@ -56,9 +64,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
+    from mlx_embed.arguments import finite_number
+
+    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
+        option = f"--{name.replace('_', '-')}"
+        if finite_number(option, getattr(options, name)) <= 0:
+            raise ValueError(f"{option} {getattr(options, name):g} is not above 0.")
     try:
         from mlx_embed.serve.access import Access, allowed_origins, is_loopback
         from mlx_embed.serve.keys import read_keys
+        from mlx_embed.serve.kinds import SparseEmbedder, TokenEmbedder
         from mlx_embed.serve.limits import Limits
         from mlx_embed.serve.models import Embedder, Models, Reranker, Served
         from mlx_embed.serve.run import Server, listen
@@ -69,11 +84,9 @@ def run(options: argparse.Namespace) -> int:
         raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
     from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
-    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
-        if getattr(options, name) <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name):g} is not above 0.")
-    given = options.models or ([] if options.reranker else [DEFAULT_MODEL.value])
-    names = served_names([*given, *options.reranker], options.served_model_name)
+    others = [*options.reranker, *options.sparse, *options.multi_vector]
+    given = options.models or ([] if others else [DEFAULT_MODEL.value])
+    names = served_names([*given, *others], options.served_model_name)
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     loopback = is_loopback(options.host)
     service = Service(
@@ -97,17 +110,24 @@ def run(options: argparse.Namespace) -> int:
     def load() -> Sequence[Served]:
         from mlx_embed.cross_encoder import CrossEncoder
         from mlx_embed.embedding_model import EmbeddingModel
+        from mlx_embed.multi_vector_encoder import MultiVectorEncoder
+        from mlx_embed.sparse_encoder import SparseEncoder
 
         chosen = {"device": options.device, "dtype": options.dtype}
         bounds = (options.max_batch_tokens, options.max_waiting_tokens)
         made: list[Served] = []
-        for name, place in zip(names, [*given, *options.reranker], strict=True):
-            if len(made) < len(given):
-                # Without a model it is the default, or what stands in for it where that cannot be had.
-                model = EmbeddingModel.from_pretrained(place if options.models else None, **chosen)
-                made.append(Embedder(name if options.models else model.name, model, *bounds))
-            else:
-                made.append(Reranker(name, CrossEncoder.from_pretrained(place, **chosen), *bounds))
+        left = iter(names)
+        for place in given:
+            # Without a model it is the default, or what stands in for it where that cannot be had.
+            model = EmbeddingModel.from_pretrained(place if options.models else None, **chosen)
+            name = next(left)
+            made.append(Embedder(name if options.models else model.name, model, *bounds))
+        for place in options.reranker:
+            made.append(Reranker(next(left), CrossEncoder.from_pretrained(place, **chosen), *bounds))
+        for place in options.sparse:
+            made.append(SparseEmbedder(next(left), SparseEncoder.from_pretrained(place, **chosen), *bounds))
+        for place in options.multi_vector:
+            made.append(TokenEmbedder(next(left), MultiVectorEncoder.from_pretrained(place, **chosen), *bounds))
         return made
 
     with listen(options.host, options.port) as listening:

@@ -10,10 +10,10 @@ from custom_kernels import cpu
 from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
-from mlx_embed.checkpoint import Checkpoint, weights
-from mlx_embed.checkpoint.safetensors import let_go, map_files
+from mlx_embed.checkpoint import Checkpoint, quantization, weights
+from mlx_embed.checkpoint.safetensors import map_files, read_headers
 from mlx_embed.engine.contract import Engine
-from mlx_embed.engine.device import is_cpu
+from mlx_embed.engine.device import accelerator, is_cpu
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.table import TableEngine
@@ -22,6 +22,8 @@ from mlx_embed.errors import warn
 
 # What the native kernels may be asked for.
 NATIVE = (mx.float32, mx.bfloat16, mx.int8)
+# Model types whose hidden states can leave the range of float16.
+LARGE_VALUES = ("gemma3_text", "mistral", "qwen3")
 EngineChoice = Literal["auto", "native", "graph", "reference"]
 ENGINES: tuple[str, ...] = get_args(EngineChoice)
 
@@ -66,6 +68,19 @@ def _auto(device: mx.Device, kernels: bool) -> str:
     return "native" if _native_kernels() else "reference"
 
 
+def default_dtype(checkpoint: Checkpoint, device: mx.Device) -> mx.Dtype | None:
+    """What an accelerator computes a checkpoint in where nothing is asked for; None is what its weights are stored in.
+
+    On Metal an encoder that is float32 throughout is computed in float16: half the bytes, and vectors of cosine 0.9999.
+    """
+    if is_cpu(device) or accelerator() != "metal" or checkpoint.config.get("quantization"):
+        return None
+    if checkpoint.architecture.LAYOUT == "table" or checkpoint.config.get("model_type") in LARGE_VALUES:
+        return None
+    stored = {tensor.dtype for tensor in read_headers(checkpoint.weights)}
+    return mx.float16 if stored & {"F32", "F16", "BF16"} == {"F32"} else None
+
+
 def native_dtype(dtype: mx.Dtype | None) -> mx.Dtype:
     """What the native kernels compute in where `dtype` is asked for.
 
@@ -90,6 +105,11 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         ValueError, RuntimeError: as `choose`.
     """
     pads = checkpoint.pooling.padded
+    if checkpoint.architecture.LAYOUT == "table" and dtype is not None and dtype != mx.float32:
+        warn(
+            f"A static model's table stays in the dtype of its file, and is averaged in float32: {spelled(dtype)} "
+            "changes nothing. `mlx-embed convert --dtype` writes the table in another one."
+        )
     if checkpoint.architecture.LAYOUT == "table" and wanted == "auto" and kernels_wanted() and _native_kernels():
         # A lookup takes less time than to bring ids to a GPU, and vectors back.
         wanted, device, dtype = "native", mx.Device(mx.cpu), mx.float32
@@ -110,15 +130,18 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         return encoder
 
     encoder = worker.run(encoder_laid_out, device)
-    return GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+    engine = GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+    if kernels and not is_cpu(device) and accelerator() == "metal":
+        longest = checkpoint.max_seq_length or checkpoint.encoder_config.max_tokens
+        worker.run(lambda: engine.prepare(longest), device)
+    return engine
 
 
 def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool) -> NativeEngine:
     pages = map_files(checkpoint.weights)
-    engine = NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads)
-    # Most of the weights are laid out now, somewhere else. Of the tables, whose rows stay there, a text needs few.
-    let_go(pages)
-    return engine
+    kept = (quantization.kept_in_bfloat16(checkpoint.config) or ()) if dtype == mx.int8 else ()
+    # Most of the weights are laid out somewhere else. Of the tables, whose rows stay there, a text needs few.
+    return NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads, kept=kept, pages=pages)
 
 
 def _compiled(chosen: str, device: mx.Device) -> bool:

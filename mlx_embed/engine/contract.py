@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -16,13 +16,17 @@ Rows: TypeAlias = npt.NDArray[np.float32]
 Parameters: TypeAlias = Sequence[Mapping[str, Array]]
 # A head made ready by an engine, and of use to it alone.
 Head: TypeAlias = Any
+Result = TypeVar("Result")
 
 
 class HeadFunction(Protocol):
     """What a model does with the encoder's hidden states, written on `architectures.ops`: a frozen, hashable object."""
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
-        """Hidden states [T, H] of a packed batch, and this head's own weights, to a row a sequence: [n, D]."""
+        """Hidden states [T, H] of a packed batch, and this head's own weights, to rows.
+
+        A row a sequence: [n, D]. Or a row a token: [T, D], to be run as such.
+        """
         ...
 
 
@@ -31,7 +35,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Which it is: "native", "graph", "reference" (graphs of MLX's own ops alone) or "padded"."""
+        """Which it is: "native", "graph" or "reference" (graphs of MLX's own ops alone)."""
         ...
 
     @property
@@ -59,9 +63,11 @@ class Engine(Protocol):
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts.
 
+        `unseen`, as long as the ids, has a 1 for each token that none is to attend to; decoders have no such tokens.
         `Ids` are used as they lie; rows of another kind are laid end to end first.
         """
         ...
@@ -70,9 +76,10 @@ class Engine(Protocol):
         """A head ready to run: its function compiled, or not; its weights as this engine has them."""
         ...
 
-    def run(self, batches: Iterable[Batch], head: Head) -> "Run":
+    def run(self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False) -> "Run":
         """Compute batches: an iterator of each batch and its rows, in the order of `batches`.
 
+        With `of_tokens` the head gives a row a token, and so does this, in the order of the batch's texts.
         An engine with a thread of its own begins at once, draws `batches` there, and runs ahead of the reader without
         bound: give it a window of texts, not a whole corpus. Closing the iterator stops it after the batch that runs.
         """
@@ -83,6 +90,13 @@ class Engine(Protocol):
 
         An engine with a thread of its own does all of it there, so that the caller's has nothing to do but to tokenize
         the next window. `advance` is told how many texts each batch had, on that thread.
+        """
+        ...
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """Run `work`, which may use this engine, on the thread on which it computes, and wait for what comes back.
+
+        A call that is over in a millisecond loses some of it where it goes from thread to thread in its midst.
         """
         ...
 
@@ -120,13 +134,9 @@ class Gathering:
     close: Callable[[], None]
 
 
-def gathered(run: Iterable[tuple[Batch, Rows]], advance: Callable[[int], Any]) -> Rows:
-    """The rows of all batches of a run in the order of the texts; there is at least one batch."""
-    parts = []
-    for batch, rows in run:
-        parts.append((batch.texts, rows))
-        advance(len(batch.texts))
-    out = np.empty((sum(len(texts) for texts, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
-    for texts, rows in parts:
-        out[texts] = rows
+def gathered(parts: Sequence[tuple[Batch, Rows]]) -> Rows:
+    """The rows of batches, at least one, in the order of the texts."""
+    out = np.empty((sum(len(batch.texts) for batch, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
+    for batch, rows in parts:
+        out[batch.texts] = rows
     return out

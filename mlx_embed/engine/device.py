@@ -95,8 +95,10 @@ def prepare_accelerator() -> None:
     if mx.cuda.is_available():
         # On Metal the same variable turns the neural accelerators off for float32.
         os.environ.setdefault("MLX_ENABLE_TF32", "0")
-        # Launches that MLX gathers before the GPU gets them. With its 100, the GPU of an H100 waits until the host has
-        # gone through the whole of a forward pass, which of some thousand tokens then takes half as long again.
+        # Else MLX gathers launches in CUDA graphs, which the GPU gets late, and which cost a query more than they save.
+        os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
+        # With graphs, so many launches are one: with 100, MLX's own number, the GPU of an H100 waits until the host has
+        # gone through the whole of a forward pass.
         os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", "10")
     if "MLX_PTX_CACHE_DIR" not in os.environ:
         try:

@@ -1,7 +1,11 @@
 """The engine of MLX's lazy graphs, with this package's GPU kernels or without."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -9,11 +13,18 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from custom_kernels import mean_pool
+from custom_kernels.choice.op import CLASSES, Load
+from custom_kernels.choice.serving import serving
 from custom_kernels.choice.switch import use_kernels
-from custom_kernels.transfer import to_device, to_host
+from custom_kernels.cuda.ahead import compile_all, rehearsal
+from custom_kernels.metal.linear import ROWS
+from custom_kernels.ops.attention import LENGTHS
+from custom_kernels.transfer import find_way, to_device, to_host
+from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
-from mlx_embed.engine.device import checked_budget, is_cpu
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
+from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
 from mlx_embed.engine.worker import worker
 
 # Enough to fill the device, few enough for padded attention's scores to fit.
@@ -31,6 +42,8 @@ class GraphEngine:
     """
 
     ahead = 1
+    # Shapes whose kernels are compiled ahead on CUDA: a full batch's, and a query's.
+    rehearsed: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16))
 
     def __init__(
         self, encoder: nn.Module, device: mx.Device, *, kernels: bool, compiled: bool, pads: bool = False
@@ -43,8 +56,10 @@ class GraphEngine:
         self.encoder = encoder
         self.kernels = kernels
         self.compiled = compiled
-        # On CUDA attention is packed, unless its kernel turns out not to work.
-        self._ragged = kernels and not pads and not is_cpu(device) and mx.cuda.is_available()
+        # On a GPU attention is packed, unless its kernel turns out not to work, or on Metal not to be fastest.
+        self._ragged = kernels and not pads and not is_cpu(device) and accelerator() is not None
+        # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
+        self._steps: deque[Callable[[], None]] = deque()
         parameters = dict(tree_flatten(encoder.parameters())).values()
         floats = (x.dtype for x in parameters if mx.issubdtype(x.dtype, mx.floating))
         self.dtype: mx.Dtype = next(floats, mx.float32)
@@ -65,6 +80,7 @@ class GraphEngine:
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """See `Engine`."""
         return packed_batches(
@@ -74,6 +90,7 @@ class GraphEngine:
             ragged=self._ragged,
             max_texts=max_texts,
             token_types=token_types,
+            unseen=unseen,
         )
 
     def shapes(self, batch_tokens: int, longest: int) -> set[Shape]:
@@ -84,52 +101,117 @@ class GraphEngine:
         """See `Engine`."""
 
         def forward(
-            input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int, token_type_ids: mx.array | None
+            input_ids: mx.array,
+            cu_seqlens: mx.array,
+            max_seqlen: int,
+            token_type_ids: mx.array | None,
+            unseen: mx.array | None = None,
         ) -> mx.array:
             types = () if token_type_ids is None else (token_type_ids,)
-            hidden = self.encoder(input_ids, cu_seqlens, max_seqlen, *types)
+            with hiding(unseen):
+                hidden = self.encoder(input_ids, cu_seqlens, max_seqlen, *types)
             rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
             return rows
 
+        if self._ragged and self.rehearsed and mx.cuda.is_available():
+            worker.submit(partial(self._rehearse, forward))
         return mx.compile(forward) if self.compiled else forward
+
+    def _rehearse(self, forward: Callable[..., mx.array]) -> None:
+        """Begin to compile the kernels that this takes, for a machine that has not, or to read what one has."""
+        with mx.stream(self.device), use_kernels(self.kernels):
+            with rehearsal() as wanted:
+                try:
+                    for tokens, texts, longest in self.rehearsed:
+                        given = (mx.zeros((n,), dtype=mx.int32) for n in (tokens, texts + 1))
+                        forward(*given, longest, None)
+                finally:
+                    compile_all(wanted)
+            find_way()
+
+    def prepare(self, longest: int) -> None:
+        """Let every op find out how it is best computed, for texts up to `longest` tokens and batches of each class.
+
+        For use on the worker thread, when a model is loaded: its graphs are built, and not run. On Metal the ops then
+        compare and time what they have, some seconds for sizes that this machine has not seen; elsewhere nothing comes
+        of it.
+        """
+        for tokens in sorted({*ROWS, *CLASSES}):
+            most = tokens if tokens in ROWS else Load.of(tokens).most
+            for length in {min(length, longest, most) for length in LENGTHS}:
+                full = [length] * max(tokens // length, 1)
+                for lengths in (full, [*full[1:], max(length - 3, 1), 2]):
+                    ids = [[0] * n for n in lengths]
+                    for batch in self.batches(ids, max(2 * tokens, length)):
+                        with mx.stream(self.device), use_kernels(self.kernels):
+                            cu_seqlens = mx.array(batch.cu_seqlens)
+                            hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
+                            mean_pool(hidden, cu_seqlens)
 
     def rows(self, batch: Batch, head: Head) -> mx.array:
         """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""
-        given = [batch.input_ids, batch.cu_seqlens]
-        if batch.token_type_ids is not None:
-            given.append(batch.token_type_ids)
-        with mx.stream(self.device), use_kernels(self.kernels):
-            input_ids, cu_seqlens, *types = to_device(*given)
-            rows: mx.array = head(input_ids, cu_seqlens, batch.max_seqlen, types[0] if types else None)
+        beside = [batch.token_type_ids, batch.unseen]
+        given = [array for array in (batch.input_ids, batch.cu_seqlens, *beside) if array is not None]
+        with mx.stream(self.device), use_kernels(self.kernels), serving():
+            input_ids, cu_seqlens, *rest = to_device(*given)
+            types, unseen = (None if array is None else rest.pop(0) for array in beside)
+            rows: mx.array = head(
+                input_ids, cu_seqlens, batch.max_seqlen, types, *(() if unseen is None else (unseen,))
+            )
             return rows
 
-    def run(self, batches: Iterable[Batch], head: Head) -> "WorkerRun":
+    def run(self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False) -> "WorkerRun":
         """See `Engine`."""
         stop = threading.Event()
-        return WorkerRun(self._computed(batches, head, stop), stop)
+        return WorkerRun(self._computed(batches, head, stop, of_tokens), stop)
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
-        """See `Engine`."""
+        """See `Engine`; a window's last batch is read when the first of the next one runs, if that is there by then."""
         stop = threading.Event()
-        future = worker.submit(lambda: gathered(self._computed(batches, head, stop), advance))
-        return Gathering(future.result, stop.set)
+        window = _Window(advance)
+
+        def work() -> None:
+            try:
+                for batch in batches:
+                    if stop.is_set() or worker.ending:
+                        break
+                    wait = self._begin(batch, head)
+                    self._read()
+                    self._steps.append(partial(window.read, batch, wait))
+            except BaseException as error:
+                window.fail(error)
+            worker.stop_if_ending()  # its reader must not take these rows for all
+            self._steps.append(window.finish)
+            worker.later(self._read)  # behind the next window, which reads it sooner
+
+        worker.submit(work)
+        if worker.is_here:
+            self._read()
+        return Gathering(window.rows.result, stop.set)
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """See `Engine`."""
+        context = copy_context()  # a progress bar, or whether kernels are wanted
+        return worker.submit(lambda: context.run(work)).result()
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; on the worker thread, in the order of the calls."""
         begun = worker.submit(lambda: [(batch, self._begin(batch, head)) for batch in batches])
 
         def rows() -> Rows:
-            return gathered(((batch, wait()) for batch, wait in begun.result()), lambda _: None)
+            return gathered([(batch, wait()) for batch, wait in begun.result()])
 
         return lambda: worker.submit(rows).result()
 
-    def _computed(self, batches: Iterable[Batch], head: Head, stop: threading.Event) -> Iterator[tuple[Batch, Rows]]:
+    def _computed(
+        self, batches: Iterable[Batch], head: Head, stop: threading.Event, of_tokens: bool = False
+    ) -> Iterator[tuple[Batch, Rows]]:
         """Each batch with its rows, until told to stop, on the worker thread: one is read while the next one runs."""
         running: tuple[Batch, Callable[[], Rows]] | None = None
         for batch in batches:
             if stop.is_set() or worker.ending:
                 break
-            wait = self._begin(batch, head)
+            wait = self._begin(batch, head, of_tokens)
             if running is not None:
                 yield running[0], running[1]()
             running = (batch, wait)
@@ -137,11 +219,49 @@ class GraphEngine:
             yield running[0], running[1]()
         worker.stop_if_ending()  # its reader must not take these rows for all
 
-    def _begin(self, batch: Batch, head: Head) -> Callable[[], Rows]:
+    def _read(self) -> None:
+        """Wait for all that has begun to be gathered."""
+        while self._steps:
+            self._steps.popleft()()
+
+    def _begin(self, batch: Batch, head: Head, of_tokens: bool = False) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
-        with mx.stream(self.device), use_kernels(self.kernels):
+        with mx.stream(self.device), use_kernels(self.kernels), serving():
             wait = to_host(self.rows(batch, head))
-        return lambda: wait()[:: batch.stride][: len(batch.texts)]
+        if of_tokens:
+            return lambda: wait()[batch.tokens]
+        return lambda: wait()[: len(batch.texts)]
+
+
+class _Window:
+    """The rows of one `gather`, of which the worker thread calls the methods.
+
+    Attributes:
+        rows: of all texts, once `finish` has been called, or the error of `fail`.
+    """
+
+    def __init__(self, advance: Callable[[int], Any]) -> None:
+        self.rows: Future[Rows] = Future()
+        self._advance = advance
+        self._parts: list[tuple[Batch, Rows]] = []
+
+    def read(self, batch: Batch, wait: Callable[[], Rows]) -> None:
+        try:
+            self._parts.append((batch, wait()))
+            self._advance(len(batch.texts))
+        except BaseException as error:
+            self.fail(error)
+
+    def finish(self) -> None:
+        try:
+            if not self.rows.done():
+                self.rows.set_result(gathered(self._parts))
+        except BaseException as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.rows.done():
+            self.rows.set_exception(error)
 
 
 class WorkerRun:

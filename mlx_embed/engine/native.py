@@ -1,17 +1,20 @@
 """The engine of the native CPU kernels, which compute at once and in the caller's thread."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from custom_kernels import cpu
+from custom_kernels import accelerate, cpu
 from custom_kernels.arrays import spelled
 from mlx_embed.architectures.ops import native
+from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, packed_batches
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Rows, gathered
+from mlx_embed.checkpoint.safetensors import Pages, let_go
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget
 
 # Of a batch: enough for every core, few enough for what it needs between layers to stay in the caches.
@@ -24,18 +27,32 @@ class NativeEngine:
     name = "native"
     ahead = 0
 
-    def __init__(self, encoder: nn.Module, dtype: mx.Dtype = mx.float32, *, pads: bool = False) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dtype: mx.Dtype = mx.float32,
+        *,
+        pads: bool = False,
+        kept: Collection[str] = (),
+        pages: Mapping[Path, Pages] | None = None,
+    ) -> None:
         """Take a loaded encoder, whose weights are laid out for the kernels, to compute in `dtype`.
 
-        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch.
+        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch. Linear layers
+        whose paths are among `kept` are in bfloat16, or in float32 where that is not multiplied here. `pages` are
+        the files that weights lie in; they are let go as these are laid out.
+
+        Raises:
+            CheckpointError: a path in `kept` at which there is no linear layer.
         """
         self.device = mx.Device(mx.cpu)
         self.encoder = encoder
         self.dtype = dtype
         self._pads = pads
         name = spelled(dtype)
+        accelerate.decide()
         self._attention = native.attention_dtype(name)
-        native.lay_out(encoder, name)
+        native.lay_out(encoder, name, kept, self._attention, partial(let_go, pages or {}))
 
     def budget(self, batch_tokens: int | None) -> int:
         """See `Engine`."""
@@ -48,28 +65,49 @@ class NativeEngine:
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """See `Engine`."""
         return packed_batches(
-            ids, batch_tokens, bucketed=False, padded=self._pads, max_texts=max_texts, token_types=token_types
+            ids,
+            batch_tokens,
+            bucketed=False,
+            padded=self._pads,
+            max_texts=max_texts,
+            token_types=token_types,
+            unseen=unseen,
         )
 
     def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
         """See `Engine`."""
         return partial(function, parameters=[native.laid_out(module) for module in parameters])
 
-    def run(self, batches: Iterable[Batch], head: Head) -> Generator[tuple[Batch, Rows], None, None]:
-        """See `Engine`."""
+    def run(
+        self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False
+    ) -> Generator[tuple[Batch, Rows], None, None]:
+        """See `Engine`; no batch has fillers here."""
         for batch in batches:
             types = () if batch.token_type_ids is None else (batch.token_type_ids,)
-            with native.attention_in(self._attention):
+            with native.attention_in(self._attention), hiding(batch.unseen):
                 hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
             yield batch, head(hidden, batch.cu_seqlens, batch.max_seqlen)
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
         """See `Engine`; computed when the result is asked for."""
         run = self.run(batches, head)
-        return Gathering(lambda: gathered(run, advance), run.close)
+
+        def rows() -> Rows:
+            parts = []
+            for batch, part in run:
+                parts.append((batch, part))
+                advance(len(batch.texts))
+            return gathered(parts)
+
+        return Gathering(rows, run.close)
+
+    def near(self, work: Callable[[], Result]) -> Result:
+        """See `Engine`."""
+        return work()
 
     def begin(self, batches: Iterable[Batch], head: Head) -> Callable[[], Rows]:
         """See `Engine`; computed when the rows are asked for."""

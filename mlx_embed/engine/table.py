@@ -26,8 +26,9 @@ class TableEngine(NativeEngine):
         batch_tokens: int,
         max_texts: int | None = None,
         token_types: Sequence[Sequence[int]] | None = None,
+        unseen: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
-        """See `Engine`; there are no token types here."""
+        """See `Engine`; tokens have no types here, and none attends to another."""
         ids = Ids.of(ids)
         ends, flat = ids.offsets[1:], ids.flat
         first, start = 0, 0

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import NoReturn, TypeVar
 
@@ -25,17 +26,20 @@ class _Worker:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Callable[[], None]] | None = None
+        self._thread: threading.Thread | None = None
         self._pid = 0
         self._imported_by = os.getpid()
         self.ending = False
         self._stopped = threading.Event()
+        # Those of the thread that have had work, by device.
+        self._streams: dict[str, mx.Stream] = {}
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
         # At import, so that what is registered with `atexit` later, and runs before, may still use models.
         atexit.register(self._end)
 
     def submit(self, work: Callable[[], Result]) -> "Future[Result]":
-        """Run `work` on the thread, after all that was submitted before."""
+        """Run `work` on the thread, after all that was submitted before; at once where this is that thread."""
         future: Future[Result] = Future()
 
         def task() -> None:
@@ -44,21 +48,39 @@ class _Worker:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._started().put(task)
+        if self.is_here:
+            task()
+        else:
+            self.later(task)
         return future
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Run `task`, which raises nothing, on the thread, after all that was submitted before."""
+        # On the thread itself nothing is refused, not even at exit: it is what lets the process go.
+        (self._queue if self.is_here and self._queue is not None else self._started()).put(task)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is the one."""
+        return threading.current_thread() is self._thread
 
     def run(self, work: Callable[[], Result], device: mx.Device | None = None) -> Result:
         """Run `work` on the thread, with `device` as MLX's default, and wait for what it returns or raises."""
 
         def there() -> Result:
-            with mx.stream(mx.default_device() if device is None else device):
+            used = mx.default_device() if device is None else device
+            self._streams[str(used)] = mx.default_stream(used)
+            with mx.stream(used):
                 return work()
 
         return self.submit(there).result()
 
     def stop_if_ending(self) -> None:
-        """On the thread, where MLX has nothing to do: at exit it does not come back."""
+        """On the thread: at exit, wait for what MLX is doing, and do not come back."""
         if self.ending:
+            with suppress(Exception):  # an error of the device has no reader left
+                for stream in self._streams.values():
+                    mx.synchronize(stream)
             self._stopped.set()
             _wait_for_ever()
 
@@ -76,7 +98,8 @@ class _Worker:
             if self._queue is None:
                 self._queue = SimpleQueue()
                 self._pid = os.getpid()
-                threading.Thread(target=self._serve, args=(self._queue,), name="mlx-embed", daemon=True).start()
+                self._thread = threading.Thread(target=self._serve, args=(self._queue,), name="mlx-embed", daemon=True)
+                self._thread.start()
             elif self._pid != os.getpid():
                 raise RuntimeError(
                     "This process was forked after mlx_embed had started, and MLX does not survive a fork. Load the "

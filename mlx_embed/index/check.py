@@ -5,7 +5,7 @@ from sqlite3 import Connection
 import numpy as np
 
 from mlx_embed.errors import StoreCorruptError
-from mlx_embed.index import database, rows, seal
+from mlx_embed.index import database, rows, seal, segments
 from mlx_embed.index.database import errors_of
 from mlx_embed.index.store import Store
 from mlx_embed.index.view import View
@@ -23,8 +23,7 @@ def check(store: Store) -> None:
         seal.check(store.folder, connection)
         _check_database(connection, store.database)
         for segment in view.segments:
-            for column in segment.columns.values():
-                column.check()
+            segments.check(segment.columns.values())
         _check_texts(connection, view, store.database)
         rows.files(connection, store.database)
     _check_words(store)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlx_embed.index.segments import BLOCK_ROWS, EXACT
+from mlx_embed.index.segments import BLOCK_ROWS, EXACT, check
 from mlx_embed.index.store import Store
 
 # Rows that are copied at a time.
@@ -28,7 +28,7 @@ def compact(store: Store) -> None:
             transaction.forget([segment.number for segment in old])
             transaction.new_segment()
             for segment in old:
-                segment.columns[EXACT].check()
+                check([segment.columns[EXACT]])
                 kept = segment.places(~segment.dead)
                 for start in range(0, len(kept), _AT_ONCE):
                     places = kept[start : start + _AT_ONCE]

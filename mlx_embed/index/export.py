@@ -1,18 +1,26 @@
-"""An index written out, for other programs: Parquet, or a LanceDB table."""
+"""An index written out, for other programs and for `load`: Parquet, or a LanceDB table."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlx_embed.index import rows
-from mlx_embed.index.entries import Hit
+from mlx_embed.index.entries import FileStat, Hit
+from mlx_embed.index.statement import Statement
 from mlx_embed.index.store import Store
 from mlx_embed.index.view import View
 
+Float32 = npt.NDArray[np.float32]
+
+# What the table's schema says in its metadata under this key, in JSON: {"statement": ..., "files": ...}.
+SAID = b"mlx_embed"
 # Texts that are written at a time.
 _AT_ONCE = 4096
 
@@ -29,10 +37,20 @@ def export(store: Store, path: Path) -> None:
         raise ImportError('To export an index, install pyarrow: pip install "mlx-embed[parquet]"') from error
     with store.reading() as (connection, view):
         batches = _batches(rows.every(connection, store.database), view)
+        schema = _schema(store.statement, rows.files(connection, store.database))
         if path.suffix == ".parquet":
-            _to_parquet(batches, _schema(store), path)
+            _to_parquet(batches, schema, path)
         else:
-            _to_lance(batches, _schema(store), path)
+            _to_lance(batches, schema, path)
+
+
+def everything(store: Store) -> Iterator[tuple[list[Hit], Float32]]:
+    """Some texts and their vectors [n, D] at a time; see `Index.everything`."""
+    with store.reading() as (connection, view):
+        texts = rows.every(connection, store.database)
+        while batch := list(islice(texts, _AT_ONCE)):
+            numbers = np.array([number for number, _ in batch], dtype=np.int64)
+            yield [hit for _, hit in batch], view.vectors(numbers)
 
 
 def _to_parquet(batches: Iterator[dict[str, Any]], schema: Any, path: Path) -> None:
@@ -60,10 +78,10 @@ def _to_lance(batches: Iterator[dict[str, Any]], schema: Any, path: Path) -> Non
     lancedb.connect(str(path.parent)).create_table(path.stem, read, schema=schema)
 
 
-def _schema(store: Store) -> Any:
+def _schema(statement: Statement, files: Mapping[str, FileStat]) -> Any:
     import pyarrow as arrow
 
-    words = {"model": store.statement.model, "weights": store.statement.weights}
+    said = {"statement": asdict(statement), "files": {path: asdict(stat) for path, stat in files.items()}}
     return arrow.schema(
         [
             ("id", arrow.string()),
@@ -72,9 +90,9 @@ def _schema(store: Store) -> Any:
             *((name, arrow.int64()) for name in ("byte_start", "byte_end", "line_start", "line_end")),
             ("heading", arrow.list_(arrow.string())),
             ("metadata", arrow.string()),
-            ("vector", arrow.list_(arrow.float32(), store.statement.dimension)),
+            ("vector", arrow.list_(arrow.float32(), statement.dimension)),
         ],
-        metadata={"mlx_embed": json.dumps(words)},
+        metadata={SAID: json.dumps(said, ensure_ascii=False).encode()},
     )
 
 

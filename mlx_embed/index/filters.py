@@ -3,11 +3,14 @@
 A filter is a mapping, all of whose conditions must hold. The key "path" takes a glob or several, any of which may
 match: "*" and "?" stay within a folder, "**" does not, and a glob without "/" is of a file's name. Any other key is of
 the metadata: a value that is equal, a list of values of which one is, or a mapping of ">", ">=", "<", "<=", "!=", "=".
-Where metadata has a list, one of its values must meet the condition.
+Where metadata has a list, one of its values must meet the condition. Three keys put filters together: "$and" and "$or"
+take a list of filters, and "$not" takes one; "$id" takes an id or several.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from sqlite3 import Connection
 from typing import Any, TypeAlias
 
@@ -17,16 +20,20 @@ from mlx_embed.index.blocks import Numbers
 
 Filter: TypeAlias = Mapping[str, Any]
 
-PATH = "path"
+PATH, ID = "path", "$id"
+AND, OR, NOT = "$and", "$or", "$not"
 _OPERATORS = (">=", "<=", "!=", ">", "<", "=")
-# Globs are matched against so many paths in one query.
+_TEXTS = {PATH: "a glob or a list of globs", ID: "an id or a list of ids"}
+# "007", "1_000" and "nan" are words.
+_NUMBER = re.compile(r"[+-]?(?!0[0-9])([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# Paths or ids in one query.
 _AT_ONCE = 900
 
 
 def parsed(conditions: Iterable[str]) -> dict[str, Any]:
     """A filter of conditions in words: "year>=2020", "lang=en", "path=docs/**", as a command line has them.
 
-    What can be read as a number, or as true or false, is that; put anything into double quotes to have it as a string.
+    What reads as a number, or as true or false, is that; put anything into double quotes to have it as a string.
     Several of one key with "=" are alternatives.
 
     Raises:
@@ -54,11 +61,9 @@ def _value(text: str) -> Any:
         return text[1:-1]
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    if _NUMBER.fullmatch(text):
+        value = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        return value if math.isfinite(value) else text
     return text
 
 
@@ -75,11 +80,21 @@ def checked(given: Filter | None) -> Filter | None:
     for key, condition in given.items():
         if not isinstance(key, str):
             raise TypeError(f"The filter's key {key!r} is a {type(key).__name__}, where a string is needed.")
-        if key == PATH:
-            for glob in _alternatives(condition):
-                if not isinstance(glob, str):
-                    raise TypeError(f"The filter's path is {glob!r}, where a glob or a list of globs is needed.")
+        if key in (PATH, ID):
+            for text in _alternatives(condition):
+                if not isinstance(text, str):
+                    raise TypeError(f"The filter's {key} is {text!r}, where {_TEXTS[key]} is needed.")
             continue
+        if key in (AND, OR, NOT):
+            parts = [condition] if key == NOT else condition
+            if not isinstance(parts, (list, tuple)) or not all(isinstance(part, Mapping) for part in parts):
+                needed = "a filter" if key == NOT else "a list of filters"
+                raise TypeError(f"The filter's {key} is {condition!r}, where {needed} is needed.")
+            for part in parts:
+                checked(part)
+            continue
+        if key.startswith("$"):
+            raise ValueError(f"The filter's {key} is not one of {', '.join((AND, OR, NOT, ID))}.")
         if isinstance(condition, Mapping):
             if unknown := [name for name in condition if name not in _OPERATORS]:
                 raise ValueError(f"The filter's {key} has {unknown[0]!r}, which is not one of {', '.join(_OPERATORS)}.")
@@ -87,6 +102,8 @@ def checked(given: Filter | None) -> Filter | None:
         else:
             values = list(_alternatives(condition))
         for value in values:
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"The filter's {key} has nan, which is equal to nothing.")
             if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 2**63):
                 raise TypeError(
                     f"The filter's {key} has {value!r}, where a string, a number or a boolean is needed, a list of "
@@ -97,22 +114,44 @@ def checked(given: Filter | None) -> Filter | None:
 
 def numbers(connection: Connection, conditions: Filter) -> Numbers:
     """The numbers of the texts that meet all conditions: int64 [n], rising."""
-    found: Numbers | None = None
-    for key, condition in conditions.items():
-        met = _of_paths(connection, condition) if key == PATH else _of_metadata(connection, key, condition)
-        found = met if found is None else np.intersect1d(found, met, assume_unique=True)
-    assert found is not None
-    return found
+    return _every(connection, [_of_key(connection, key, condition) for key, condition in conditions.items()])
+
+
+def _of_key(connection: Connection, key: str, condition: Any) -> Numbers:
+    if key == PATH:
+        return _of_paths(connection, condition)
+    if key == ID:
+        return _of_column(connection, "id", _alternatives(condition))
+    if key == NOT:
+        return np.setdiff1d(_every(connection, []), numbers(connection, condition), assume_unique=True)
+    if key in (AND, OR):
+        parts = [numbers(connection, part) for part in condition]
+        if key == AND:
+            return _every(connection, parts)
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+    return _of_metadata(connection, key, condition)
+
+
+def _every(connection: Connection, parts: Sequence[Numbers]) -> Numbers:
+    """What is in every part; of no parts, all there is."""
+    if not parts:
+        return np.array(_column(connection, "SELECT number FROM chunk ORDER BY number", []), dtype=np.int64)
+    return reduce(lambda one, other: np.intersect1d(one, other, assume_unique=True), parts)
 
 
 def _of_paths(connection: Connection, condition: Any) -> Numbers:
     patterns = [_pattern(glob) for glob in _alternatives(condition)]
     paths = [path for (path,) in connection.execute("SELECT DISTINCT path FROM chunk WHERE path > ''")]
     wanted = [path for path in paths if any(pattern.fullmatch(path) for pattern in patterns)]
+    return _of_column(connection, "path", wanted)
+
+
+def _of_column(connection: Connection, column: str, wanted: Sequence[str]) -> Numbers:
+    """The numbers of the texts whose id or path is one of these."""
     found: list[int] = []
     for start in range(0, len(wanted), _AT_ONCE):
         some = wanted[start : start + _AT_ONCE]
-        found += _column(connection, f"SELECT number FROM chunk WHERE path IN ({_marks(some)})", some)
+        found += _column(connection, f"SELECT number FROM chunk WHERE {column} IN ({_marks(some)})", some)
     return np.unique(np.array(found, dtype=np.int64))
 
 

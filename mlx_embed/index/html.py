@@ -15,6 +15,8 @@ _INLINE = {
     *("sup", "time", "tt", "u", "var", "wbr", "input"),
 }
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+# As browsers have it: "<!-->" and "<!--->" are whole, and any other ends at the first "-->" or "--!>".
+_WHOLE_COMMENT, _COMMENT_END = re.compile("<!---?>"), re.compile("--!?>")
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
@@ -55,7 +57,8 @@ class _Parser(HTMLParser):
         super().__init__(convert_charrefs=True)
         self._lines = [0, *(match.end() for match in re.finditer("\n", source))]
         self._length = 0
-        self._silent: list[str] = []
+        self._silent = ""  # the element whose content is nobody's text, and how many of it are open
+        self._depth = 0
         self._pre = 0
         self._break = ""  # what stands between the text so far and the next
         self._open: int | None = None  # where the span that has no end yet begins
@@ -66,6 +69,15 @@ class _Parser(HTMLParser):
         self.spans: list[tuple[int, int]] = []
         self.headings: list[Heading] = []
 
+    def parse_comment(self, i: int, report: bool = True) -> int:
+        """A comment ends where browsers end it; one that never does is the rest of the page.
+
+        Python's own looks for the end of each such comment anew, in time that grows with the square of their number.
+        """
+        self.end_span(self._here())
+        found = _WHOLE_COMMENT.match(self.rawdata, i) or _COMMENT_END.search(self.rawdata, i + len("<!--"))
+        return found.end() if found else len(self.rawdata)
+
     def parse_marked_section(self, i: int, report: bool = True) -> int:
         """What "<![" begins is a comment up to the next ">"; Python's own raises AssertionError where it is no SGML."""
         return self.parse_bogus_comment(i, report)
@@ -73,7 +85,8 @@ class _Parser(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.end_span(self._here())
         if tag in _SILENT:
-            self._silent.append(tag)
+            self._silent = self._silent or tag
+            self._depth += tag == self._silent
         elif tag == "title" and not self._silent:
             self._title = []
         elif tag == "br":
@@ -90,9 +103,9 @@ class _Parser(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self.end_span(self._here())
-        if tag in self._silent:
-            while self._silent.pop() != tag:
-                pass
+        if tag in _SILENT:
+            self._depth -= tag == self._silent
+            self._silent = self._silent if self._depth else ""
         elif tag == "title" and self._title is not None:
             title = " ".join("".join(self._title).split())
             if title and not self.headings:

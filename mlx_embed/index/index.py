@@ -1,8 +1,7 @@
 """Index: texts, their vectors and their words in a folder."""
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -10,19 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import numbers, positive_number
+from mlx_embed.arguments import finite_number, positive_number
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search
 from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
-from mlx_embed.index.export import export
+from mlx_embed.index.export import everything, export
 from mlx_embed.index.filters import Filter
+from mlx_embed.index.given import entries_of, require_list, vectors_of
+from mlx_embed.index.load import load
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
-from mlx_embed.index.segments import lengths_of
 from mlx_embed.index.statement import Statement, seen
 from mlx_embed.index.store import Store
+from mlx_embed.index.vectors import vectors_for
 
 if TYPE_CHECKING:
     from mlx_embed.index.sync import Summary
@@ -176,23 +177,9 @@ class Index:
         *,
         replace: bool,
     ) -> None:
-        _require_list("ids", ids)
-        _require_list("texts", texts)
-        ids, texts = list(ids), list(texts)
-        described = [{}] * len(ids) if metadata is None else list(metadata)
-        if not len(ids) == len(texts) == len(described):
-            raise ValueError(
-                f"There are {len(ids)} ids, {len(texts)} texts and {len(described)} mappings of metadata; give as many "
-                "of each."
-            )
-        entries = [
-            rows.entry(name, Chunk(text, "", 0, 0, 0, 0, metadata=about))
-            for name, text, about in zip(ids, texts, described, strict=True)
-        ]
-        if len(set(ids)) != len(ids):
-            twice = Counter(ids).most_common(1)[0][0]
-            raise ValueError(f"The id {twice!r} is there twice; every text needs its own.")
-        known = None if vectors is None else self._checked(vectors, len(ids))
+        entries = entries_of(ids, texts, metadata)
+        ids = [entry.id for entry in entries]
+        known = None if vectors is None else vectors_of(vectors, len(ids), self.statement)
         self._store.acquire()
         if not entries:
             return
@@ -219,7 +206,7 @@ class Index:
         Returns:
             How many were removed.
         """
-        _require_list("ids", ids)
+        require_list("ids", ids)
         return self._remove("id", list(dict.fromkeys(ids)))
 
     def _remove(self, column: str, values: Sequence[str]) -> int:
@@ -308,6 +295,7 @@ class Index:
         filter: Filter | None = None,
         rerank: CrossEncoder | None = None,
         min_score: float | None = None,
+        vectors: npt.ArrayLike | None = None,
     ) -> list[Hit]: ...
 
     @overload
@@ -320,6 +308,7 @@ class Index:
         filter: Filter | None = None,
         rerank: CrossEncoder | None = None,
         min_score: float | None = None,
+        vectors: npt.ArrayLike | None = None,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -331,6 +320,7 @@ class Index:
         filter: Filter | None = None,
         rerank: CrossEncoder | None = None,
         min_score: float | None = None,
+        vectors: npt.ArrayLike | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The k best texts for a query, best first, and of equal ones in the order of their ids.
 
@@ -341,13 +331,15 @@ class Index:
             filter: which texts count: {"path": "docs/**", "year": {">=": 2020}, "lang": ["en", "de"]}. See `filters`.
             rerank: reads the best 50 again, whose score then decides.
             min_score: leave out what scores less.
+            vectors: of the query [D], or of each [N, D], made by this model; None embeds them.
 
         Returns:
             A list of hits; for a list of queries, a list of these.
 
         Raises:
             TypeError: a query that is no string.
-            ValueError: an unknown mode, a k below 1, or a filter of another form.
+            ValueError: an unknown mode, a k below 1, a min_score that is not finite, a filter of another form, or
+                vectors that do not fit.
             StoreCorruptError: the index is not as it was written; the message names the file.
         """
         single = isinstance(query, str)
@@ -356,27 +348,40 @@ class Index:
             if not isinstance(one, str):
                 raise TypeError(f"query[{i}] is a {type(one).__name__}, where a string is needed.")
         k = min(positive_number("k", k, "texts"), len(self) or 1)
+        if min_score is not None:
+            min_score = finite_number("min_score", min_score)
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
         conditions = filters.checked(filter)
-        vectors = None if mode == "text" or not queries else self._query_vectors(queries)
+        known = None
+        if mode != "text" and queries:
+            given = [vectors] if single else vectors
+            known = self._query_vectors(queries) if vectors is None else vectors_of(given, len(queries), self.statement)
         depth = k if rerank is None else max(k, RERANKED)
         with self._store.reading() as (connection, view):
             snapshot = Snapshot(connection, view, self.statement.row_dtype, self._store.database)
-            found = search.search(snapshot, queries, vectors, depth, mode, conditions)
+            found = search.search(snapshot, queries, known, depth, mode, conditions)
         if rerank is not None:
             found = [search.reranked(one, hits, rerank)[:k] for one, hits in zip(queries, found, strict=True)]
         if min_score is not None:
             found = [[hit for hit in hits if hit.score >= min_score] for hits in found]
         return found[0] if single else found
 
-    def get(self, ids: Sequence[str]) -> dict[str, Hit]:
-        """Texts by id, without a score; those that are not there are left out."""
-        _require_list("ids", ids)
+    def get(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> dict[str, Hit]:
+        """Texts by id, without a score, in the order in which they were added.
+
+        Args:
+            ids: those that are not there are left out; None is all.
+            filter: as of `search`.
+        """
+        conditions = dict(filters.checked(filter) or {})
+        if ids is not None:
+            require_list("ids", ids)
+            conditions = {filters.AND: [conditions, {filters.ID: list(ids)}]}
         with self._store.reading() as (connection, _):
-            numbers = rows.numbers_of(connection, "id", list(dict.fromkeys(ids)))
-            found = rows.hits(connection, sorted(n for some in numbers.values() for n in some), self._store.database)
-        return {hit.id: hit for hit in found.values()}
+            wanted = filters.numbers(connection, conditions).tolist()
+            found = rows.hits(connection, wanted, self._store.database)
+        return {found[number].id: found[number] for number in wanted}
 
     def compact(self) -> None:
         """Give back the space of what was deleted, while readers go on. It needs room for a copy of the vectors."""
@@ -400,6 +405,36 @@ class Index:
         """
         export(self._store, Path(path).expanduser())
 
+    def everything(self) -> Iterator[tuple[list[Hit], Float32]]:
+        """All texts, in the order in which they were added, some at a time, with their vectors [n, D].
+
+        All are of one commit, the last one when this began.
+        """
+        return everything(self._store)
+
+    def load(self, path: str | Path, *, same_model: bool = False) -> int:
+        """Put in the texts and vectors of NAME.parquet or the LanceDB table NAME.lance, as `export` writes them.
+
+        They take the place of texts with the same ids and of files with the same paths. A commit has some thousand, and
+        whole files; after an error, those before it are there, and the same call does it again. A table of another
+        program has at least the columns "id" and "text"; without "vector" its texts are embedded, and columns that
+        `export` does not have are metadata.
+
+        Args:
+            path: of the file or table.
+            same_model: take the vectors of a table that does not say by which model they were made.
+
+        Returns:
+            How many texts.
+
+        Raises:
+            StoreMismatchError: the vectors are of another model, or may be; files in it have chunks of another kind.
+            FileNotFoundError: nothing is there.
+            ValueError: another ending; a column that is missing; rows of one file that are apart.
+            ImportError: pyarrow, or lancedb, is not installed.
+        """
+        return load(self._store, Path(path).expanduser(), self._vectors, same_model=same_model)
+
     def close(self) -> None:
         """Give back the lock and the files; what is asked of a closed index raises ValueError."""
         self._store.close()
@@ -420,58 +455,18 @@ class Index:
         return f"Index({str(self.path)!r}, model={self.statement.model!r}, row_dtype={self.statement.row_dtype!r})"
 
     def _query_vectors(self, queries: Sequence[str]) -> Float32:
-        vectors = self._encoded(queries, query=True)
+        prompt = self.statement.query_prompt
+        vectors = vectors_of(self.model.encode_query(queries, prompt=prompt), len(queries), self.statement)
         vectors[[not query.strip() for query in queries]] = 0
         return vectors
 
     def _vectors(self, entries: Sequence[Entry]) -> Float32:
-        """The vectors of texts: zero of blank ones, copied where the index has the same text, else embedded."""
-        vectors = np.zeros((len(entries), self.statement.dimension), dtype=np.float32)
-        digests = [entry.digest for entry in entries]
-        with self._store.reading() as (connection, view):
-            known = rows.numbers_of(connection, "digest", list(dict.fromkeys(digests)))
-            copied = [i for i, each in enumerate(digests) if each in known]
-            if copied:
-                vectors[copied] = view.vectors(np.array([known[digests[i]][0] for i in copied], dtype=np.int64))
-        first: dict[bytes, int] = {}
-        for i, (digest, entry) in enumerate(zip(digests, entries, strict=True)):
-            if digest not in known and entry.chunk.text.strip():
-                first.setdefault(digest, i)
-        if first:
-            fresh = self._encoded([entries[i].chunk.text for i in first.values()], query=False)
-            place = {digest: i for i, digest in enumerate(first)}
-            embedded = [i for i, digest in enumerate(digests) if digest in place]
-            vectors[embedded] = fresh[[place[digests[i]] for i in embedded]]
-        return vectors
+        said = self.statement
 
-    def _encoded(self, texts: Sequence[str], *, query: bool) -> Float32:
-        if query:
-            vectors = self.model.encode_query(texts, prompt=self.statement.query_prompt)
-        else:
-            vectors = self.model.encode_document(texts, prompt=self.statement.document_prompt)
-        return self._checked(vectors, len(texts))
+        def encode(texts: list[str]) -> Float32:
+            return vectors_of(self.model.encode_document(texts, prompt=said.document_prompt), len(texts), said)
 
-    def _checked(self, given: npt.ArrayLike, count: int) -> Float32:
-        """Vectors as they are stored: of length 1, where the index compares by cosine."""
-        vectors = np.array(numbers("vectors", given), dtype=np.float32, order="C")
-        if vectors.shape != (count, self.statement.dimension):
-            raise ValueError(
-                f"vectors has the shape {vectors.shape}, where [{count}, {self.statement.dimension}] is needed."
-            )
-        bad = ~np.isfinite(vectors).all(axis=1)
-        if bad.any():
-            raise ValueError(f"vectors[{int(np.argmax(bad))}] has a value that is not finite.")
-        if self.statement.similarity == "cosine":
-            lengths = lengths_of(vectors)[:, None]
-            # What has length 1 to the last bits is left as it is.
-            scaled = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-            vectors = np.where(np.abs(lengths - 1) < 1e-6, vectors, scaled)
-        return np.ascontiguousarray(vectors)
-
-
-def _require_list(name: str, given: Any) -> None:
-    if isinstance(given, (str, bytes, Mapping)):
-        raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
+        return vectors_for(self._store, entries, encode)
 
 
 def _of_file(path: str, chunk: Chunk) -> Entry:

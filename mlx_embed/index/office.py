@@ -1,6 +1,10 @@
 """The paragraphs of PDF and DOCX files, by pypdf and python-docx."""
 
+import logging
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,14 +26,16 @@ def pdf(path: Path, data: bytes) -> list[Part]:
         from pypdf import PdfReader
     except ImportError as error:
         raise _missing("PDF", "pypdf") from error
-    try:
-        reader = PdfReader(BytesIO(data))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise ValueError("it needs a password")
-        # A lone surrogate is what pypdf makes of some broken fonts; UTF-8 cannot carry it.
-        texts = [page.extract_text().encode("utf-8", "replace").decode() for page in reader.pages]
-    except Exception as error:  # of a broken file pypdf raises nearly everything
-        raise ValueError(f"{path} is no PDF that can be read: {_said(error)}.") from error
+    with _logged("pypdf") as remarks:
+        try:
+            reader = PdfReader(BytesIO(data))
+            if reader.is_encrypted and not reader.decrypt(""):
+                raise ValueError("it needs a password")
+            # A lone surrogate is what pypdf makes of some broken fonts; UTF-8 cannot carry it.
+            texts = [page.extract_text().encode("utf-8", "replace").decode() for page in reader.pages]
+        except Exception as error:  # of a broken file pypdf raises nearly everything
+            reasons = "; ".join(dict.fromkeys([_first_line(str(error)) or type(error).__name__, *remarks[:1]]))
+            raise ValueError(f"{path} is no PDF that can be read: {reasons}.") from error
     if not any(text.strip() for text in texts):
         raise ValueError(f"{path} has no text in its {len(texts)} pages: they are pictures, which need OCR first.")
     return [(text, 0, "") for text in texts]
@@ -56,7 +62,8 @@ def docx(path: Path, data: bytes) -> list[Part]:
                 parts.append(_paragraph(item))
         return parts
     except Exception as error:
-        raise ValueError(f"{path} is no DOCX that can be read: {_said(error)}.") from error
+        reason = _first_line(str(error)) or type(error).__name__
+        raise ValueError(f"{path} is no DOCX that can be read: {reason}.") from error
 
 
 def _paragraph(paragraph: Any) -> Part:
@@ -80,5 +87,24 @@ def _missing(kind: str, package: str) -> ImportError:
     return ImportError(f'{kind} needs {package}: pip install ".[documents]" in a clone of mlx-embed')
 
 
-def _said(error: Exception) -> str:
-    return str(error).strip().rstrip(".").splitlines()[0] if str(error).strip() else type(error).__name__
+@contextmanager
+def _logged(name: str) -> Iterator[list[str]]:
+    """The first lines of what a library logs in this thread, which Python would else print where nobody listens."""
+    said: list[str] = []
+    thread = threading.get_ident()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread and (line := _first_line(record.getMessage())):
+                said.append(line)
+
+    listener, logger = Listener(logging.WARNING), logging.getLogger(name)
+    logger.addHandler(listener)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(listener)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().rstrip(".").partition("\n")[0]

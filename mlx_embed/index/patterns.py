@@ -10,10 +10,13 @@ _CLASSES = {
     "alnum": "a-zA-Z0-9",
     "upper": "A-Z",
     "lower": "a-z",
-    "space": r"\s",
+    "space": r" \t\n\r",
     "xdigit": "0-9a-fA-F",
     "punct": r"!-/:-@\[-`{-~",
     "blank": r" \t",
+    "graph": "!-~",
+    "print": " -~",
+    "cntrl": r"\0-\x1f\x7f",
 }
 
 
@@ -27,15 +30,16 @@ class _Rule(NamedTuple):
 
 
 class Patterns:
-    """Some lines of a .gitignore file, for paths relative to its folder."""
+    """Some lines of a .gitignore file, for paths relative to its folder; bytes are compared, as git does."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         """A line that git would pass over is passed over."""
-        self._rules = [rule for line in lines if (rule := _rule(line)) is not None]
+        self._rules = [rule for line in lines if (rule := _rule(_bytes(line))) is not None]
         self._rules.reverse()
 
     def says(self, path: str, *, is_folder: bool) -> bool | None:
         """What the last line that matches this path says: True of a pattern, False of one with "!", None of none."""
+        path = _bytes(path)
         name = path.rpartition("/")[2]
         for rule in self._rules:
             if (is_folder or not rule.folders_only) and rule.matches.fullmatch(name if rule.name_only else path):
@@ -50,6 +54,11 @@ class Patterns:
             if said is not None:
                 return said
         return False
+
+
+def _bytes(text: str) -> str:
+    """A character a byte, since git compares bytes: "?" is one, and "\u00e9" two."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def _rule(line: str) -> _Rule | None:

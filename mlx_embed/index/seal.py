@@ -1,4 +1,4 @@
-"""A checksum of the whole database, written when whoever has written to an index closes it.
+"""Checksums of the whole database, written when whoever has written to an index closes it.
 
 SQLite sees that a page is no page, but not that a letter has become another. While an index is open to be written, and
 after a process that wrote was killed, there is no seal.
@@ -12,11 +12,13 @@ from sqlite3 import Connection
 from zlib import crc32
 
 from mlx_embed.errors import StoreCorruptError
+from mlx_embed.index.checksums import checksums
 from mlx_embed.index.database import DATABASE, errors_of, flush, fold, has_log
 
 SEAL = "index.seal"
 # Bytes of a database that are read when it is opened: some hundredths of a second. Of a larger one `check` reads all.
 MOST_AT_OPENING = 2**28
+_PART = 2**22
 
 
 def close(folder: Path, connection: Connection) -> None:
@@ -24,7 +26,7 @@ def close(folder: Path, connection: Connection) -> None:
     if not fold(connection):
         return
     (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-    words = json.dumps({"generation": generation, "checksum": _checksum(folder / DATABASE)})
+    words = json.dumps({"generation": generation, "checksums": _checksums(folder / DATABASE)})
     fresh = folder / f"{SEAL}.new"
     try:
         with open(fresh, "w") as file:
@@ -63,22 +65,30 @@ def check(folder: Path, connection: Connection, most: int | None = None) -> None
         if crc32(words.encode()) != outer["check"]:
             raise ValueError("its checksum is another")
         sealed = json.loads(words)
+        sealed_generation, sealed_sums = sealed["generation"], sealed["checksums"]
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreCorruptError(
             f"{seal} is damaged ({error}). If `check` finds nothing once it is removed, the index is sound."
         ) from error
-    if sealed["generation"] == generation and sealed["checksum"] != _checksum(database):
+    if sealed_generation == generation and sealed_sums != _checksums(database):
         raise StoreCorruptError(
             f"{database} is damaged: it is not as it was when it was closed. Restore it from a copy, or index the "
             "sources again."
         )
 
 
-def _checksum(path: Path) -> int:
+def _checksums(path: Path) -> list[int]:
+    """Of each part of the file."""
     with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return 0
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return crc32(data)
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return []
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            parts = [view[start : start + _PART] for start in range(0, size, _PART)]
+            try:
+                return checksums(parts)
+            finally:
+                for part in parts:
+                    part.release()

@@ -6,16 +6,16 @@ be longer than the database says: what is behind was being written when a proces
 
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.errors import StoreCorruptError
+from mlx_embed.index.checksums import checksums
 from mlx_embed.index.database import flush, synced
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -153,27 +153,44 @@ class Mapped:
             self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         self.rows: Array = np.frombuffer(self._map, dtype=column.dtype).reshape(count, column.width)
 
-    def check(self, blocks: npt.NDArray[np.intp] | None = None) -> None:
-        """Compare blocks, by number, with their checksums, each once; None: all.
+    def unchecked(self, blocks: npt.NDArray[np.intp] | None = None) -> list[int]:
+        """The numbers of the blocks, of these or of all, that nobody has compared with their checksums yet."""
+        if blocks is None:
+            return np.flatnonzero(~self._good).tolist()
+        return [int(block) for block in blocks if not self._good[block]]
+
+    def block(self, number: int) -> Any:
+        """The rows of a block."""
+        return self.rows[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+
+    def compare(self, number: int, checksum: int) -> None:
+        """Take note that a block is as it was written, if it has the checksum that it should have.
 
         Raises:
-            StoreCorruptError: one differs.
+            StoreCorruptError: it has another.
         """
-        if blocks is None:
-            blocks = np.flatnonzero(~self._good)
-        for block in blocks:
-            if not self._good[block]:
-                start = block * BLOCK_ROWS
-                rows: Any = self.rows[start : start + BLOCK_ROWS]
-                if crc32(rows) != self._sums[block]:
-                    raise StoreCorruptError(
-                        f"{self._path} is damaged: rows {start} to {min(start + BLOCK_ROWS, len(self.rows)) - 1} are "
-                        "not as they were written. Restore the file from a copy, or index the sources again."
-                    )
-                self._good[block] = True
+        if checksum != self._sums[number]:
+            start = number * BLOCK_ROWS
+            raise StoreCorruptError(
+                f"{self._path} is damaged: rows {start} to {min(start + BLOCK_ROWS, len(self.rows)) - 1} are not as "
+                "they were written. Restore the file from a copy, or index the sources again."
+            )
+        self._good[number] = True
 
     def take_over(self, other: "Mapped") -> None:
         """Trust what an earlier map of the same file has checked."""
         shared = min(len(self._good), len(other._good))
         same = np.array(self._sums[:shared]) == np.array(other._sums[:shared])
         self._good[:shared] = other._good[:shared] & same
+
+
+def check(columns: Iterable[Mapped], blocks: npt.NDArray[np.intp] | None = None) -> None:
+    """Compare blocks of each, by number, with their checksums, each once; None: all.
+
+    Raises:
+        StoreCorruptError: one differs.
+    """
+    left = [(column, number) for column in columns for number in column.unchecked(blocks)]
+    found = checksums([column.block(number) for column, number in left])
+    for (column, number), checksum in zip(left, found, strict=True):
+        column.compare(number, checksum)

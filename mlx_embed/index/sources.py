@@ -23,6 +23,10 @@ MAX_BYTES = 2**28
 _TICK = 2 * 10**9
 
 
+class MissingSourceError(ValueError):
+    """A source that is not there."""
+
+
 class BinaryError(ValueError):
     """A file that holds no text."""
 
@@ -61,7 +65,8 @@ def roots(sources: Iterable[str | Path]) -> list[Path]:
     """The absolute paths of folders and files to index, without those that are inside of others.
 
     Raises:
-        ValueError: one that is not there, or none at all: nothing of an index is taken for removed by a mistake.
+        MissingSourceError: one that is not there: nothing of an index is taken for removed by a mistake.
+        ValueError: none at all, or "".
     """
     found = []
     for source in sources:
@@ -69,7 +74,7 @@ def roots(sources: Iterable[str | Path]) -> list[Path]:
             raise ValueError('A source is "": name a folder or a file ("." is the current folder).')
         path = Path(source).expanduser().resolve()
         if not path.exists():
-            raise ValueError(f"There is no folder or file {source}.")
+            raise MissingSourceError(f"There is no folder or file {source}.")
         found.append(path)
     if not found:
         raise ValueError("There is no source: name a folder or a file.")
@@ -87,13 +92,20 @@ def walk(roots: Sequence[Path], globs: Sequence[str], but: Callable[[Path], bool
         globs: patterns in .gitignore's language, of which a file must match one; none take all.
         but: folders that are not entered, such as the index itself.
         seen: is filled.
+
+    Raises:
+        MissingSourceError: a root that was there is gone.
     """
     wanted = Patterns(globs) if globs else None
     for root in roots:
-        if root.is_dir():
+        try:
+            state = root.stat()
+        except FileNotFoundError as error:
+            raise MissingSourceError(f"There is no folder or file {root} any more.") from error
+        if stat.S_ISDIR(state.st_mode):
             yield from _below(root, root, Ignored(root), wanted, but, seen)
         else:
-            yield _found(root, root.stat())
+            yield _found(root, state)
 
 
 def read(found: Found) -> tuple[bytes, FileStat]:

@@ -79,7 +79,7 @@ def sync(index: "Index", folders: Iterable[str | Path], *, globs: Iterable[str] 
             and matches no more is removed.
 
     Raises:
-        ValueError: a source that is not there.
+        MissingSourceError: a source is not there, and the index keeps what it has of all.
         StoreMismatchError: the index has chunks of another version.
     """
     return _Sync(index, sources.roots(folders), tuple(globs)).run()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from custom_kernels import cpu
 from custom_kernels import top_k_scores as scores_of_arrays
+from mlx_embed.index import segments
 from mlx_embed.index.blocks import Numbers
 from mlx_embed.index.segments import BLOCK_ROWS, EXACT, SCALE, lengths_of
 from mlx_embed.index.view import Mask, Segment, View
@@ -61,10 +62,8 @@ def search(view: View, queries: Float32, k: int, row_dtype: str, wanted: Numbers
     found = [Found(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries)
     if not searched:
         return found
-    for segment, _ in searched:
-        for name in (row_dtype, SCALE):
-            if name in segment.columns:
-                segment.columns[name].check()
+    scanned_columns = (row_dtype, SCALE)
+    segments.check(s.columns[name] for s, _ in searched for name in scanned_columns if name in s.columns)
     open_queries = np.flatnonzero(lengths > 0)
     candidates = 2 * k + 32 if row_dtype == "int8" else k + 16
     # How far a scanned score may be from the exact one, for a query of length 1.
@@ -156,7 +155,7 @@ def _rescore(searched: Sequence[tuple[Segment, Mask]], queries: Float32, scanned
     for i, (segment, _) in enumerate(searched):
         here = (scanned.segments == i) & (scanned.places >= 0)
         places = np.where(here, scanned.places, -1)
-        segment.columns[EXACT].check(np.unique(places[here] // BLOCK_ROWS))
+        segments.check([segment.columns[EXACT]], np.unique(places[here] // BLOCK_ROWS))
         np.copyto(exact, _inner_products(queries, segment.exact, places), where=here)
     return exact
 

@@ -14,7 +14,7 @@ from mlx_embed.errors import StoreCorruptError
 from mlx_embed.index import blocks
 from mlx_embed.index.blocks import Block, Numbers
 from mlx_embed.index.database import DATABASE
-from mlx_embed.index.segments import BLOCK_ROWS, EXACT, Column, Mapped
+from mlx_embed.index.segments import BLOCK_ROWS, EXACT, Column, Mapped, check
 
 Mask = npt.NDArray[np.uint8]
 
@@ -45,7 +45,7 @@ class Segment:
 
     @property
     def exact(self) -> npt.NDArray[np.float32]:
-        """The float32 rows [n, D]; call `check` of the column for those that are read."""
+        """The float32 rows [n, D]; call `segments.check` for those that are read."""
         return self.columns[EXACT].rows
 
     def bits(self, places: npt.NDArray[np.intp]) -> Mask:
@@ -156,7 +156,7 @@ class View:
         found = np.zeros((len(numbers), self._columns[0].width), dtype=np.float32)
         count = 0
         for segment, which, places in self.located(numbers):
-            segment.columns[EXACT].check(np.unique(places // BLOCK_ROWS))
+            check([segment.columns[EXACT]], np.unique(places // BLOCK_ROWS))
             found[which] = segment.exact[places]
             count += len(which)
         if count != len(numbers):

@@ -1,4 +1,4 @@
-"""mteb's protocols, by an `EmbeddingModel` and a `CrossEncoder`: `mteb.evaluate(MLXEncoder(model), tasks)`."""
+"""mteb's protocols, by each kind of model: `mteb.evaluate(MLXEncoder(model), tasks)`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +10,8 @@ import numpy.typing as npt
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.integrations.sentence_transformers import SentenceTransformerView
+from mlx_embed.sparse_encoder import SparseEncoder
+from mlx_embed.sparse_vectors import SparseVectors
 
 try:
     from mteb.models import ModelMeta
@@ -79,6 +81,50 @@ class MLXEncoder(AbsEncoder):
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """The model's similarity in pairs: a torch tensor [N]."""
         return self.model.similarity_pairwise(embeddings1, embeddings2)
+
+
+class MLXSparseEncoder(AbsEncoder):
+    """A sparse model, as vectors of its whole vocabulary: 120 kB a text of a BERT's, so for tasks of few texts.
+
+    Attributes:
+        model: the sparse model.
+        mteb_model_meta: under which mteb keeps the results, and by which it computes similarities.
+    """
+
+    def __init__(
+        self, model: SparseEncoder | str | Path, *, name: str | None = None, revision: str | None = None
+    ) -> None:
+        """Take a sparse model, or the name of one to load; `name` and `revision` as `MLXEncoder` has them."""
+        self.model = model if isinstance(model, SparseEncoder) else SparseEncoder.from_pretrained(model)
+        self.model_prompts = self.model.prompts
+        self.mteb_model_meta = _meta(
+            name or self.model.name,
+            revision,
+            model_type=["sparse"],
+            similarity_fn_name=ScoringFunction(self.model.similarity_fn_name),
+            embed_dim=self.model.dimension,
+            max_tokens=self.model.max_seq_length,
+        )
+
+    def encode(
+        self,
+        inputs: Iterable[dict[str, Any]],
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **options: Any,
+    ) -> npt.NDArray[np.float32]:
+        """Vectors [N, vocabulary] of the texts in a data loader's batches; `options` are batch_size and the like."""
+        named = get_prompt_name(self.model_prompts, task_metadata, prompt_type)
+        prompt = None if named is None else self.model_prompts[named]
+        encode = {PromptType.query: self.model.encode_query, PromptType.document: self.model.encode_document}.get(
+            prompt_type, self.model.encode
+        )
+        found = encode(_texts(inputs), prompt=prompt, **options)
+        assert isinstance(found, SparseVectors)  # of a list of texts
+        return found.dense()
 
 
 class MLXCrossEncoder:

@@ -19,7 +19,7 @@ def file() -> BinaryIO:
 
 
 class SharedArray:
-    """The memory of one array at a time, which grows with the largest that was there."""
+    """The memory of one array at a time, or of some bytes, which grows with the largest that was there."""
 
     def __init__(self, descriptor: int) -> None:
         """Take the number of an open file, which stays the caller's to close."""

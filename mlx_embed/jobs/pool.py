@@ -1,6 +1,6 @@
 """Pool: a model in several processes, one a GPU; texts in, vectors in their order out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,18 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.arguments import positive_number
-from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.embedding_model import EmbeddingModel, Task
 from mlx_embed.jobs.devices import environments_of
 from mlx_embed.jobs.processes import Processes
 from mlx_embed.options import ENCODE, EncodeOptions, LoadOptions, complete, numpy_only
-from mlx_embed.texts import checked
+from mlx_embed.texts import WINDOW, checked
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
 
 Texts: TypeAlias = str | Iterable[str]
-# Texts that a process gets at a time: enough for full batches of like lengths, few enough that all end together.
-PIECE = 1024
+# Texts that a process gets at a time: a window of `encode`. The last ones are smaller, so that all end together.
+PIECE = WINDOW
+SMALLEST = 256
+# Pieces that a process has at a time: one that is computed, one that is tokenized, and one on its way.
+AHEAD = 3
 
 
 class Pool:
@@ -50,7 +53,7 @@ class Pool:
         self._piece = positive_number("piece", piece, "texts")
         environments = environments_of(workers, options.get("device"))
         self.workers = len(environments)
-        self._processes = Processes(_Load(str(model), options), environments, ahead=2)
+        self._processes = Processes(_Load(str(model), options), environments, ahead=AHEAD)
 
     def encode(self, texts: Texts, **options: "Unpack[EncodeOptions]") -> npt.NDArray[Any]:
         """`EmbeddingModel.encode` of these texts.
@@ -66,15 +69,15 @@ class Pool:
             Exception: what `encode` raises, with the place of a text within its piece; the pool is then closed.
             WorkerError: a process died twice over the same texts.
         """
-        return self._encoded("encode", texts, options)
+        return self._encoded("encode", texts, options, None)
 
     def encode_query(self, texts: Texts, **options: "Unpack[EncodeOptions]") -> npt.NDArray[Any]:
         """`EmbeddingModel.encode_query` of these texts; see `encode`."""
-        return self._encoded("encode_query", texts, options)
+        return self._encoded("encode_query", texts, options, "query")
 
     def encode_document(self, texts: Texts, **options: "Unpack[EncodeOptions]") -> npt.NDArray[Any]:
         """`EmbeddingModel.encode_document` of these texts; see `encode`."""
-        return self._encoded("encode_document", texts, options)
+        return self._encoded("encode_document", texts, options, "document")
 
     @property
     def pids(self) -> list[int]:
@@ -91,31 +94,55 @@ class Pool:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _encoded(self, method: str, texts: Texts, options: EncodeOptions) -> npt.NDArray[Any]:
+    def _encoded(self, method: str, texts: Texts, options: EncodeOptions, task: Task | None) -> npt.NDArray[Any]:
         if not self.pids:
             raise ValueError("The pool is closed.")
         numpy_only(method, complete(method, options, ENCODE))
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else checked(texts, method)
-        # No texts tell the width and dtype of the vectors.
-        pieces = ((method, piece, options) for piece in _pieces(texts, self._piece))
-        if isinstance(texts, Sequence):
-            vectors = self._of_known(len(texts), pieces)
-        else:
-            found = {number: rows.copy() for number, rows in self._processes.results(pieces)}
-            vectors = np.concatenate([found[number] for number in range(len(found))])
+        count = len(texts) if isinstance(texts, Sequence) else None
+        pieces = self._pieces(iter(texts), count)
+        vectors = self._vectors(((piece, task, options) for piece in pieces), count)
         return vectors[0] if single else vectors
 
-    def _of_known(self, count: int, pieces: Iterator[Any]) -> npt.NDArray[Any]:
-        """The vectors of so many texts, each piece copied to its place as it comes."""
+    def _pieces(self, texts: Iterator[str], count: int | None) -> Iterator[list[str]]:
+        """Lists of texts, of which there are so many, if that is known; of no texts, one that is empty.
+
+        No texts tell the width and dtype of the vectors.
+        """
+        size = self._piece if count is None else self._size(count)
+        piece = list(islice(texts, size))
+        yield piece
+        while len(piece) == size:
+            if count is not None:
+                count -= size
+                size = self._size(count)
+            if piece := list(islice(texts, size)):
+                yield piece
+
+    def _size(self, left: int) -> int:
+        """Texts of the next piece: of the last ones, a part of each process's share."""
+        return min(self._piece, max(left // (2 * self.workers), SMALLEST))
+
+    def _vectors(self, tasks: Iterator[Any], count: int | None) -> npt.NDArray[Any]:
+        """The vectors of all tasks; of so many texts, if that is known, each piece's go to their place as they come."""
+        starts = [0]
+
+        def given() -> Iterator[Any]:
+            for task in tasks:
+                starts.append(starts[-1] + len(task[0]))
+                yield task
+
         vectors: npt.NDArray[Any] | None = None
-        for number, rows in self._processes.results(pieces):
+        found: dict[int, npt.NDArray[Any]] = {}
+        for number, rows in self._processes.results(given()):
+            if count is None:
+                found[number] = rows.copy()
+                continue
             if vectors is None:
                 vectors = np.empty((count, rows.shape[1]), rows.dtype)
-            start = number * self._piece
-            vectors[start : start + len(rows)] = rows
-        assert vectors is not None
-        return vectors
+            vectors[starts[number] : starts[number + 1]] = rows
+        return np.concatenate([found[number] for number in range(len(found))]) if vectors is None else vectors
 
 
 class _Load:
@@ -124,21 +151,16 @@ class _Load:
     def __init__(self, model: str, options: LoadOptions) -> None:
         self._model, self._options = model, options
 
-    def __call__(self) -> Any:
-        model = EmbeddingModel.from_pretrained(self._model, **self._options)
-
-        def encode(task: tuple[str, list[str], EncodeOptions]) -> npt.NDArray[Any]:
-            method, texts, options = task
-            found: npt.NDArray[Any] = getattr(model, method)(texts, **options)
-            return found
-
-        return encode
+    def __call__(self) -> "_Encoder":
+        return _Encoder(EmbeddingModel.from_pretrained(self._model, **self._options))
 
 
-def _pieces(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of so many texts; of no texts, one that is empty."""
-    iterator = iter(texts)
-    piece = list(islice(iterator, size))
-    yield piece
-    while len(piece) == size and (piece := list(islice(iterator, size))):
-        yield piece
+class _Encoder:
+    """Begins to embed texts."""
+
+    def __init__(self, model: EmbeddingModel) -> None:
+        self._model = model
+
+    def begin(self, task: "tuple[list[str], Task | None, EncodeOptions]") -> Callable[[], npt.NDArray[Any]]:
+        texts, kind, options = task
+        return self._model.begin(texts, kind, **options)

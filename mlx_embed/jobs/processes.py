@@ -1,6 +1,7 @@
 """Processes that do tasks: each has its own engine, and what one leaves undone when it dies, another does."""
 
 import os
+import pickle
 import subprocess
 import sys
 from collections import deque
@@ -9,7 +10,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
 
 from mlx_embed.errors import MLXEmbedError
 from mlx_embed.jobs.memory import SharedArray, file
@@ -18,6 +21,14 @@ Task: TypeAlias = Any
 Result: TypeAlias = Any
 # How often a task is begun: a process that dies may have been killed for reasons of its own, but not twice.
 TRIES = 2
+
+
+class Begins(Protocol):
+    """What does tasks that can be begun."""
+
+    def begin(self, task: Task) -> Callable[[], Result]:
+        """Begin with a task; what comes back waits for its result."""
+        ...
 
 
 class WorkerError(MLXEmbedError):
@@ -35,11 +46,26 @@ class _Given:
 class _Process:
     process: "subprocess.Popen[bytes]"
     connection: "Connection[Any, Any]"
-    slots: list[SharedArray]
+    tasks: list[SharedArray]
+    results: list[SharedArray]
     resources: ExitStack
     environment: Mapping[str, str]
     given: deque[_Given] = field(default_factory=deque)
+    sent: int = 0
     answers: int = 0
+
+    def send(self, given: _Given) -> None:
+        """Give it a task: in shared memory, as it would have to read a long message in many pieces."""
+        self.given.append(given)
+        task = pickle.dumps(given.task, protocol=pickle.HIGHEST_PROTOCOL)
+        message: bytes | int = len(task)
+        try:
+            self.tasks[self.sent % len(self.tasks)].write(np.frombuffer(task, dtype=np.uint8))
+        except OSError:  # no room: a container's shared memory may be small
+            message = task
+        self.sent += 1
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is dead, which is found when it is listened to
+            self.connection.send(message)
 
 
 class Processes:
@@ -50,13 +76,18 @@ class Processes:
     """
 
     def __init__(
-        self, make: Callable[[], Callable[[Task], Result]], environments: Sequence[Mapping[str, str]], *, ahead: int = 1
+        self,
+        make: Callable[[], Callable[[Task], Result] | Begins],
+        environments: Sequence[Mapping[str, str]],
+        *,
+        ahead: int = 1,
     ) -> None:
         """Start a process for each environment, whose variables it has beside those of this process.
 
         Args:
-            make: called in each, gives what does a task; it, tasks and results travel by pickle. An array that is a
-                result travels through shared memory, and is valid until the next result is asked for.
+            make: called in each, gives what does a task, or begins it: then the next are begun while it is waited for.
+                Tasks and results travel by pickle; an array that is a result travels as it is, and is valid until the
+                next result is asked for.
             environments: one a process.
             ahead: how many tasks a process has at a time. With 2 it has the next while the last is fetched.
         """
@@ -123,9 +154,7 @@ class Processes:
                 if following is None:
                     return
                 given = _Given(*following, 0)
-            process.given.append(given)
-            with suppress(BrokenPipeError, ConnectionResetError):  # it is dead, which is found when it is listened to
-                process.connection.send(given.task)
+            process.send(given)
 
     def _answer(self, process: _Process, again: deque[_Given]) -> Iterator[tuple[int, Result]]:
         try:
@@ -136,7 +165,7 @@ class Processes:
         if kind == "failed":
             raise content
         given = process.given.popleft()
-        slot = process.slots[process.answers % len(process.slots)]
+        slot = process.results[process.answers % len(process.results)]
         process.answers += 1
         yield given.number, slot.read(*content) if kind == "array" else content
 
@@ -159,7 +188,7 @@ class Processes:
         with ExitStack() as stack:
             ours, theirs = Pipe()
             stack.callback(ours.close)
-            memory = [stack.enter_context(file()) for _ in range(self._ahead)]
+            memory = [stack.enter_context(file()) for _ in range(2 * self._ahead)]
             numbers = [theirs.fileno(), *(each.fileno() for each in memory)]
             try:
                 process = subprocess.Popen(
@@ -171,6 +200,7 @@ class Processes:
             finally:
                 theirs.close()
             with suppress(BrokenPipeError, ConnectionResetError):
-                ours.send(self._make)
+                ours.send(pickle.dumps(self._make))
             slots = [SharedArray(each.fileno()) for each in memory]
-            return _Process(process, ours, slots, stack.pop_all(), environment)
+            tasks, results = slots[: self._ahead], slots[self._ahead :]
+            return _Process(process, ours, tasks, results, stack.pop_all(), environment)

@@ -1,48 +1,78 @@
-"""What a process of `processes.Processes` does: python -m mlx_embed.jobs.worker CONNECTION MEMORY..."""
+"""What a process of `processes.Processes` does: python -m mlx_embed.jobs.worker CONNECTION MEMORY...
+
+The first half of the memory is for tasks, the other for results; each task has its place in both, in turn.
+"""
 
 import os
 import pickle
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mlx_embed.jobs.memory import SharedArray
 
+Wait: TypeAlias = Callable[[], Any]
+# Seconds that a thread computes in Python while another one waits to: the thread of the GPU waits often, for little.
+SWITCH = 0.0005
 
-def main(connection: "Connection[Any, Any]", slots: list[SharedArray]) -> None:
-    """Make what does tasks, then do them, until nobody asks any more."""
+
+def main(connection: "Connection[Any, Any]", tasks: list[SharedArray], results: list[SharedArray]) -> None:
+    """Make what does tasks, then do them, until nobody asks any more: one is begun while another is waited for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; whoever started this one ends it
-    messages: SimpleQueue[bytes] = SimpleQueue()
+    sys.setswitchinterval(SWITCH)
+    messages: SimpleQueue[Any] = SimpleQueue()
     Thread(target=_listen, args=(connection, messages), daemon=True).start()
     try:
         do = pickle.loads(messages.get())()
     except Exception as error:
         connection.send(("failed", _sendable(error)))
         return
-    for slot in cycle(slots):
-        message = messages.get()
-        connection.send(_done(do, message, slot))
+    # A task is begun here and waited for there. What cannot be begun is done there altogether.
+    begin: Callable[[Any], Wait] = getattr(do, "begin", None) or (lambda task: partial(do, task))
+    begun: SimpleQueue[Wait] = SimpleQueue()
+    Thread(target=_answer, args=(connection, begun, results), daemon=True).start()
+    for slot in cycle(tasks):
+        begun.put(_begun(begin, messages.get(), slot))
 
 
-def _listen(connection: "Connection[Any, Any]", messages: "SimpleQueue[bytes]") -> None:
+def _listen(connection: "Connection[Any, Any]", messages: "SimpleQueue[Any]") -> None:
     """Take what is sent at once, so that nobody waits for it, and end this process when nobody is there to send."""
     try:
         while True:
-            messages.put(connection.recv_bytes())
+            messages.put(connection.recv())
     except (EOFError, OSError):
         os._exit(0)
 
 
-def _done(do: Any, message: bytes, slot: SharedArray) -> tuple[str, Any]:
+def _begun(begin: Callable[[Any], Wait], message: bytes | int, slot: SharedArray) -> Wait:
+    """What waits for a task's result; the task lies in the slot, in so many bytes, or is the message."""
+    try:
+        return begin(pickle.loads(slot.read((message,), "u1").data if isinstance(message, int) else message))
+    except Exception as error:
+        return partial(_raise, error)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _answer(connection: "Connection[Any, Any]", begun: "SimpleQueue[Wait]", results: list[SharedArray]) -> None:
+    for slot in cycle(results):
+        connection.send(_done(begun.get(), slot))
+
+
+def _done(wait: Wait, slot: SharedArray) -> tuple[str, Any]:
     """The answer to a task: an array lies in the slot, and anything else is in the answer."""
     try:
-        result = do(pickle.loads(message))
+        result = wait()
         if isinstance(result, np.ndarray):
             try:
                 slot.write(result)
@@ -64,5 +94,6 @@ def _sendable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
-    numbers = [int(argument) for argument in sys.argv[1:]]
-    main(Connection(numbers[0]), [SharedArray(number) for number in numbers[1:]])
+    number, *numbers = [int(argument) for argument in sys.argv[1:]]
+    memory = [SharedArray(each) for each in numbers]
+    main(Connection(number), memory[: len(memory) // 2], memory[len(memory) // 2 :])

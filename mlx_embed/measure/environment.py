@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from custom_kernels import cpu, twins
+from custom_kernels import accelerate, cpu, twins
 from custom_kernels.arrays import spelled
 from custom_kernels.backends import KERNEL_BACKENDS
 from custom_kernels.choice.op import Op
@@ -57,7 +57,6 @@ def environment() -> Environment:
         rows[f"{backend} kernels"] = _gpu_kernels(backend, here, wanted)
     rows["blas of mlx's cpu ops"] = f"OpenBLAS, {blas.num_threads()} threads" if blas.active() else blas.why_inactive()
     rows["wordpiece tokenizers"] = _wordpiece()
-    rows["decoder models"] = _decoders()
     return Environment(rows, {op.name: _kernels(op) for op in OPS}, list(_advice(here, wanted)))
 
 
@@ -76,6 +75,7 @@ def _native(wanted: bool) -> str:
 
 def _dtypes() -> Iterator[str]:
     """What the native kernels compute in for each dtype, and on which instructions."""
+    accelerate.decide()
     for name, dtype in NATIVE_DTYPES.items():
         computed = spelled(native_dtype(dtype))
         yield f"{name} {f'by {cpu.product(name)}' if computed == name else f'as {computed}'}"
@@ -96,13 +96,6 @@ def _wordpiece() -> str:
         return f"nanotoken {version('nanotoken')}, where it makes the ids of tokenizers {version('tokenizers')}"
     except PackageNotFoundError:
         return f'tokenizers {version("tokenizers")}; some 30 times as fast with pip install ".[fast]"'
-
-
-def _decoders() -> str:
-    try:
-        return f"on MLX's ops, in the code of mlx-lm {version('mlx-lm')}"
-    except PackageNotFoundError:
-        return 'not without mlx-lm: pip install ".[decoders]" in a clone of mlx-embed'
 
 
 def _kernels(op: Op) -> dict[str, str]:

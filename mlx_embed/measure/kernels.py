@@ -16,13 +16,14 @@ from custom_kernels import cpu, layer_norm, twins
 from custom_kernels.arrays import as_float32, is_float, spelled
 from custom_kernels.choice.op import Load, Op
 from mlx_embed.engine.device import accelerator, prepare_accelerator
+from mlx_embed.measure.copying import copy_seconds, least_bytes
 from mlx_embed.measure.report import OpRow
 from mlx_embed.measure.timing import Plan, Work, interleaved
 
 NORM_SHAPES = ((3, 384), (128, 384), (8, 128, 384), (4096, 768))
 EPS = 1e-12
 # On how many tokens, and of what texts, each op is compared.
-LOADS = (Load(False, 128), Load(True, 128))
+LOADS = FEW, MANY = Load(128, 128), Load(4096, 128)
 # Launches that are waited for together, or fewer where their results would take more bytes than this.
 CHAIN = 50
 CHAIN_BYTES = 2**28
@@ -88,14 +89,13 @@ def norm_rows(shape: tuple[int, ...]) -> list[OpRow]:
     if cpu.available():
         ways.append(Way("native cpu", partial(cpu.layer_norm, values, weight, bias, EPS), [values, weight, bias]))
     errors = {way.name: float(np.abs(way.result() - right).max()) for way in ways}
-    rows = _rows("layer_norm", str(list(shape)), ways, errors, values.nbytes)
-    return [replace(row, bytes=2 * values.nbytes) for row in rows]
+    return _rows("layer_norm", str(list(shape)), ways, errors, values.nbytes, 2 * values.nbytes)
 
 
 def shapes(op: Op) -> list[tuple[Any, Load]]:
     """The first variant that is typical of each of the LOADS: of small encoders, in float32 if that has a kernel."""
     typical = sorted(op.typical(accelerator()), key=lambda pair: "float32" not in str(pair[0]))
-    fitting = ([pair for pair in typical if pair[1] in (load, Load(load.many))] for load in LOADS)
+    fitting = ([pair for pair in typical if pair[1] in (load, Load(load.tokens))] for load in LOADS)
     return [pairs[0] for pairs in fitting if pairs]
 
 
@@ -133,7 +133,8 @@ def op_rows(op: Op, variant: Any, load: Load, until: float = math.inf) -> tuple[
         return [], whole
     right = found["ops, cpu"]
     errors = {name: float(np.abs(result - right).max() / np.abs(right).max()) for name, result in found.items()}
-    return _rows(op.name, f"{variant}, {load}", ways, errors, right.nbytes), whole
+    moved = least_bytes(op.name, given, right.nbytes)
+    return _rows(op.name, f"{variant}, {load}", ways, errors, right.nbytes, moved), whole
 
 
 def own(arguments: Any) -> Any:
@@ -151,25 +152,30 @@ def own(arguments: Any) -> Any:
     return copies
 
 
-def _rows(op: str, text: str, ways: list[Way], errors: dict[str, float], result_bytes: int) -> list[OpRow]:
+def _rows(
+    op: str, text: str, ways: list[Way], errors: dict[str, float], result_bytes: int, moved: int | None = None
+) -> list[OpRow]:
+    """`moved` are the bytes to read and to write, of float32."""
     launches = max(4, min(CHAIN, CHAIN_BYTES // result_bytes))
     calls: dict[str, Work] = {way.name: way.call for way in ways}
     chains: dict[str, Work] = {way.name: partial(way.chain, launches) for way in ways if way.launches}
     # All have run, and compiled what they need.
     times = interleaved(calls, cold=calls, plan=PLAN)
     chained = interleaved(chains, cold=chains, prepared=True, plan=GPU_PLAN)
-    return [
-        OpRow(
-            op,
-            text,
-            way.name,
-            _dtype(way.inputs),
-            times[way.name],
-            chained[way.name].divided(launches) if way.launches else None,
-            errors[way.name],
-        )
-        for way in ways
-    ]
+    rows = []
+    limits: dict[tuple[int, bool], float] = {}
+    for way in ways:
+        dtype = _dtype(way.inputs)
+        chain = chained[way.name].divided(launches) if way.launches else None
+        row = OpRow(op, text, way.name, dtype, times[way.name], chain, errors[way.name])
+        if moved is not None:
+            # Nearly all of it are floats, which a GPU's way may have in half as many bytes.
+            size = moved if dtype == "float32" else moved // 2
+            if (size, way.launches) not in limits:
+                limits[size, way.launches] = copy_seconds(size, on_gpu=way.launches)
+            row = replace(row, bytes=size, limit=limits[size, way.launches])
+        rows.append(row)
+    return rows
 
 
 def _on(device: Any, function: Callable[..., mx.array], arguments: Any, options: dict[str, Any]) -> mx.array:

@@ -46,7 +46,7 @@ def count_launches(
     engine = "graph" if kernels else "reference"
     job = {"folder": str(folder), "dtype": spelled(dtype), "texts": list(texts), "engine": engine}
     with tempfile.TemporaryDirectory() as dumps:
-        environment = os.environ | {PREFIX: str(Path(dumps) / "graph")}
+        environment = os.environ | {PREFIX: str(Path(dumps) / "graph"), "MLX_USE_CUDA_GRAPHS": "1"}
         try:
             run = subprocess.run(
                 [sys.executable, "-m", "mlx_embed.measure.launches"],

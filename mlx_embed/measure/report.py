@@ -1,8 +1,11 @@
 """What a comparison run has found, as typed rows; what of it is wrong; and the verdict."""
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mlx_embed.measure.timing import Timing
 
@@ -130,7 +133,8 @@ class OpRow:
         call: one call, until its result is there.
         chain: of a GPU, one of many launches that are waited for together, as in a model; None on a CPU.
         error: against what the report says of its table.
-        bytes: of the input and of the result, where all of it is read once; else None.
+        bytes: of the input and of the result, which have to be read and written; None where only some of it is read.
+        limit: seconds in which the same device copies so many bytes from one place to another; None likewise.
     """
 
     op: str
@@ -141,6 +145,7 @@ class OpRow:
     chain: Timing | None
     error: float
     bytes: int | None = None
+    limit: float | None = None
 
     @property
     def gigabytes_per_second(self) -> float | None:
@@ -214,9 +219,14 @@ class Report:
         return [*_vectors(self), *_errors(self), *_contradictions(self)]
 
     @property
+    def agrees(self) -> bool:
+        """Whether all numbers are right, whatever their times are."""
+        return not (_vectors(self) or _errors(self))
+
+    @property
     def verdict(self) -> str:
         """The run in one sentence."""
-        if _vectors(self) or _errors(self):
+        if not self.agrees:
             return "Something computes wrong numbers here: see what failed."
         if _contradictions(self):
             return (
@@ -229,6 +239,44 @@ def to_json(report: Report) -> str:
     """The report as JSON text, its failures and its verdict included."""
     values: dict[str, Any] = asdict(report)
     return json.dumps(values | {"failures": report.failures, "verdict": report.verdict}, indent=2)
+
+
+def read_report(path: Path) -> Report:
+    """The report that `to_json` has written to a file.
+
+    Raises:
+        OSError: no such file.
+        ValueError: it is no such report.
+    """
+    try:
+        return _made(Report, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is no result of `mlx-embed compare --json`: {error}") from error
+
+
+def _made(kind: Any, value: Any) -> Any:
+    """JSON values as an object of a type that the reports' fields have; what the type does not know is left out."""
+    if is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{kind} is no object.")
+        hints = get_type_hints(kind)
+        missing = [f.name for f in fields(kind) if f.name not in value and f.default is MISSING]
+        if missing:
+            raise ValueError(f"it has no {missing[0]!r}.")
+        return kind(**{f.name: _made(hints[f.name], value[f.name]) for f in fields(kind) if f.name in value})  # type: ignore[operator]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return None if value is None else _made(next(kind for kind in inner if kind is not NoneType), value)
+    if origin is tuple and isinstance(value, list):
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_made(kind, item) for kind, item in zip(kinds, value, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _made(inner[1], item) for key, item in value.items()}
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is kind:
+        return value
+    raise TypeError(f"{value!r} stands where {kind} is needed.")
 
 
 def _vectors(report: Report) -> list[str]:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from custom_kernels.choice.op import Load
 from mlx_embed.measure import kernels
 from mlx_embed.measure.report import BASE, COMPILED, OpRow, Report, Subject
 from mlx_embed.measure.timing import PLAN
@@ -15,12 +14,12 @@ Row = Mapping[str, Any]
 
 def as_text(report: Report) -> str:
     """The whole report, the verdict last."""
-    few, many = Load(False).tokens, Load(True).tokens
+    few, many = (load.tokens for load in kernels.LOADS)
     lines = [
         *_about(report.subject),
         *_section(f"Unit vectors against {BASE}", _agreement(report)),
         *_section("Latency of encode, from strings to numpy vectors", _latency(report)),
-        *_slow_graph(report),
+        *([*wrap(filling_text(report), WIDTH), ""] if report.filling else []),
         *_section("One by one against one batch", _batching(report)),
         *_section(
             "LayerNorm, float32; errors are against numpy in float64, GB/s count one read and one write",
@@ -37,7 +36,8 @@ def as_text(report: Report) -> str:
             [report.primitives] if report.primitives else [],
         ),
         *_section(f"Kernel launches of a forward pass of {report.few} texts on CUDA", _launches(report)),
-        *_method(report),
+        *wrap(method_text(report), WIDTH),
+        "",
         *(f"Left out: {sentence}." for sentence in report.left_out),
         *(f"FAILED: {failure}." for failure in report.failures),
         f"Verdict: {report.verdict}",
@@ -91,7 +91,8 @@ def _launches(report: Report) -> list[Row]:
     return [{"kernels": row.kernels, "launches": row.launches} for row in report.launches]
 
 
-def _method(report: Report) -> list[str]:
+def method_text(report: Report) -> str:
+    """How the figures were made."""
     text = (
         f"Times are medians of up to {PLAN.rounds} rounds. In each, every side has a turn: a run, or what fits into "
         f"{PLAN.turn} s, after a pause of {PLAN.pause} s in which the threads of the side before come to rest; ops "
@@ -103,7 +104,7 @@ def _method(report: Report) -> list[str]:
             "A call is timed until its result is there; a launch as one of many that are waited for together, as in a "
             "model. Every way to compute an op has arrays of its own, on its own device. "
         )
-    return [*wrap(f"{text}The run took {report.seconds:.0f} s.", WIDTH), ""]
+    return f"{text}The run took {report.seconds:.0f} s."
 
 
 def _about(subject: Subject) -> list[str]:
@@ -114,7 +115,7 @@ def _about(subject: Subject) -> list[str]:
         f"Software  mlx {subject.mlx}, {subject.platform}",
         f"Native    {subject.native}",
         f"Load      {subject.load:.1f} before the run, on {subject.cores} cores",
-        _table(
+        table(
             {
                 "side": side.name,
                 "engine": side.engine,
@@ -141,28 +142,28 @@ def _ops(rows: Sequence[OpRow], *, named: bool) -> list[Row]:
     ]
 
 
-def _slow_graph(report: Report) -> list[str]:
-    """Why the compiled graph is no faster, where it is a side."""
+def filling_text(report: Report) -> str:
+    """Why the compiled graph is no faster, where it is a side; or ""."""
     filled = report.filling
     if filled is None:
-        return []
-    text = (
+        return ""
+    return (
         f"Why {COMPILED} is slow: a graph is compiled for each of a few shapes, and batches are filled up to one of "
         "them. "
         f"{filled.texts} texts of {filled.tokens} tokens become {filled.computed} tokens, and attention's block has "
         f"{filled.computed_block:,} places instead of {filled.block:,}. What MLX compiles for a CPU is scalar code for "
         "one thread; on a GPU filling costs little, and compiling saves launches."
     )
-    return [*wrap(text, WIDTH), ""]
 
 
 def _section(title: str, rows: Iterable[Row]) -> list[str]:
     """A table with its title, or nothing where it has no rows."""
-    table = _table(rows)
-    return [title, table, ""] if table else []
+    lines = table(rows)
+    return [title, lines, ""] if lines else []
 
 
-def _table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[Row]) -> str:
+    """Rows under the names of their columns; nothing where there are none."""
     rows = list(rows)
     if not rows:
         return ""

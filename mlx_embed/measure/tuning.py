@@ -61,7 +61,8 @@ def measured(op: Op, variant: Any, load: Load) -> Row:
         if backend is None:
             raise ValueError("There is no GPU here, and so nothing to tune.")
         candidates = dict(op.candidates(backend, variant))
-        seconds = tune.measure(op.name, op.runs(candidates, variant, load), budget=BUDGET)
+        runs = op.runs(candidates, variant, load)
+        seconds = tune.measure(op.name, runs, repeats=tune.repeats(load.many), budget=BUDGET)
         if backend == "metal":
             tune.remember(op.name, f"{variant}, {load}", seconds)
         return Row(op.name, f"{variant}, {load}", seconds, tune.fastest(op.name, seconds))

@@ -28,12 +28,14 @@ class Record(NamedTuple):
         id: None where it has none.
         place: file and line, or row.
         lines: the first and last line of it, from 1; of Parquet the row.
+        also: what else was asked for of its row, as `Source.also` names it; None where the row has none.
     """
 
     text: str
     id: Id | None
     place: str
     lines: tuple[int, int] = (0, 0)
+    also: tuple[Any, ...] = ()
 
 
 class Part(NamedTuple):
@@ -60,6 +62,7 @@ class Source:
         fields: those that make a text, in this order; of no use in lines.
         id_field: None takes one of ID_FIELDS, if the first row has one.
         part: None reads all of it; CSV has no parts, since a row may have any number of lines.
+        also: other fields to read beside the text.
     """
 
     path: Path | None
@@ -67,6 +70,7 @@ class Source:
     fields: tuple[str, ...]
     id_field: str | None
     part: Part | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -76,10 +80,16 @@ class Source:
     @property
     def columns(self) -> list[str]:
         """The fields that are read for certain."""
-        return [*self.fields, *([self.id_field] if self.id_field is not None else [])]
+        return [*self.fields, *([self.id_field] if self.id_field is not None else []), *self.also]
 
 
-def source(file: str, kind: str | None = None, fields: Sequence[str] = (), id_field: str | None = None) -> Source:
+def source(
+    file: str,
+    kind: str | None = None,
+    fields: Sequence[str] = (),
+    id_field: str | None = None,
+    also: Sequence[str] = (),
+) -> Source:
     """What `file` ("-" is standard input) is to be read as.
 
     The format is `kind`, or what the file's name says; otherwise JSONL where fields are named, and lines where not.
@@ -92,14 +102,15 @@ def source(file: str, kind: str | None = None, fields: Sequence[str] = (), id_fi
         raise ValueError(f"There is no file {path}.")
     if path is not None and path.is_dir():
         raise ValueError(f"{path} is a folder, where a file of texts is needed.")
-    named = bool(fields) or id_field is not None
+    named = bool(fields) or bool(also) or id_field is not None
     known = None if path is None else _SUFFIXES.get(path.suffix.lower())
     found = kind or known or ("jsonl" if named else "lines")
     if found == "parquet" and path is None:
         raise ValueError("Parquet cannot be read from standard input, since its index is at its end; name a file.")
     if found == "lines" and named:
         raise ValueError("A file of lines has no fields: leave --field and --id-field out, or give its --format.")
-    return Source(path, found, () if found == "lines" else tuple(fields) or (DEFAULT_FIELD,), id_field)
+    named_fields = () if found == "lines" else tuple(fields) or (DEFAULT_FIELD,)
+    return Source(path, found, named_fields, id_field, also=tuple(also))
 
 
 def records(source: Source) -> Iterator[Record]:
@@ -122,7 +133,8 @@ def records(source: Source) -> Iterator[Record]:
         if kind is not None and type(found) is not kind:
             raise ValueError(f"{place} has the id {found!r}, where those before it are of type {kind.__name__}.")
         kind = None if found is None else type(found)
-        yield Record(_text(place, row, source.fields), found, place, lines)
+        also = tuple(row.get(name) for name in source.also)
+        yield Record(_text(place, row, source.fields), found, place, lines, also)
 
 
 def with_ids(source: Source) -> Source:

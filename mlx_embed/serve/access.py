@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.limits import Receive, Scope, Send
+from mlx_embed.serve.page import wanted
 from mlx_embed.serve.replies import refused, sent
 
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -48,12 +49,19 @@ class Access:
                     "the server with another --host.",
                 )
             origin = headers.get(b"origin", b"").decode("latin-1")
-            if origin and origin not in self.origins and "*" not in self.origins:
+            # A page of this very server sends its origin too, which is the host that was just found to be this machine.
+            own = origin in (f"http://{host}", f"https://{host}")
+            if origin and not own and origin not in self.origins and "*" not in self.origins:
                 raise Refusal(
                     "forbidden",
                     f"Web pages of {origin} may not use this server: --allow-origin {origin} would let them.",
                 )
-        if self.keys and not (self.open_health and scope["path"] in HEALTH) and not self._has_key(headers):
+        if (
+            self.keys
+            and not wanted(scope)
+            and not (self.open_health and scope["path"] in HEALTH)
+            and not self._has_key(headers)
+        ):
             raise Refusal(
                 "unauthorized",
                 "This server wants a key: Authorization: Bearer KEY, or X-API-Key: KEY.",

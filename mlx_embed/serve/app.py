@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from mlx_embed.serve import cohere, encode, ollama, openai, tei
+from mlx_embed.serve import cohere, encode, ollama, openai, page, tei
 from mlx_embed.serve.access import AccessMiddleware
 from mlx_embed.serve.errors import Refusal, shape_of
 from mlx_embed.serve.limits import ClientGone, Receive, Scope, Send, discard_body, read_body
@@ -81,6 +81,7 @@ ROUTES: Sequence[Route] = (
     Route(("/api/version",), ollama.version, answer=dict[str, str]),
     Route(("/",), tei.root, tei.RootRequest, Any),
     Route(("/embed_all",), tei.embed_all, tei.TeiEmbedRequest, list[Vectors]),
+    Route(("/embed_sparse",), tei.embed_sparse, tei.SparseRequest, list[list[dict[str, Any]]]),
     Route(("/similarity",), tei.similarity, tei.SimilarityRequest, list[float]),
     Route(("/predict",), tei.predict, tei.PredictRequest, Any),
     Route(("/tokenize",), tei.tokenize, tei.TokenizeRequest, list[list[dict[str, Any]]]),
@@ -104,6 +105,9 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
+        if page.wanted(scope):
+            await sent(send, page.page())
+            return
         route, metrics = self.route, self.service.metrics
         call = Call(receive, unread=route.body is not None)
         try:

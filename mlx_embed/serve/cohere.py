@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.serve.errors import Refusal
+from mlx_embed.serve.kinds import TokenEmbedder
 from mlx_embed.serve.models import Embedder, Float32, Reranker, task_of
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
-from mlx_embed.serve.service import Call, Service, relevance
+from mlx_embed.serve.service import Call, Service
 from mlx_embed.vector_dtypes import quantize
 
 # In units of 1 / sqrt(D), the largest number that int8 tells apart.
@@ -100,7 +101,7 @@ class EmbedResponse(msgspec.Struct):
 
 async def rerank(service: Service, body: RerankRequest, call: Call) -> Reply:
     """Documents by their relevance to a query."""
-    model: Reranker = service.models.find(body.model, Reranker)
+    model: Reranker | TokenEmbedder = service.models.find(body.model, Reranker, TokenEmbedder)
     if body.top_n is not None and body.top_n < 0:
         raise Refusal("invalid", f"top_n {body.top_n} is negative.", param="top_n")
     if body.max_tokens_per_doc is not None and body.max_tokens_per_doc < 1:
@@ -108,9 +109,9 @@ async def rerank(service: Service, body: RerankRequest, call: Call) -> Reply:
             "invalid", f"max_tokens_per_doc {body.max_tokens_per_doc} is below 1.", param="max_tokens_per_doc"
         )
     documents = [document if isinstance(document, str) else document.text for document in body.documents]
-    job, logits, order = await service.rank(call, model, body.query, documents, most=body.max_tokens_per_doc)
-    scores = relevance(logits).tolist()
-    results = [{"index": index, "relevance_score": scores[index]} for index in order[: body.top_n or None]]
+    ranked = await service.rank(call, model, body.query, documents, most=body.max_tokens_per_doc)
+    scores, computed = ranked.relevance.tolist(), sum(job.computed for job in call.jobs)
+    results = [{"index": index, "relevance_score": scores[index]} for index in ranked.order[: body.top_n or None]]
     if body.return_documents:
         for result in results:
             result["document"] = {"text": documents[result["index"]]}
@@ -119,8 +120,8 @@ async def rerank(service: Service, body: RerankRequest, call: Call) -> Reply:
             "id": f"rerank-{uuid4()}",
             "model": model.id,
             "results": results,
-            "usage": {"prompt_tokens": job.computed, "total_tokens": job.computed},
-            "meta": _meta("2", job.computed) | {"billed_units": {"search_units": 1}},
+            "usage": {"prompt_tokens": computed, "total_tokens": computed},
+            "meta": _meta("2", computed) | {"billed_units": {"search_units": 1}},
         }
     )
 

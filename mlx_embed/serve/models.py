@@ -2,22 +2,19 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.batching import Batch
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
-from mlx_embed.engine import Head
 from mlx_embed.engine.contract import Parameters
-from mlx_embed.engine.graph import GraphEngine
-from mlx_embed.engine.worker import worker
 from mlx_embed.options import chosen_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
@@ -142,9 +139,7 @@ class Embedder:
                 )
             return prompts[name]
         if input_type is not None:
-            wanted = INPUT_TYPES.get(task_of(input_type) or "")
-            if wanted is None:
-                raise Refusal("invalid", f'input_type {input_type!r} is not "query" or "document".', param="input_type")
+            wanted = INPUT_TYPES[str(input_task(input_type))]
             return next((prompts[purpose] for purpose in wanted if purpose in prompts), "")
         default = self.model.default_prompt_name
         return "" if default is None else prompts[default]
@@ -199,13 +194,13 @@ class Embedder:
                 most = self.model.max_seq_length
                 found[index] = Tokens(ids[-most:] if text.cut_left else ids[:most], None, len(ids))
         read = [index for index in range(len(texts)) if index not in found]
-        encoded = tokenizer.encode([texts[i].prompt + texts[i].content for i in read])  # type: ignore[operator]
-        for kind in {(texts[index].task, texts[index].cut_left) for index in read}:
-            chosen = [place for place, index in enumerate(read) if (texts[index].task, texts[index].cut_left) == kind]
-            task, cut_left = kind
-            tokens = tokenizer.for_task(task).tokens(encoded.take(chosen), cut_left=cut_left)
-            for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
-                found[read[place]] = Tokens(ids, None, count)
+        for task, cut_left in {(texts[index].task, texts[index].cut_left) for index in read}:
+            chosen = [index for index in read if (texts[index].task, texts[index].cut_left) == (task, cut_left)]
+            own = tokenizer.for_task(task)
+            encoded = own.encode([texts[i].prompt + str(texts[i].content) for i in chosen], cuts=not cut_left)
+            tokens = own.tokens(encoded, cut_left=cut_left)
+            for index, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
+                found[index] = Tokens(ids, None, count)
         return [found[index] for index in range(len(texts))]
 
     def _begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], Float32 | list[Float32]]:
@@ -216,16 +211,13 @@ class Embedder:
         return self.model.engine.begin(self.model.engine.batches(ids, self.budget), head)
 
     def _token_vectors(self, ids: Sequence[Sequence[int]]) -> list[Float32]:
-        engine, head = self.model.engine, self._token_head
+        engine, lengths = self.model.engine, np.array([len(row) for row in ids])
         found: list[Any] = [None] * len(ids)
-        for batch in engine.batches(ids, self.budget):
-            if isinstance(engine, GraphEngine):
-                hidden = worker.run(partial(_on_host, engine, batch, head), engine.device)
-            else:
-                ((_, hidden),) = engine.run([batch], head)
-            starts, ends = batch.cu_seqlens[:-1][:: batch.stride], batch.cu_seqlens[1:][:: batch.stride]
-            for text, start, end in zip(batch.texts, starts, ends, strict=False):
-                found[text] = hidden[start:end].copy()
+        with closing(engine.run(engine.batches(ids, self.budget), self._token_head, of_tokens=True)) as run:
+            for batch, rows in run:
+                parts = np.split(rows, np.cumsum(lengths[batch.texts])[:-1])
+                for text, own in zip(batch.texts.tolist(), parts, strict=True):
+                    found[text] = own.copy()
         return found
 
 
@@ -326,7 +318,29 @@ class Reranker:
         return engine.begin(batches, self.model.head)
 
 
-Served: TypeAlias = Embedder | Reranker
+class Served(Protocol):
+    """What each kind of served model has.
+
+    Attributes:
+        id: the name that clients use.
+        model: what computes.
+        queue: its texts.
+        created: seconds since 1970 when it was loaded.
+        budget: tokens of a batch.
+    """
+
+    id: str
+    model: Any
+    queue: ModelQueue[Any]
+    created: int
+    budget: int
+
+    @property
+    def name(self) -> str:
+        """As the hub or the caller knows it."""
+
+    def warm(self) -> None:
+        """Compute something, so that the first request does not wait for what is made once."""
 
 
 class Models:
@@ -337,9 +351,9 @@ class Models:
         loaded: the models, once all are loaded.
     """
 
-    def __init__(self, embedders: Sequence[str], rerankers: Sequence[str]) -> None:
+    def __init__(self, embedders: Sequence[str], rerankers: Sequence[str], others: Sequence[str] = ()) -> None:
         """Take the models' names; ValueError where two are the same."""
-        self.names = [*embedders, *rerankers]
+        self.names = [*embedders, *rerankers, *others]
         self.loaded: dict[str, Served] = {}
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
@@ -354,22 +368,23 @@ class Models:
         for model in self.loaded.values():
             model.queue.close()
 
-    def find(self, name: str | None, kind: type[Any] | None = None) -> Any:
-        """The model of a name: its own, its last part, or "default" or none, the first of the kind.
+    def find(self, name: str | None, *kinds: type[Any]) -> Any:
+        """The model of a name: its own, its last part, or "default" or none, the first of these kinds, or of any.
 
         Raises:
             Refusal: none of this name, or of this kind; while they are still loading.
         """
         if not self.loaded:
             raise Refusal("loading", "The models are being loaded.", headers={"retry-after": "1"})
-        served = [model for model in self.loaded.values() if kind is None or isinstance(model, kind)]
+        served = [model for model in self.loaded.values() if not kinds or isinstance(model, kinds)]
         wanted = (name or "default").removesuffix(":latest").lower()
         if wanted == "default" and served:
             return served[0]
         for model in served:
             if wanted in (model.id.lower(), model.id.rpartition("/")[2].lower(), model.name.lower()):
                 return model
-        what = "models" if kind is None else f"{kind.kind}s"
+        there = [kind for kind in kinds if any(isinstance(model, kind) for model in served)] or kinds[:1]
+        what = " and ".join(f"{kind.kind}s" for kind in there) or "models"
         here = ", ".join(model.id for model in served) or "none"
         raise Refusal(
             "not_found",
@@ -379,11 +394,19 @@ class Models:
         )
 
 
-def _on_host(engine: GraphEngine, batch: Batch, head: Head) -> Float32:
-    return np.array(engine.rows(batch, head))
-
-
 def task_of(input_type: str | None) -> str | None:
     """The task, "query" or "document", that an `input_type` names; None for another."""
     task = "" if input_type is None else input_type.lower().removeprefix("search_")
     return task if task in INPUT_TYPES else None
+
+
+def input_task(input_type: str | None) -> str | None:
+    """The task that an `input_type` names; None for none.
+
+    Raises:
+        Refusal: another.
+    """
+    task = task_of(input_type)
+    if task is None and input_type is not None:
+        raise Refusal("invalid", f'input_type {input_type!r} is not "query" or "document".', param="input_type")
+    return task

@@ -15,6 +15,7 @@ from mlx_embed.engine.device import is_cpu
 from mlx_embed.scores import sigmoid
 from mlx_embed.serve.access import Access
 from mlx_embed.serve.errors import Refusal
+from mlx_embed.serve.kinds import TokenEmbedder
 from mlx_embed.serve.limits import ClientGone, Limits, Places, Receive
 from mlx_embed.serve.metrics import Metrics
 from mlx_embed.serve.models import Embedder, Float32, Models, Reranker, Served
@@ -86,6 +87,21 @@ class Mailbox:
             self._ended.popleft()()
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """Documents and their relevance to a query.
+
+    Attributes:
+        raw: the model's scores [n]: logits, or MaxSim.
+        relevance: within 0..1.
+        order: the documents' places, the best first.
+    """
+
+    raw: Float32
+    relevance: Float32
+    order: list[int]
+
+
 @dataclass
 class Service:
     """A server's models, limits and counts.
@@ -138,24 +154,34 @@ class Service:
         for index, item in enumerate(contents):
             if not isinstance(item, str) and max(item) >= model.model.checkpoint.encoder_config.vocab_size:
                 raise Refusal("invalid", f"input[{index}] has a token id that the model does not have.", param="input")
-        return await self._done(call, model, model.job(contents, **options))
+        return await self.done(call, model, model.job(contents, **options))
 
     async def score(
         self, call: Call, model: Reranker, pairs: Sequence[tuple[str, str]], **options: Any
     ) -> tuple[Job[Any], Float32]:
         """Pairs, as a job that is done, and its logits [n, labels]."""
-        job = await self._done(call, model, model.job(pairs, **options))
+        job = await self.done(call, model, model.job(pairs, **options))
         return job, model.logits(job)
 
     async def rank(
-        self, call: Call, model: Reranker, query: str, documents: Sequence[str], **options: Any
-    ) -> tuple[Job[Any], Float32, list[int]]:
-        """Documents by their relevance to a query: a job that is done, logits [n], and the best's places first.
+        self,
+        call: Call,
+        model: Reranker | TokenEmbedder,
+        query: str,
+        documents: Sequence[str],
+        *,
+        most: int | None = None,
+        strict: bool = False,
+    ) -> "Ranked":
+        """Documents by their relevance to a query.
+
+        A model of late interaction scores by MaxSim, whose share of a query's vector is the relevance.
 
         Raises:
-            Refusal: nothing to rank, too much of it, or a model of several labels.
+            Refusal: nothing to rank, too much of it, a model of several labels, or `most` of a model that scores no
+                pairs.
         """
-        if model.model.num_labels != 1:
+        if isinstance(model, Reranker) and model.model.num_labels != 1:
             raise Refusal("invalid", f"{model.id} has {model.model.num_labels} labels, and cannot rank.", param="model")
         if not query:
             raise Refusal("empty", "query is empty.", param="query")
@@ -167,8 +193,17 @@ class Service:
                 f"There are {len(documents)} documents, and this server takes {self.limits.inputs} at a time.",
                 param="documents",
             )
-        job, logits = await self.score(call, model, [(query, document) for document in documents], **options)
-        return job, logits[:, 0], np.argsort(-logits[:, 0], kind="stable").tolist()
+        if isinstance(model, Reranker):
+            _, logits = await self.score(call, model, [(query, text) for text in documents], most=most, strict=strict)
+            raw, scores = logits[:, 0], relevance(logits[:, 0])
+        elif most is not None:
+            raise Refusal("invalid", f"{model.id} cuts documents at its own length.", param="max_tokens_per_doc")
+        else:
+            asked = await self.done(call, model, model.job([query], "query", strict=strict))
+            found = await self.done(call, model, model.job(documents, "document", strict=strict))
+            raw, vectors = model.scores(asked, found)
+            scores = np.clip(raw / vectors, 0, 1).astype(np.float32)
+        return Ranked(raw, scores, np.argsort(-raw, kind="stable").tolist())
 
     def _check_ids(self, name: str, index: int, ids: Sequence[Any]) -> None:
         if not self.accept_token_ids:
@@ -183,7 +218,7 @@ class Service:
         if min(ids, default=0) < 0:
             raise Refusal("invalid", f"{name}[{index}] has a negative token id.", param=name)
 
-    async def _done(self, call: Call, model: Served, job: Job[Any]) -> Job[Any]:
+    async def done(self, call: Call, model: Served, job: Job[Any]) -> Job[Any]:
         """Wait for a job.
 
         Raises:

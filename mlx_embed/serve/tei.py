@@ -11,7 +11,8 @@ from mlx_embed.scores import softmax
 from mlx_embed.serve import cohere
 from mlx_embed.serve.cohere import Document, RerankRequest
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import Embedder, Reranker, Served
+from mlx_embed.serve.kinds import SparseEmbedder, TaskModel, TokenEmbedder
+from mlx_embed.serve.models import Embedder, Reranker
 from mlx_embed.serve.replies import Reply, json_reply
 from mlx_embed.serve.service import Call, Service, relevance
 
@@ -36,7 +37,10 @@ class Parameters(msgspec.Struct):
 
 
 class TeiEmbedRequest(msgspec.Struct):
-    """`POST /embed` and `/embed_all`; `truncate` false refuses texts that are too long."""
+    """`POST /embed` and `/embed_all`; `truncate` false refuses texts that are too long.
+
+    `input_type`, "query" or "document", is for a model of a vector a token, at `/embed_all`.
+    """
 
     inputs: Inputs
     model: str | None = None
@@ -45,6 +49,18 @@ class TeiEmbedRequest(msgspec.Struct):
     prompt_name: str | None = None
     normalize: bool = True
     dimensions: int | None = None
+    input_type: str | None = None
+
+
+class SparseRequest(msgspec.Struct):
+    """`POST /embed_sparse`; `input_type`, "query" or "document", says which side of a model texts are for."""
+
+    inputs: Inputs
+    model: str | None = None
+    truncate: bool | None = None
+    truncation_direction: Direction | None = None
+    prompt_name: str | None = None
+    input_type: str | None = None
 
 
 class SimilarityRequest(msgspec.Struct):
@@ -138,11 +154,27 @@ async def embed(service: Service, body: TeiEmbedRequest, call: Call) -> Reply:
 
 
 async def embed_all(service: Service, body: TeiEmbedRequest, call: Call) -> Reply:
-    """`POST /embed_all`: a vector of each token of each text, as the encoder gives it."""
-    model: Embedder = service.models.find(body.model, Embedder)
+    """`POST /embed_all`: a vector of each token of each text, the encoder's, or a late-interaction model's."""
+    model: Embedder | TokenEmbedder = service.models.find(body.model, Embedder, TokenEmbedder)
     contents = service.contents(body.inputs, name="inputs")
-    job = await service.embed(call, model, contents, tokens=True, **_options(model, body))
+    if isinstance(model, Embedder):
+        job = await service.embed(call, model, contents, tokens=True, **_options(model, body))
+    else:
+        job = await service.done(call, model, model.job(contents, body.input_type or "document", **_taken(body)))
     return json_reply(job.rows)
+
+
+async def embed_sparse(service: Service, body: SparseRequest, call: Call) -> Reply:
+    """`POST /embed_sparse`: of each text the tokens of the vocabulary that have a weight."""
+    model: SparseEmbedder = service.models.find(body.model, SparseEmbedder)
+    contents = service.contents(body.inputs, name="inputs")
+    job = await service.done(call, model, model.job(contents, body.input_type, **_taken(body)))
+    return json_reply(
+        [
+            [{"index": i, "value": value} for i, value in zip(row.indices.tolist(), row.values.tolist(), strict=True)]
+            for row in job.rows
+        ]
+    )
 
 
 async def similarity(service: Service, body: SimilarityRequest, call: Call) -> Reply:
@@ -166,9 +198,9 @@ async def rerank(service: Service, body: EitherRerankRequest, call: Call) -> Rep
             body.query, body.documents, body.model, body.top_n, body.return_documents, body.max_tokens_per_doc
         )
         return await cohere.rerank(service, asked, call)
-    model: Reranker = service.models.find(body.model, Reranker)
-    _, logits, order = await service.rank(call, model, body.query, body.texts, strict=body.truncate is False)
-    scores = (logits if body.raw_scores else relevance(logits)).tolist()
+    model: Reranker | TokenEmbedder = service.models.find(body.model, Reranker, TokenEmbedder)
+    ranked = await service.rank(call, model, body.query, body.texts, strict=body.truncate is False)
+    scores, order = (ranked.raw if body.raw_scores else ranked.relevance).tolist(), ranked.order
     texts = body.texts if body.return_text else None
     return json_reply([{"index": i, "score": scores[i]} | ({} if texts is None else {"text": texts[i]}) for i in order])
 
@@ -198,7 +230,7 @@ async def predict(service: Service, body: PredictRequest, call: Call) -> Reply:
 
 async def tokenize(service: Service, body: TokenizeRequest, call: Call) -> Reply:
     """`POST /tokenize`: the tokens of texts, and where they are in them."""
-    model: Served = service.models.find(body.model)
+    model: Any = service.models.find(body.model)
     texts = service.contents(body.inputs, name="inputs")
     if isinstance(model, Embedder) and body.prompt_name is not None:
         prompt = model.prompt(body.prompt_name, None)
@@ -222,7 +254,7 @@ async def tokenize(service: Service, body: TokenizeRequest, call: Call) -> Reply
 
 async def decode(service: Service, body: DecodeRequest, call: Call) -> Reply:
     """`POST /decode`: the texts of token ids."""
-    model: Served = service.models.find(body.model)
+    model: Any = service.models.find(body.model)
     flat = [i for i in body.ids if isinstance(i, int)]
     if flat and len(flat) != len(body.ids):
         raise Refusal("invalid", "ids has token ids among lists of them.", param="ids")
@@ -237,10 +269,12 @@ async def info(service: Service, call: Call) -> Reply:
     """`GET /info`: of the first model."""
     from mlx_embed import __version__
 
-    model: Served = service.models.find(None)
+    model: Any = service.models.find(None)
     if isinstance(model, Embedder):
         modes = model.model.checkpoint.pooling.modes
         kind: dict[str, Any] = {"embedding": {"pooling": ", ".join(modes)}}
+    elif isinstance(model, TaskModel):
+        kind = {"embedding": {"pooling": "splade" if isinstance(model, SparseEmbedder) else "none"}}
     else:
         labels = dict(enumerate(model.labels()))
         names = {
@@ -298,12 +332,23 @@ def timing_headers(call: Call, seconds: float) -> dict[str, str]:
 
 
 def _options(model: Embedder, given: TeiEmbedRequest | Parameters) -> dict[str, Any]:
-    side = given.truncation_direction
     return {
         "prompt": model.prompt(given.prompt_name, None),
-        "cut_left": None if side is None else side.lower() == "left",
+        "cut_left": _cut_left(given.truncation_direction),
         "strict": given.truncate is False,
     }
+
+
+def _taken(given: TeiEmbedRequest | SparseRequest) -> dict[str, Any]:
+    return {
+        "prompt_name": given.prompt_name,
+        "cut_left": _cut_left(given.truncation_direction),
+        "strict": given.truncate is False,
+    }
+
+
+def _cut_left(side: Direction | None) -> bool | None:
+    return None if side is None else side.lower() == "left"
 
 
 def _probabilities(logits: Any) -> Any:

@@ -8,7 +8,7 @@ import tokenizers
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
 from mlx_embed.ids import Ids
-from mlx_embed.tokenizer import beginnings, files
+from mlx_embed.tokenizer import beginnings, files, markers
 from mlx_embed.tokenizer.fast import FastTokenizer
 from mlx_embed.tokenizer.panics import is_the_librarys
 from mlx_embed.tokenizer.surrogates import well_formed
@@ -34,11 +34,13 @@ class Tokenizer:
         self._folder = checkpoint.transformer
         source = files.read(checkpoint)
         self._tokenizer = source.tokenizer
+        if checkpoint.multi_vector is not None:
+            markers.keep_whole(source.tokenizer, checkpoint.multi_vector.markers)
         self._cut_left = source.truncation_side == "left"
         self._special = checkpoint.special_tokens
         self._frame = self._special_tokens() if self._special else Frame()
         self._breaks_at_spaces = beginnings.breaks_at_spaces(source.tokenizer)
-        self.fast = FastTokenizer(source.tokenizer, self._special, self._folder)
+        self.fast = FastTokenizer(source.tokenizer, self._frame, self._folder)
         limit = checkpoint.encoder_config.max_tokens
         lengths = {task: min(number, limit) for task, number in checkpoint.task_lengths.items()}
         self._of_tasks = {task: self._cut_at(number) for task, number in lengths.items()}
@@ -70,12 +72,13 @@ class Tokenizer:
         With `overlap`, a longer text is split instead, into chunks that share so many tokens with the one before, each
         with the prompt in front.
         """
-        return self.tokens(self.encode(texts, prompt), prompt, overlap)
+        return self.tokens(self.encode(texts, prompt, cuts=overlap is None), prompt, overlap)
 
-    def encode(self, texts: Sequence[str], prompt: str = "", *, whole: bool = True) -> Encoded:
+    def encode(self, texts: Sequence[str], prompt: str = "", *, whole: bool = True, cuts: bool = True) -> Encoded:
         """All tokens of each `prompt + text`, on all cores and without Python's lock.
 
-        Unless `whole`, what is behind the first max_length tokens of a text need not be read.
+        Unless `whole`, what is behind the first max_length tokens of a text need not be read. `cuts` says that texts
+        are to be cut at their end, which some tokenizers do before they read one.
         """
         contents = [prompt + text for text in texts] if prompt else list(texts)
         if whole or self._cut_left or not self._breaks_at_spaces:
@@ -105,7 +108,7 @@ class Tokenizer:
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
-        return int(self.encode([prompt]).lengths[0]) - len(self._frame.after) if prompt else 0
+        return int(self.encode([prompt], cuts=False).lengths[0]) - len(self._frame.after) if prompt else 0
 
     def max_id(self) -> int:
         """The largest id that can come out."""
@@ -127,16 +130,26 @@ class Tokenizer:
             raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
 
     def _special_tokens(self) -> Frame:
-        """What the post-processor puts before and after a text."""
         try:
-            plain = self._tokenizer.encode("a", add_special_tokens=False).ids
-            whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+            return framed(self._tokenizer)
+        except CheckpointError:
+            raise
         except BaseException as error:
             if not is_the_librarys(error):
                 raise
             raise CheckpointError(f"The tokenizer of {self._folder} cannot tokenize a letter: {error}") from error
-        extra = len(whole) - len(plain)
-        for before in range(extra + 1):
-            if whole[before : before + len(plain)] == plain:
-                return Frame(tuple(whole[:before]), tuple(whole[before + len(plain) :]))
-        raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+
+
+def framed(library: tokenizers.Tokenizer) -> Frame:
+    """What a tokenizer's post-processor puts before and after a text.
+
+    Raises:
+        CheckpointError: it changes the text's own tokens.
+    """
+    plain = library.encode("a", add_special_tokens=False).ids
+    whole = library.encode("a", add_special_tokens=True).ids
+    extra = len(whole) - len(plain)
+    for before in range(extra + 1):
+        if whole[before : before + len(plain)] == plain:
+            return Frame(tuple(whole[:before]), tuple(whole[before + len(plain) :]))
+    raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")

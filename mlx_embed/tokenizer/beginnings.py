@@ -1,5 +1,7 @@
 """The beginnings of texts that are far longer than what a model takes of them."""
 
+from typing import Any
+
 from tokenizers import Tokenizer
 
 from mlx_embed.tokenizer.classes import normalizer_steps, state
@@ -12,6 +14,12 @@ TRIES = 100
 
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "StripAccents"}
 _PRE_TOKENIZERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
+# Patterns of the tokenizers of Llama 3, Qwen and their kind: what they match has a space at its beginning only.
+_PATTERNS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + numbers + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+    for numbers in (r"\p{N}", r"\p{N}{1,3}")
+}
 
 
 def breaks_at_spaces(tokenizer: Tokenizer) -> bool:
@@ -20,13 +28,49 @@ def breaks_at_spaces(tokenizer: Tokenizer) -> bool:
     It is said of normalizers that change characters one by one, or with the marks that follow them, and of
     pre-tokenizers that split at every space, or before it; all others may look further.
     """
-    normalizer, first = state(tokenizer.normalizer), state(tokenizer.pre_tokenizer)
+    normalizer = normalizer_steps(tokenizer.normalizer) if tokenizer.normalizer is not None else []
+    added = tokenizer.get_added_tokens_decoder().values()
+    return (
+        _splits(_first(tokenizer)) and all(map(_local, normalizer)) and not any(" " in token.content for token in added)
+    )
+
+
+def breaks_at_lines(tokenizer: Tokenizer) -> int:
+    """Behind what the end of a line ends a word, where a space does: 0 nothing, 1 letters and numbers, 2 anything."""
+    kind = _first(tokenizer).get("type")
+    return {"Metaspace": 0, "Split": 1}.get(str(kind), 2)
+
+
+def _first(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The first step of the pre-tokenizer."""
+    first: dict[str, Any] = state(tokenizer.pre_tokenizer)
     if first.get("type") == "Sequence":
         first = first["pretokenizers"][0] if first["pretokenizers"] else {}
-    splits = first.get("type") in _PRE_TOKENIZERS or (first.get("type") == "ByteLevel" and first["use_regex"])
-    local = not normalizer or {part.get("type") for part in normalizer_steps(tokenizer.normalizer)} <= _NORMALIZERS
-    added = tokenizer.get_added_tokens_decoder().values()
-    return splits and local and not any(" " in token.content for token in added)
+    return first
+
+
+def _splits(step: dict[str, Any]) -> bool:
+    """Whether a pre-tokenizer's step ends a word before every space behind one."""
+    kind = step.get("type")
+    if kind == "Split":
+        regular = step["pattern"].get("Regex") in _PATTERNS
+        return regular and step["behavior"] == "Isolated" and not step["invert"]
+    return (
+        kind in _PRE_TOKENIZERS
+        or (kind == "ByteLevel" and bool(step["use_regex"]))
+        or (kind == "Metaspace" and bool(step["split"]))
+    )
+
+
+def _local(step: dict[str, Any]) -> bool:
+    """Whether a normalizer's step looks no further than a word with the spaces before it."""
+    if step.get("type") == "Replace":
+        text = step["pattern"].get("String")
+        spaces = step["pattern"].get("Regex") == " {2,}" and step["content"] in (" ", "\u2581")
+        return spaces or (text is not None and not any(map(str.isspace, text + step["content"])))
+    if step.get("type") == "Strip":
+        return not step["strip_left"]
+    return step.get("type") in _NORMALIZERS
 
 
 def of(texts: list[str], max_length: int) -> list[str]:

@@ -35,12 +35,19 @@ class Encoded:
 
     Attributes:
         whole: as of `Tokens`.
+        beyond: bool [n], which texts go on behind what was read, with more tokens than the model takes; None for none.
     """
 
-    def __init__(self, made: Ids | list[tokenizers.Encoding], whole: bool = True) -> None:
+    def __init__(
+        self,
+        made: Ids | list[tokenizers.Encoding],
+        whole: bool = True,
+        beyond: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         """Take ids, or what the library has made, which holds Python's lock when it is asked for its ids."""
         self._made = made
         self.whole = whole
+        self.beyond = beyond
 
     def __len__(self) -> int:
         return len(self._made)
@@ -63,8 +70,8 @@ class Encoded:
 
     def take(self, places: Sequence[int]) -> "Encoded":
         """Some of the texts."""
-        made = self._made
-        return Encoded(made[places] if isinstance(made, Ids) else [made[place] for place in places], self.whole)
+        made, beyond = self._made, None if self.beyond is None else self.beyond[list(places)]
+        return Encoded(made[places] if isinstance(made, Ids) else [made[place] for place in places], self.whole, beyond)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-// What the kernels use of the Metal Shading Language, declared for clang and defined nowhere. Here address spaces are
+// What the kernels use of the Metal Shading Language, declared for clang and hardly defined. Here address spaces are
 // part of types, and an element of a vector has no address: what a C++ emulation cannot have.
 using uint = unsigned;
 using ushort = unsigned short;
@@ -14,21 +14,37 @@ using uint3 = uint __attribute__((ext_vector_type(3)));
 
 #define device __attribute__((address_space(1)))
 #define constant __attribute__((address_space(2)))
-#define threadgroup static __attribute__((address_space(3)))  // of arrays in a kernel; clang wants them static
+#define threadgroup __attribute__((address_space(3)))
 #define thread
+#define METAL_FUNC inline
+
+// In Metal a structure is copied from one address space to another; here a vector is.
+template <typename T, int N>
+struct ElementsOf {
+  using type = T __attribute__((ext_vector_type(N), aligned(sizeof(T))));
+};
+template <typename T, int N>
+using Elements = typename ElementsOf<T, N>::type;
 
 namespace metal {
 enum class mem_flags { mem_none, mem_device, mem_threadgroup };
 void threadgroup_barrier(mem_flags);
 
+// Apple's `thread_elements()` is reported to be a reference to all 64 elements, of which a lane has the first two: a
+// loop over it that is not unrolled puts the matrix into memory. Where the model is wrong, it is too strict.
 template <typename T, int ROWS, int COLUMNS>
 struct simdgroup_matrix {
-  using elements = T __attribute__((ext_vector_type(2)));
-  elements& thread_elements();
+  using elements = T __attribute__((ext_vector_type(64)));
+  elements storage;
+  elements& thread_elements() { return storage; }
 };
 template <typename D, typename A, typename B, typename C>
-void simdgroup_multiply_accumulate(
-    simdgroup_matrix<D, 8, 8>&, simdgroup_matrix<A, 8, 8>, simdgroup_matrix<B, 8, 8>, simdgroup_matrix<C, 8, 8>);
+D multiplied(A, B, C);
+template <typename D, typename A, typename B, typename C>
+void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8> a,
+                                   simdgroup_matrix<B, 8, 8> b, simdgroup_matrix<C, 8, 8> c) {
+  d.storage = multiplied<typename simdgroup_matrix<D, 8, 8>::elements>(a.storage, b.storage, c.storage);
+}
 
 // As in Metal, one overload a type rather than a template: a call with two types is ambiguous.
 #define FOR_NUMBERS(T) \
@@ -49,6 +65,7 @@ int abs(int);
 float abs(float);
 namespace precise {
 float rsqrt(float);
+float exp(float);
 float sqrt(float);
 float exp(float);
 }  // namespace precise

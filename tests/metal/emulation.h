@@ -11,6 +11,11 @@
 
 #include <ucontext.h>
 
+// A device that takes every freedom that Metal leaves it, beside what the compiler's flags contract.
+#ifndef LOOSE
+#define LOOSE 0
+#endif
+
 using uint = std::uint32_t;
 using ushort = std::uint16_t;
 using std::int64_t;
@@ -46,6 +51,14 @@ struct bfloat {
   }
 };
 using bfloat16_t = bfloat;
+// Each operation rounds, as it does for half.
+#define OF_BFLOATS(OPERATOR) \
+  inline bfloat operator OPERATOR(bfloat a, bfloat b) { return bfloat(float(a) OPERATOR float(b)); }
+OF_BFLOATS(+)
+OF_BFLOATS(-)
+OF_BFLOATS(*)
+OF_BFLOATS(/)
+inline bfloat operator-(bfloat a) { return bfloat(-float(a)); }
 
 template <class T, int N>
 struct vec {
@@ -208,6 +221,7 @@ struct Region {
   std::string name;
   char* data;
   size_t count;
+  size_t width;  // bytes of an element
   bool shared;
   std::vector<Shadow> shadow;
   std::vector<char> owned;
@@ -216,7 +230,7 @@ struct Region {
 static std::vector<Region> shared_arrays;  // room for all is reserved: a region never moves
 static size_t shared_bytes;
 
-static void touch(Region& region, std::ptrdiff_t index, bool write) {
+static void touch_element(Region& region, std::ptrdiff_t index, bool write) {
   const auto element = [&] { return region.name + "[" + std::to_string(index) + "]"; };
   if (index < 0 || static_cast<size_t>(index) >= region.count) {
     fail(std::string(write ? "write" : "read") + " out of bounds: " + element() + " of " +
@@ -243,14 +257,26 @@ static void touch(Region& region, std::ptrdiff_t index, bool write) {
   }
 }
 
+// A value of several elements, which lies anywhere that an element may.
+static void touch(Region& region, std::ptrdiff_t byte, size_t bytes, bool write) {
+  const std::ptrdiff_t width = region.width;
+  if (byte % width) fail("an element of " + region.name + " is not where elements lie");
+  for (std::ptrdiff_t at = byte; at < byte + static_cast<std::ptrdiff_t>(bytes); at += width) {
+    touch_element(region, at / width, write);
+  }
+}
+
 template <class T>
 struct Reference {
   Region* region;
-  std::ptrdiff_t index;
+  std::ptrdiff_t byte;
   T load() const {
-    touch(*region, index, false);
+    if (reinterpret_cast<std::uintptr_t>(region->data + byte) % alignof(T)) {
+      fail("a value is read from " + region->name + " where its type may not be: an array begins at any element");
+    }
+    touch(*region, byte, sizeof(T), false);
     T value;
-    std::memcpy(&value, region->data + index * sizeof(T), sizeof(T));
+    std::memcpy(&value, region->data + byte, sizeof(T));
     return value;
   }
   operator T() const { return load(); }
@@ -260,8 +286,8 @@ struct Reference {
     return static_cast<U>(load());
   }
   Reference& operator=(T value) {
-    touch(*region, index, true);
-    std::memcpy(region->data + index * sizeof(T), &value, sizeof(T));
+    touch(*region, byte, sizeof(T), true);
+    std::memcpy(region->data + byte, &value, sizeof(T));
     return *this;
   }
   Reference& operator=(const Reference& other) { return *this = other.load(); }
@@ -276,10 +302,10 @@ struct Threadgroup {};
 template <class Space, class T>
 struct Pointer {
   Region* region;
-  std::ptrdiff_t start = 0;
+  std::ptrdiff_t start = 0;  // in bytes
   template <class Index>
   auto operator[](Index index) const {
-    const std::ptrdiff_t at = start + static_cast<std::ptrdiff_t>(index);
+    const std::ptrdiff_t at = start + static_cast<std::ptrdiff_t>(index) * static_cast<std::ptrdiff_t>(sizeof(T));
     if constexpr (std::is_const_v<T>) {
       return Reference<std::remove_const_t<T>>{region, at}.load();
     } else {
@@ -288,7 +314,13 @@ struct Pointer {
   }
   template <class Index>
   Pointer operator+(Index offset) const {
-    return {region, start + static_cast<std::ptrdiff_t>(offset)};
+    return {region, start + static_cast<std::ptrdiff_t>(offset) * static_cast<std::ptrdiff_t>(sizeof(T))};
+  }
+  auto operator*() const { return (*this)[0]; }
+  template <class U>
+    requires(std::is_const_v<U> || !std::is_const_v<T>)
+  explicit operator Pointer<Space, U>() const {
+    return {region, start};
   }
   operator Pointer<Space, const T>() const
     requires(!std::is_const_v<T>)
@@ -310,10 +342,12 @@ struct Shared : Pointer<Threadgroup, T> {
       this->region = &region;
       region.name = name;
       region.count = N;
+      region.width = sizeof(T);
       region.shared = true;
       region.shadow.resize(N);
-      region.owned.assign(N * sizeof(T), '\xff');  // NaN in every floating type
-      region.data = region.owned.data();
+      // NaN in every floating type; and no better aligned than an element is.
+      region.owned.assign((N + 1) * sizeof(T), '\xff');
+      region.data = region.owned.data() + sizeof(T);
       shared_bytes += N * sizeof(T);
       if (shared_bytes > THREADGROUP_MEMORY) {
         fail("threadgroup arrays take " + std::to_string(shared_bytes) + " bytes: a threadgroup has " +
@@ -336,19 +370,30 @@ static std::vector<Region> buffers;
 
 template <class Space, class T>
 static Pointer<Space, T> argument(size_t index) {
+  buffers[index].width = sizeof(T);
   return {&buffers[index], 0};
 }
+
+// While it lives, and LOOSE, denormal numbers of float are taken for 0.
+struct Flushing {
+#if LOOSE && defined(__SSE__)
+  unsigned before = __builtin_ia32_stmxcsr();
+  Flushing() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+  ~Flushing() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
 
 // Runs every thread of the grid. Seed 0 runs threads in order, 1 in reverse, others in random order.
 static const char* dispatch(
     const Buffer* given, int n, const std::uint32_t* grid, const std::uint32_t* most, std::uint64_t seed,
     const Body& kernel) {
+  const Flushing flushing;
   error.clear();
   body = &kernel;
   buffers.clear();
   shared_arrays.reserve(SHARED_ARRAYS);
   for (int i = 0; i < n; ++i) {
-    buffers.push_back({given[i].name, static_cast<char*>(given[i].data), static_cast<size_t>(given[i].count), false});
+    buffers.push_back({given[i].name, static_cast<char*>(given[i].data), static_cast<size_t>(given[i].count), 0, false});
     if (given[i].output) buffers[i].shadow.resize(given[i].count);
   }
   uint size[3], groups[3];
@@ -426,6 +471,11 @@ static T reduce(const char* what, int line, T value, Operation operation) {
   collective(what, line, &value, [&](void** slot, int lanes) {
     T total[32];
     for (int i = 0; i < lanes; ++i) total[i] = *static_cast<T*>(slot[i]);
+    static std::uint64_t shuffles = 2;
+    if (LOOSE) {
+      const std::vector<size_t> order = turns(lanes, shuffles);
+      for (int i = 0; i < lanes; ++i) total[i] = *static_cast<T*>(slot[order[i]]);
+    }
     for (int step = 1; step < lanes; step *= 2) {
       for (int i = 0; i + step < lanes; i += 2 * step) total[i] = operation(total[i], total[i + step]);
     }
@@ -544,6 +594,14 @@ inline float sqrt(float x) { return std::sqrt(x); }
 inline float exp(float x) { return std::exp(x); }
 }  // namespace precise
 namespace fast {
-inline float exp2(float x) { return std::exp2(x); }
+inline float exp2(float x) {
+  const float y = std::exp2(x);
+  if (!LOOSE) return y;
+  // Two units in the last place off, to the one side or the other, and the same for the same x.
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  const float to = (bits * 2654435761u) >> 31 ? INFINITY : 0.0f;
+  return std::nextafter(std::nextafter(y, to), to);
+}
 }  // namespace fast
 }  // namespace metal

@@ -1,8 +1,9 @@
 """Compiles and runs the source that MLX generates for a Metal kernel. What it means: see the package's docstring."""
 
 import ctypes
-import hashlib
+import math
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -17,13 +18,19 @@ import mlx.core as mx
 import numpy as np
 
 from custom_kernels.metal.launch import kernel as built
+from tests.metal import kept
 
 HEADER = Path(__file__).with_name("emulation.h")
-DECLARATIONS = Path(__file__).with_name("declarations.h")
-CLANG = shutil.which("clang++")
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
+# A half's operations round, each of them: nothing is kept in float between two.
+if "clang" not in Path(COMPILER or "").name:
+    FLAGS.append("-fexcess-precision=16")
+# The freedoms of a device: products and sums contracted, and what emulation.h does where it is LOOSE.
+LOOSE_FLAGS = [*FLAGS, "-DLOOSE=1", "-march=native", "-ffp-contract=fast", "-fexpensive-optimizations"]
+# Of Metal: the buffers of a kernel, and the threads of a threadgroup.
+MOST_BUFFERS, MOST_THREADS = 31, 1024
 # What an output holds where nothing is written; of an int32, an absurd number.
 NAN = {mx.float32: 0x7FC00000, mx.int32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
 
@@ -53,11 +60,19 @@ def unavailable() -> str | None:
 
 
 @contextmanager
-def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: source) -> Iterator[list[str]]:
+def emulated_metal(
+    seed: int = 0,
+    edit: Callable[[str], str] = lambda source: source,
+    *,
+    run: bool = True,
+    loose: bool | None = None,
+) -> Iterator[list[str]]:
     """Run kernels of `custom_kernels.metal` in the emulation; `edit` changes their bodies first.
 
-    Gives the list to which the source that MLX generates for each launch is added.
+    Gives the list to which the source that MLX generates for each launch is added. Unless `run`, that is all: results
+    are zeros. The device is `loose`, or takes no freedom; None is loose for odd seeds.
     """
+    loose = seed % 2 == 1 if loose is None else loose
     sources: list[str] = []
     build = mx.fast.metal_kernel
 
@@ -70,7 +85,10 @@ def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: so
                 if not isinstance(value, mx.Dtype) and value < 0:
                     raise EmulationError(f"the template's {name} is negative: {value}")
             sources.append(generated(kernel, inputs, rest))
-            return launch(sources[-1], input_names, output_names, seed, inputs=inputs, **rest)
+            if not run:
+                shapes = zip(rest["output_shapes"], rest["output_dtypes"], strict=True)
+                return [mx.zeros(shape, dtype=dtype) for shape, dtype in shapes]
+            return launch(sources[-1], input_names, output_names, seed, loose, inputs=inputs, **rest)
 
         return call
 
@@ -84,17 +102,25 @@ def emulated_metal(seed: int = 0, edit: Callable[[str], str] = lambda source: so
 
 
 def launch(
-    source: str, input_names: list[str], output_names: list[str], seed: int, *, inputs: list[mx.array], **call: Any
+    source: str,
+    input_names: list[str],
+    output_names: list[str],
+    seed: int,
+    loose: bool = False,
+    *,
+    inputs: list[mx.array],
+    **call: Any,
 ) -> list[mx.array]:
-    """One launch of a generated source, eagerly: outputs start as NaN."""
-    library = compiled(in_cpp(source))
+    """One launch of a generated source, eagerly: outputs start as NaN, and inputs at any element of their memory."""
+    library = compiled(in_cpp(source), loose)
     arrays = {}
     for name, x in zip(input_names, inputs, strict=True):
-        arrays[name] = _numpy(x)
+        arrays[name] = _somewhere(_numpy(x))
         arrays[f"{name}_shape"] = np.array(x.shape, dtype=np.int32)
     for name, shape, dtype in zip(output_names, call["output_shapes"], call["output_dtypes"], strict=True):
         arrays[name] = np.full(shape, NAN[dtype], dtype={2: np.uint16, 4: np.uint32}[dtype.size])
     names = ctypes.c_char_p.in_dll(library, "buffer_names").value.decode().split()
+    _check_limits(len(names), call["grid"], call["threadgroup"])
     buffers = (Buffer * len(names))(
         *(Buffer(n.encode(), arrays[n].ctypes.data, arrays[n].size, n in output_names) for n in names)
     )
@@ -163,49 +189,45 @@ extern "C" const char* launch(const emulation::Buffer* given, int n, const uint*
 """
 
 
-def refused(source: str) -> str:
-    """What clang says against the generated source as it is, without a word replaced; empty where it takes it."""
-    assert CLANG is not None
-    source = re.sub(r"#include <metal_\w+>", "", source)
-    source = re.sub(r"^template \[\[host_name.*?\]\] \[\[kernel\]\]", "template", source, flags=re.M)
-    with tempfile.NamedTemporaryFile("w", suffix=".cpp") as file:
-        file.write(f'#include "{DECLARATIONS}"\n#line 1 "generated source"\n{source}')
-        file.flush()
-        # The language of Metal 3 is C++14.
-        command = [CLANG, "-std=c++14", "-fsyntax-only", "-Wno-unknown-attributes", file.name]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-    return run.stderr if run.returncode else ""
-
-
-def compiled(source: str) -> ctypes.CDLL:
-    """The source as a loaded library, compiled once a machine: kept in the temporary folder by its content."""
-    folder = Path(tempfile.gettempdir()) / f"mlx-embed-metal-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else.")
-    folder /= _digest(HEADER.read_text(), str(COMPILER), *FLAGS)
-    folder.mkdir(exist_ok=True)
+def compiled(source: str, loose: bool = False) -> ctypes.CDLL:
+    """The source as a loaded library, compiled once a machine."""
+    flags = LOOSE_FLAGS if loose else FLAGS
+    folder = kept.folder(HEADER.read_text(), str(COMPILER), *flags)
     if not (folder / "emulation.h.gch").exists():  # halves the time of each compilation by g++
         shutil.copy(HEADER, folder)
-        _compile(HEADER.read_text(), folder, folder / "emulation.h.gch", "-x", "c++-header")
-    library = folder / f"{_digest(source)}.so"
+        _compile(HEADER.read_text(), folder, folder / "emulation.h.gch", *flags, "-x", "c++-header")
+    library = folder / f"{kept.digest(source)}.so"
     if not library.exists():
-        _compile(source, folder, library, "-shared")
+        _compile(source, folder, library, *flags, "-shared")
     return ctypes.CDLL(str(library))
 
 
 def _compile(source: str, folder: Path, to: Path, *flags: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         (Path(work) / "source.cpp").write_text(source)
-        command = [COMPILER, *FLAGS, *flags, "-I", folder, "source.cpp", "-o", "result"]
+        command = [COMPILER, *flags, "-I", folder, "source.cpp", "-o", "result"]
         run = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
         if run.returncode:
             raise EmulationError(f"the generated source does not compile:\n{run.stderr}")
         (Path(work) / "result").replace(to)
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+def _check_limits(buffers: int, grid: tuple[int, ...], threadgroup: tuple[int, ...]) -> None:
+    """Raise where Metal, or MLX before it, would not take a launch."""
+    if buffers > MOST_BUFFERS:
+        raise EmulationError(f"a kernel of {buffers} buffers, where Metal has {MOST_BUFFERS}")
+    if math.prod(threadgroup) > MOST_THREADS:
+        raise EmulationError(f"a threadgroup of {math.prod(threadgroup)} threads, where Metal has {MOST_THREADS}")
+    if min(*grid, *threadgroup) < 1 or max(grid) >= 2**32:
+        raise EmulationError(f"a grid of {grid} threads in threadgroups of {threadgroup}")
+
+
+def _somewhere(array: np.ndarray) -> np.ndarray:
+    """A copy that begins at any element of its memory, as a slice of an array does."""
+    offset = random.randrange(16)
+    room = np.empty(offset + array.size, dtype=array.dtype)
+    room[offset:] = array.reshape(-1)
+    return room[offset:].reshape(array.shape)
 
 
 def _numpy(x: mx.array) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel, convert
-from mlx_embed.arguments import whole_number
+from mlx_embed.arguments import finite_number, whole_number
 from tests.checkpoints import reranker
 from tests.conftest import DATA
 
@@ -26,6 +26,18 @@ def test_whole_numbers(value: Any) -> None:
 def test_what_is_no_whole_number(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^n is .*, where a whole number is needed\.$"):
         whole_number("n", value)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, "2", "2.0", np.float32(2)])
+def test_finite_numbers(value: Any) -> None:
+    assert finite_number("x", value) == 2
+    assert type(finite_number("x", value)) is float
+
+
+@pytest.mark.parametrize("value", [float("nan"), "nan", "-inf", 10**400, "two", None, [1, 2]])
+def test_what_is_no_finite_number(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^x .* is not a finite number\.$"):
+        finite_number("x", value)
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,24 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "".join(first.split()) in "".join(capsys.readouterr().out.split())
 
 
+NEEDED = {"search": ["question", "--index", "nowhere"], "serve": []}
+FLOATS = [
+    (name, action.option_strings[-1])
+    for name, command in cli.find().items()
+    for parser in [ArgumentParser()]
+    for _ in [command.add(parser)]
+    for action in parser._actions
+    if action.type is float
+]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize(("name", "option"), FLOATS)
+def test_a_float_is_a_number(name: str, option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, *NEEDED[name], option, value]) == 2
+    assert f"{option} {value} is not a finite number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["no-such-command"]])
 def test_no_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

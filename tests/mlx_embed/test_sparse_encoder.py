@@ -171,6 +171,13 @@ def test_what_is_not_there(
         load(tmp_path)
 
 
+def test_a_table_that_is_too_short(tmp_path: Path) -> None:
+    path = make(tmp_path, "queries looked up") / TABLE / "model.safetensors"
+    mx.save_safetensors(str(path), {"weight": mx.ones(117)})
+    with pytest.raises(CheckpointError, match="weights of 117 tokens, but token ids up to 117"):
+        load(tmp_path)
+
+
 def test_other_modules_are_refused(tmp_path: Path) -> None:
     path = make(tmp_path, "bert") / "modules.json"
     path.write_text(json.dumps(json.loads(path.read_text())[:1]))

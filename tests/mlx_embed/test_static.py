@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed import CheckpointError, EmbeddingModel, TruncationWarning, UnsupportedModelError, convert
+from mlx_embed import CheckpointError, EmbeddingModel, TruncationWarning, UnsupportedModelError
 from mlx_embed.engine.table import TableEngine
 from tests.conftest import DATA
 from tests.static import CASES, TEXTS, TOKENS, WIDTH, make, save
@@ -152,7 +152,8 @@ def test_two_tables_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_convert_refuses_a_static_model(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="is a static model"):
-        convert(make(tmp_path / "from", "model2vec"), tmp_path / "to", dtype="float16")
-    assert not (tmp_path / "to").exists()
+def test_a_dtype_that_is_asked_for_changes_nothing_and_is_said(tmp_path: Path) -> None:
+    make(tmp_path, "model2vec")
+    with pytest.warns(UserWarning, match="float16 changes nothing"):
+        model = load(tmp_path, dtype="float16")
+    assert (model.encode(TEXTS) == load(tmp_path).encode(TEXTS)).all()

@@ -60,7 +60,7 @@ struct TopK {
 };
 
 struct Kernels {
-  Product product;
+  Product product, by_sgemm;
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention&, float* scratch);
   // weight null: only the sum. residual and bias may be null; y may be x.
@@ -87,24 +87,27 @@ struct Kernels {
   void (*top_k)(const TopK&, float* scratch);
 };
 
-struct Narrow {
-  Product product;
-  // Of BFLOAT16 alone, else null.
+// Attention on bfloat16.
+struct Halves {
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention16&, float* scratch);  // head_dim is even
   void (*round)(const float* x, int64_t count, uint16_t* y);
 };
 
+// cblas_sgemm of some BLAS, for `by_sgemm`; null until there is one.
+typedef void (*Sgemm)(int layout, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float* a,
+                      int lda, const float* b, int ldb, float beta, float* c, int ldc);
+
 extern "C" {
+extern Sgemm mlx_embed_sgemm;
 extern const Kernels mlx_embed_baseline;
 #if defined(__x86_64__)
-extern const Kernels mlx_embed_avx2;
-extern const Kernels mlx_embed_avx512;
-extern const Narrow mlx_embed_avx512_bf16;
-extern const Narrow mlx_embed_avx512_vnni;
-extern const Narrow mlx_embed_avx2_vnni;
+extern const Kernels mlx_embed_avx2, mlx_embed_avx512;
+extern const Product mlx_embed_avx512_bf16, mlx_embed_avx512_vnni, mlx_embed_avx2_vnni;
+extern const Product mlx_embed_amx_bf16, mlx_embed_amx_int8;
+extern const Halves mlx_embed_avx512_bf16_attention;
 #elif defined(__aarch64__)
-extern const Narrow mlx_embed_neon_bf16;
-extern const Narrow mlx_embed_neon_dot;
+extern const Product mlx_embed_neon_bf16, mlx_embed_neon_dot, mlx_embed_neon_bfmmla, mlx_embed_neon_smmla;
+extern const Halves mlx_embed_neon_bf16_attention;
 #endif
 }

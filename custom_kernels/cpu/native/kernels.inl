@@ -15,6 +15,7 @@ namespace {
 #include "functions.inl"
 #include "finish.inl"
 #include "gemm.inl"
+#include "sgemm.inl"
 #include "attention.inl"
 #include "rows.inl"
 #include "top_k_scores.inl"
@@ -25,6 +26,7 @@ namespace {
 extern "C" {
 extern const Kernels TABLE;
 const Kernels TABLE = {{NAME, NR, laid_out, lay_out, gemm_scratch, gemm},
+                       {"cblas_sgemm", NR, laid_out_plainly, lay_out_plainly, no_scratch, gemm_by_sgemm},
                        attention_scratch,
                        attention,
                        layer_norm,

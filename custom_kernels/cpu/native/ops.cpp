@@ -2,11 +2,6 @@
 // by the Python functions, except what needs a pass over the data. Every function returns 0, or one of the codes below.
 #include <math.h>
 #include <string.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(__linux__)
-#include <sys/auxv.h>
-#endif
 
 #include <algorithm>
 #include <limits>
@@ -15,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "choose.h"
 #include "kernels.h"
 #include "threads.h"
 
@@ -26,55 +22,14 @@ namespace {
 
 enum Status { OK = 0, NO_MEMORY = 1, BAD_SEQUENCES = 2, BAD_IDS = 3 };
 
-// The kernels for this processor, or for less where a cap says so; the narrow ones are null where there are none.
-struct Chosen {
-  const Kernels* kernels;
-  const Narrow* narrow[KINDS];
-};
-
-#if defined(__x86_64__)
-enum Register { EAX = 0, ECX = 2 };
-bool bit(unsigned leaf, unsigned subleaf, Register place, unsigned number) {
-  unsigned registers[4] = {};
-  if (!__get_cpuid_count(leaf, subleaf, &registers[0], &registers[1], &registers[2], &registers[3])) return false;
-  return registers[place] >> number & 1;
-}
-#endif
-
-Chosen choose(const char* most) {
-  const auto capped = [&](const char* at) { return !strcmp(most, at); };
-  const auto built = [](const Narrow& narrow) { return narrow.product.name ? &narrow : nullptr; };
-  Chosen best = {&mlx_embed_baseline, {}};
-  if (capped("baseline")) return best;
-#if defined(__x86_64__)
-  // These ask XCR0 too: whether the system keeps the registers. What is below uses no others.
-  __builtin_cpu_init();
-
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && !capped("avx2") && !capped("avx2_vnni")) {
-    best.kernels = &mlx_embed_avx512;
-    if (capped("avx512")) return best;
-    if (bit(7, 0, ECX, 11)) best.narrow[INT8] = built(mlx_embed_avx512_vnni);
-    if (!capped("avx512_vnni") && bit(7, 1, EAX, 5)) best.narrow[BFLOAT16] = built(mlx_embed_avx512_bf16);
-  } else if (avx2 && (!*most || capped("avx2") || capped("avx2_vnni"))) {
-    best.kernels = &mlx_embed_avx2;
-    if (!capped("avx2") && bit(7, 1, EAX, 4)) best.narrow[INT8] = built(mlx_embed_avx2_vnni);
-  }
-#elif defined(__aarch64__) && defined(__linux__)
-  constexpr unsigned long ASIMDDP = 1ul << 20, BF16 = 1ul << 14;  // of the kernel's hwcap.h
-  if (getauxval(AT_HWCAP) & ASIMDDP) best.narrow[INT8] = built(mlx_embed_neon_dot);
-  if (getauxval(AT_HWCAP2) & BF16) best.narrow[BFLOAT16] = built(mlx_embed_neon_bf16);
-#endif
-  return best;
-}
-Chosen chosen = {&mlx_embed_baseline, {}};
+Chosen chosen = {&mlx_embed_baseline, {}, nullptr};
 const Kernels* kernels = chosen.kernels;
 
+bool by_sgemm = false;
+
 const Product* product_of(int kind) {
-  if (kind == FLOAT32) return &kernels->product;
-  return kind > 0 && kind < KINDS && chosen.narrow[kind] ? &chosen.narrow[kind]->product : nullptr;
+  if (kind == FLOAT32) return by_sgemm ? &kernels->by_sgemm : &kernels->product;
+  return kind > 0 && kind < KINDS ? chosen.narrow[kind] : nullptr;
 }
 
 // A linear layer's weight as the products of its kind read it, and its bias.
@@ -159,6 +114,8 @@ template <class F> int guarded(const F& f) {
 
 }  // namespace
 
+Sgemm mlx_embed_sgemm = nullptr;
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 EXPORT const char* mlx_embed_source_hash() { return SOURCE_HASH; }
@@ -168,6 +125,12 @@ EXPORT const char* mlx_embed_choose(const char* most) {
   chosen = choose(most);
   kernels = chosen.kernels;
   return kernels->product.name;
+}
+// Let float32 layers that are laid out from now on be multiplied by this cblas_sgemm, or by the kernels where it is
+// null. Layers that were laid out before stay as they are. Not while others lay out.
+EXPORT void mlx_embed_multiply_by(void* sgemm) {
+  by_sgemm = sgemm;
+  if (sgemm) mlx_embed_sgemm = reinterpret_cast<Sgemm>(sgemm);
 }
 // What products of a kind run on, or "" where they do not.
 EXPORT const char* mlx_embed_product(int kind) {
@@ -323,9 +286,7 @@ int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t cou
 }
 
 Attending<float> attending() { return {kernels->attention_scratch, kernels->attention}; }
-Attending<uint16_t> attending16() {
-  return {chosen.narrow[BFLOAT16]->attention_scratch, chosen.narrow[BFLOAT16]->attention};
-}
+Attending<uint16_t> attending16() { return {chosen.halves->attention_scratch, chosen.halves->attention}; }
 
 }  // namespace
 
@@ -342,7 +303,7 @@ EXPORT int mlx_embed_attention(const float* qkv, const int32_t* cu, int64_t coun
     uint16_t* qkv16 = reinterpret_cast<uint16_t*>(memory.get());
     parallel_for(ceil_div(total, rb), [&](int64_t job) {
       const int64_t o = job * rb * width;
-      chosen.narrow[BFLOAT16]->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
+      chosen.halves->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
     });
     return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
   });

@@ -9,11 +9,35 @@ struct Column {
   float scale, sum;
 };
 
+#if GROUP == 2
+
+// Words k and on of a row of A; k is a multiple of VL, which is 4.
+ALWAYS_INLINE void put(Word* row, int64_t k, Ints words) {
+  __builtin_memcpy(row + 2 * k, &words, 8);
+  __builtin_memcpy(row + 2 * k + 4, (const Word*)&words + 2, 8);
+}
+// The first words of VL columns of B, j and on.
+ALWAYS_INLINE void put_columns(const Vec (&v)[VL], int64_t words, int64_t j, float* panel) {
+  for (int64_t k = 0; k < words; k += 2, panel += 2 * NR) {
+    store(panel + 2 * j, SHUFFLE(v[k], v[k + 1], 0, 4, 1, 5));
+    store(panel + 2 * j + VL, SHUFFLE(v[k], v[k + 1], 2, 6, 3, 7));
+  }
+}
+
+#else
+
+ALWAYS_INLINE void put(Word* row, int64_t k, Ints words) { store((float*)(row + k), (Vec)words); }
+ALWAYS_INLINE void put_columns(const Vec (&v)[VL], int64_t words, int64_t j, float* panel) {
+  for (int64_t k = 0; k < words; k++) store(panel + k * NR + j, v[k]);
+}
+
+#endif
+
 #if NARROW == 16
 
 typedef Vec Sum;
 
-ALWAYS_INLINE int64_t words_of(int64_t depth) { return ceil_div(depth, 2); }
+ALWAYS_INLINE int64_t words_of(int64_t depth) { return round_up(ceil_div(depth, 2), GROUP); }
 
 // 2 VL numbers, in order.
 ALWAYS_INLINE Ints pairs(Vec first, Vec second) {
@@ -30,6 +54,12 @@ ALWAYS_INLINE Sum dot(Sum sum, Ints left, Ints right) {
   return (Sum)vbfdotq_f32((float32x4_t)sum, (bfloat16x8_t)left, (bfloat16x8_t)right);
 #endif
 }
+#if GROUP == 2
+// Of two rows of A and two columns of B, two words each: the four sums, which are those of two dots.
+ALWAYS_INLINE Sum block(Sum sums, Ints left, Ints right) {
+  return (Sum)vbfmmlaq_f32((float32x4_t)sums, (bfloat16x8_t)left, (bfloat16x8_t)right);
+}
+#endif
 // What a sum begins with, and what it comes to.
 ALWAYS_INLINE Sum begun(const float* bias) { return load(bias); }
 ALWAYS_INLINE Vec scaled(Sum sum, const Row*, const float*, const float*, const float*) { return sum; }
@@ -48,7 +78,7 @@ ALWAYS_INLINE void narrow_column(const float* x, int64_t n, const Column&, Word*
 ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t apart, Row*) {
   for (int64_t done = 0; done < depth; done += 2 * BLOCK, out += apart)
     for (int64_t j = done; j < smaller(depth, done + 2 * BLOCK); j += 2 * VL)
-      store((float*)(out + (j - done) / 2), (Vec)pairs_up_to(x + j, depth - j));
+      put(out, (j - done) / 2, pairs_up_to(x + j, depth - j));
 }
 void round_row(const float* x, int64_t n, uint16_t* y) {
   int64_t j = 0;
@@ -80,9 +110,25 @@ ALWAYS_INLINE Sum dot(Sum sum, Ints left, Ints right) {
   return (Sum)vdotq_s32((int32x4_t)sum, (int8x16_t)left, (int8x16_t)right);
 #endif
 }
+#if GROUP == 2
+ALWAYS_INLINE Sum block(Sum sums, Ints left, Ints right) {
+  return (Sum)vmmlaq_s32((int32x4_t)sums, (int8x16_t)left, (int8x16_t)right);
+}
+#endif
 ALWAYS_INLINE Sum begun(const float*) { return Sum{}; }
+// a * b + c, rounded once: a compiler might fuse the one or the other of two products below.
+ALWAYS_INLINE Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__x86_64__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#endif
+}
 ALWAYS_INLINE Vec scaled(Sum sum, const Row* row, const float* scales, const float* sums, const float* bias) {
-  return load(scales) * (__builtin_convertvector(sum, Vec) * row->scale + load(sums) * row->base) + load(bias);
+  const Vec whole = __builtin_convertvector(sum, Vec);
+  return fused(load(scales), fused(whole, splat(row->scale), load(sums) * row->base), load(bias));
 }
 
 // The low bytes of integers that are less than 2^22 apart from `zero`; adding to 1.5 * 2^23 rounds to an integer.
@@ -156,7 +202,7 @@ ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t 
   row->base = (LESS - zero) * row->scale + range.nothing;
   for (int64_t done = 0; done < depth; done += 4 * BLOCK, out += apart)
     for (int64_t j = done; j < smaller(depth, done + 4 * BLOCK); j += 4 * VL)
-      store((float*)(out + (j - done) / 4), (Vec)quads(x + j, depth - j, inverse, zero - LESS));
+      put(out, (j - done) / 4, quads(x + j, depth - j, inverse, zero - LESS));
 }
 // To bfloat16, ties to even, by what every processor has; attention on it follows.
 void round_row(const float* x, int64_t n, uint16_t* y) {

@@ -16,7 +16,7 @@ from custom_kernels.ops.attention import MASKED
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, unpad, zeros
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
-from mlx_embed.architectures.ops import disentangled
+from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -91,10 +91,10 @@ def linear_max(x: mx.array, layer: nn.Module, cu_seqlens: mx.array) -> mx.array:
 
 
 def add_linear(x: mx.array, layer: nn.Module, residual: mx.array) -> mx.array:
-    """See `ops`: where there is no bias, what is added is read by the product itself."""
-    if isinstance(layer, nn.QuantizedLinear) or "bias" in layer:
-        return linear(x, layer) + residual
-    return mx.addmm(residual, x, layer.weight.T)
+    """See `ops`."""
+    if isinstance(layer, nn.QuantizedLinear):
+        return layer(x) + residual
+    return custom_kernels.linear(x, _weights(layer), None, residual)
 
 
 def layer_norm(x: mx.array, norm: LayerNorm) -> mx.array:
@@ -125,7 +125,13 @@ def attention(
     **masks: Any,
 ) -> mx.array:
     """See `ops`."""
-    return custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **masks)
+    kv_heads = masks["kv_heads"]
+    if rotation is not None and unseen.is_any():
+        qkv, rotation = custom_kernels.rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms), None
+    qkv, out_of = unseen.widened(qkv, num_heads, mx, kv_heads)
+    return out_of(
+        custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **masks)
+    )
 
 
 def rotation(positions: mx.array, rope: Any, max_seqlen: int, norms: tuple[RMSNorm, RMSNorm] | None) -> Rotation:
@@ -134,7 +140,8 @@ def rotation(positions: mx.array, rope: Any, max_seqlen: int, norms: tuple[RMSNo
     if norms is not None:
         query, key = norms
         heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)
-    return Rotation(positions, *rope.mlx_tables(max_seqlen), heads)
+    cos, sin = rope.mlx_tables(max_seqlen)
+    return Rotation(positions, cos, sin, heads)
 
 
 def disentangled_attention(
@@ -207,7 +214,7 @@ def encoder_layers(
 ) -> mx.array:
     """See `ops`: in one launch, where a kernel takes a short batch."""
     first = layers[0]
-    if is_short(x.size) and first.activation not in FORMULAS:
+    if is_short(x.size) and not unseen.is_any() and first.activation not in FORMULAS:
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
             weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]

@@ -1,7 +1,7 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
@@ -18,10 +18,11 @@ from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
-from mlx_embed.architectures.ops import disentangled
+from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
+from mlx_embed.errors import CheckpointError
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
@@ -47,22 +48,38 @@ def attention_in(dtype: str) -> Iterator[None]:
         _attention_dtype.reset(token)
 
 
-def lay_out(encoder: nn.Module, dtype: str = "float32") -> None:
+def lay_out(
+    encoder: nn.Module,
+    dtype: str = "float32",
+    kept: Collection[str] = (),
+    better: str = "float32",
+    each: Callable[[], None] | None = None,
+) -> None:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of
     BERT's kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see
-    `cpu.Linear`.
+    `cpu.Linear`. Those whose paths are among `kept` are in `better` instead. `each` is called after each linear layer,
+    whose weight is of no more use then.
+
+    Raises:
+        CheckpointError: a path in `kept` at which there is no linear layer.
     """
+    paths = {path for path, module in encoder.named_modules() if isinstance(module, _LINEAR)}
+    if strangers := sorted(set(kept) - paths):
+        raise CheckpointError(f"{strangers[0]} is to stay out of int8, and is no linear layer of this model.")
     # Without the leaves, so that the weights of each go as soon as it is laid out.
-    modules = [module for module in encoder.modules() if not isinstance(module, _LEAVES)]
-    for module in modules:
+    modules = {path: module for path, module in encoder.named_modules() if not isinstance(module, _LEAVES)}
+    for path, module in modules.items():
         for name in list(module):
-            if (ready := _laid_out(module[name], dtype)) is not None:
+            own = better if f"{path}.{name}".removeprefix(".") in kept else dtype
+            if (ready := _laid_out(module[name], own)) is not None:
                 setattr(module, name, ready)
+                if each is not None and isinstance(ready, cpu.Linear):
+                    each()
     mx.clear_cache()
     cpu.trim()
-    for module in modules:
+    for module in modules.values():
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child, dtype))
@@ -129,17 +146,21 @@ def attention(
     scale: float,
     bias: Floats | None,
     max_seqlen: int,
-    rotation: Rotation | None,
+    rotation: Rotation | None = None,
     *,
-    window: int | None,
-    causal: bool,
-    kv_heads: int | None,
+    window: int | None = None,
+    causal: bool = False,
+    kv_heads: int | None = None,
 ) -> Floats:
     """See `ops`; qkv is of no more use."""
     head_dim = qkv.shape[1] // (num_heads + 2 * (kv_heads or num_heads))
     options: dict[str, Any] = {"window": window, "causal": causal, "kv_heads": kv_heads}
     options["dtype"] = _attention_dtype.get() if head_dim % 2 == 0 else "float32"
-    return cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **options)
+    if rotation is not None and unseen.is_any():
+        positions, cos, sin, norms = rotation
+        qkv, rotation = cpu.rope(qkv, positions, cos, sin, num_heads, kv_heads, norms), None  # type: ignore[arg-type]
+    qkv, out_of = unseen.widened(qkv, num_heads, np, kv_heads)
+    return out_of(cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **options))
 
 
 def rotation(positions: Ints, rope: Any, max_seqlen: int, norms: tuple[cpu.RMSNorm, cpu.RMSNorm] | None) -> Rotation:
@@ -148,7 +169,8 @@ def rotation(positions: Ints, rope: Any, max_seqlen: int, norms: tuple[cpu.RMSNo
     if norms is not None:
         query, key = norms
         heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)  # type: ignore[arg-type]
-    return Rotation(positions, *rope.tables(max_seqlen), heads)  # type: ignore[arg-type]
+    cos, sin = rope.tables(max_seqlen)
+    return Rotation(positions, cos, sin, heads)  # type: ignore[arg-type]
 
 
 def disentangled_attention(
@@ -223,9 +245,15 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
-    """See `ops`: in one call, unless it is without their activation. Overwrites x, which is of no more use."""
-    if isinstance(layers, cpu.Encoder):
+    """See `ops`: in one call, unless it is without their activation, or attention hides tokens. May overwrite x."""
+    if isinstance(layers, cpu.Encoder) and not unseen.is_any():
         return layers(x, cu_seqlens, bias, in_place=True)
+    if isinstance(layers, cpu.Encoder):
+        for qkv, out, attention_norm, up, down, output_norm in layers.layers:
+            attended = attention(cpu.linear(x, qkv), cu_seqlens, layers.num_heads, layers.scale, bias, max_seqlen)
+            x = cpu.output_norm(attended, out, x, *attention_norm)
+            x = cpu.feed_forward(x, up, down, layers.act, *output_norm)
+        return x
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
@@ -289,11 +317,12 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
     return _formula(act, a) * b
 
 
-_LEAVES = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+_LINEAR = (nn.Linear, nn.QuantizedLinear)
+_LEAVES = (*_LINEAR, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
 
 
 def _laid_out(module: Any, dtype: str) -> Any:
-    if isinstance(module, (nn.Linear, nn.QuantizedLinear)):
+    if isinstance(module, _LINEAR):
         return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
         return _matrix(module)

@@ -24,8 +24,13 @@ from custom_kernels import (
     use_kernels,
 )
 from custom_kernels.backends import default_backend
+from custom_kernels.choice import op
 from custom_kernels.cuda import launch
+from custom_kernels.cuda.ahead import rehearsal
 from custom_kernels.ops.layer_norm import LAYER_NORM
+from custom_kernels.ops.linear import LINEAR, Variant, reference_linear
+from custom_kernels.ops.output_norm import OUTPUT_NORM
+from custom_kernels.ops.output_norm import Variant as NormVariant
 from tests.custom_kernels.choice.conftest import play
 from tests.custom_kernels.conftest import DTYPES, error, exact, forget_kernels, random, starts
 
@@ -117,7 +122,7 @@ def test_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_broken_source_is_switched_off(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.setattr(launch, "source", lambda *_: source)
-    monkeypatch.setattr(launch, "compiled", launch.compiled.__wrapped__)
+    monkeypatch.setattr(launch, "_codes", {})
     with pytest.warns(RuntimeWarning, match="cuda kernel of layer_norm is switched off"):
         use_often(compiled=False)
 
@@ -138,3 +143,44 @@ def test_every_shipped_kernel_passes_its_check(monkeypatch: pytest.MonkeyPatch, 
         position_ids(starts([6]), 6)
         rope(x, mx.zeros((6,), dtype=mx.int32), mx.ones((3, 16)), mx.ones((3, 16)), 4)
         np.testing.assert_array_equal(transfer.to_host(mx.ones((3,)))(), np.ones(3))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_in_a_rehearsal_nothing_is_checked_or_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, ones = random(6, 32), mx.ones((32,))
+    play(monkeypatch, lambda x: x * 1.1)
+    with rehearsal():
+        assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(x * 1.1)) <= 1e-6
+    assert not op._chosen
+    assert not op._trusted
+
+    def none(x: mx.array) -> mx.array:
+        raise NotImplementedError
+
+    play(monkeypatch, none)
+    with rehearsal():
+        assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 125, 3000])
+@pytest.mark.parametrize("act", [None, "gelu"])
+def test_a_product_is_checked_by_rows(wrong: int | None, act: str | None) -> None:
+    def kernel(x: mx.array, layer: Any, act: str | None) -> mx.array:
+        y = reference_linear(x, layer, act)
+        if wrong is not None:
+            y[wrong, 7] += 9
+        return y
+
+    assert (LINEAR._fault(kernel, Variant(mx.float16, 64, 32, act, True)) is None) == (wrong is None)
+
+
+@pytest.mark.parametrize("wrong", [None, 20000])
+def test_a_product_and_its_norm_are_checked_by_rows(wrong: int | None) -> None:
+    def kernel(*arguments: Any) -> mx.array:
+        y = OUTPUT_NORM.reference(*arguments)
+        if wrong is not None:
+            y[wrong, 7] += 9
+        return y
+
+    fault = OUTPUT_NORM._fault(kernel, NormVariant(mx.float16, 32, 32, 1e-5))
+    assert (fault is None) == (wrong is None)

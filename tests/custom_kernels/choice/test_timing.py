@@ -14,6 +14,8 @@ import pytest
 
 from custom_kernels import attention, embedding_norm, layer_norm, mean_pool, use_kernels
 from custom_kernels.choice import op, tune
+from custom_kernels.choice.op import Load
+from custom_kernels.choice.serving import serving
 from custom_kernels.ops.attention import reference_attention
 from custom_kernels.ops.layer_norm import LAYER_NORM, reference_layer_norm
 from tests.custom_kernels.conftest import Machine, random
@@ -191,3 +193,48 @@ def test_a_bad_cache_breaks_nothing(mac: Machine, damage: str, monkeypatch: pyte
     assert mac.timed == ([] if damage == "no home" else ["attention"])
     if damage != "parent":
         assert {f.name for f in file.parent.iterdir()} <= {"kernels.json", "trusted"}, "no file is left behind"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_run_of_a_chain_needs_the_one_before(dtype: str) -> None:
+    """Or it could run at the same time. What it computes stays the same, whatever came before, NaN included."""
+    variant = next(v for v, _ in LAYER_NORM.typical(None) if v.x == getattr(mx, dtype))
+    (run,) = LAYER_NORM.runs({"way": LAYER_NORM.reference}, variant, Load.of(2)).values()
+    first = run(None)
+    for value in (0, -3, mx.nan, mx.inf):
+        assert (run(mx.full((3, 5), value, dtype=first.dtype)) == first).all()
+    events: list[dict[str, Any]] = []
+    mx.export_function(events.append, run, first)
+    (given,) = (name for event in events if event["type"] == "inputs" for name, *_ in event["inputs"])
+    read = {name for event in events if event["type"] == "primitive" for name, *_ in event["inputs"]}
+    assert given in read
+
+
+def test_nothing_is_found_out_while_somebody_waits(mac: Machine) -> None:
+    """What was found out before holds, and what was not is computed without."""
+    mac.seconds["kernel"] = 1e-4
+    normalise()
+    assert mac.timed == ["layer_norm"]
+    mac.kernels.clear()
+    with serving():
+        normalise()
+        assert mac.kernels == ["layer_norm"], "found out before"
+        normalise(5000)
+        assert mac.kernels == ["layer_norm"] * 2, "not timed, but known to be right"
+        normalise(residual=True)
+        attend()
+    assert mac.kernels == ["layer_norm"] * 2, "not known to be right"
+    assert mac.timed == ["layer_norm"]
+    normalise(residual=True)
+    assert mac.timed == ["layer_norm"] * 2
+
+
+def test_a_process_serves_with_what_another_found_right(mac: Machine) -> None:
+    mac.seconds["kernel"] = 1e-4
+    normalise()
+    mac.restart()
+    mac.kernels.clear()
+    with serving():
+        normalise()
+    assert mac.kernels == ["layer_norm"]
+    assert not mac.timed

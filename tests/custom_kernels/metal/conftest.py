@@ -15,7 +15,7 @@ def normal(shape: tuple[int, ...], dtype: mx.Dtype, offset: float = 0, deviation
     return mx.array(np.random.default_rng().normal(offset, deviation, size=shape).astype(np.float32)).astype(dtype)
 
 
-def check(found: mx.array, expected: np.ndarray, dtype: mx.Dtype, slack: float = 4e-6) -> None:
+def check(found: mx.array, expected: np.ndarray, dtype: mx.Dtype, slack: np.ndarray | float = 4e-6) -> None:
     """Equal but for one rounding to dtype, and float32 arithmetic on the way; NaN is never equal."""
     assert found.dtype == dtype
     assert found.shape == expected.shape

@@ -1,8 +1,10 @@
 """The source that MLX generates for the Metal kernels."""
 
 import os
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,9 +13,9 @@ import pytest
 import custom_kernels
 from custom_kernels import metal
 from custom_kernels.metal.launch import kernel_source
-from tests.custom_kernels.conftest import starts
-from tests.custom_kernels.metal.conftest import ROUNDING, normal
-from tests.metal.emulation import CLANG, emulated_metal, refused, unavailable
+from tests.metal import clang
+from tests.metal.emulation import unavailable
+from tests.metal.launches import DTYPES, generated_sources
 
 GENERATE = """
 import sys
@@ -79,20 +81,19 @@ def test_sources_are_ascii(backend: str) -> None:
 
 
 @pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
-@pytest.mark.skipif(CLANG is None, reason="needs clang++")
-@pytest.mark.parametrize("lengths", [[5, 0, 28], [1] * 9])
-@pytest.mark.parametrize("dtype", ROUNDING)
-def test_clang_takes_the_sources_as_they_are(dtype: mx.Dtype, lengths: list[int]) -> None:
-    """With few sequences short arrays come from the constant address space, with many from the device's."""
-    x, cu_seqlens = normal((sum(lengths), 96), dtype), starts(lengths)
-    ids, table, ones = mx.zeros((sum(lengths),), dtype=mx.int32), normal((5, 96), dtype), mx.ones((96,))
-    bias = normal((1, 59), mx.float32)
-    with emulated_metal() as sources:
-        metal.attention(x, cu_seqlens, 1, 0.2, bias, max_seqlen=30, window=3)
-        metal.embedding_norm([(table, ids)] * 2, ones, ones, 1e-5)
-        metal.layer_norm(x, ones, None, 1e-5, x)
-        metal.mean_pool(x, cu_seqlens, 0, True)
-        metal.position_ids(cu_seqlens, sum(lengths))
-        metal.rope(x, mx.zeros((sum(lengths),), dtype=mx.int32), mx.zeros((40, 4)), mx.zeros((40, 4)), 4)
-    assert len(sources) == 6
-    assert [refused(source) for source in sources] == [""] * 6
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sources_are_of_all_kernels_and_their_names_are_words(dtype: mx.Dtype) -> None:
+    """What is no word, such as the minus sign of a template's number, does not compile as a function's name."""
+    names = generated_sources(dtype)
+    assert {name for name in names if not re.fullmatch(r"\w+", name)} == set()
+    assert {kernel for kernel in metal.__all__ if not any(f"kernel_{kernel}_" in name for name in names)} == set()
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+@pytest.mark.skipif(clang.unavailable() is not None, reason=clang.unavailable() or "")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_clang_takes_the_sources_as_they_are_and_keeps_nothing_on_the_stack(dtype: mx.Dtype) -> None:
+    sources = generated_sources(dtype)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(sources, pool.map(clang.faults, sources.values()), strict=True))
+    assert {name: fault for name, fault in found.items() if fault} == {}

@@ -253,18 +253,25 @@ def test_watching_takes_in_changes_as_they_come(folder: Path) -> None:
         "--watch",
     ]
     settings = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
     assert process.stdout is not None
+    assert process.stderr is not None
     try:
         assert process.stdout.readline().startswith("3 indexed")
         (folder / "new.md").write_text("A bridge over the river.")
         assert process.stdout.readline().startswith("1 indexed")
         with Index.open("ix", read_only=True) as reader:
             assert len(reader.search("bridge", mode="text")) == 1
+            folder.rename("elsewhere")
+            assert process.stderr.readline().startswith("source is away")
+            assert len(reader) == 5
+        Path("elsewhere", "newer.md").write_text("Another bridge.")
+        Path("elsewhere").rename(folder)
+        assert process.stdout.readline().startswith("1 indexed, 0 changed, 0 moved, 0 removed, 4 unchanged")
     finally:
         process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert process.stdout.read() == ""
+    assert process.stdout.read() == process.stderr.read() == ""
 
 
 def test_a_rerankers_score_decides(

@@ -104,7 +104,7 @@ def test_the_next_better_dtype_that_the_processor_multiplies(
         ("MLX_EMBED_NUM_THREADS", "0", "a number of at least 1"),
         ("MLX_EMBED_NUM_THREADS", "-1", "a number of at least 1"),
         ("MLX_EMBED_NUM_THREADS", "abc", "a number of at least 1"),
-        ("MLX_EMBED_CPU_ISA", "sse9", "one of avx512_vnni, avx512, avx2_vnni, avx2, baseline"),
+        ("MLX_EMBED_CPU_ISA", "sse9", "one of avx512_bf16, avx512_vnni, avx512, avx2_vnni, avx2, neon_dot, baseline"),
         ("MLX_EMBED_KERNELS", "off", "reference"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from mlx_embed.engine.device import prepare_accelerator
 
-NAMES = ("MLX_ENABLE_TF32", "MLX_PTX_CACHE_DIR", "MLX_MAX_OPS_PER_BUFFER")
+NAMES = ("MLX_ENABLE_TF32", "MLX_PTX_CACHE_DIR", "MLX_MAX_OPS_PER_BUFFER", "MLX_USE_CUDA_GRAPHS")
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_float32_is_float32_on_cuda_and_metal_keeps_what_is_its_own(
 def test_launches_on_cuda_do_not_wait_for_a_whole_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
     prepare_accelerator()
+    assert os.environ["MLX_USE_CUDA_GRAPHS"] == "0"
     assert os.environ["MLX_MAX_OPS_PER_BUFFER"] == "10"
 
 
@@ -48,4 +49,4 @@ def test_what_the_user_has_set_stays(cuda: bool, monkeypatch: pytest.MonkeyPatch
     for name in NAMES:
         monkeypatch.setenv(name, "7")
     prepare_accelerator()
-    assert [os.environ[name] for name in NAMES] == ["7"] * 3
+    assert [os.environ[name] for name in NAMES] == ["7"] * 4

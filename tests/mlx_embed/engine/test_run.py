@@ -12,6 +12,7 @@ from mlx_embed import EmbeddingModel
 from mlx_embed.batching import Batch
 from mlx_embed.engine import Engine
 from mlx_embed.engine.graph import GraphEngine
+from mlx_embed.engine.worker import worker
 from tests.conftest import DATA
 
 IDS = [[2, *[7 + i] * n, 3] for i, n in enumerate((1, 20, 4, 0, 9, 33, 2))]
@@ -169,3 +170,89 @@ def test_the_next_batch_is_begun_before_the_last_is_read(monkeypatch: pytest.Mon
     for wait in waits:
         wait()
     assert events == ["begin 3", "begin 4", "read 3", "read 4"]
+
+
+def test_windows_are_read_while_the_next_ones_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last batch of one is read once the first of the next has begun, and at once where there is no next."""
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="reference")
+    engine, events = model.engine, []
+    assert isinstance(engine, GraphEngine)
+    own = engine._begin
+
+    def begin(batch: Batch, *rest: Any) -> Any:
+        events.append(f"begin {len(batch.texts)}")
+        wait = own(batch, *rest)
+        return lambda: (events.append(f"read {len(batch.texts)}"), wait())[1]
+
+    monkeypatch.setattr(engine, "_begin", begin)
+    whole = vectors(engine, model.head(), 4096)
+    events.clear()
+    hold = threading.Event()
+    worker.submit(hold.wait)
+    parts = (IDS[:3], IDS[3:])
+    gatherings = [engine.gather(engine.batches(part, 4096), model.head(), lambda done: None) for part in parts]
+    hold.set()
+    assert np.abs(np.concatenate([gathering.result() for gathering in gatherings]) - whole).max() <= 1e-5
+    assert events == ["begin 3", "begin 4", "read 3", "read 4"]
+
+
+def test_an_error_of_one_window_is_not_the_next_ones(model: EmbeddingModel) -> None:
+    def failing() -> Iterator[Batch]:
+        yield from list(model.engine.batches(IDS, 16))[:2]
+        raise ZeroDivisionError("no third batch")
+
+    engine, head = model.engine, model.head()
+    whole = vectors(engine, head, 4096)
+    given = (engine.batches(IDS, 16), failing(), engine.batches(IDS, 16))
+    first, bad, last = [engine.gather(batches, head, lambda done: None) for batches in given]
+    with pytest.raises(ZeroDivisionError, match="no third"):
+        bad.result()
+    assert np.abs(first.result() - whole).max() <= 1e-5
+    assert np.abs(last.result() - whole).max() <= 1e-5
+
+
+def test_what_is_near_the_engine_is_done_at_once(model: EmbeddingModel) -> None:
+    """All of it, and what it gives to the engine, on the engine's thread where it has one; its errors come back."""
+    engine, head = model.engine, model.head()
+    whole = vectors(engine, head, 4096)
+
+    def work() -> tuple[np.ndarray, str]:
+        rows = engine.gather(engine.batches(IDS, 16), head, lambda done: None).result()
+        run = vectors(engine, head, 64)
+        begun = engine.begin(engine.batches(IDS, 16), head)()
+        assert np.abs(np.stack([rows, run, begun]) - whole).max() <= 1e-5
+        return rows, threading.current_thread().name
+
+    _, name = engine.near(work)
+    assert name == ("mlx-embed" if engine.ahead else threading.current_thread().name)
+    with pytest.raises(ZeroDivisionError):
+        engine.near(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_kernels_are_asked_for_when_a_head_is_made(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA, which this engine is made to believe in; that a rehearsal fails does not matter."""
+    from mlx_embed.engine import graph
+
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="reference")
+    whole = vectors(model.engine, model.head(), 4096)
+    asked: list[Any] = []
+    seen: list[tuple[int, ...]] = []
+
+    class Watched:
+        def __call__(self, input_ids: Any, cu_seqlens: Any, max_seqlen: int, *types: Any) -> Any:
+            seen.append((input_ids.shape[0], cu_seqlens.shape[0] - 1, max_seqlen))
+            if fails and len(seen) == 1:
+                raise ValueError("no such shape")
+            return encoder(input_ids, cu_seqlens, max_seqlen, *types)
+
+    encoder = model.engine.encoder  # type: ignore[attr-defined]
+    monkeypatch.setattr(graph, "compile_all", asked.append)
+    monkeypatch.setattr(model.engine, "_ragged", True)
+    monkeypatch.setattr(model.engine, "rehearsed", ((64, 4, 16),))
+    monkeypatch.setattr(model.engine, "encoder", Watched())
+    head = model.head(dim=31)
+    assert np.abs(vectors(model.engine, model.head(), 4096) - whole).max() <= 1e-5
+    assert worker.submit(lambda: head).result() is head
+    assert asked == [{}]
+    assert seen[0] == (64, 4, 16)

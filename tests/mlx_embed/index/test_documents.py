@@ -2,12 +2,13 @@
 
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlx_embed.index import documents
+from mlx_embed.index import documents, html
 from mlx_embed.index.documents import Document
 
 
@@ -102,6 +103,34 @@ def test_html_in_the_encoding_that_it_states() -> None:
 @pytest.mark.parametrize("page", ["<p>a<", "<", "<!--", "<![CDATA[x", "&#xffffffff;", "</p></p><b", "<pre>", "<a <b>x"])
 def test_broken_html_is_read(page: str) -> None:
     assert len(read("a.html", page)) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("a<!-->b<!--->c<!--x--!>d<!--!>e-->f<!-- > -- > -->g", "abcdfg"),
+        ("a<!-- never > b</p>", "a"),
+        ("<svg><math></svg>a<svg><svg></svg>b</svg>c<svg/>d", "acd"),
+        ("a<script>b</script>c<svg><script></script></svg>d", "acd"),
+    ],
+)
+def test_what_html_hides(page: str, text: str) -> None:
+    [document] = read("a.html", page)
+    assert document.text == text
+
+
+def test_comments_without_an_end_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11's parser looks through the rest of the page for each of them."""
+    looks: list[int] = []
+    look = html._Parser.parse_comment
+
+    def counted(self: html._Parser, i: int, report: bool = True) -> int:
+        looks.append(i)
+        return look(self, i, report)
+
+    monkeypatch.setattr(html._Parser, "parse_comment", counted)
+    [document] = read("a.html", "text" + "<!-- >" * 100)
+    assert (document.text, looks) == ("text", [4])
 
 
 def test_rows(tmp_path: Path) -> None:
@@ -219,6 +248,19 @@ def test_broken_documents_are_named(name: str, data: bytes, message: str) -> Non
     pytest.importorskip("docx", reason="python-docx, extra documents")
     with pytest.raises(ValueError, match=message):
         read(name, data)
+
+
+def test_what_pypdf_logs_is_in_the_reason_and_not_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pypdf", reason="pypdf, extra documents")
+    monkeypatch.setattr(logging.getLogger("pypdf"), "propagate", False)  # as where nothing listens to any log
+    with pytest.raises(ValueError, match=r"a\.pdf is no PDF that can be read: .*; EOF marker not found\.$"):
+        documents.read(Path("a.pdf"), b"%PDF-1.4 nothing")
+    broken = pdf_file("The wing stalls.").replace(b"startxref\n", b"startxref\n1")
+    assert "wing" in documents.read(Path("a.pdf"), broken)[0].text
+    assert capsys.readouterr() == ("", "")
+    assert logging.getLogger("pypdf").handlers == []
 
 
 @pytest.mark.parametrize(("name", "package"), [("a.pdf", "pypdf"), ("a.docx", "docx")])

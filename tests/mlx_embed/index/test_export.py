@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
-from mlx_embed.index import Chunk, FileStat, Index
+from mlx_embed.errors import StoreMismatchError
+from mlx_embed.index import Chunk, FileStat, Index, load
 from tests.mlx_embed.index.conftest import fill, names, texts, vectors
 
 arrow: Any = pytest.importorskip("pyarrow")
@@ -22,7 +23,7 @@ def filled(index: Index) -> Index:
     return index
 
 
-def test_parquet_has_everything_and_comes_back(filled: Index, model: EmbeddingModel, tmp_path: Path) -> None:
+def test_parquet_has_everything(filled: Index, model: EmbeddingModel, tmp_path: Path) -> None:
     from pyarrow import parquet
 
     filled.export(tmp_path / "out.parquet")
@@ -43,13 +44,7 @@ def test_parquet_has_everything_and_comes_back(filled: Index, model: EmbeddingMo
         "line_end": 4,
         "heading": ["A", "Ü"],
     }
-    assert json.loads(table.schema.metadata[b"mlx_embed"])["model"] == model.name
-    with Index.create(tmp_path / "again", model) as again:
-        metadata = [json.loads(one) for one in table["metadata"].to_pylist()]
-        again.add(table["id"].to_pylist(), table["text"].to_pylist(), metadata, vectors=found)
-        for mode in ("vector", "text", "hybrid"):
-            hits = [(hit.id, hit.score, hit.text, hit.metadata) for hit in filled.search("the wing", 50, mode=mode)]
-            assert [(h.id, h.score, h.text, h.metadata) for h in again.search("the wing", 50, mode=mode)] == hits
+    assert json.loads(table.schema.metadata[b"mlx_embed"])["statement"]["model"] == model.name
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
@@ -61,6 +56,102 @@ def test_a_lancedb_table(filled: Index, tmp_path: Path) -> None:
     query = filled._query_vectors(["the heat"])[0]
     answer = table.search(query).distance_type("dot").limit(5).to_arrow()
     assert answer["id"].to_pylist() == [hit.id for hit in filled.search("the heat", 5, mode="vector")]
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.lance"])
+def test_what_is_exported_comes_back_equal(
+    filled: Index, model: EmbeddingModel, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name.endswith(".lance"):
+        pytest.importorskip("lancedb")
+    monkeypatch.setattr(load, "_AT_ONCE", 1000)
+    filled.replace_file("empty.md", FileStat(0, 2, "cd"), [])
+    filled.export(tmp_path / name)
+    with Index.create(tmp_path / "again", model, row_dtype="int8") as again:
+        again.add([names(20)[19]], ["other"])
+        again.replace_file("a.md", FileStat(0, 0, ""), [Chunk("x", "a.md", 0, 0, 0, 0, (), n) for n in range(3)])
+        for _ in range(2):  # and once more changes nothing
+            assert again.load(tmp_path / name) == len(filled)
+            assert again.get() == filled.get()
+            assert list(again.get()) == list(filled.get())
+            assert again.files() == filled.files()
+            again.check()
+        for mode in ("vector", "text", "hybrid"):
+            assert again.search("the wing", 50, mode=mode) == filled.search("the wing", 50, mode=mode)
+
+
+def test_the_chunks_of_a_file_are_committed_together(
+    index: Index, model: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_AT_ONCE", 5)
+    for path in ("a.md", "b.md", "c.md"):
+        index.replace_file(path, FileStat(1, 2, "ab"), [Chunk("x", path, 0, 0, 0, 0, (), n) for n in range(7)])
+    index.export(tmp_path / "out.parquet")
+    commits: list[list[str]] = []
+    put = load._put
+
+    def kept(store: Any, entries: Any, vectors: Any, files: Any) -> None:
+        commits.append([entry.chunk.path for entry in entries])
+        put(store, entries, vectors, files)
+
+    monkeypatch.setattr(load, "_put", kept)
+    with Index.create(tmp_path / "again", model) as again:
+        assert again.load(tmp_path / "out.parquet") == 21
+    assert commits == [["a.md"] * 7, ["b.md"] * 7, ["c.md"] * 7]
+    monkeypatch.setattr(load, "_AT_ONCE", 1)
+    apart = write(tmp_path / "apart.parquet", id=["a", "b", "c"], text=["x", "y", "z"], path=["a.md", "b.md", "a.md"])
+    with pytest.raises(ValueError, match=r"rows of a\.md are apart"):
+        index.load(apart)
+
+
+def write(file: Path, **columns: Any) -> Path:
+    from pyarrow import parquet
+
+    parquet.write_table(arrow.table(columns), file)
+    return file
+
+
+def test_a_table_of_another_program(index: Index, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", id=[1, 2], text=["wing", "soup"], year=[1999, None], metadata=["x", "y"])
+    assert index.load(path) == 2
+    assert {name: (hit.text, hit.metadata) for name, hit in index.get().items()} == {
+        "1": ("wing", {"year": 1999, "metadata": "x"}),
+        "2": ("soup", {"metadata": "y"}),
+    }
+    assert index.search("soup", 1, mode="vector")[0].score == pytest.approx(1, abs=1e-6)
+    path = write(tmp_path / "b.parquet", id=["1"], text=["heat"], vector=vectors(1).tolist())
+    with pytest.raises(StoreMismatchError, match="does not say of which model"):
+        index.load(path)
+    assert index.load(path, same_model=True) == 1
+    assert index.get(["1"])["1"].text == "heat"
+    assert index.search("q", 1, mode="vector", vectors=vectors(1)[0])[0].id == "1"
+
+
+def test_what_cannot_be_loaded(filled: Index, model: EmbeddingModel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"neither \.parquet nor \.lance"):
+        filled.load(tmp_path / "out.csv")
+    for name in ("out.parquet", "out.lance"):
+        with pytest.raises(FileNotFoundError, match="There is no"):
+            filled.load(tmp_path / name)
+    with pytest.raises(ValueError, match="no column 'text'; it has id, body"):
+        filled.load(write(tmp_path / "a.parquet", id=["a"], body=["b"]))
+    with pytest.raises(ValueError, match="'a' is there twice"):
+        filled.load(write(tmp_path / "b.parquet", id=["a", "a"], text=["b", "c"]))
+    broken: Any = {"id": ["a", "b"], "text": ["b", "c"], "vector": [[0.0] * 32, None]}
+    with pytest.raises((ValueError, TypeError), match="vectors"):
+        filled.load(write(tmp_path / "c.parquet", **broken), same_model=True)
+    filled.export(tmp_path / "out.parquet")
+    with (
+        Index.create(tmp_path / "other", model, document_prompt="text: ") as other,
+        pytest.raises(StoreMismatchError, match="document_prompt"),
+    ):
+        other.load(tmp_path / "out.parquet")
+    with (
+        Index.create(tmp_path / "chunked", model, chunker="mine 2") as other,
+        pytest.raises(StoreMismatchError, match="chunker"),
+    ):
+        other.load(tmp_path / "out.parquet")
+    assert len(filled) == 4991
 
 
 def test_where_it_cannot_be_written(filled: Index, tmp_path: Path) -> None:

@@ -46,12 +46,22 @@ def filled(index: Index) -> Index:
         ({"lang": "x' OR '1'='1"}, ""),
         ({"lang": []}, ""),
         ({}, "012345"),
+        ({"$or": [{"lang": "de"}, {"year": 2001}, {"lang": "de"}]}, "12"),
+        ({"$and": [{"lang": "en"}, {"year": {">": 0}}]}, "0"),
+        ({"$not": {"lang": "en"}}, "125"),
+        ({"$not": {"$or": [{"lang": ["en", "de"]}, {"done": True}]}, "$and": []}, "5"),
+        ({"$or": []}, ""),
+        ({"$not": {}}, ""),
+        ({"$id": ["4", "0", "nobody"], "lang": "en"}, "04"),
+        ({"$id": "4"}, "4"),
     ],
 )
 def test_metadata(filled: Index, condition: Any, wanted: str) -> None:
     for mode in ("text", "vector", "hybrid"):
         found = filled.search("wing", 20, mode=mode, filter=condition)
         assert "".join(sorted(hit.id for hit in found)) == wanted
+    assert "".join(filled.get(filter=condition)) == wanted
+    assert "".join(filled.get(["3", "2", "0"], filter=condition)) == "".join(n for n in wanted if n in "023")
 
 
 PATHS = ["a.md", "docs/a.md", "docs/b.txt", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md", "src/[x].py", "ä/ö.md"]
@@ -97,6 +107,8 @@ def test_paths(index: Index, globs: Any, wanted: list[str]) -> None:
         (["path=docs/**", "path=*.md"], {"path": ["docs/**", "*.md"]}),
         (["url=http://x?a=b"], {"url": ["http://x?a=b"]}),
         (["lang!=en"], {"lang": {"!=": "en"}}),
+        (["x=-1", "x=+.5", "x=2.", "x=1e3", "x=0"], {"x": [-1, 0.5, 2.0, 1000.0, 0]}),
+        (["x=007", "x=1_000", "x=nan", "x=inf", "x=1e999"], {"x": ["007", "1_000", "nan", "inf", "1e999"]}),
         ([], {}),
     ],
 )
@@ -121,6 +133,13 @@ def test_conditions_in_words_that_are_none(words: list[str]) -> None:
         ({"year": [[1]]}, r"year has \[1\]"),
         ({"year": 2**63}, "year has"),
         ({"path": 3}, "path is 3"),
+        ({"year": float("nan")}, "year has nan"),
+        ({"$or": {"year": 1}}, r"\$or is .*, where a list of filters is needed"),
+        ({"$and": [3]}, r"\$and is \[3\], where a list of filters"),
+        ({"$not": [{}]}, r"\$not is \[{}\], where a filter is needed"),
+        ({"$not": {"$or": [{"year": None}]}}, "year has None"),
+        ({"$id": 3}, r"\$id is 3, where an id or a list"),
+        ({"$nor": []}, r"\$nor is not one of"),
     ],
 )
 def test_bad_filters(index: Index, condition: Any, message: str) -> None:

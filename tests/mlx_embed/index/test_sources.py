@@ -58,6 +58,48 @@ def test_gitignore_is_obeyed_as_by_git(seed: int, tmp_path: Path) -> None:
         assert set(files(tmp_path / "a")) == below
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "?",
+        "??",
+        "???",
+        "[\u00e9]",
+        "[\u00e9][\u00e9]",
+        "[!a][!a]",
+        "[\u00e0-\u00fc]",
+        "caf?.md",
+        "caf??.md",
+        "\u00e9*",
+        "\ud800*",
+    ]
+    + [f"a[[:{name}:]]b" for name in ("space", "blank", "cntrl", "print", "graph", "alpha", "punct")],
+)
+def test_rules_are_of_bytes_as_for_git(rule: str, tmp_path: Path) -> None:
+    names = [
+        "\u00e9",
+        "e",
+        "\u00e9a",
+        "\u65e5",
+        "caf\u00e9.md",
+        "a\x0bb",
+        "a b",
+        "a\tb",
+        "a\u00a0b",
+        "a\u0085b",
+        "a-b",
+        "axb",
+    ]
+    tree(tmp_path, *names)
+    (tmp_path / ".gitignore").write_text(rule + "\n", errors="surrogatepass")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    said = subprocess.run(
+        ["git", "check-ignore", "--stdin", "-z"], cwd=tmp_path, input="\0".join(names).encode(), capture_output=True
+    )
+    ignored = {name for name in said.stdout.decode().split("\0") if name}
+    assert set(files(tmp_path)) == set(names) - ignored
+
+
 def test_a_folder_that_is_named_is_taken_though_git_leaves_it_out(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     tree(tmp_path, "build/a.md", "build/b.log")

@@ -12,6 +12,7 @@ from mlx_embed import CrossEncoder, EmbeddingModel
 from tests.checkpoints import reranker as make_reranker
 from tests.conftest import DATA
 from tests.mlx_embed.integrations.conftest import theirs
+from tests.sparse import make as make_sparse
 
 pytest.importorskip("mteb", reason="mteb is not installed")
 
@@ -19,7 +20,7 @@ import mteb
 import sentence_transformers
 from mteb.mocks import mock_tasks
 
-from mlx_embed.integrations.mteb import MLXCrossEncoder, MLXEncoder
+from mlx_embed.integrations.mteb import MLXCrossEncoder, MLXEncoder, MLXSparseEncoder
 
 TASKS = ["Retrieval", "STS", "Reranking", "Summarization", "PairClassification", "Classification", "BitextMining"]
 
@@ -69,6 +70,14 @@ def test_live_reranker(task: str, tmp_path: Path) -> None:
     make_reranker("bert", 1, tmp_path)
     reference = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
     assert same(scores(MLXCrossEncoder(tmp_path), task), scores(reference, task))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("task", ["Retrieval", "STS", "Classification"])
+def test_live_sparse_encoder(task: str, tmp_path: Path) -> None:
+    folder = make_sparse(tmp_path / "sparse", "bert")
+    reference = sentence_transformers.SparseEncoder(str(folder), device="cpu")
+    assert same(scores(MLXSparseEncoder(folder), task), scores(reference, task))
 
 
 @pytest.mark.parametrize(

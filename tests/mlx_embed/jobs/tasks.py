@@ -40,6 +40,36 @@ class Counting:
         return number * 10
 
 
+class Beginning:
+    """Begins tasks, waits for each a little, and leaves in the file `events` which was begun and waited for."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def __call__(self) -> Any:
+        return self
+
+    def begin(self, task: tuple[str, int]) -> Any:
+        kind, number = task
+        self._say(f"b{number}")
+        if kind == "raise at once":
+            raise LookupError(f"no {number}")
+        if kind == "kill once" and not Path(self._folder, "killed").exists():
+            Path(self._folder, "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def wait() -> int:
+            time.sleep(0.05)
+            self._say(f"w{number}")
+            return number * 10
+
+        return wait
+
+    def _say(self, event: str) -> None:
+        with Path(self._folder, "events").open("a") as file:
+            file.write(f"{event} ")
+
+
 class OddError(Exception):
     """One that no pickle carries."""
 

@@ -21,6 +21,12 @@ def pool() -> Iterator[Pool]:
         yield found
 
 
+def test_pieces_of_several_sizes_are_put_in_order(alone: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_embed.jobs.pool.SMALLEST", 3)
+    with Pool(MODEL, workers=2, piece=32, device="cpu") as pool:
+        assert np.abs(pool.encode(TEXTS) - alone.encode(TEXTS)).max() < 1e-5
+
+
 @pytest.fixture(scope="module")
 def alone() -> EmbeddingModel:
     return EmbeddingModel.from_pretrained(MODEL, device="cpu")
@@ -34,6 +40,22 @@ def test_vectors_are_those_of_one_process_in_order(count: int, pool: Pool, alone
         assert found.dtype == np.float32
         assert np.abs(found - wanted).max() < 1e-5
     assert pool.workers == len(pool.pids) == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 255, 2048, 2049, 20000])
+def test_the_last_pieces_are_smaller(count: int, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_embed.jobs.pool.Processes", lambda make, environments, ahead: None)
+    texts = [str(n) for n in range(count)]
+    pieces = list(Pool(MODEL, workers=2, device="cpu")._pieces(iter(texts), count if known else None))
+    assert [text for piece in pieces for text in piece] == texts
+    sizes = [len(piece) for piece in pieces]
+    assert all(sizes) or count == 0
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) <= 2048
+    if known and count == 20000:
+        assert sizes[0] == 2048
+        assert sizes[-1] <= 256
 
 
 def test_one_text_and_none(pool: Pool, alone: EmbeddingModel) -> None:

@@ -16,7 +16,7 @@ from mlx_embed.jobs.devices import environments_of, share_of_threads, visible_gp
 from mlx_embed.jobs.processes import Processes, WorkerError
 from tests.conftest import ROOT
 from tests.mlx_embed.jobs import tasks
-from tests.mlx_embed.jobs.tasks import Counting
+from tests.mlx_embed.jobs.tasks import Beginning, Counting
 
 
 def done(folder: Path, *given: tuple[str, int], workers: int = 2, ahead: int = 1) -> dict[int, Any]:
@@ -94,7 +94,7 @@ def test_each_has_its_environment(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from mlx_embed.jobs.processes import Processes
-from tests.mlx_embed.jobs.tasks import Counting
+from tests.mlx_embed.jobs.tasks import Beginning, Counting
 processes = Processes(Counting(sys.argv[1]), [{}, {}])
 print(*processes.pids, flush=True)
 list(processes.results([("sleep", 100), ("sleep", 100)]))
@@ -133,11 +133,41 @@ def test_a_shared_memory_that_is_full_is_gone_round(tmp_path: Path, monkeypatch:
     with memory.file() as file:
         slot = memory.SharedArray(file.fileno())
         array = np.arange(6.0).reshape(2, 3)
-        assert worker._done(np.asarray, __import__("pickle").dumps(array), slot) == ("array", ((2, 3), "<f8"))
+        assert worker._done(lambda: array, slot) == ("array", ((2, 3), "<f8"))
         assert (slot.read((2, 3), "<f8") == array).all()
         monkeypatch.setattr(os, "posix_fallocate", full)
-        kind, found = worker._done(np.asarray, __import__("pickle").dumps(np.zeros(1000)), slot)
+        kind, found = worker._done(lambda: np.zeros(1000), slot)
         assert (kind, found.shape) == ("result", (1000,))
+    # Tasks of this process go through the connection, and results of the others through their memory.
+    assert [found.shape for found in done(tmp_path, ("array", 5), ("array", 6), ahead=2).values()] == [(5, 3), (6, 3)]
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_tasks_are_begun_while_others_are_waited_for(ahead: int, tmp_path: Path) -> None:
+    """As many as a process has at a time, in their order, each once."""
+    with Processes(Beginning(str(tmp_path)), [{}], ahead=ahead) as processes:
+        given = [("count", n) for n in range(7)]
+        assert list(processes.results(given)) == [(n, n * 10) for n in range(7)]
+    events = Path(tmp_path, "events").read_text().split()
+    assert [event for event in events if event[0] == "b"] == [f"b{n}" for n in range(7)]
+    assert [event for event in events if event[0] == "w"] == [f"w{n}" for n in range(7)]
+    most = max(events.index(f"w{n}") - events.index(f"b{n}") for n in range(7))
+    assert (most > 1) == (ahead > 1)
+
+
+def test_what_fails_when_it_is_begun(tmp_path: Path) -> None:
+    with Processes(Beginning(str(tmp_path)), [{}], ahead=2) as processes:
+        results = processes.results([("count", 1), ("raise at once", 2)])
+        assert next(results) == (0, 10)
+        with pytest.raises(LookupError, match="no 2"):
+            next(results)
+
+
+def test_a_process_that_dies_while_it_begins(tmp_path: Path) -> None:
+    """What it had not finished is done by another, in its order."""
+    with Processes(Beginning(str(tmp_path)), [{}], ahead=3) as processes:
+        given = [("kill once" if n == 2 else "count", n) for n in range(6)]
+        assert sorted(processes.results(given)) == [(n, n * 10) for n in range(6)]
 
 
 def test_environments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from custom_kernels.choice.op import Load, Op
+from custom_kernels.choice.op import Op
 from custom_kernels.ops import OPS
 from custom_kernels.ops.layer_norm import fast_layer_norm
 from mlx_embed.engine.device import accelerator
 from mlx_embed.engine.worker import worker
 from mlx_embed.measure import kernels
+from mlx_embed.measure.copying import copy_seconds, least_bytes
 from mlx_embed.measure.report import MAX_NORM_ERROR, MAX_OP_ERROR, OpRow
 from mlx_embed.measure.timing import Plan, Timing
 
@@ -199,7 +200,7 @@ def test_a_chain_is_shorter_where_results_are_large(monkeypatch: pytest.MonkeyPa
 
 
 def test_load_of_the_tables() -> None:
-    assert [load.tokens for load in kernels.LOADS] == [Load(False).tokens, Load(True).tokens]
+    assert [load.many for load in kernels.LOADS] == [False, True]
 
 
 @pytest.mark.skipif(not cpu.available(), reason="the native CPU kernels are not built")
@@ -210,3 +211,23 @@ def test_errors_are_shares_of_the_largest_value(monkeypatch: pytest.MonkeyPatch)
     op = next(op for op in OPS if op.name == "layer_norm")
     rows, _ = worker.run(lambda: kernels.op_rows(op, *kernels.shapes(op)[0]))
     assert {row.way: row.error for row in rows}["native cpu"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["linear", "rope", "embedding_norm", "activate"])
+def test_bytes_that_an_op_reads_and_writes_at_least(name: str) -> None:
+    op = next(op for op in OPS if op.name == name)
+    variant, load = next(pair for pair in kernels.shapes(op) if not pair[1].many)
+    with mx.stream(mx.cpu):
+        given, _ = op.sample(variant, load)
+    moved = least_bytes(name, given, 1000)
+    if name == "embedding_norm":
+        assert moved is None, "it reads some rows of its tables"
+    elif name == "linear":
+        assert moved == given[0].nbytes + given[1].weight.nbytes + given[1].bias.nbytes + 1000
+    else:
+        assert moved == given[0].nbytes + 1000 + (given[1].nbytes if name == "rope" else 0)
+
+
+def test_a_copy_takes_longer_the_more_there_is() -> None:
+    # Far apart, since other work may disturb either.
+    assert 0 < copy_seconds(2**12, on_gpu=False) < copy_seconds(2**26, on_gpu=False)

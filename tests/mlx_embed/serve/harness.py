@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mlx_embed import CrossEncoder, EmbeddingModel
+from mlx_embed import CrossEncoder, EmbeddingModel, MultiVectorEncoder, SparseEncoder
+from mlx_embed.serve.kinds import SparseEmbedder, TokenEmbedder
 from mlx_embed.serve.models import Embedder, Models, Reranker, Served
 from mlx_embed.serve.run import Server, listen
 from mlx_embed.serve.service import Service
@@ -65,21 +66,28 @@ def cross_encoder(reranker_folder: Path) -> CrossEncoder:
 def serving(
     embedders: Mapping[str, EmbeddingModel],
     rerankers: Mapping[str, CrossEncoder] | None = None,
+    others: Mapping[str, SparseEncoder | MultiVectorEncoder] | None = None,
     *,
     batch_tokens: int | None = None,
     hold: threading.Event | None = None,
     **options: Any,
 ) -> Iterator["Running"]:
     """A server of loaded models on a free port of this machine; `hold` keeps it from loading them until it is set."""
-    rerankers = rerankers or {}
-    service = Service(Models(list(embedders), list(rerankers)), **options)
+    rerankers, others = rerankers or {}, others or {}
+    service = Service(Models(list(embedders), list(rerankers), list(others)), **options)
     waiting = service.limits.waiting_tokens
 
     def load() -> list[Served]:
         if hold is not None:
             hold.wait(SECONDS)
         made: list[Served] = [Embedder(name, model, batch_tokens, waiting) for name, model in embedders.items()]
-        return made + [Reranker(name, model, batch_tokens, waiting) for name, model in rerankers.items()]
+        made += [Reranker(name, model, batch_tokens, waiting) for name, model in rerankers.items()]
+        for name, model in others.items():
+            if isinstance(model, SparseEncoder):
+                made.append(SparseEmbedder(name, model, batch_tokens, waiting))
+            else:
+                made.append(TokenEmbedder(name, model, batch_tokens, waiting))
+        return made
 
     listening = listen("127.0.0.1", 0)
     server = Server(service, load)

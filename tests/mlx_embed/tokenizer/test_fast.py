@@ -1,4 +1,4 @@
-"""nanotoken in the place of tokenizers: the same ids, or none of its own."""
+"""What is fast in the place of tokenizers: the same ids, or none of its own."""
 
 import sys
 import warnings
@@ -13,10 +13,13 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from custom_kernels import cpu
 from mlx_embed import EmbeddingModel
 from mlx_embed.ids import Ids
-from mlx_embed.tokenizer import Tokenizer, fast
-from mlx_embed.tokenizer.fast import FastTokenizer, known
+from mlx_embed.tokenizer import Tokenizer, fast, framed, pieces
+from mlx_embed.tokenizer.fast import FastTokenizer
+from mlx_embed.tokenizer.nano import known
+from mlx_embed.tokenizer.tokens import Frame
 from tests.conftest import DATA, TINY
 from tests.mlx_embed.tokenizer.checkpoints import library, read
 from tests.mlx_embed.tokenizer.strings import strings
@@ -46,7 +49,7 @@ def play(patch: pytest.MonkeyPatch, wrong: Wrong = lambda text: False) -> None:
 
 
 def ready(found: tokenizers.Tokenizer, special: bool = True) -> FastTokenizer:
-    made = FastTokenizer(found, special, Path("checkpoint"))
+    made = FastTokenizer(found, framed(found) if special else Frame(), Path("checkpoint"))
     made.prepare()
     return made
 
@@ -63,6 +66,7 @@ def nanotoken() -> Any:
 def same_on(found: tokenizers.Tokenizer, count: int) -> None:
     made = ready(found)
     assert made.active
+    assert made.name == "nano"
     texts = list(islice(strings(found, 17), count))
     assert made.ids(texts).tolist() == ids(found, texts)
 
@@ -146,7 +150,7 @@ def test_the_probe_finds_a_difference(part: str, monkeypatch: pytest.MonkeyPatch
     made = ready(library("tiny-bert"))
     assert not made.active
     with pytest.warns(
-        UserWarning, match="nanotoken makes other token ids than tokenizers with the checkpoint in check"
+        UserWarning, match=r"\(nano\) makes other token ids than tokenizers with the checkpoint in check"
     ):
         assert made(TEXTS) is None
     with warnings.catch_warnings():
@@ -217,8 +221,15 @@ def test_an_interrupt_is_none_of_its_failures(monkeypatch: pytest.MonkeyPatch) -
     assert made.active
 
 
-def test_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_gives_nothing_to_compare_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nanotoken", None)
+    monkeypatch.setattr(pieces, "maker", lambda library, frame: lambda texts, whole: None)
+    assert not ready(library("tiny-bert")).active
+
+
+def test_without_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nanotoken", None)
+    monkeypatch.setattr(pieces, "maker", lambda library, frame: None)
     made = ready(library("tiny-bert"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -226,7 +237,14 @@ def test_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not made.active
 
 
-def test_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nanotoken_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nanotoken", None)
+    made = ready(library("tiny-bert"))
+    assert made.active == cpu.available()
+    assert made.name == ("pieces" if made.active else "")
+
+
+def test_what_nanotoken_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_json(data: str) -> Any:
         raise ValueError("unsupported")
 
@@ -235,7 +253,7 @@ def test_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         "nanotoken",
         SimpleNamespace(Tokenizer=SimpleNamespace(from_json=from_json), set_cache_entries=lambda count: None),
     )
-    assert not ready(library("tiny-bert")).active
+    assert ready(library("tiny-bert")).name != "nano"
 
 
 def unlike() -> Iterator[Any]:
@@ -259,7 +277,8 @@ def test_what_is_not_known_is_not_tried(change: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fast, "WORTH_LOADING", 1)
     found = library("tiny-bert")
     assert known(found)
+    around = framed(found)
     change(found)
-    made = FastTokenizer(found, True, Path("checkpoint"))
-    assert made(TEXTS) is None
-    assert made._thread is None
+    made = FastTokenizer(found, around, Path("checkpoint"))
+    made.prepare()
+    assert made.name != "nano"

@@ -1,0 +1,31 @@
+"""The greatest of each text's products with a linear layer on Metal."""
+
+import mlx.core as mx
+
+from custom_kernels.metal.launch import kernel, round_up
+from custom_kernels.parameters import Linear
+
+# Products that are there at once, and threads of a group.
+BLOCK, THREADS = 2**24, 256
+
+
+def linear_max(x: mx.array, layer: Linear, cu_seqlens: mx.array, *, block: int = BLOCK) -> mx.array:
+    """MLX's products, block by block of columns, and one launch of `linear_max.metal` a block, without a scatter."""
+    total, outputs, n = x.shape[0], layer.weight.shape[0], cu_seqlens.size - 1
+    columns = max(block // total, 1)
+    blocks = []
+    for start in range(0, outputs, columns):
+        end = min(start + columns, outputs)
+        weight = layer.weight[start:end].T
+        products = x @ weight if layer.bias is None else mx.addmm(layer.bias[start:end], x, weight)
+        (out,) = kernel("linear_max", "products", "cu_seqlens")(
+            inputs=[products, cu_seqlens],
+            template=[("COLUMNS", end - start)],
+            grid=(round_up(end - start, THREADS), n, 1),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[(n, end - start)],
+            output_dtypes=[mx.float32],
+            stream=mx.gpu,
+        )
+        blocks.append(out)
+    return mx.concatenate(blocks, axis=-1)

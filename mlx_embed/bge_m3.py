@@ -1,0 +1,267 @@
+"""BGEM3: of each text a vector, a weight for each of its tokens, and a vector for each, in one forward pass."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from mlx_embed.architectures import ops
+from mlx_embed.architectures.ops import Array
+from mlx_embed.checkpoint import Checkpoint
+from mlx_embed.checkpoint.bge_m3 import M3Layers, load_m3
+from mlx_embed.engine import Engine
+from mlx_embed.engine.contract import Parameters
+from mlx_embed.engine.worker import worker
+from mlx_embed.late_interaction import max_sim
+from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.migration import FromSentenceTransformers
+from mlx_embed.multi_vectors import MultiVectors
+from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
+from mlx_embed.sparse_vectors import SparseVector, SparseVectors
+from mlx_embed.texts import checked, progress, windows
+from mlx_embed.tokenizer import Tokenizer, warn_truncated
+
+if TYPE_CHECKING:
+    from mlx_embed.options import Unpack
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+# Tokens that carry no weight, by their roles; XLM-RoBERTa's where the folder does not name them.
+_UNUSED = {"cls": "<s>", "eos": "</s>", "pad": "<pad>", "unk": "<unk>"}
+
+
+class M3Options(TypedDict, total=False):
+    """How to embed texts.
+
+    Attributes:
+        prompt_name: the checkpoint's prompt to put before each text.
+        prompt: the text to put before each text, instead of a named one.
+        return_sparse: give the weights of tokens.
+        return_multi_vector: give a vector a token, which take most of the room.
+        batch_tokens: tokens a batch; the default suits the device. Bounds memory, never changes vectors.
+        batch_size: no more texts than this in a batch either; there is no need to set it.
+        show_progress_bar: show a bar of texts done. None shows it where mlx_embed logs at INFO.
+    """
+
+    prompt_name: str | None
+    prompt: str | None
+    return_sparse: bool
+    return_multi_vector: bool
+    batch_tokens: int | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+
+
+OPTIONS: M3Options = {
+    "prompt_name": None,
+    "prompt": None,
+    "return_sparse": True,
+    "return_multi_vector": True,
+    "batch_tokens": None,
+    "batch_size": None,
+    "show_progress_bar": None,
+}
+
+
+class M3Vectors(NamedTuple):
+    """What BGE-M3 makes of texts.
+
+    Attributes:
+        dense: float32 [N, H], of length 1.
+        sparse: a weight for each token of the vocabulary that a text has; None where not asked for.
+        multi_vector: a vector of length 1 for each of a text's tokens but the first; None where not asked for.
+    """
+
+    dense: Float32
+    sparse: SparseVectors | None
+    multi_vector: MultiVectors | None
+
+
+@dataclass(frozen=True)
+class M3Head:
+    """Hidden states to a row a token: its weight, then its vector, in whose place a text's first has the text's own."""
+
+    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
+        """[T, H] -> [T, 1 + max(H, C)]."""
+        xp = ops.namespace(hidden)
+        hidden, (sparse, colbert) = ops.float32(hidden), parameters
+        weight = xp.maximum(hidden @ sparse["weight"].T + sparse["bias"], 0)
+        texts, tokens = ops.normalize(hidden), ops.normalize(hidden @ colbert["weight"].T + colbert["bias"])
+        width = max(texts.shape[1], tokens.shape[1])
+        first = (ops.position_ids(cu_seqlens, hidden.shape[0]) == 0)[:, None]
+        return xp.concatenate([weight, xp.where(first, _widened(texts, width), _widened(tokens, width))], axis=1)
+
+
+class BGEM3(FromSentenceTransformers):
+    """BAAI's BGE-M3 with all that it computes. It may be used from any thread.
+
+    It is a class of its own, for its results are of three kinds, and most options of `EmbeddingModel.encode` mean
+    nothing to two of them. `EmbeddingModel` loads the same folder for its vectors of texts alone.
+
+    Attributes:
+        checkpoint: what its folder says of it.
+        tokenizer: which makes token ids of texts.
+        engine: which computes it, and has its weights.
+        name: as the hub or the caller knows it.
+        dimension: the length of a text's vector.
+        prompts: texts to put in front, by name. This and the next are the checkpoint's, and may be changed.
+        default_prompt_name: the prompt where none is given.
+    """
+
+    _source: Source | None = None
+
+    def __init__(
+        self, checkpoint: Checkpoint, tokenizer: Tokenizer, engine: Engine, layers: M3Layers, *, name: str = ""
+    ) -> None:
+        """Take ready parts; use `from_pretrained` to make them from a checkpoint."""
+        self.checkpoint = checkpoint
+        self.tokenizer = tokenizer
+        self.engine = engine
+        self.name = name or str(checkpoint.folder)
+        self.dimension = checkpoint.encoder_config.hidden_size
+        self.prompts = dict(checkpoint.prompts)
+        self.default_prompt_name = checkpoint.default_prompt_name
+        self._vocabulary = checkpoint.encoder_config.vocab_size
+        self._token_dimension: int = layers.colbert["weight"].shape[0]
+        self._head = engine.head(M3Head(), layers)
+        self._unused = _unused_tokens(checkpoint, tokenizer)
+        self._said_cut = False
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "BGEM3":
+        """Load a folder of BGE-M3 with its layers as sparse_linear.safetensors and colbert_linear.safetensors.
+
+        `options` are those of `EmbeddingModel.from_pretrained`.
+
+        Raises:
+            CheckpointError: one of these files is missing, or a pickle; and what `EmbeddingModel.from_pretrained`
+                raises.
+        """
+        opened = open_model("from_pretrained", name_or_path, options)
+        checkpoint = opened.checkpoint
+        layers = worker.run(partial(load_m3, checkpoint), opened.device)
+        model = cls(checkpoint, Tokenizer(checkpoint, opened.max_seq_length), opened.load(), layers, name=opened.name)
+        model._source = opened.source
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickled(self, self._source, "name", "max_seq_length", "prompts", "default_prompt_name")
+
+    @property
+    def max_seq_length(self) -> int:
+        """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
+
+        Raises: as `EmbeddingModel.max_seq_length`.
+        """
+        return self.tokenizer.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int | None) -> None:
+        self.tokenizer = Tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
+        self._said_cut = False
+
+    def __repr__(self) -> str:
+        return f"BGEM3({self.name!r}, dimension={self.dimension}, max_seq_length={self.max_seq_length})"
+
+    def encode(self, texts: str | Iterable[str] = MISSING, **options: "Unpack[M3Options]") -> M3Vectors:
+        """Embed texts, batched by length under a token budget, in the order given.
+
+        Args:
+            texts: one string, which counts as a list of one, or any iterable of strings.
+            **options: prompt_name, prompt, return_sparse, return_multi_vector, batch_tokens, batch_size,
+                show_progress_bar: see `M3Options`.
+
+        Raises:
+            TypeError: a text that is no string; its index is named. An option that there is not.
+            ValueError: an unknown prompt name, or an option out of range.
+        """
+        chosen: M3Options = complete("encode", options, OPTIONS)
+        prompt = chosen_prompt(self.prompts, self.default_prompt_name, chosen["prompt_name"], chosen["prompt"])
+        listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts)
+        size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
+        dense, sparse, multi = [np.zeros((0, self.dimension), np.float32)], list[SparseVector](), list[Float32]()
+        counts = [np.zeros(0, dtype=np.int32)]
+        with progress(chosen["show_progress_bar"], len(listed) if isinstance(listed, Sequence) else None) as advance:
+            for window in windows(listed, len):
+                tokens = self.tokenizer(window, prompt)
+                counts.append(tokens.counts)
+                found: list[Float32] = [None] * len(window)  # type: ignore[list-item]
+                run = self.engine.run(self.engine.batches(tokens.ids, budget, size), self._head, of_tokens=True)
+                with closing(run):
+                    for batch, rows in run:
+                        parts = np.split(rows, np.cumsum(tokens.ids.lengths[batch.texts])[:-1])
+                        for text, own in zip(batch.texts.tolist(), parts, strict=True):
+                            found[text] = own if chosen["return_multi_vector"] else own[:, : 1 + self.dimension].copy()
+                        advance(len(batch.texts))
+                dense += [own[:1, 1 : 1 + self.dimension] for own in found]
+                if chosen["return_sparse"]:
+                    sparse += [self._weights(ids, own[:, 0]) for ids, own in zip(tokens.ids, found, strict=True)]
+                if chosen["return_multi_vector"]:
+                    multi += [own[1:, 1 : 1 + self._token_dimension] for own in found]
+        if not self._said_cut:
+            self._said_cut = warn_truncated(np.concatenate(counts), self.tokenizer.max_length)
+        return M3Vectors(
+            np.concatenate(dense),
+            SparseVectors.of(sparse, self._vocabulary) if chosen["return_sparse"] else None,
+            MultiVectors.of(multi) if chosen["return_multi_vector"] else None,
+        )
+
+    def similarity(
+        self, queries: M3Vectors, documents: M3Vectors, weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ) -> Float32:
+        """The weighted mean of three similarities of each query and document: [N, M].
+
+        They are the cosine of the texts' vectors, the product of the tokens' weights, and MaxSim divided by the number
+        of the query's vectors. `weights` are in this order; what has none is not computed.
+
+        Raises:
+            ValueError: weights below 0, or none above; results without what has a weight.
+        """
+        if len(weights) != 3 or not min(weights) >= 0 or not sum(weights) > 0:
+            raise ValueError(f"weights {weights!r} are no three numbers from 0 up, one of them above.")
+        total = np.zeros((len(queries.dense), len(documents.dense)))
+        if weights[0]:
+            total += weights[0] * (queries.dense @ documents.dense.T)
+        if weights[1]:
+            if queries.sparse is None or documents.sparse is None:
+                raise ValueError("There are no weights of tokens: encode(..., return_sparse=True) gives them.")
+            for row, vector in enumerate(queries.sparse):
+                total[row] += weights[1] * documents.sparse.times(vector)
+        if weights[2]:
+            if queries.multi_vector is None or documents.multi_vector is None:
+                raise ValueError("There are no vectors of tokens: encode(..., return_multi_vector=True) gives them.")
+            lengths = np.maximum(np.diff(queries.multi_vector.offsets), 1)[:, None]
+            total += weights[2] * max_sim(self.engine, queries.multi_vector, documents.multi_vector) / lengths
+        return (total / sum(weights)).astype(np.float32)
+
+    def decode(self, vector: SparseVector, top_k: int | None = None) -> list[tuple[str, float]]:
+        """The tokens of a sparse vector with their weights, the heaviest first; `top_k` of them, or all."""
+        order = np.argsort(-vector.values, kind="stable")[:top_k]
+        library = self.tokenizer.library
+        pairs = zip(vector.indices[order].tolist(), vector.values[order].tolist(), strict=True)
+        return [(library.id_to_token(token) or "", weight) for token, weight in pairs]
+
+    def _weights(self, ids: npt.NDArray[np.int32], weights: Float32) -> SparseVector:
+        """The largest weight of each token that a text has, without special tokens and without zeros."""
+        counted = ~np.isin(ids, self._unused) & (weights > 0)
+        places, which = np.unique(ids[counted], return_inverse=True)
+        values = np.zeros(len(places), dtype=np.float32)
+        np.maximum.at(values, which, weights[counted])
+        return SparseVector(places.astype(np.int32), values)
+
+
+def _widened(rows: Array, width: int) -> Array:
+    xp = ops.namespace(rows)
+    missing = width - rows.shape[1]
+    return rows if not missing else xp.concatenate([rows, xp.zeros((rows.shape[0], missing), dtype=rows.dtype)], axis=1)
+
+
+def _unused_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> npt.NDArray[np.int32]:
+    named = [checkpoint.tokenizer_config.get(f"{role}_token") or default for role, default in _UNUSED.items()]
+    contents = [str(token.get("content") if isinstance(token, dict) else token) for token in named]
+    found = (tokenizer.library.token_to_id(content) for content in contents)
+    return np.array([token for token in found if token is not None], dtype=np.int32)

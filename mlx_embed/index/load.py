@@ -1,0 +1,145 @@
+"""Texts and vectors from a Parquet file or a LanceDB table, into an index."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlx_embed.errors import StoreMismatchError
+from mlx_embed.index import rows
+from mlx_embed.index.entries import Chunk, FileStat
+from mlx_embed.index.export import SAID
+from mlx_embed.index.given import require_once, vectors_of
+from mlx_embed.index.rows import Entry
+from mlx_embed.index.statement import Statement
+from mlx_embed.index.store import Store
+
+Embed: TypeAlias = Callable[[Sequence[Entry]], npt.NDArray[np.float32]]
+
+# Texts of a commit; those of one file are never parted.
+_AT_ONCE = 4096
+_KNOWN = {"id", "text", "path", "byte_start", "byte_end", "line_start", "line_end", "heading", "metadata", "vector"}
+
+
+def load(store: Store, path: Path, embed: Embed, *, same_model: bool = False) -> int:
+    """Put the rows of a table into an index; see `Index.load`."""
+    schema, batches = _opened(path)
+    if missing := [name for name in ("id", "text") if name not in schema.names]:
+        raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(schema.names)}.")
+    said = json.loads((schema.metadata or {}).get(SAID, b"{}"))
+    files = {name: FileStat(**stat) for name, stat in said.get("files", {}).items()}
+    has_vectors = "vector" in schema.names
+    if "statement" in said:
+        theirs = Statement(**said["statement"])
+        chunker = theirs.chunker if files else store.statement.chunker
+        store.statement.require(replace(theirs, row_dtype=store.statement.row_dtype, chunker=chunker), store.folder)
+    elif has_vectors and not same_model:
+        raise StoreMismatchError(
+            f"{path} does not say of which model its vectors are: give same_model=True if they are of "
+            f"{store.statement.model}, made as this index makes them; without a column 'vector' texts are embedded."
+        )
+    store.acquire()
+    count, done = 0, set[str]()
+    for batch in _whole_files(batches):
+        entries = [_entry(row, exported="statement" in said) for row in batch]
+        if has_vectors:
+            vectors = vectors_of([row["vector"] for row in batch], len(batch), store.statement)
+        else:
+            vectors = embed(entries)
+        paths = {entry.chunk.path for entry in entries} - {""}
+        if again := sorted(paths & done):
+            raise ValueError(f"The rows of {again[0]} are apart in {path}: sort it by path.")
+        done |= paths
+        _put(store, entries, vectors, {name: files[name] for name in paths if name in files})
+        count += len(batch)
+    empty = {name: stat for name, stat in files.items() if name not in done}
+    if empty:
+        _put(store, [], np.zeros((0, store.statement.dimension), dtype=np.float32), empty)
+    return count
+
+
+def _put(
+    store: Store, entries: Sequence[Entry], vectors: npt.NDArray[np.float32], files: Mapping[str, FileStat]
+) -> None:
+    """Commit texts and files in the place of those with the same ids and paths."""
+    ids = [entry.id for entry in entries]
+    require_once(ids)
+    paths = {*files, *(entry.chunk.path for entry in entries)} - {""}
+    with store.writing() as transaction:
+        there = [
+            *rows.numbers_of(transaction.connection, "id", ids).values(),
+            *rows.numbers_of(transaction.connection, "path", sorted(paths)).values(),
+        ]
+        transaction.remove(sorted({number for numbers in there for number in numbers}))
+        transaction.put(entries, vectors)
+        for name, stat in files.items():
+            rows.put_file(transaction.connection, name, stat)
+
+
+def _opened(path: Path) -> tuple[Any, Iterator[Any]]:
+    """The schema of a table, and its rows as record batches."""
+    if path.suffix not in (".parquet", ".lance"):
+        raise ValueError(f"{path} ends with neither .parquet nor .lance; name a file or table that does.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}.")
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError('To load a table, install pyarrow: pip install "mlx-embed[parquet]"') from error
+    if path.suffix == ".parquet":
+        file = parquet.ParquetFile(path)
+        return file.schema_arrow, file.iter_batches(batch_size=_AT_ONCE)
+    try:
+        import lancedb
+    except ImportError as error:
+        raise ImportError("To load a LanceDB table, install it: pip install lancedb") from error
+    table = lancedb.connect(str(path.parent)).open_table(path.stem)
+    return table.schema, iter(table.search().to_batches(_AT_ONCE))
+
+
+def _whole_files(batches: Iterator[Any]) -> Iterator[list[dict[str, Any]]]:
+    """The rows, some thousand at a time, and never a part of a file's alone."""
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        for row in _rows(batch):
+            if len(found) >= _AT_ONCE and (not row.get("path") or row.get("path") != found[-1].get("path")):
+                yield found
+                found = []
+            found.append(row)
+    if found:
+        yield found
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a record batch; a vector is a numpy array [D]."""
+    names = batch.schema.names
+    plain = batch.select([name for name in names if name != "vector"]).to_pylist()
+    if "vector" not in names:
+        return iter(plain)
+    vectors = batch.column("vector").to_numpy(zero_copy_only=False)
+    return ({**row, "vector": vector} for row, vector in zip(plain, vectors, strict=True))
+
+
+def _entry(row: Mapping[str, Any], *, exported: bool) -> Entry:
+    """A row as a text to be stored; of a table that `export` has not written, what else it has is metadata."""
+    name = str(row["id"]) if isinstance(row["id"], int) else row["id"]
+    path = row.get("path") or ""
+    ordinal = name.removeprefix(f"{path}#") if path and isinstance(name, str) else ""
+    known = _KNOWN if exported else _KNOWN - {"metadata"}
+    about = json.loads(row["metadata"]) if exported else {}
+    chunk = Chunk(
+        row["text"],
+        path,
+        row.get("byte_start") or 0,
+        row.get("byte_end") or 0,
+        row.get("line_start") or 0,
+        row.get("line_end") or 0,
+        tuple(row.get("heading") or ()),
+        int(ordinal) if ordinal.isdecimal() else 0,
+        {**{key: value for key, value in row.items() if key not in known and value is not None}, **about},
+    )
+    return rows.entry(name, chunk)

@@ -1,0 +1,68 @@
+"""Which kind of model a folder is of, and how near two folders of one kind are to each other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.multi_vector import read_multi_vector
+from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.errors import UnsupportedModelError
+from mlx_embed.multi_vector_encoder import MultiVectorEncoder
+from mlx_embed.multi_vectors import MultiVectors
+from mlx_embed.sparse_encoder import SparseEncoder
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+SPARSE, MULTI_VECTOR, DENSE = "SparseEncoder", "MultiVectorEncoder", "SentenceTransformer"
+
+
+def kind_of(folder: Path) -> str:
+    """SPARSE or MULTI_VECTOR where the folder says that it is that, and DENSE elsewhere, for rerankers too."""
+    path = folder / "config_sentence_transformers.json"
+    if present(path) and present(folder / "modules.json") and read_json(path).get("model_type") == SPARSE:
+        return SPARSE
+    try:
+        read_multi_vector(folder)
+    except UnsupportedModelError:
+        return DENSE
+    return MULTI_VECTOR
+
+
+def least_cosine(kind: str, source: Path, other: Path, texts: Sequence[str]) -> float:
+    """The lowest cosine between two folders' vectors of the texts, of each side that the model has, on the CPU.
+
+    NaN where a vector is not finite.
+    """
+    made: Any = {DENSE: EmbeddingModel, SPARSE: SparseEncoder, MULTI_VECTOR: MultiVectorEncoder}[kind]
+    found = (
+        rows(kind, made.from_pretrained(folder, device="cpu", dtype=dtype), texts)
+        for folder, dtype in ((source, "float32"), (other, None))
+    )
+    return float(np.concatenate([cosines(before, after) for before, after in zip(*found, strict=True)]).min())
+
+
+def rows(kind: str, model: Any, texts: Sequence[str]) -> list[Float32]:
+    """A model's vectors of the texts, of each side that it has: [N, D], or of tokens [T, D]."""
+    if kind == DENSE:
+        whole = model.encode(texts, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False)
+        return [whole]
+    sides = [encode(texts, show_progress_bar=False) for encode in (model.encode_query, model.encode_document)]
+    return [side.dense() if kind == SPARSE else MultiVectors.of(side).vectors for side in sides]
+
+
+def cosines(a: Float32, b: Float32) -> Float32:
+    """Of each row of a and the same row of b: [N]. Two rows of zeros are alike."""
+    found: Float32 = (_unit(a) * _unit(b)).sum(axis=1)
+    return found
+
+
+def _unit(rows: Float32) -> Float32:
+    """Rows of length 1; those of zeros are made equal to each other."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    zero = lengths[:, 0] == 0
+    unit: Float32 = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+    unit[zero, 0] = 1
+    return unit

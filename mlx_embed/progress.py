@@ -1,0 +1,104 @@
+"""How far long work has come: a bar on a terminal, a line in ten seconds elsewhere, or nothing."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+EVERY = 10.0
+
+
+class Progress:
+    """Told how far work has come; shows nothing.
+
+    Attributes:
+        done: texts, or what else is counted.
+        tokens: that they have, as they are computed.
+        cut: texts that were longer than the model takes.
+    """
+
+    def __init__(self, done: int = 0) -> None:
+        self.done, self.tokens, self.cut = done, 0, 0
+
+    def __call__(self, count: int) -> None:
+        """So many more are done."""
+        self.done += count
+
+    def note(self, tokens: int, cut: int) -> None:
+        """So many more tokens are on their way, and so many more texts were cut."""
+        self.tokens += tokens
+        self.cut += cut
+
+    def close(self) -> None:
+        """The work has ended."""
+
+    @property
+    def notes(self) -> str:
+        """Tokens and cut texts, where there are any, in words."""
+        parts = [f"{self.tokens:,} tokens"] * (self.tokens > 0) + [f"{self.cut:,} cut"] * (self.cut > 0)
+        return ", ".join(parts)
+
+
+class Bar(Progress):
+    """A bar with the rate, the time that is left, tokens and cut texts; `bar` is tqdm's."""
+
+    def __init__(self, bar: Any) -> None:
+        super().__init__()
+        self._bar = bar
+
+    def __call__(self, count: int) -> None:
+        """So many more are done."""
+        super().__call__(count)
+        if self.notes:
+            self._bar.set_postfix_str(self.notes, refresh=False)
+        self._bar.update(count)
+
+    def close(self) -> None:
+        """The work has ended."""
+        self._bar.close()
+
+
+class Ticker:
+    """Lets a line pass when none has passed for so many seconds."""
+
+    def __init__(
+        self, say: Callable[[str], Any], every: float = EVERY, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say, self._every, self.clock = say, every, clock
+        self._last = clock()
+
+    def offer(self, line: Callable[[], str]) -> None:
+        """Say what `line` gives, if it is time for one."""
+        if self.clock() - self._last >= self._every:
+            self._last = self.clock()
+            self._say(line())
+
+
+class Lines(Progress):
+    """A line now and then: how many of how many, the rate, the time that is left, tokens and cut texts."""
+
+    def __init__(self, ticker: Ticker, total: int | None, unit: str, description: str, done: int) -> None:
+        super().__init__(done)
+        self._ticker, self._total, self._unit, self._description = ticker, total, unit, description
+        self._before, self._began = done, ticker.clock()
+
+    def __call__(self, count: int) -> None:
+        """So many more are done."""
+        super().__call__(count)
+        self._ticker.offer(self.line)
+
+    def line(self) -> str:
+        """How far it is now."""
+        seconds = max(self._ticker.clock() - self._began, 1e-9)
+        rate = (self.done - self._before) / seconds
+        parts = [f"{self.done:,} {self._unit}s"]
+        if self._total:
+            parts = [f"{self.done:,} of {self._total:,} {self._unit}s ({self.done / self._total:.0%})"]
+        parts.append(f"{rate:,.0f} {self._unit}s/s" if rate >= 10 else f"{rate:.2f} {self._unit}s/s")
+        if self._total and rate > 0:
+            parts.append(f"{_spelled(max(self._total - self.done, 0) / rate)} left")
+        return f"{self._description}: {', '.join([*parts, *filter(None, [self.notes])])}"
+
+
+def _spelled(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,90 @@
+"""Kernels that are compiled ahead; a compiler stands in, so that this runs anywhere."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from custom_kernels.cuda import ahead, launch
+
+LAUNCH = {"types": {"T": mx.float16}, "constants": {"WIDTH": 8}}
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was compiled, in order; it takes a little."""
+    sources: list[str] = []
+
+    def cubin(source: str, architecture: str) -> bytes:
+        sources.append(source)
+        time.sleep(0.05)
+        if "mean_pool" in source:
+            raise RuntimeError("no such instruction")
+        return b"code"
+
+    monkeypatch.setattr(launch, "cubin", cubin)
+    monkeypatch.setattr(launch, "architecture", lambda: "sm_90")
+    monkeypatch.setattr(launch, "_codes", {})
+    return sources
+
+
+def ask(name: str, x: mx.array, **options: Any) -> mx.array:
+    return launch.launch(name, [x], [8], (1, 32), (3, 8), mx.float16, **LAUNCH, **options)
+
+
+def test_a_rehearsal_launches_and_compiles_nothing(compiled: list[str]) -> None:
+    with ahead.rehearsal() as wanted:
+        for name in ("layer_norm", "layer_norm", "rope"):
+            found = ask(name, mx.zeros((3, 8)))
+            assert (found.shape, found.dtype) == ((3, 8), mx.float16)
+        ask("rope", found, macros={"A": "1"})
+    assert len(wanted) == 3
+    assert compiled == []
+    assert ahead.rehearsed() is None
+
+
+def test_all_that_is_wanted_is_compiled_at_once_and_waited_for(compiled: list[str]) -> None:
+    with ahead.rehearsal() as wanted:
+        for name in ("layer_norm", "mean_pool", "rope"):
+            ask(name, mx.zeros((3, 8)))
+    start = time.perf_counter()
+    ahead.compile_all(wanted)
+    assert time.perf_counter() - start < 0.04, "nobody waits for it"
+    codes = [
+        lambda name=name: launch.compiled(name, (("T", mx.float16),), (("WIDTH", 8),))
+        for name in ("layer_norm", "rope")
+    ]
+    assert [code() for code in codes] == [b"code", b"code"]
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        launch.compiled("mean_pool", (("T", mx.float16),), (("WIDTH", 8),))
+    assert len(compiled) == 3
+    ahead.compile_all({})
+
+
+def test_whoever_asks_for_what_is_being_compiled_waits(compiled: list[str]) -> None:
+    found: list[bytes] = []
+
+    def ask_too() -> None:
+        found.append(launch.compiled("rope", (("T", mx.float32),), ()))
+
+    threads = [threading.Thread(target=ask_too) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"code"] * 5
+    assert len(compiled) == 1
+
+
+def test_errors_of_what_is_compiled_ahead_are_left_to_who_needs_it() -> None:
+    done = threading.Event()
+
+    def broken() -> None:
+        raise RuntimeError("no such instruction")
+
+    wanted: dict[str, Callable[[], object]] = {"a": broken, "b": done.set}
+    ahead.compile_all(wanted)
+    assert done.wait(10)

@@ -1,0 +1,78 @@
+"""On a Mac, ops find out how they are best computed when a model is loaded: afterwards nobody waits for that."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from custom_kernels.choice import op
+from mlx_embed import EmbeddingModel
+from mlx_embed.architectures import bert
+from mlx_embed.engine import choice, graph
+from mlx_embed.engine.graph import GraphEngine
+from tests.conftest import DATA
+from tests.metal.primitives import kernels_on_metal
+
+# The ops that this package has Metal kernels of.
+WITH_KERNELS = {"attention", "embedding_norm", "layer_norm", "linear", "mean_pool"}
+CPU = mx.Device(mx.cpu)
+
+
+@pytest.fixture
+def engine() -> Iterator[GraphEngine]:
+    """Of a small BERT on a Mac, where MLX's own ops are played to be fastest."""
+    encoder = bert.Model(bert.Config(50, 64, 1, 2, 128, 512))
+    mx.eval(encoder.parameters())
+    with kernels_on_metal(), pytest.MonkeyPatch.context() as patch, mx.stream(mx.cpu):
+        patch.setattr(op.Op, "_fastest", lambda self, variant, load: self.builtin(variant))
+        yield GraphEngine(encoder, CPU, kernels=True, compiled=True)
+
+
+@pytest.mark.parametrize("longest", [512, 48])
+def test_every_class_of_batches_has_been_seen(
+    engine: GraphEngine, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.prepare(longest)
+    missed = []
+
+    def unasked(self: op.Op, backend: str, variant: Any) -> op.Kernel:
+        missed.append((self.name, variant))
+        return self.builtin(variant)
+
+    monkeypatch.setattr(op.Op, "_unasked", unasked)
+    rng = np.random.default_rng()
+    head = engine.encoder  # not compiled: a graph is built for each batch, and none is run
+    for count, budget in ((1, 512), (2, 512), (3, 30), (20, 700), (90, 20000)):
+        ids = [np.zeros(n, dtype=np.int32) for n in rng.integers(2, longest + 1, size=count)]
+        for batch in engine.batches(ids, budget):
+            engine.rows(batch, lambda ids, starts, longest, types: head(ids, starts, longest))
+    assert [name for name, _ in missed if name in WITH_KERNELS] == []
+
+
+@pytest.mark.parametrize(("accelerator", "wanted", "prepared"), [
+    ("metal", "graph", [512]), ("metal", "reference", []), ("cuda", "graph", [])
+])  # fmt: skip
+def test_a_model_is_prepared_at_load(
+    accelerator: str, wanted: str, prepared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(choice, "accelerator", lambda: accelerator)
+    monkeypatch.setattr(choice, "is_cpu", lambda device: False)
+    monkeypatch.setattr(GraphEngine, "prepare", lambda self, longest: found.append(longest))
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine=wanted)
+    assert [min(longest, 512) for longest in found] == [min(n, model.max_seq_length) for n in prepared]
+
+
+@pytest.mark.parametrize(("accelerator", "kernels", "shared"), [
+    ("metal", True, True), ("cuda", True, True), ("metal", False, False), (None, True, False)
+])  # fmt: skip
+def test_texts_of_any_lengths_share_a_batch_where_attention_is_packed(
+    accelerator: str | None, kernels: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "accelerator", lambda: accelerator)
+    monkeypatch.setattr(graph, "is_cpu", lambda device: False)
+    engine = GraphEngine(bert.Model(bert.Config(50, 64, 1, 2, 128, 512)), CPU, kernels=kernels, compiled=True)
+    ids = [[0] * n for n in [*[512] * 9, *[8] * 120]]
+    assert (len(list(engine.batches(ids, 65536))) == 1) == shared
