@@ -120,10 +120,10 @@ def pooling(checkpoint: Checkpoint) -> str:
         return "lasttoken"
     config = checkpoint.config
     if config["model_type"] == "eurobert":
-        mode = {"bos": "cls"}.get(given := config.get("classifier_pooling", LATE), given)
-        if mode in ("cls", "mean", LATE):
-            return str(mode)
-        raise UnsupportedModelError(f'config.json has "classifier_pooling": {given!r}; mlx_embed has bos, mean, late.')
+        mode = config.get("classifier_pooling", LATE)
+        if mode in ("bos", "mean", LATE):
+            return "cls" if mode == "bos" else f"{mode}"
+        raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has bos, mean, late.')
     mode = config.get("classifier_pooling", "cls") if config["model_type"] == "modernbert" else "cls"
     if mode not in ("cls", "mean"):
         raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')
