@@ -43,7 +43,7 @@ BITS = (4, 8)
 INT8_CPU = "int8-cpu"
 
 # Small files that travel with the weights, wherever in the folder they lie.
-_KEPT = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*", "artifact.metadata")
+_KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*", "artifact.metadata")
 # BGE-M3's layers, beside the weights.
 _LAYERS = ("sparse_linear.safetensors", "colbert_linear.safetensors")
 _SKIPPED_FOLDERS = {"onnx", "openvino", "coreml", ".git", ".cache"}
@@ -183,7 +183,7 @@ def convert(
             f"group_size {group_size} does not divide the model's hidden_size {hidden_size}; "
             f"choose one of {[size for size in GROUP_SIZES if hidden_size % size == 0]}."
         )
-    reranker = not static and heads.has_head(checkpoint)
+    reranker = not static and (heads.has_head(checkpoint) or heads.has_score(checkpoint))
     if (reranker or kind != DENSE) and collection is not None:
         what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
         raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
