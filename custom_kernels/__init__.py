@@ -20,14 +20,17 @@ from custom_kernels.ops.max_sim import max_sim  # noqa: E402
 from custom_kernels.ops.mean_pool import mean_pool  # noqa: E402
 from custom_kernels.ops.output_norm import output_norm  # noqa: E402
 from custom_kernels.ops.position_ids import position_ids  # noqa: E402
+from custom_kernels.ops.rms_norm import rms_norm  # noqa: E402
 from custom_kernels.ops.rope import rope  # noqa: E402
 from custom_kernels.ops.short_encoder import short_encoder  # noqa: E402
 from custom_kernels.ops.top_k_scores import top_k_scores  # noqa: E402
-from custom_kernels.parameters import LayerWeights, Linear  # noqa: E402
+from custom_kernels.parameters import HeadNorms, LayerWeights, Linear, Rotation  # noqa: E402
 
 __all__ = [
+    "HeadNorms",
     "LayerWeights",
     "Linear",
+    "Rotation",
     "activate",
     "attention",
     "embedding_norm",
@@ -42,6 +45,7 @@ __all__ = [
     "mean_pool",
     "output_norm",
     "position_ids",
+    "rms_norm",
     "rope",
     "short_encoder",
     "top_k_scores",

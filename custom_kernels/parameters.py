@@ -37,3 +37,35 @@ class LayerWeights(NamedTuple):
     down_bias: mx.array
     output_norm_weight: mx.array
     output_norm_bias: mx.array
+
+
+class HeadNorms(NamedTuple):
+    """What normalises each head of query and key before they are rotated: x / sqrt(mean(x^2) + eps) (offset + weight).
+
+    Attributes:
+        query: weight [head_dim].
+        key: weight [head_dim], of the same dtype.
+        eps: added to the mean of squares.
+        offset: added to the weights.
+    """
+
+    query: mx.array
+    key: mx.array
+    eps: float
+    offset: float = 0.0
+
+
+class Rotation(NamedTuple):
+    """The rotary positions of query and key.
+
+    Attributes:
+        positions: int32 [T], each token's place in its own sequence, as `position_ids` gives it.
+        cos: float32 [P, head_dim / 2], a row a position, a whole array and not a slice of one.
+        sin: float32 [P, head_dim / 2], likewise.
+        norms: of the heads, or None.
+    """
+
+    positions: mx.array
+    cos: mx.array
+    sin: mx.array
+    norms: HeadNorms | None = None

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,6 @@ MIN_BLOCK = 4096
 SMALL_SIZES = (6, 8, 10, 12, 15, 16, 20, 24, 32)
 SHORTEST = 4
 
-# A decoder's batch is a block altogether. A text shorter than this share of its width goes to the next block, unless
-# the block is still too small to be worth a forward pass of its own.
-LEAST_FILLED = 0.75
-MIN_DECODER_BLOCK = 512
-NARROWEST = 8
-
 Shape = tuple[int, int, int]
 
 
@@ -39,7 +34,6 @@ class Batch:
         max_seqlen: no sequence is longer.
         token_type_ids: [T], of pairs of texts: which of the two a token is of. None is 0 throughout.
         unseen: [T], 1 where no token attends to this one. None is 0 throughout.
-        stride: of the sequences, each so many-th is a text.
     """
 
     texts: Int32
@@ -48,7 +42,6 @@ class Batch:
     max_seqlen: int
     token_type_ids: Int32 | None = None
     unseen: Int32 | None = None
-    stride: int = 1
 
     @property
     def shape(self) -> Shape:
@@ -58,8 +51,7 @@ class Batch:
     @property
     def tokens(self) -> Int64:
         """Where the texts' own tokens are, and not fillers', in the order of the texts."""
-        starts = self.cu_seqlens[:-1][:: self.stride][: len(self.texts)]
-        stops = self.cu_seqlens[1:][:: self.stride][: len(self.texts)]
+        starts, stops = self.cu_seqlens[:-1][: len(self.texts)], self.cu_seqlens[1:][: len(self.texts)]
         lengths = stops - starts
         found: Int64 = np.arange(lengths.sum()) + np.repeat(stops - np.cumsum(lengths), lengths)
         return found
@@ -89,7 +81,7 @@ def packed_batches(
     ids = Ids.of(ids)
     beside = [None if given is None else Ids.of(given).flat for given in (token_types, unseen)]
     lengths, starts = ids.lengths, ids.offsets[:-1]
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    order = _longest_first(lengths)
     room = _room(batch_tokens, ragged)
     start = 0
     while start < len(order):
@@ -98,37 +90,6 @@ def packed_batches(
         bucket = batch_tokens if bucketed else None
         yield _batch(ids.flat, beside, starts[texts], lengths[texts], texts, bucket, room)
         start = end
-
-
-def padded_batches(
-    ids: Sequence[Sequence[int]], batch_tokens: int, *, bucketed: bool, max_texts: int | None = None
-) -> Iterator[Batch]:
-    """Cut texts, longest first, into blocks [rows, width] of at most `batch_tokens` tokens, padding included.
-
-    They are laid out as packed batches of twice as many sequences: each text, then its padding up to `max_seqlen`, the
-    width. A text of more tokens is a block of its own. With `bucketed`, blocks have one of the `padded_shapes`.
-    """
-    ids = Ids.of(ids)
-    lengths = ids.lengths
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
-    start = 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        width = _block_width(longest) if bucketed else max(longest, 1)
-        fit = max(batch_tokens // width, 1)
-        following = lengths[order[start : start + min(fit, max_texts or fit)]]
-        full = max(int((following >= LEAST_FILLED * longest).sum()), MIN_DECODER_BLOCK // width)
-        texts = order[start : start + min(full, len(following))]
-        rows = _block_rows(len(texts), fit) if bucketed else len(texts)
-        yield _block(ids[texts], texts, rows, width)
-        start += len(texts)
-
-
-def padded_shapes(batch_tokens: int, longest: int) -> set[Shape]:
-    """Every shape that bucketed blocks of texts up to `longest` tokens can have, whatever the texts."""
-    fits = {width: max(batch_tokens // width, 1) for width in {_block_width(n) for n in range(longest + 1)}}
-    rows = {width: {_block_rows(n, fit) for n in range(1, fit + 1)} for width, fit in fits.items()}
-    return {(n * width, 2 * n, width) for width in rows for n in rows[width]}
 
 
 def packed_shapes(batch_tokens: int, longest: int, *, ragged: bool = False) -> set[Shape]:
@@ -170,24 +131,10 @@ def _rows(size: int, width: int, room: int) -> tuple[int, int]:
     return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
 
 
-def _block_width(longest: int) -> int:
-    """The width of a bucketed block: four to each doubling."""
-    if longest <= NARROWEST:
-        return NARROWEST
-    quarter = max(1 << ((longest - 1).bit_length() - 3), NARROWEST // 2)
-    return -(-longest // quarter) * quarter
-
-
-def _block_rows(count: int, fit: int) -> int:
-    """The rows of a bucketed block: two to each doubling, or as many as fit."""
-    if count <= 2:
-        return count
-    half = 1 << ((count - 1).bit_length() - 2)
-    return min(-(-count // half) * half, fit)
-
-
 def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     """How many texts of descending `lengths` make the next batch."""
+    if len(lengths) == 1:
+        return 1
     total = np.cumsum(lengths, dtype=np.int64)
     stop = total > batch_tokens
     if padded:
@@ -219,7 +166,9 @@ def _batch(
     cu_seqlens = np.full(count + 1, size, dtype=np.int32)
     cu_seqlens[0] = 0
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
-    places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
+    places: Any = slice(int(starts[0]), int(starts[0]) + total)
+    if len(lengths) > 1:
+        places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
     input_ids = _filled(flat[places], size)
     types, unseen = (None if given is None else _filled(given[places], size) for given in beside)
     return Batch(texts, input_ids, cu_seqlens, longest, types, unseen)
@@ -230,15 +179,3 @@ def _filled(values: Int32, size: int) -> Int32:
     out = np.zeros(size, dtype=np.int32)
     out[: len(values)] = values
     return out
-
-
-def _block(ids: Ids, texts: Int32, rows: int, width: int) -> Batch:
-    """Lay texts out as the first rows of a block, each followed by its padding."""
-    lengths = np.zeros(rows, dtype=np.int32)
-    lengths[: len(ids)] = ids.lengths
-    block = np.zeros((rows, width), dtype=np.int32)
-    block[np.arange(width) < lengths[:, None]] = ids.flat
-    ends = np.stack([lengths, np.full(rows, width, dtype=np.int32)], axis=1)
-    ends += np.arange(0, rows * width, width, dtype=np.int32)[:, None]
-    cu_seqlens = np.concatenate([np.zeros(1, dtype=np.int32), ends.reshape(-1)])
-    return Batch(texts, block.reshape(-1), cu_seqlens, width, stride=2)

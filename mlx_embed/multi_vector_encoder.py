@@ -382,7 +382,8 @@ def _added_token(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
     how, settings = checkpoint.multi_vector, checkpoint.tokenizer_config
     if how is None or how.expansion is None:
         return -1
-    if checkpoint.architecture.LAYOUT == "padded" or settings.get("padding_side") == "left":
+    decodes = hasattr(checkpoint.encoder_config, "num_key_value_heads")
+    if decodes or settings.get("padding_side") == "left":
         raise UnsupportedModelError(
             f"{checkpoint.folder} adds tokens to queries, which mlx_embed does for encoders whose padding is on the "
             "right alone."

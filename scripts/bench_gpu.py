@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_decoders
 import gpu_texts
 import numpy as np
 
@@ -60,6 +61,7 @@ def main() -> None:
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
+    parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 65536], help="tokens of decoders' batches")
     parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")
     parser.add_argument("--cranfield", type=Path, help="the folder of docs.jsonl, for the same")
     parser.add_argument("--json", type=Path, help="write every figure here")
@@ -412,6 +414,7 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "forward": forward_side,
     "forward reference": forward_side,
     "launches": launches_side,
+    "decoders": gpu_decoders.side,
     **TEXTS,
     "torch eager": torch_side,
     "sentence-transformers": sentence_transformers_side,

@@ -30,12 +30,14 @@ int mlx_embed_linear(const float*, int64_t, const void*, int, const float*, floa
 int mlx_embed_layer_norm(const float*, const float*, const float*, const float*, float, int64_t, int64_t, float*);
 int mlx_embed_embedding_norm(const float* const*, const int64_t*, const int32_t* const*, int64_t, const float*,
                              const float*, float, int64_t, int64_t, float*);
-int mlx_embed_attention(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, float, const float*, int64_t,
-                        int64_t, int, float*);
+int mlx_embed_attention(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, int64_t, float, const float*,
+                        int64_t, int64_t, int, int, float*);
+int mlx_embed_rms_norm(const float*, const float*, const float*, float, float, int64_t, int64_t, float*);
 int mlx_embed_output_norm(const float*, int64_t, const void*, const float*, const float*, const float*, float, float*);
 int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int, int, const float*, const float*,
                            const float*, float, float*);
-int mlx_embed_rope(float*, const int32_t*, const float*, const float*, int64_t, int64_t, int64_t, int64_t);
+int mlx_embed_rope(float*, const int32_t*, const float*, const float*, int64_t, int64_t, int64_t, int64_t, int64_t,
+                   const float*, const float*, float, float);
 int mlx_embed_mean_pool(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, int, float*);
 int mlx_embed_gather_mean(const void*, int, int64_t, int64_t, const int32_t*, const float*, int64_t, const int32_t*,
                           const int32_t*, int64_t, int64_t, float*);
@@ -168,25 +170,28 @@ static void feed_forward(int rows, int width, int inner, int gated) {
   mlx_embed_discard(down_layer);
 }
 
-static void attention(const Ints& lengths, int heads, int d, bool biased, int window) {
+// A head of key and value for each `group` of the query's.
+static void attention(const Ints& lengths, int heads, int d, bool biased, int window, int group = 1,
+                      bool causal = false) {
   Ints cu{0};
   for (int n : lengths) cu.push_back(cu.back() + n);
   const int total = cu.back(), hidden = heads * d, most = *std::max_element(lengths.begin(), lengths.end()) + 1;
-  const Floats qkv = normal((size_t)total * 3 * hidden, 7), bias = normal((size_t)heads * (2 * most - 1), 8);
+  const int kv = hidden / group, width = hidden + 2 * kv;
+  const Floats qkv = normal((size_t)total * width, 7), bias = normal((size_t)heads * (2 * most - 1), 8);
   const bool on_bfloat16 = narrow() && d % 2 == 0;
   Floats y = unset((size_t)total * hidden), wanted((size_t)total * hidden);
-  mlx_embed_attention(qkv.data(), cu.data(), (int64_t)lengths.size(), total, heads, d, 0.2f,
-                      biased ? bias.data() : nullptr, most, window, on_bfloat16, y.data());
+  mlx_embed_attention(qkv.data(), cu.data(), (int64_t)lengths.size(), total, heads, heads / group, d, 0.2f,
+                      biased ? bias.data() : nullptr, most, window, causal, on_bfloat16, y.data());
   std::vector<double> p;
   for (size_t s = 0; s < lengths.size(); s++)
     for (int h = 0; h < heads; h++)
       for (int i = 0; i < lengths[s]; i++) {
-        const float* q = &qkv[(size_t)(cu[s] + i) * 3 * hidden + h * d];
+        const float* q = &qkv[(size_t)(cu[s] + i) * width + h * d];
         p.assign(lengths[s], 0);
         double sum = 0;
         for (int j = 0; j < lengths[s]; j++) {
-          if (window >= 0 && abs(i - j) > window) continue;
-          const float* k = &qkv[(size_t)(cu[s] + j) * 3 * hidden + hidden + h * d];
+          if ((window >= 0 && abs(i - j) > window) || (causal && j > i)) continue;
+          const float* k = &qkv[(size_t)(cu[s] + j) * width + hidden + h / group * d];
           double score = 0;
           for (int c = 0; c < d; c++) score += (double)q[c] * k[c];
           sum += p[j] = exp(score * 0.2 + (biased ? bias[(size_t)h * (2 * most - 1) + j - i + most - 1] : 0));
@@ -194,7 +199,7 @@ static void attention(const Ints& lengths, int heads, int d, bool biased, int wi
         for (int c = 0; c < d; c++) {
           double out = 0;
           for (int j = 0; j < lengths[s]; j++)
-            out += p[j] / sum * qkv[(size_t)(cu[s] + j) * 3 * hidden + 2 * hidden + h * d + c];
+            out += p[j] / sum * qkv[(size_t)(cu[s] + j) * width + hidden + kv + h / group * d + c];
           wanted[(size_t)(cu[s] + i) * hidden + h * d + c] = (float)out;
         }
       }
@@ -236,8 +241,20 @@ static void rows(int width) {
         *a = x * c - z * s;
         *b = z * c + x * s;
       }
-  mlx_embed_rope(qkv.data(), ids.data(), table.data(), table.data(), vocabulary, count, 1, d);
+  mlx_embed_rope(qkv.data(), ids.data(), table.data(), table.data(), vocabulary, count, 1, 1, d, nullptr, nullptr, 0,
+                 0);
   close("rope", qkv, turned);
+
+  Floats y_rms = unset(sum.size()), wanted_rms(sum.size());
+  mlx_embed_rms_norm(sum.data(), sum.data(), gamma.data(), 1e-3f, 1, count, width, y_rms.data());
+  for (int i = 0; i < count; i++) {
+    const float* x = &sum[(size_t)i * width];
+    double square = 0;
+    for (int j = 0; j < width; j++) square += (double)x[j] * x[j];
+    for (int j = 0; j < width; j++)
+      wanted_rms[(size_t)i * width + j] = (float)(x[j] / sqrt(square / width + 1e-3) * (1 + gamma[j]) + x[j]);
+  }
+  close("rms_norm", y_rms, wanted_rms);
 }
 
 // Vectors of exactly the table's size, whose last row is read to its end and no further.
@@ -313,8 +330,8 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
                     qkv.data(), attended.data(), between.data(), y.data());
   for (const EncoderLayer& w : layers) {
     mlx_embed_linear(wanted.data(), total, w.qkv, 0, nullptr, qkv.data());
-    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, width / heads, 0.3f, nullptr, 0, -1, narrow(),
-                        attended.data());
+    mlx_embed_attention(qkv.data(), cu.data(), count, total, heads, heads, width / heads, 0.3f, nullptr, 0, -1, 0,
+                        narrow(), attended.data());
     mlx_embed_output_norm(attended.data(), total, w.out, wanted.data(), gamma.data(), beta.data(), 1e-3f,
                           between.data());
     mlx_embed_feed_forward(between.data(), total, w.up, w.down, 1, 0, between.data(), beta.data(), nullptr, 1e-2f,
@@ -406,6 +423,8 @@ static void everything() {
   for (int d : {1, 8, 33}) attention({0, 1, 40, 13}, 2, d, d == 8, -1);
   attention({600, 3}, 1, 32, true, -1);
   attention({530}, 1, 16, false, 20);
+  attention({530, 0, 37}, 4, 16, false, -1, 2, true);
+  attention({70}, 3, 8, false, 11, 3, true);
   for (int width : {1, 30, 33}) rows(width);
   for (int width : {1, 30, 130}) lookups(width);
   for (int n : {1, 33, 300}) greatest({3, 1, 120, 40}, n, 37);

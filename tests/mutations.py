@@ -1,6 +1,5 @@
 """Sound checkpoints of every architecture and layout, and ways to damage one file of them."""
 
-import importlib.util
 import json
 import os
 import random
@@ -78,7 +77,7 @@ def stored(dtype: str, folder: Path) -> Path:
 
 
 def makers() -> dict[str, Callable[[Path], Path]]:
-    """By name, what writes a checkpoint into a folder; decoders where mlx-lm is here."""
+    """By name, what writes a checkpoint into a folder."""
     packed = [name for name in ARCHITECTURES if name not in FAMILIES and name in (*RERANKERS, "new")]
     plain = {name: name for name in packed if name not in ("xlm-roberta", "camembert", "new")}
     found: dict[str, Callable[[Path], Path]] = {name: partial(encoder, name) for name in plain}
@@ -89,8 +88,7 @@ def makers() -> dict[str, Callable[[Path], Path]]:
     found |= {f"{name} with vocab.txt": partial(with_vocabulary, name) for name in WORDPIECE}
     found |= {f"stored in {dtype}": partial(stored, dtype) for dtype in ("float16", "bfloat16", "8", "4")}
     found["sharded"] = sharded
-    if importlib.util.find_spec("mlx_lm") is not None:
-        found |= {name: partial(decoder, name) for name in FAMILIES}
+    found |= {name: partial(decoder, name) for name in FAMILIES}
     return found
 
 

@@ -37,6 +37,7 @@ from custom_kernels.cpu.memory import trim
 from custom_kernels.cpu.output_norm import output_norm
 from custom_kernels.cpu.packed import sequence_ids
 from custom_kernels.cpu.position_ids import position_ids
+from custom_kernels.cpu.rms_norm import RMSNorm, rms_norm
 from custom_kernels.cpu.rope import rope
 from custom_kernels.cpu.top_k_scores import top_k_scores
 
@@ -45,6 +46,7 @@ __all__ = [
     "EncoderLayer",
     "Linear",
     "Norm",
+    "RMSNorm",
     "Table",
     "attention",
     "available",
@@ -63,6 +65,7 @@ __all__ = [
     "output_norm",
     "position_ids",
     "product",
+    "rms_norm",
     "rope",
     "sequence_ids",
     "set_num_threads",

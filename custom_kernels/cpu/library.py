@@ -106,8 +106,9 @@ def load() -> tuple[Any, str]:
         "discard": (None, [pointer]),
         "linear": (flag, [pointer, integer, pointer, flag, pointer, pointer]),
         "layer_norm": (flag, [pointer] * 4 + [real, integer, integer, pointer]),
+        "rms_norm": (flag, [pointer] * 3 + [real, real, integer, integer, pointer]),
         "embedding_norm": (flag, [pointer] * 3 + [integer, pointer, pointer, real, integer, integer, pointer]),
-        "attention": (flag, [pointer] * 2 + [integer] * 4 + [real, pointer, integer, integer, flag, pointer]),
+        "attention": (flag, [pointer] * 2 + [integer] * 5 + [real, pointer, integer, integer, flag, flag, pointer]),
         "output_norm": (flag, [pointer, integer] + [pointer] * 4 + [real, pointer]),
         "feed_forward": (flag, [pointer, integer, pointer, pointer, flag, flag, *[pointer] * 3, real, pointer]),
         "encoder": (
@@ -115,7 +116,7 @@ def load() -> tuple[Any, str]:
             [pointer, pointer, integer, integer, pointer, integer, integer, integer, real, pointer, integer, flag, flag]
             + [pointer] * 4,
         ),
-        "rope": (flag, [pointer] * 4 + [integer] * 4),
+        "rope": (flag, [pointer] * 4 + [integer] * 5 + [pointer, pointer, real, real]),
         "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),
         "gather_mean": (
             flag,

@@ -14,6 +14,7 @@ from custom_kernels.cuda.max_sim import max_sim
 from custom_kernels.cuda.mean_pool import mean_pool
 from custom_kernels.cuda.output_norm import output_norm
 from custom_kernels.cuda.position_ids import position_ids
+from custom_kernels.cuda.rms_norm import rms_norm
 from custom_kernels.cuda.rope import rope
 from custom_kernels.cuda.short_encoder import short_encoder
 from custom_kernels.cuda.top_k_scores import top_k_scores
@@ -29,6 +30,7 @@ __all__ = [
     "mean_pool",
     "output_norm",
     "position_ids",
+    "rms_norm",
     "rope",
     "short_encoder",
     "top_k_scores",

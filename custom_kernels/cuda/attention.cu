@@ -1,27 +1,38 @@
-// softmax(scale Q K^T + bias) V on the tensor cores, straight from qkv [T, 3 * heads * D] to out [T, heads * D].
-// A block takes QUERIES queries of one sequence and head, TILES * 16 a warp, and walks over the keys, KEYS at a time,
-// with the running maximum and sum of the online softmax in registers; the next keys are on their way meanwhile.
-// `bias` [heads, 2 * reach + 1] is by distance: column - row is at place column - row + reach of the head's.
-// Compiled in: T of 16 bits, BFLOAT, B (the bias's type), D (a multiple of 16), WARPS, TILES, KEYS, HAS_BIAS,
-// HAS_WINDOW.
+// softmax(scale Q K^T + bias) V on the tensor cores, straight from qkv [T, (heads + 2 * heads / GROUP) * D], query, key
+// and value side by side, to out [T, heads * D].
+// A block takes QUERIES queries of one sequence and of TEAM heads that share their keys, TILES * 16 a warp, and walks
+// over the keys, KEYS at a time, with the running maximum and sum of the online softmax in registers; the next keys are
+// on their way meanwhile. `bias` [heads, 2 * reach + 1] is by distance: column - row is at place column - row + reach
+// of the head's. With ROTATE, query and key are turned by their places in the sequence as they are loaded: elements i
+// and i + D / 2 of a head are a pair, and `cosines` and `sines` [places, D / 2] the angles. With NORM each head is
+// divided by the root of its mean square before, and multiplied with offset + its weights. Compiled in: T of 16 bits,
+// BFLOAT, B (the bias's type), N (of the norms' weights), D (a multiple of 16; with ROTATE of 32), GROUP (heads that
+// share one of key and value), WARPS, TILES, KEYS, HAS_BIAS, HAS_WINDOW, CAUSAL, ROTATE, NORM.
 #include "shared/halves.cuh"
 #include "shared/sequences.cuh"
 
-constexpr int QUERIES = WARPS * TILES * 16;
+constexpr int TEAM_WARPS = WARPS / TEAM;  // of one head
+constexpr int QUERIES = TEAM_WARPS * TILES * 16;
 constexpr int THREADS = WARPS * 32;
 constexpr int STRIDE = D + 8;  // an odd number of 16-byte units: the 8 rows of a matrix lie in different banks
 constexpr int DEPTH = D / 16;
 constexpr float LOG2E = 1.4426950408889634f;
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attention(const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int heads, int reach,
-              float scale, int window) {
+// Heads of 128 leave room for 12 warps on a multiprocessor, or 16 that keep their queries in shared memory.
+constexpr int BLOCKS = D == 128 ? (KEPT ? 512 : 384) / THREADS : 1;
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+    attention(const T* qkv, const int* cu_seqlens, const B* bias, const float* cosines, const float* sines,
+              const N* query_norm, const N* key_norm, T* out, int total, int n, int heads, int reach, float scale,
+              int window, float eps, float offset) {
   scale *= LOG2E;  // exp(x) is exp2(x * LOG2E)
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int head = blockIdx.x % heads;  // heads side by side, so that the blocks at work share cache lines
-  const int slot = blockIdx.x / heads;
-  const int slots = gridDim.x / heads;
+  const int teams = heads / TEAM;  // side by side, so that the blocks at work share cache lines
+  const int team_head = blockIdx.x % teams * TEAM;
+  const int head = team_head + warp / TEAM_WARPS;
+  const int slot = blockIdx.x / teams;
+  const int slots = gridDim.x / teams;
 
   const Tile tile = tile_of(cu_seqlens, n, total, QUERIES, slot, slots, lane);
   const int begin = cu_seqlens[tile.sequence];
@@ -31,15 +42,26 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     return;
   }
 
-  const int width = heads * D;
-  const T* queries = qkv + static_cast<long long>(begin) * 3 * width + head * D;
-  const T* keys = queries + width;
-  const T* values = keys + width;
+  const int width = heads * D;  // of the result
+  const int kv = heads / GROUP * D;
+  const int stride = width + 2 * kv;
+  const T* queries = qkv + static_cast<long long>(begin) * stride + head * D;
+  const T* keys = qkv + static_cast<long long>(begin) * stride + width + team_head / GROUP * D;
+  const T* values = keys + kv;
   const B* bias_at_zero = bias + static_cast<long long>(head) * (2 * reach + 1) + reach;
   const bool aligned = reinterpret_cast<unsigned long long>(qkv) % 16 == 0;  // a slice may start anywhere
 
-  __shared__ alignas(16) T key_tile[2][KEYS * STRIDE];
-  __shared__ alignas(16) T value_tile[2][KEYS * STRIDE];
+  extern __shared__ uint4 memory[];
+  T* const key_tile = reinterpret_cast<T*>(memory);  // of both stages
+  T* const value_tile = key_tile + 2 * KEYS * STRIDE;
+  T* const kept = value_tile + 2 * KEYS * STRIDE + warp * TILES * 16 * STRIDE;  // a warp's own queries
+  __shared__ alignas(16) float query_weight[ROTATE && NORM ? D : 4], key_weight[ROTATE && NORM ? D : 4];
+  if constexpr (ROTATE && NORM) {
+    for (int i = threadIdx.x; i < D; i += THREADS) {
+      query_weight[i] = offset + static_cast<float>(query_norm[i]);
+      key_weight[i] = offset + static_cast<float>(key_norm[i]);
+    }
+  }
 
   // Rows past the sequence's end become zeros: what lies there may be NaN, and 0 * NaN is not 0.
   const auto load = [&](int stage, int from) {
@@ -47,9 +69,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       const int row = unit / (D / 8);
       const int column = unit % (D / 8) * 8;
       const bool inside = from + row < length;
-      const long long source = inside ? static_cast<long long>(from + row) * 3 * width + column : 0;
-      T* key = &key_tile[stage][row * STRIDE + column];
-      T* value = &value_tile[stage][row * STRIDE + column];
+      const long long source = inside ? static_cast<long long>(from + row) * stride + column : 0;
+      T* key = key_tile + (stage * KEYS + row) * STRIDE + column;
+      T* value = value_tile + (stage * KEYS + row) * STRIDE + column;
       if (aligned) {
         const int bytes = inside ? 16 : 0;
         asm volatile(
@@ -91,13 +113,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     start = max(first - window, 0) / KEYS * KEYS;
     end = min(first + QUERIES + window, length);
   }
+  if constexpr (CAUSAL) end = min(first + QUERIES, length);
   load(0, start);
   if (start + KEYS < end) {
     load(1, start + KEYS);
   }
 
   // In a 16 x 8 fragment this lane holds columns (0, 1) + 2 * (lane % 4) of rows lane / 4 and lane / 4 + 8.
-  const int warp_first = first + warp * TILES * 16;
+  const int warp_first = first + warp % TEAM_WARPS * TILES * 16;
   const int fragment_row = lane / 4;
   const int fragment_column = lane % 4 * 2;
   unsigned query[TILES][DEPTH][4];
@@ -108,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = warp_first + m * 16 + fragment_row + i % 2 * 8;
-        const T* from = queries + static_cast<long long>(row) * 3 * width + k * 16 + fragment_column + i / 2 * 8;
+        const T* from = queries + static_cast<long long>(row) * stride + k * 16 + fragment_column + i / 2 * 8;
         query[m][k][i] = 0;
         if (row < length) {
           if (aligned) {
@@ -120,6 +143,111 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       }
     }
   }
+
+  if constexpr (ROTATE) {
+    if constexpr (NORM) __syncthreads();  // the weights are there
+#pragma unroll
+    for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {  // a lane holds parts of two rows, the rest of which three others hold
+        const int row = min(warp_first + m * 16 + fragment_row + half * 8, length - 1);
+        float norm = 1.0f;
+        if constexpr (NORM) {
+          float square = 0.0f;
+#pragma unroll
+          for (int k = 0; k < DEPTH; ++k) {
+            const float2 x = unpacked(query[m][k][half]), y = unpacked(query[m][k][half + 2]);
+            square += x.x * x.x + x.y * x.y + y.x * y.x + y.y * y.y;
+          }
+          square += __shfl_xor_sync(0xffffffff, square, 1);
+          square += __shfl_xor_sync(0xffffffff, square, 2);
+          norm = rsqrtf(square / D + eps);
+        }
+#pragma unroll
+        for (int k = 0; k < DEPTH / 2; ++k) {
+#pragma unroll
+          for (int i = half; i < 4; i += 2) {
+            const int column = k * 16 + fragment_column + i / 2 * 8;
+            float2 x = unpacked(query[m][k][i]), y = unpacked(query[m][k + DEPTH / 2][i]);
+            if constexpr (NORM) {
+              const float2 u = *reinterpret_cast<const float2*>(query_weight + column);
+              const float2 v = *reinterpret_cast<const float2*>(query_weight + column + D / 2);
+              x = make_float2(x.x * (norm * u.x), x.y * (norm * u.y));
+              y = make_float2(y.x * (norm * v.x), y.y * (norm * v.y));
+            }
+            const float2 c = *reinterpret_cast<const float2*>(cosines + static_cast<long long>(row) * (D / 2) + column);
+            const float2 s = *reinterpret_cast<const float2*>(sines + static_cast<long long>(row) * (D / 2) + column);
+            query[m][k][i] = rounded(x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y);
+            query[m][k + DEPTH / 2][i] = rounded(y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y);
+          }
+        }
+      }
+    }
+  }
+
+  if constexpr (KEPT) {
+#pragma unroll
+    for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+      for (int k = 0; k < DEPTH; ++k) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          T* const place = kept + (m * 16 + fragment_row + i % 2 * 8) * STRIDE + k * 16 + fragment_column + i / 2 * 8;
+          *reinterpret_cast<unsigned*>(place) = query[m][k][i];
+        }
+      }
+    }
+    __syncwarp();
+  }
+
+  // The keys of a stage, normalised and turned where they lie: SHARE threads a key, each for pieces of 8 pairs.
+  const auto turn = [&](int stage, int from) {
+    constexpr int SHARE = THREADS / KEYS;
+    const int part = threadIdx.x % SHARE;
+    const int row = min(from + static_cast<int>(threadIdx.x) / SHARE, length - 1);
+    T* const key = key_tile + (stage * KEYS + threadIdx.x / SHARE) * STRIDE;
+    float norm = 1.0f;
+    if constexpr (NORM) {
+      float square = 0.0f;
+#pragma unroll
+      for (int piece = part; piece < D / 8; piece += SHARE) {
+        const uint4 four = *reinterpret_cast<const uint4*>(key + piece * 8);
+        const float2 a = unpacked(four.x), b = unpacked(four.y), c = unpacked(four.z), d = unpacked(four.w);
+        square += a.x * a.x + a.y * a.y + b.x * b.x + b.y * b.y + c.x * c.x + c.y * c.y + d.x * d.x + d.y * d.y;
+      }
+#pragma unroll
+      for (int step = SHARE / 2; step > 0; step /= 2) square += __shfl_xor_sync(0xffffffff, square, step);
+      norm = rsqrtf(square / D + eps);
+      __syncwarp();  // a head has been read before it is written
+    }
+#pragma unroll
+    for (int piece = part; piece < D / 16; piece += SHARE) {
+      uint4* const low = reinterpret_cast<uint4*>(key + piece * 8);
+      uint4* const high = reinterpret_cast<uint4*>(key + piece * 8 + D / 2);
+      unsigned x[4] = {low->x, low->y, low->z, low->w}, y[4] = {high->x, high->y, high->z, high->w};
+      const long long angle = static_cast<long long>(row) * (D / 2) + piece * 8;
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        const float4 c = *reinterpret_cast<const float4*>(cosines + angle + i * 2);
+        const float4 s = *reinterpret_cast<const float4*>(sines + angle + i * 2);
+        float2 a = unpacked(x[i]), b = unpacked(y[i]), e = unpacked(x[i + 1]), f = unpacked(y[i + 1]);
+        if constexpr (NORM) {
+          const float4 u = *reinterpret_cast<const float4*>(key_weight + piece * 8 + i * 2);
+          const float4 v = *reinterpret_cast<const float4*>(key_weight + piece * 8 + i * 2 + D / 2);
+          a = make_float2(a.x * (norm * u.x), a.y * (norm * u.y));
+          e = make_float2(e.x * (norm * u.z), e.y * (norm * u.w));
+          b = make_float2(b.x * (norm * v.x), b.y * (norm * v.y));
+          f = make_float2(f.x * (norm * v.z), f.y * (norm * v.w));
+        }
+        x[i] = rounded(a.x * c.x - b.x * s.x, a.y * c.y - b.y * s.y);
+        y[i] = rounded(b.x * c.x + a.x * s.x, b.y * c.y + a.y * s.y);
+        x[i + 1] = rounded(e.x * c.z - f.x * s.z, e.y * c.w - f.y * s.w);
+        y[i + 1] = rounded(f.x * c.z + e.x * s.z, f.y * c.w + e.y * s.w);
+      }
+      *low = make_uint4(x[0], x[1], x[2], x[3]);
+      *high = make_uint4(y[0], y[1], y[2], y[3]);
+    }
+  };
 
   float result[TILES][D / 8][4] = {};
   float maximum[TILES][2];
@@ -138,23 +266,30 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       asm volatile("cp.async.wait_group 0;");
     }
     __syncthreads();
-    if (warp_first < length) {
+    if constexpr (ROTATE) {
+      turn(stage, from);
+      __syncthreads();
+    }
+    if (warp_first < length && (!CAUSAL || from < warp_first + TILES * 16)) {
       float score[TILES][KEYS / 8][4] = {};
 #pragma unroll
       for (int j = 0; j < KEYS / 16; ++j) {
 #pragma unroll
         for (int k = 0; k < DEPTH; ++k) {
           unsigned b[4];
-          matrices(b, &key_tile[stage][(j * 16 + lane % 8 + lane / 16 * 8) * STRIDE + k * 16 + lane / 8 % 2 * 8]);
+          matrices(b,
+                   key_tile + (stage * KEYS + j * 16 + lane % 8 + lane / 16 * 8) * STRIDE + k * 16 + lane / 8 % 2 * 8);
 #pragma unroll
           for (int m = 0; m < TILES; ++m) {
-            multiply(score[m][2 * j], query[m][k][0], query[m][k][1], query[m][k][2], query[m][k][3], b[0], b[1]);
-            multiply(score[m][2 * j + 1], query[m][k][0], query[m][k][1], query[m][k][2], query[m][k][3], b[2], b[3]);
+            unsigned (&a)[4] = query[m][k];
+            if constexpr (KEPT) matrices(a, kept + (m * 16 + lane % 16) * STRIDE + k * 16 + lane / 16 * 8);
+            multiply(score[m][2 * j], a[0], a[1], a[2], a[3], b[0], b[1]);
+            multiply(score[m][2 * j + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
           }
         }
       }
 
-      if (HAS_BIAS || HAS_WINDOW || from + KEYS > length) {
+      if (HAS_BIAS || HAS_WINDOW || from + KEYS > length || (CAUSAL && from + KEYS > warp_first)) {
 #pragma unroll
         for (int m = 0; m < TILES; ++m) {
 #pragma unroll
@@ -167,6 +302,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
               if constexpr (HAS_WINDOW) {
                 attended = attended && abs(row - column) <= window;
               }
+              if constexpr (CAUSAL) attended = attended && column <= row;
               if constexpr (HAS_BIAS) {
                 score[m][j][i] *= scale;
                 if (attended && row < length) {
@@ -226,7 +362,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int d = 0; d < D / 16; ++d) {
           unsigned b[4];
-          transposed(b, &value_tile[stage][(j * 16 + lane % 16) * STRIDE + d * 16 + lane / 16 * 8]);
+          transposed(b, value_tile + (stage * KEYS + j * 16 + lane % 16) * STRIDE + d * 16 + lane / 16 * 8);
 #pragma unroll
           for (int m = 0; m < TILES; ++m) {
             multiply(result[m][2 * d], weights[m][0], weights[m][1], weights[m][2], weights[m][3], b[0], b[1]);

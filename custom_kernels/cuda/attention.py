@@ -3,7 +3,9 @@
 import mlx.core as mx
 
 from custom_kernels.cuda.heuristics import attention_tiles
-from custom_kernels.cuda.launch import launch
+from custom_kernels.cuda.launch import Scalar, launch
+from custom_kernels.cuda.rope import rope
+from custom_kernels.parameters import Rotation
 
 MAX_HEAD_DIM = 256
 
@@ -14,34 +16,55 @@ def attention(
     num_heads: int,
     scale: float,
     bias: mx.array | None = None,
+    rotation: Rotation | None = None,
     *,
     max_seqlen: int,
     window: int | None = None,
+    causal: bool = False,
+    kv_heads: int | None = None,
 ) -> mx.array:
-    """One launch of `attention.cu`, on the tensor cores, or of `attention_general.cu`."""
+    """One launch of `attention.cu`, on the tensor cores; or of `attention_general.cu`, and before it of `rope.cu`."""
+    kv_heads = num_heads if kv_heads is None else kv_heads
     total, width = qkv.shape
     n = cu_seqlens.shape[0] - 1
-    head_dim = width // 3 // num_heads
-    types = {"T": qkv.dtype, "B": qkv.dtype if bias is None else bias.dtype}
-    constants = {"D": head_dim, "HAS_BIAS": bias is not None, "HAS_WINDOW": window is not None}
-    if qkv.dtype != mx.float32 and head_dim % 16 == 0 and head_dim <= 128:
-        warps, tiles, keys = attention_tiles(head_dim, max_seqlen, bias is not None)
-        queries, name = warps * tiles * 16, "attention"
-        constants |= {"BFLOAT": qkv.dtype == mx.bfloat16, "WARPS": warps, "TILES": tiles, "KEYS": keys}
-    elif head_dim <= MAX_HEAD_DIM:
-        warps, queries, name = 4, 32, "attention_general"
-    else:
+    head_dim = width // (num_heads + 2 * kv_heads)
+    if head_dim > MAX_HEAD_DIM:
         raise NotImplementedError(f"The CUDA attention kernels take heads up to {MAX_HEAD_DIM} wide, not {head_dim}.")
+    # Turned by attention.cu itself, or before.
+    turned = rotation is not None and qkv.dtype != mx.float32 and head_dim % 32 == 0
+    if rotation is not None and not turned:
+        qkv, rotation = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms), None
+    # Without a bias the kernel still has the parameter, and never reads it; and so with the rest.
+    inputs = [qkv, cu_seqlens, qkv if bias is None else bias]
+    scalars: list[Scalar] = [total, n, num_heads, 0 if bias is None else bias.shape[1] // 2, scale, window or 0]
+    types = {"T": qkv.dtype, "B": inputs[2].dtype}
+    constants = {"D": head_dim, "GROUP": num_heads // kv_heads, "HAS_BIAS": bias is not None}
+    constants |= {"HAS_WINDOW": window is not None, "CAUSAL": causal}
+    if qkv.dtype != mx.float32 and head_dim % 16 == 0:
+        warps, tiles, keys, team, kept = attention_tiles(head_dim, max_seqlen, bias is not None, num_heads // kv_heads)
+        queries, name = warps // team * tiles * 16, "attention"
+        constants |= {"BFLOAT": qkv.dtype == mx.bfloat16, "WARPS": warps, "TILES": tiles, "KEYS": keys}
+        constants |= {"TEAM": team, "KEPT": kept}
+        # Two stages of keys and values, and the queries; 8 elements keep the rows apart in the banks.
+        memory = (4 * keys + (warps * tiles * 16 if kept else 0)) * (head_dim + 8) * 2
+        norms = None if rotation is None else rotation.norms
+        inputs += [cu_seqlens, cu_seqlens] if rotation is None else [rotation.cos, rotation.sin]
+        inputs += [qkv, qkv] if norms is None else [norms.query, norms.key]
+        scalars += [0.0, 0.0] if norms is None else [norms.eps, norms.offset]
+        types |= {"N": inputs[-1].dtype}
+        constants |= {"ROTATE": rotation is not None, "NORM": norms is not None}
+    else:
+        warps, queries, team, name, memory = 4, 32, 1, "attention_general", 0
     # Blocks for the longest sequence in every place, or for the tokens there are: see attention.cu.
-    blocks = min(n * -(-max_seqlen // queries), total // queries + n) * num_heads
+    blocks = min(n * -(-max_seqlen // queries), total // queries + n) * (num_heads // team)
     return launch(
         name,
-        # Without a bias the kernel still has the parameter, and never reads it.
-        [qkv, cu_seqlens, qkv if bias is None else bias],
-        [total, n, num_heads, 0 if bias is None else bias.shape[1] // 2, scale, window or 0],
+        inputs,
+        scalars,
         (blocks, warps * 32),
-        (total, width // 3),
+        (total, num_heads * head_dim),
         qkv.dtype,
         types,
         constants,
+        shared_memory=memory,
     )

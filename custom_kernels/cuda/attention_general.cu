@@ -1,7 +1,7 @@
 // softmax(scale Q K^T + bias) V in float32 arithmetic, for any dtype and head size up to 256: see attention.cu for
 // what it computes and how blocks find their sequence. A warp takes EACH queries of one sequence and head; a lane
 // scores one of 32 keys at a time against all of them, then sums its own columns of the values.
-// Compiled in: T, B (the bias's type), D, HAS_BIAS, HAS_WINDOW.
+// Compiled in: T, B (the bias's type), D, GROUP (heads that share one of key and value), HAS_BIAS, HAS_WINDOW, CAUSAL.
 #include "shared/sequences.cuh"
 
 constexpr int WARPS = 4;
@@ -28,14 +28,17 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     return;  // whole warps leave, and only __syncwarp follows
   }
 
-  const int width = heads * D;
-  const T* rows = qkv + static_cast<long long>(begin) * 3 * width + head * D;
+  const int kv = heads / GROUP * D;
+  const int width = heads * D + 2 * kv;
+  const T* rows = qkv + static_cast<long long>(begin) * width;
+  const T* queries = rows + head * D;
+  const T* keys = rows + (heads + head / GROUP) * D;
   const B* bias_at_zero = bias + static_cast<long long>(head) * (2 * reach + 1) + reach;
   for (int d = lane; d < D; d += 32) {
     for (int q = 0; q < EACH; ++q) {
       const bool inside = first + q < length;
       query[warp][d][q] =
-          inside ? static_cast<float>(rows[static_cast<long long>(first + q) * 3 * width + d]) * scale : 0.0f;
+          inside ? static_cast<float>(queries[static_cast<long long>(first + q) * width + d]) * scale : 0.0f;
     }
   }
   __syncwarp();
@@ -52,11 +55,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     start = max(first - window, 0);
     end = min(first + EACH + window, length);
   }
+  if constexpr (CAUSAL) end = min(first + EACH, length);
   for (int from = start; from < end; from += 32) {
     const int column = from + lane;
     float score[EACH] = {};
     if (column < end) {
-      const T* key = rows + static_cast<long long>(column) * 3 * width + width;
+      const T* key = keys + static_cast<long long>(column) * width;
 #pragma unroll 8
       for (int d = 0; d < D; ++d) {
         const float x = static_cast<float>(key[d]);
@@ -73,6 +77,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
       if constexpr (HAS_WINDOW) {
         attended = attended && abs(row - column) <= window;
       }
+      if constexpr (CAUSAL) attended = attended && column <= row;
       if constexpr (HAS_BIAS) {
         if (attended && row < length) {
           score[q] += static_cast<float>(bias_at_zero[column - row]);
@@ -97,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     __syncwarp();
     const int count = min(32, end - from);
     for (int j = 0; j < count; ++j) {
-      const T* value = rows + static_cast<long long>(from + j) * 3 * width + 2 * width;
+      const T* value = keys + static_cast<long long>(from + j) * width + kv;
 #pragma unroll
       for (int p = 0; p < PARTS; ++p) {
         const int d = p * 32 + lane;
@@ -121,7 +126,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
       for (int p = 0; p < PARTS; ++p) {
         const int d = p * 32 + lane;
         if (d < D) {
-          out[static_cast<long long>(begin + first + q) * width + head * D + d] = static_cast<T>(result[q][p] / whole);
+          out[(static_cast<long long>(begin + first + q) * heads + head) * D + d] =
+              static_cast<T>(result[q][p] / whole);
         }
       }
     }

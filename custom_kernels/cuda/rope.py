@@ -3,18 +3,31 @@
 import mlx.core as mx
 
 from custom_kernels.cuda.launch import launch
+from custom_kernels.parameters import HeadNorms
+
+WARPS = 8
 
 
-def rope(qkv: mx.array, positions: mx.array, cos: mx.array, sin: mx.array, num_heads: int) -> mx.array:
-    """One launch of `rope.cu`: a thread for each pair of elements."""
-    total, half = qkv.shape[0], cos.shape[1]
+def rope(
+    qkv: mx.array,
+    positions: mx.array,
+    cos: mx.array,
+    sin: mx.array,
+    num_heads: int,
+    kv_heads: int | None = None,
+    norms: HeadNorms | None = None,
+) -> mx.array:
+    """One launch of `rope.cu`: a warp for each head of each token."""
+    total, half, kv_heads = qkv.shape[0], cos.shape[1], kv_heads or num_heads
+    # Without norms the kernel still has their parameters, and never reads them.
+    weights = [qkv, qkv] if norms is None else [norms.query, norms.key]
     return launch(
         "rope",
-        [qkv, positions, cos, sin],
-        [total],
-        (-(-total * 3 * num_heads * half // 256), 256),
+        [qkv, positions, cos, sin, *weights],
+        [total, *((0.0, 0.0) if norms is None else (norms.eps, norms.offset))],
+        (-(-total * (num_heads + 2 * kv_heads) // WARPS), WARPS * 32),
         qkv.shape,
         qkv.dtype,
-        {"T": qkv.dtype},
-        {"HEADS": num_heads, "HALF": half},
+        {"T": qkv.dtype, "N": weights[0].dtype},
+        {"HEADS": num_heads, "KV_HEADS": kv_heads, "HALF": half, "NORM": norms is not None},
     )

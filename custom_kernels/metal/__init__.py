@@ -4,6 +4,7 @@ NotImplementedError says that there is no kernel for these shapes. What a model 
 argument; what changes from batch to batch is an input.
 """
 
+from custom_kernels.metal.activate import activate
 from custom_kernels.metal.attention import attention
 from custom_kernels.metal.embedding_norm import embedding_norm
 from custom_kernels.metal.layer_norm import layer_norm
@@ -12,10 +13,12 @@ from custom_kernels.metal.linear_max import linear_max
 from custom_kernels.metal.max_sim import max_sim
 from custom_kernels.metal.mean_pool import mean_pool
 from custom_kernels.metal.position_ids import position_ids
+from custom_kernels.metal.rms_norm import rms_norm
 from custom_kernels.metal.rope import rope
 from custom_kernels.metal.top_k_scores import top_k_scores
 
 __all__ = [
+    "activate",
     "attention",
     "embedding_norm",
     "layer_norm",
@@ -24,6 +27,7 @@ __all__ = [
     "max_sim",
     "mean_pool",
     "position_ids",
+    "rms_norm",
     "rope",
     "top_k_scores",
 ]

@@ -1,11 +1,14 @@
 // Packed self-attention by an online softmax. A threadgroup takes QUERIES rows of one head of one sequence, 8 * ROWS of
 // them a simdgroup, and walks over the sequence's keys, KEYS at a time, through threadgroup memory. Products are of
 // T's, and what they add up to is float. The bias is by distance: [heads, 2 * L - 1], key - query in the place key -
-// query + L - 1 of the head's. Template: T, DIM, ROWS, SIMDGROUPS, KEYS, RUN (elements that are read at once: a divisor
-// of DIM), HAS_BIAS, WINDOW (one more than the distance that is still seen; 0: any).
+// query + L - 1 of the head's. Template: T, DIM, HEADS, GROUP (heads that share one of key and value), ROWS,
+// SIMDGROUPS, KEYS, RUN (elements that are read at once: a divisor of DIM), HAS_BIAS, WINDOW (one more than the
+// distance that is still seen; 0: any), CAUSAL.
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 using Run = Elements<T, RUN>;
+constexpr int KV = HEADS / GROUP * DIM;
+constexpr int WIDTH = HEADS * DIM + 2 * KV;
 constexpr int QUERIES = 8 * ROWS * SIMDGROUPS;
 constexpr int PARTS = (DIM + 7) / 8;
 constexpr int PADDED = 8 * PARTS;
@@ -22,7 +25,6 @@ threadgroup T value_tile[KEYS * STRIDE];
 const int lane = int(thread_index_in_simdgroup);
 const int row = (lane & 16) / 4 + (lane / 2) % 4;
 const int column = (lane & 8) / 2 + (lane & 1) * 2;
-const int hidden = qkv_shape[1] / 3;
 const int head = int(threadgroup_position_in_grid.y);
 const int block = int(threadgroup_position_in_grid.z);
 
@@ -55,6 +57,10 @@ if (WINDOW > 0) {
   low = mine - WINDOW + 1;
   high = metal::min(high, mine + 8 * ROWS + WINDOW - 1);
 }
+if (CAUSAL) {
+  end = metal::min(end, first + QUERIES);
+  high = metal::min(high, mine + 8 * ROWS);
+}
 
 simdgroup_matrix<T, 8, 8> q[ROWS][PARTS];
 simdgroup_matrix<float, 8, 8> sum[ROWS][PARTS];
@@ -72,7 +78,7 @@ for (int r = 0; r < ROWS; ++r) {
       const int d = 8 * part + column + i;
       T value = T(0.0f);
       if (query < length && d < DIM) {
-        value = qkv[size_t(start + query) * (3 * hidden) + head * DIM + d];
+        value = qkv[size_t(start + query) * WIDTH + head * DIM + d];
       }
       q[r][part].thread_elements()[i] = value;
       sum[r][part].thread_elements()[i] = 0.0f;
@@ -90,9 +96,9 @@ for (int base = begin; base < end; base += KEYS) {
     Run k = {};
     Run v = {};
     if (base + key < end && d < DIM) {
-      const size_t from = size_t(start + base + key) * (3 * hidden) + head * DIM + d;
-      k = *(const device Run*)(qkv + from + hidden);
-      v = *(const device Run*)(qkv + from + 2 * hidden);
+      const size_t from = size_t(start + base + key) * WIDTH + (HEADS + head / GROUP) * DIM + d;
+      k = *(const device Run*)(qkv + from);
+      v = *(const device Run*)(qkv + from + KV);
     }
     *(threadgroup Run*)(key_tile + (key * STRIDE + d)) = k;
     *(threadgroup Run*)(value_tile + (key * STRIDE + d)) = v;
@@ -144,7 +150,7 @@ for (int base = begin; base < end; base += KEYS) {
         if (HAS_BIAS && query < length && key < length) {
           value += LOG2_E * float(bias[head * bias_shape[1] + bias_shape[1] / 2 + key - query]);
         }
-        if (key >= length || (WINDOW > 0 && metal::abs(query - key) >= WINDOW)) {
+        if (key >= length || (CAUSAL && key > query) || (WINDOW > 0 && metal::abs(query - key) >= WINDOW)) {
           value = MASKED;
         }
         score[r][group].thread_elements()[i] = value;
@@ -207,7 +213,8 @@ for (int r = 0; r < ROWS; ++r) {
     for (int i = 0; i < 2; ++i) {
       const int d = 8 * part + column + i;
       if (query < length && d < DIM) {
-        out[size_t(start + query) * hidden + head * DIM + d] = T(sum[r][part].thread_elements()[i] / weight_sum[r]);
+        out[size_t(start + query) * (HEADS * DIM) + head * DIM + d] =
+            T(sum[r][part].thread_elements()[i] / weight_sum[r]);
       }
     }
   }

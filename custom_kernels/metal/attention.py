@@ -5,6 +5,8 @@ import math
 import mlx.core as mx
 
 from custom_kernels.metal.launch import ELEMENTS, MATRICES, kernel, round_up
+from custom_kernels.metal.rope import rope
+from custom_kernels.parameters import Rotation
 
 MAX_HEAD_DIM = 256
 # Up to here a simdgroup's registers hold two rows of matrices.
@@ -18,19 +20,26 @@ def attention(
     num_heads: int,
     scale: float,
     bias: mx.array | None = None,
+    rotation: Rotation | None = None,
     *,
     max_seqlen: int,
     window: int | None = None,
+    causal: bool = False,
+    kv_heads: int | None = None,
 ) -> mx.array:
     """One launch of `attention.metal`: a threadgroup for each head and 64 queries, or fewer if all sequences are short.
+
+    A rotation is a launch of `rope.metal` before it.
 
     Raises:
         NotImplementedError: heads wider than 256, which threadgroup memory and registers cannot hold.
     """
-    total, hidden = qkv.shape[0], qkv.shape[1] // 3
-    head_dim = hidden // num_heads
+    kv_heads = num_heads if kv_heads is None else kv_heads
+    total, head_dim = qkv.shape[0], qkv.shape[1] // (num_heads + 2 * kv_heads)
     if head_dim > MAX_HEAD_DIM:
         raise NotImplementedError(f"The Metal attention kernel takes heads up to {MAX_HEAD_DIM} wide, got {head_dim}.")
+    if rotation is not None:
+        qkv = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms)
     rows = 2 if head_dim <= WIDE_HEAD_DIM else 1
     simdgroups = 4 if max_seqlen > 32 else min(4, (2 if max_seqlen <= 16 else 4) // rows)
     run = math.gcd(head_dim, 16 // qkv.dtype.size)
@@ -48,16 +57,19 @@ def attention(
         template=[
             ("T", qkv.dtype),
             ("DIM", head_dim),
+            ("HEADS", num_heads),
+            ("GROUP", num_heads // kv_heads),
             ("ROWS", rows),
             ("SIMDGROUPS", simdgroups),
             ("KEYS", keys),
             ("RUN", run),
             ("HAS_BIAS", bias is not None),
             ("WINDOW", 0 if window is None else min(window, 2**30) + 1),
+            ("CAUSAL", causal),
         ],
         grid=(32 * simdgroups, num_heads, blocks),
         threadgroup=(32 * simdgroups, 1, 1),
-        output_shapes=[(total, hidden)],
+        output_shapes=[(total, num_heads * head_dim)],
         output_dtypes=[qkv.dtype],
         stream=mx.gpu,
     )

@@ -15,6 +15,7 @@ from custom_kernels.ops.max_sim import MAX_SIM
 from custom_kernels.ops.mean_pool import MEAN_POOL
 from custom_kernels.ops.output_norm import OUTPUT_NORM
 from custom_kernels.ops.position_ids import POSITION_IDS
+from custom_kernels.ops.rms_norm import RMS_NORM
 from custom_kernels.ops.rope import ROPE
 from custom_kernels.ops.short_encoder import SHORT_ENCODER
 from custom_kernels.ops.top_k_scores import TOP_K_SCORES
@@ -23,6 +24,7 @@ OPS: tuple[Op, ...] = (
     LAYER_NORM,
     EMBEDDING_NORM,
     ATTENTION,
+    RMS_NORM,
     ACTIVATE,
     LINEAR,
     OUTPUT_NORM,

@@ -1,7 +1,7 @@
 """The activations of feed-forward layers, alone or as gates.
 
 `mx.compile` fuses the composed ops into one kernel. The CUDA kernel reads and writes at the memory's speed, which the
-fused one misses by a tenth, and needs no copy of a gate's halves.
+fused one misses by a tenth, and neither it nor Metal's needs a copy of a gate's halves.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import mlx.core as mx
 
-from custom_kernels import cuda
+from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, random, spelled
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 
@@ -101,11 +101,13 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, _, dtype, load in typical_encoders():
         yield Variant(4 * width, dtype, "gelu", None), load
+    for _, _, dtype, load in typical_encoders():
+        yield Variant(2 * 3072, dtype, "silu", "second"), load  # Qwen3-Embedding-0.6B
 
 
 ACTIVATE = Op(
     "activate",
-    {"cuda": cuda.activate},
+    {"metal": metal.activate, "cuda": cuda.activate},
     reference_activate,
     lambda variant: {"reference": reference_activate},
     _sample,

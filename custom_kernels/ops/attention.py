@@ -1,4 +1,9 @@
-"""Packed (varlen) self-attention: every sequence attends to itself, and nothing else."""
+"""Packed (varlen) self-attention: every sequence attends to itself, and nothing else.
+
+Heads of key and value may be fewer than the query's (grouped-query attention), each shared by as many neighbours. A
+token may see only what is before it, and only so far. Rotary positions are a part of the op, since the CUDA kernel
+rotates what it loads.
+"""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -12,7 +17,9 @@ from custom_kernels.arrays import FLOATS, random, spelled, starts
 from custom_kernels.backends import default_backend
 from custom_kernels.choice.op import Arguments, Kernel, Load, Op, typical_encoders
 from custom_kernels.cuda import heuristics
+from custom_kernels.ops.rope import Normed, rope
 from custom_kernels.packed import counting, pad, unpad
+from custom_kernels.parameters import Rotation
 
 # Finite, so that a row with no valid key stays finite, and representable in float16.
 MASKED = -3e4
@@ -30,28 +37,34 @@ def attention(
     num_heads: int,
     scale: float,
     bias: mx.array | None = None,
+    rotation: Rotation | None = None,
     *,
     max_seqlen: int | None = None,
     window: int | None = None,
+    causal: bool = False,
+    kv_heads: int | None = None,
     backend: str | None = None,
 ) -> mx.array:
     """softmax(scale * Q K^T + bias) V within each sequence of a packed batch.
 
     Args:
-        qkv: [T, 3 * hidden]: query, key and value side by side, each split into `num_heads` heads.
+        qkv: [T, (num_heads + 2 kv_heads) * head_dim]: query, key and value side by side, each split into its heads.
         cu_seqlens: int32 [n + 1], from 0 to T, the start of each sequence.
-        num_heads: heads; must divide hidden.
+        num_heads: heads of the query.
         scale: usually 1 / sqrt(head_dim); above 0.
         bias: [num_heads, 2 L - 1], added to the score of query i and key j by their distance, at j - i + L - 1
             (MPNet's relative bias); L >= the longest sequence.
+        rotation: the positions by which query and key are rotated first, and the norms before that; None for neither.
         max_seqlen: an upper bound of the sequences' length. None reads `cu_seqlens` on the host, which a
             compiled graph cannot do.
         window: attend only where |i - j| <= window. None attends everywhere.
+        causal: attend only where j <= i.
+        kv_heads: heads of key and value each, which divides num_heads; None for as many.
         backend: "metal" or "cuda" for the custom kernel, "reference" for MLX's padded attention, None for what
             measured fastest of what the machine has.
 
     Returns:
-        [T, hidden] of qkv's dtype.
+        [T, num_heads * head_dim] of qkv's dtype.
 
     Raises:
         ValueError: shapes that do not fit each other, or an unknown back end.
@@ -60,18 +73,38 @@ def attention(
     """
     if max_seqlen is None:
         max_seqlen = int(np.diff(np.array(cu_seqlens)).max(initial=0))
-    _check(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen, window)
-    total, head_dim = qkv.shape[0], qkv.shape[1] // 3 // num_heads
+    kv_heads = num_heads if kv_heads is None else kv_heads
+    _check(qkv, cu_seqlens, num_heads, kv_heads, scale, bias, max_seqlen, window)
+    total, head_dim = qkv.shape[0], qkv.shape[1] // (num_heads + 2 * kv_heads)
+    _check_rotation(rotation, total, head_dim, max_seqlen)
     equal = (cu_seqlens.shape[0] - 1) * max_seqlen == total
-    full_on_cuda = backend is None and equal and bias is None and window is None and default_backend() == "cuda"
+    plain = bias is None and window is None and rotation is None and not causal
+    full_on_cuda = backend is None and equal and plain and default_backend() == "cuda"
     builtin = full_on_cuda and heuristics.builtin_attention_is_faster(head_dim, max_seqlen)
     kernel: Kernel = reference_attention
     if qkv.size and max_seqlen > 0 and not builtin:
         size = next((s for s in SIZES if max_seqlen <= s), None)
-        variant = Variant(qkv.dtype, head_dim, scale, None if bias is None else bias.dtype, size, window)
+        variant = Variant(
+            qkv.dtype,
+            head_dim,
+            scale,
+            None if bias is None else bias.dtype,
+            size,
+            window,
+            causal,
+            num_heads // kv_heads,
+            None if rotation is None else Rotated(Normed.of(rotation.norms)),
+        )
         longest = next((length for length in LENGTHS if max_seqlen <= length), LENGTHS[-1])
         kernel = ATTENTION.pick(backend, variant, Load.of(total, longest, equal))
-    return kernel(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+    masks = {"window": window, "causal": causal, "kv_heads": kv_heads}
+    return kernel(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **masks)
+
+
+class Rotated(NamedTuple):
+    """What a kernel is compiled for of the rotation."""
+
+    normed: Normed | None
 
 
 class Variant(NamedTuple):
@@ -83,10 +116,15 @@ class Variant(NamedTuple):
     bias: mx.Dtype | None
     size: int | None
     window: int | None
+    causal: bool = False
+    group: int = 1
+    rotated: Rotated | None = None
 
     def __str__(self) -> str:
         mask = ("" if self.bias is None else ", bias") + ("" if self.window is None else f", window {self.window}")
-        return f"{spelled(self.dtype)}, heads of {self.head_dim}{mask}"
+        mask += ", causal" if self.causal else ""
+        shared = "" if self.group == 1 else f", {self.group} to a key's"
+        return f"{spelled(self.dtype)}, heads of {self.head_dim}{shared}{mask}{', rotated' if self.rotated else ''}"
 
 
 def reference_attention(
@@ -95,33 +133,51 @@ def reference_attention(
     num_heads: int,
     scale: float,
     bias: mx.array | None = None,
+    rotation: Rotation | None = None,
     *,
     max_seqlen: int,
     window: int | None = None,
+    causal: bool = False,
+    kv_heads: int | None = None,
     least_head_dim: int = 0,
 ) -> mx.array:
     """The same by padding to a block and MLX's own attention; zeros widen heads below `least_head_dim`."""
     total, width = qkv.shape
+    kv_heads = num_heads if kv_heads is None else kv_heads
+    head_dim = width // (num_heads + 2 * kv_heads)
     if total == 0 or max_seqlen == 0:
-        return qkv[:, : width // 3]
-    head_dim = width // 3 // num_heads
+        return qkv[:, : num_heads * head_dim]
+    if rotation is not None:
+        qkv = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms)
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     n = block.shape[0]
-    block = block.reshape(n, max_seqlen, 3, num_heads, head_dim)
+    block = block.reshape(n, max_seqlen, num_heads + 2 * kv_heads, head_dim)
     if head_dim < least_head_dim:
-        block = mx.pad(block, [(0, 0)] * 4 + [(0, least_head_dim - head_dim)])
-    q, k, v = block.transpose(2, 0, 3, 1, 4)
-    mask = None if bias is None else by_pair(bias, max_seqlen)[None].astype(qkv.dtype)
-    if window is not None:
-        place = counting(max_seqlen)
-        near = mx.abs(place[:, None] - place) <= window
-        distant = mx.where(near, 0.0, MASKED).astype(qkv.dtype)[None, None]
+        block = mx.pad(block, [(0, 0)] * 3 + [(0, least_head_dim - head_dim)])
+    q, k, v = mx.split(block.transpose(0, 2, 1, 3), [num_heads, num_heads + kv_heads], axis=1)
+    mask: mx.array | str | None = _mask(qkv.dtype, max_seqlen, bias, window, causal, valid)
+    if causal and mask is None:
+        mask = "causal"
+    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)[..., :head_dim]
+    return unpad(out.transpose(0, 2, 1, 3).reshape(n, max_seqlen, num_heads * head_dim), cu_seqlens, total)
+
+
+def _mask(
+    dtype: mx.Dtype, length: int, bias: mx.array | None, window: int | None, causal: bool, valid: mx.array | None
+) -> mx.array | None:
+    """What is added to the scores, [1 or n, 1 or heads, 1 or L, L]; None where nothing is, or "causal" says all."""
+    mask = None if bias is None else by_pair(bias, length)[None].astype(dtype)
+    if window is not None or (causal and (mask is not None or valid is not None)):
+        ahead = counting(length) - counting(length)[:, None]
+        near = ahead <= (0 if causal else length)
+        if window is not None:
+            near = near & (mx.abs(ahead) <= window)
+        distant = mx.where(near, 0.0, MASKED).astype(dtype)[None, None]
         mask = distant if mask is None else mask + distant
     if valid is not None:
-        padding = mx.where(valid, 0.0, MASKED).astype(qkv.dtype)[:, None, None, :]
+        padding = mx.where(valid, 0.0, MASKED).astype(dtype)[:, None, None, :]
         mask = padding if mask is None else mask + padding
-    out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)[..., :head_dim]
-    return unpad(out.transpose(0, 2, 1, 3).reshape(n, max_seqlen, width // 3), cu_seqlens, total)
+    return mask
 
 
 def by_pair(bias: mx.array, length: int) -> mx.array:
@@ -130,18 +186,37 @@ def by_pair(bias: mx.array, length: int) -> mx.array:
     return bias[:, place - place[:, None] + bias.shape[1] // 2]
 
 
+def _check_rotation(rotation: Rotation | None, total: int, head_dim: int, max_seqlen: int) -> None:
+    if rotation is None:
+        return
+    positions, cos, sin, _ = rotation
+    if positions.shape != (total,) or cos.shape != sin.shape or cos.shape[-1] * 2 != head_dim:
+        raise ValueError(
+            f"attention needs positions [{total}] and tables [P, {head_dim / 2:g}], got {positions.shape}, {cos.shape} "
+            f"and {sin.shape}."
+        )
+    if positions.dtype != mx.int32 or {cos.dtype, sin.dtype} != {mx.float32}:
+        raise TypeError(
+            f"attention needs int32 positions and float32 tables, got {positions.dtype}, {cos.dtype} and {sin.dtype}."
+        )
+
+
 def _check(
     qkv: mx.array,
     cu_seqlens: mx.array,
     num_heads: int,
+    kv_heads: int,
     scale: float,
     bias: mx.array | None,
     max_seqlen: int,
     window: int | None,
 ) -> None:
-    if qkv.ndim != 2 or num_heads < 1 or qkv.shape[1] % (3 * num_heads):
+    heads = num_heads + 2 * kv_heads
+    if qkv.ndim != 2 or num_heads < 1 or kv_heads < 1 or num_heads % kv_heads or qkv.shape[1] % heads:
+        shared = "" if num_heads == kv_heads else f" and {kv_heads} kv_heads"
         raise ValueError(
-            f"attention needs qkv [T, 3 * heads * head_dim], got {tuple(qkv.shape)} for {num_heads} heads."
+            f"attention needs qkv [T, (heads + 2 kv_heads) * head_dim], got {tuple(qkv.shape)} for {num_heads} "
+            f"heads{shared}."
         )
     if qkv.dtype not in FLOATS:
         raise TypeError(f"attention takes float32, float16 or bfloat16, but qkv is {qkv.dtype}.")
@@ -169,15 +244,23 @@ def _builtins(variant: Variant) -> Mapping[str, Kernel]:
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
-    dtype, head_dim, scale, bias_dtype, size, window = variant
-    heads, longest = (2, size or 150) if load is None or load.longest is None else (12, load.longest)
+    dtype, head_dim, scale, bias_dtype, size, window, causal, group, rotated = variant
+    kv_heads, longest = (2, size or 150) if load is None or load.longest is None else (12, load.longest)
+    heads = kv_heads * group
     if load is None:
         texts = [1, longest, 0, longest // 2, 2, 1, longest, 0, 3]
     else:
         texts = [longest, longest if load.equal else longest // 2] * max(load.tokens // (2 * longest), 1)
-    qkv = random(sum(texts), 3 * heads * head_dim, dtype=dtype)
+    qkv = random(sum(texts), (heads + 2 * kv_heads) * head_dim, dtype=dtype)
     bias = None if bias_dtype is None else random(heads, 2 * longest - 1, dtype=bias_dtype, seed=1)
-    return (qkv, starts(*texts), heads, scale, bias), {"max_seqlen": longest, "window": window}
+    rotation = None
+    if rotated is not None:
+        positions = mx.array(np.concatenate([np.arange(n, dtype=np.int32) for n in texts]))
+        angles = random(longest, head_dim // 2, dtype=mx.float32, seed=2)
+        norms = None if rotated.normed is None else rotated.normed.sample(head_dim)
+        rotation = Rotation(positions, mx.cos(angles), mx.sin(angles), norms)
+    masks = {"window": window, "causal": causal, "kv_heads": kv_heads}
+    return (qkv, starts(*texts), heads, scale, bias, rotation), {"max_seqlen": longest, **masks}
 
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
@@ -190,6 +273,11 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
                 yield plain, load._replace(longest=longest, equal=True)
             if head_dim == 64:
                 yield plain._replace(bias=dtype), load._replace(longest=longest)
+    for _, _, dtype, load in typical_encoders():
+        for longest in (length for length in (SIZES[1], LENGTHS[-1]) if length <= load.most):
+            size = longest if longest in SIZES else None
+            rotated = Rotated(Normed(dtype, 1e-6, 0.0))
+            yield Variant(dtype, 128, 128**-0.5, None, size, None, True, 2, rotated), load._replace(longest=longest)
 
 
 ATTENTION = Op(

@@ -88,7 +88,9 @@ class Variant(NamedTuple):
 
 
 def builtin_linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None) -> mx.array:
-    """The same by MLX's product, and the activation as this package has it."""
+    """The same by MLX's product, which reads a residual itself where it can, and the activation of this package."""
+    if act is None and residual is not None and layer.bias is None:
+        return mx.addmm(residual, x, layer.weight.T)
     y = product(x, layer)
     y = y if act is None else activate(y, act)
     return y if residual is None else y + residual

@@ -1,4 +1,7 @@
-"""Rotary position embedding (Su et al., 2021) of query and key, the halves of each head being the pairs."""
+"""Rotary position embedding (Su et al., 2021) of query and key, the halves of each head being the pairs.
+
+With `norms`, each head of query and key has its RMSNorm first, as in Qwen3 and Gemma 3.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,6 +12,8 @@ import numpy as np
 from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, random, spelled
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
+from custom_kernels.ops.rms_norm import reference_rms_norm
+from custom_kernels.parameters import HeadNorms
 
 
 def rope(
@@ -17,21 +22,25 @@ def rope(
     cos: mx.array,
     sin: mx.array,
     num_heads: int,
+    kv_heads: int | None = None,
+    norms: HeadNorms | None = None,
     *,
     backend: str | None = None,
 ) -> mx.array:
     """Rotate query and key by position; the value passes.
 
     Args:
-        qkv: [T, 3 * hidden], as `attention` takes it.
+        qkv: [T, (num_heads + 2 kv_heads) * head_dim], as `attention` takes it.
         positions: int32 [T], rows of the tables.
         cos: float32 [P, head_dim / 2].
         sin: float32 [P, head_dim / 2].
-        num_heads: heads; must divide hidden into heads of even size.
+        num_heads: heads of the query, of an even size.
+        kv_heads: heads of key and value each; None for num_heads.
+        norms: what normalises each head of query and key first, or None.
         backend: as in `layer_norm`, "fast" aside.
 
     Returns:
-        [T, 3 * hidden] of qkv's dtype; the rotation is in float32.
+        An array of qkv's shape and dtype; norms and rotation are in float32.
 
     Raises:
         ValueError: shapes that do not fit each other, or an unknown back end.
@@ -39,12 +48,15 @@ def rope(
         RuntimeError: a named back end that this machine does not have.
     """
     total, width = qkv.shape
-    half = cos.shape[-1]
-    if width != 6 * num_heads * half or cos.shape != sin.shape or positions.shape != (total,):
+    half, kv_heads = cos.shape[-1], kv_heads or num_heads
+    fits = width == 2 * (num_heads + 2 * kv_heads) * half
+    if not fits or cos.shape != sin.shape or positions.shape != (total,):
         raise ValueError(
-            f"rope needs qkv [T, 3 * heads * head_dim], positions [T] and tables [P, head_dim / 2], got {qkv.shape} "
-            f"for {num_heads} heads, {positions.shape}, {cos.shape} and {sin.shape}."
+            f"rope needs qkv [T, (heads + 2 kv_heads) * head_dim], positions [T] and tables [P, head_dim / 2], got "
+            f"{qkv.shape} for {num_heads} and {kv_heads} heads, {positions.shape}, {cos.shape} and {sin.shape}."
         )
+    if norms is not None and not norms.query.shape == norms.key.shape == (2 * half,):
+        raise ValueError(f"rope needs norms [{2 * half}], got {norms.query.shape} and {norms.key.shape}.")
     if qkv.dtype not in FLOATS or positions.dtype != mx.int32 or {cos.dtype, sin.dtype} != {mx.float32}:
         raise TypeError(
             f"rope needs qkv of float32, float16 or bfloat16, int32 positions and float32 tables, got {qkv.dtype}, "
@@ -52,8 +64,26 @@ def rope(
         )
     if not total:
         return qkv
-    variant = Variant(qkv.dtype, num_heads, half)
-    return ROPE.pick(backend, variant, Load.of(total))(qkv, positions, cos, sin, num_heads)
+    variant = Variant(qkv.dtype, num_heads, half, kv_heads, Normed.of(norms))
+    return ROPE.pick(backend, variant, Load.of(total))(qkv, positions, cos, sin, num_heads, kv_heads, norms)
+
+
+class Normed(NamedTuple):
+    """What a kernel is compiled for of the heads' norms."""
+
+    weight: mx.Dtype
+    eps: float
+    offset: float
+
+    @classmethod
+    def of(cls, norms: HeadNorms | None) -> "Normed | None":
+        """None without norms."""
+        return None if norms is None else cls(norms.query.dtype, norms.eps, norms.offset)
+
+    def sample(self, head_dim: int) -> HeadNorms:
+        """Random norms of these."""
+        query, key = (random(head_dim, dtype=self.weight, seed=seed) for seed in (3, 4))
+        return HeadNorms(query, key, self.eps, self.offset)
 
 
 class Variant(NamedTuple):
@@ -62,33 +92,56 @@ class Variant(NamedTuple):
     dtype: mx.Dtype
     heads: int
     half: int
+    kv_heads: int
+    normed: Normed | None = None
 
     def __str__(self) -> str:
-        return f"{spelled(self.dtype)}, {self.heads} heads of {2 * self.half}"
+        fewer = "" if self.kv_heads == self.heads else f" and {self.kv_heads}"
+        normed = "" if self.normed is None else ", normalised"
+        return f"{spelled(self.dtype)}, {self.heads}{fewer} heads of {2 * self.half}{normed}"
 
 
-def reference_rope(qkv: mx.array, positions: mx.array, cos: mx.array, sin: mx.array, num_heads: int) -> mx.array:
+def reference_rope(
+    qkv: mx.array,
+    positions: mx.array,
+    cos: mx.array,
+    sin: mx.array,
+    num_heads: int,
+    kv_heads: int | None = None,
+    norms: HeadNorms | None = None,
+) -> mx.array:
     """The same from composed MLX ops."""
-    total, width = qkv.shape
-    heads = qkv.reshape(total, 3, num_heads, 2, cos.shape[1])
-    turned = heads[:, :2].astype(mx.float32)
-    first, second = turned[:, :, :, 0], turned[:, :, :, 1]
-    c, s = cos[positions][:, None, None], sin[positions][:, None, None]
-    rotated = mx.stack([first * c - second * s, second * c + first * s], axis=3).astype(qkv.dtype)
-    return mx.concatenate([rotated, heads[:, 2:]], axis=1).reshape(total, width)
+    total = qkv.shape[0]
+    half, kv_heads = cos.shape[1], kv_heads or num_heads
+    turning = 2 * half * (num_heads + kv_heads)
+    turned = qkv[:, :turning].reshape(total, num_heads + kv_heads, 2 * half).astype(mx.float32)
+    if norms is not None:
+        parts = ((turned[:, :num_heads], norms.query), (turned[:, num_heads:], norms.key))
+        normed = [reference_rms_norm(heads, weight, norms.eps, None, norms.offset) for heads, weight in parts]
+        turned = mx.concatenate(normed, axis=1)
+    first, second = turned[..., :half], turned[..., half:]
+    c, s = cos[positions][:, None], sin[positions][:, None]
+    rotated = mx.concatenate([first * c - second * s, second * c + first * s], axis=-1).astype(qkv.dtype)
+    return mx.concatenate([rotated.reshape(total, turning), qkv[:, turning:]], axis=1)
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
-    dtype, heads, half = variant
+    dtype, heads, half, kv_heads, normed = variant
     rows, total = (11, 9) if load is None else (512, load.tokens)
     angles = random(rows, half, dtype=mx.float32, seed=1)
     positions = mx.array(np.random.default_rng(0).integers(0, rows, size=total).astype(np.int32))
-    return (random(total, 6 * heads * half, dtype=dtype), positions, mx.cos(angles), mx.sin(angles), heads), {}
+    qkv = random(total, 2 * (heads + 2 * kv_heads) * half, dtype=dtype)
+    norms = None if normed is None else normed.sample(2 * half)
+    return (qkv, positions, mx.cos(angles), mx.sin(angles), heads, kv_heads, norms), {}
 
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, head_dim, dtype, load in typical_encoders():
-        yield Variant(dtype, width // head_dim, head_dim // 2), load
+        heads = width // head_dim
+        yield Variant(dtype, heads, head_dim // 2, heads), load
+    for _, _, dtype, load in typical_encoders():
+        yield Variant(dtype, 16, 64, 8, Normed(dtype, 1e-6, 0.0)), load  # Qwen3-Embedding-0.6B
+        yield Variant(dtype, 3, 128, 1, Normed(dtype, 1e-6, 1.0)), load  # EmbeddingGemma
 
 
 ROPE = Op(

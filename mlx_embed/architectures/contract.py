@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import mlx.nn as nn
 
-Layout: TypeAlias = Literal["packed", "padded", "table"]
+Layout: TypeAlias = Literal["packed", "table"]
 
 
 class EncoderConfig(Protocol):
@@ -65,8 +65,8 @@ class Architecture(Protocol):
 
     @property
     def LAYOUT(self) -> Layout:  # noqa: N802
-        """How a batch lies: "packed", texts end to end; "padded", each followed by padding up to the longest;
-        or "table": packed, and the model gives a row a text, since all it does is to look tokens up."""
+        """How a batch lies: "packed", texts end to end; or "table": packed, and the model gives a row a text, since all
+        it does is to look tokens up."""
 
     @property
     def Config(self) -> type[EncoderConfig]:  # noqa: N802
@@ -79,6 +79,6 @@ class Architecture(Protocol):
         vocabulary is not 0: ids int32 [T], places of the texts' ends int32 [n + 1], the longest text's tokens. It
         returns hidden states [T, hidden_size].
 
-        A packed one is written in `ops`, and so runs on MLX arrays and numpy arrays alike. A padded one is given a
-        padding as every second text, which makes blocks of `max_seqlen` tokens.
+        It is written in `ops`, and so runs on MLX arrays and numpy arrays alike. `batch_tokens`, if it has that, says
+        how many tokens make a batch on a GPU.
         """

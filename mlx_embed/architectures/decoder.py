@@ -1,31 +1,39 @@
-"""Decoders that embed: mlx-lm's own model code, on packed batches in which every text is followed by its padding.
+"""Decoders that embed, packed: the layers of Llama (Touvron et al., 2023), and what Qwen3 and Gemma 3 add to them."""
 
-That makes them blocks, padded on the right: see `batching.pack_blocks`.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log, pi
 from typing import Any, ClassVar, TypeVar
 
-import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
 
-from custom_kernels.ops.attention import MASKED
-from custom_kernels.packed import counting, lengths
+from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import LARGEST_SIZE, read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
-from mlx_embed.architectures.ops import activation
+from mlx_embed.architectures.norm import RMSNorm
+from mlx_embed.architectures.ops import Array, Rope, activation
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-# mlx-lm's models name their parameters as transformers does, so that nothing is renamed.
 PREFIXES: tuple[str, ...] = ()
-RENAMES: tuple[tuple[str, str], ...] = ()
+PROJECTIONS = (
+    ("self_attn.q_proj.", "attention.q."),
+    ("self_attn.k_proj.", "attention.k."),
+    ("self_attn.v_proj.", "attention.v."),
+    ("self_attn.o_proj.", "attention.out."),
+    ("self_attn.q_norm.", "attention.q_norm."),
+    ("self_attn.k_norm.", "attention.k_norm."),
+    ("mlp.up_proj.", "up."),
+    ("mlp.gate_proj.", "gate."),
+    ("mlp.down_proj.", "down."),
+    ("input_layernorm.", "attention_norm."),
+)
+RENAMES: tuple[tuple[str, str], ...] = (*PROJECTIONS, ("post_attention_layernorm.", "mlp_norm."))
 HEAD: tuple[tuple[str, str], ...] = ()
-# mlx-lm's code runs on padded blocks, by MLX's ops alone.
-LAYOUT: Layout = "padded"
+LAYOUT: Layout = "packed"
 
-# The kinds of RoPE scaling that mlx-lm computes as transformers does, and the numbers that config.json gives for each.
+# The kinds of RoPE scaling, and the numbers that config.json gives for each.
 SCALINGS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -36,7 +44,7 @@ SCALINGS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """The part of config.json that shapes every decoder, under mlx-lm's names."""
+    """The part of config.json that shapes every decoder."""
 
     vocab_size: int
     hidden_size: int
@@ -61,71 +69,153 @@ class Config:
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
-class Visibility:
-    """Stands where mlx-lm's models take a KV cache: it keeps nothing, and says which tokens see which.
+@dataclass(frozen=True)
+class Sight:
+    """What a layer's tokens see: the angles of their positions, and how far, or None for the whole text."""
 
-    Those of a text, not its padding; before a token only, if `causal`; with a `window`, less than so many tokens away.
+    rope: Rope
+    window: int | None
+
+
+@dataclass(frozen=True)
+class Style:
+    """What one kind of decoder has otherwise than another.
+
+    Attributes:
+        activation: of the feed-forward's gate, as `ops.activation` gives it.
+        scale: of the attention's scores.
+        head_norms: whether each head of query and key is normalised.
+        output_norms: whether what attention and feed-forward give is normalised, before it is added.
+        offset: added to the weights of norms.
+        embedding_scale: what embeddings are multiplied with.
     """
 
-    offset = 0
-
-    def __init__(self, lengths: mx.array, dtype: mx.Dtype, *, causal: bool, window: int | None = None) -> None:
-        self.lengths = lengths
-        self.dtype = dtype
-        self.causal = causal
-        self.window = window
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """The keys and values of this batch, which are all there are."""
-        return keys, values
-
-    def make_mask(self, length: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """What is added to the scores of a layer, which may have a window: broadcasts to [n, heads, L, L]."""
-        window = self.window if window_size is None else window_size
-        place = counting(length)
-        ahead = place - place[:, None]
-        seen = place < self.lengths[:, None, None, None]
-        if self.causal:
-            seen = seen & (ahead <= 0)
-        if window is not None and window < length:
-            seen = seen & (mx.abs(ahead) < window)
-        # Added to the scores, not a mask of booleans: MLX's CUDA back end would convert that in every layer.
-        return mx.where(seen, 0.0, MASKED).astype(self.dtype)
+    activation: str
+    scale: float
+    head_norms: bool = False
+    output_norms: bool = False
+    offset: float = 0.0
+    embedding_scale: float = 1.0
 
 
-Options = Callable[[Any, mx.array, mx.array], dict[str, Any]]
+class Attention(nn.Module):
+    """Self-attention with rotary positions, whose heads of key and value may be fewer than the query's."""
+
+    def __init__(self, config: Config, style: Style, sight: Sight) -> None:
+        super().__init__()
+        heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.qkv = nn.Linear(config.hidden_size, (heads + 2 * kv_heads) * dim, bias=False)
+        self.out = nn.Linear(heads * dim, config.hidden_size, bias=False)
+        if style.head_norms:
+            self.q_norm = RMSNorm(dim, config.rms_norm_eps, style.offset)
+            self.k_norm = RMSNorm(dim, config.rms_norm_eps, style.offset)
+        self.num_heads, self.kv_heads, self.scale = heads, kv_heads, style.scale
+        self.causal, self.head_norms, self.sight = config.causal, style.head_norms, sight
+
+    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
+        """[T, hidden] -> [T, heads * head_dim], before the output projection."""
+        norms = (self.q_norm, self.k_norm) if self.head_norms else None
+        return ops.attention(
+            ops.linear(x, self.qkv),
+            cu_seqlens,
+            self.num_heads,
+            self.scale,
+            None,
+            max_seqlen,
+            self.sight.window,
+            causal=self.causal,
+            kv_heads=self.kv_heads,
+            rotation=ops.rotation(positions, self.sight.rope, max_seqlen, norms),
+        )
 
 
-def decoder(config: Config, file: str, kind: str, options: Options | None = None) -> nn.Module:
-    """The class `kind` of mlx-lm's `file`, called as encoders are: packed ids [T] to hidden states [T, hidden].
+class Layer(nn.Module):
+    """Attention, then a gated feed-forward; each has its input normalised, and what was before that added."""
 
-    Of the sequences, every second one is the padding of the one before, up to `max_seqlen`.
+    def __init__(self, config: Config, style: Style, sight: Sight) -> None:
+        super().__init__()
+        hidden, eps, offset = config.hidden_size, config.rms_norm_eps, style.offset
+        self.attention_norm = RMSNorm(hidden, eps, offset)
+        self.attention = Attention(config, style, sight)
+        self.mlp_norm = RMSNorm(hidden, eps, offset)
+        self.up_gate = nn.Linear(hidden, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, hidden, bias=False)
+        if style.output_norms:
+            self.attention_output_norm = RMSNorm(hidden, eps, offset)
+            self.mlp_output_norm = RMSNorm(hidden, eps, offset)
+        self.activation, self.output_norms = style.activation, style.output_norms
 
-    `options(model, block [n, L], lengths [n])` makes its arguments beside the ids; None leaves it causal, where padding
-    on the right changes nothing.
+    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
+        """[T, hidden] -> [T, hidden]."""
+        attended = self.attention(ops.rms_norm(x, self.attention_norm), positions, cu_seqlens, max_seqlen)
+        if self.output_norms:
+            x = ops.rms_norm(ops.linear(attended, self.attention.out), self.attention_output_norm, x)
+            return ops.rms_norm(self._feed_forward(x, None), self.mlp_output_norm, x)
+        x = ops.add_linear(attended, self.attention.out, x)
+        return self._feed_forward(x, x)
+
+    def _feed_forward(self, x: Array, residual: Array | None) -> Array:
+        normed = ops.rms_norm(x, self.mlp_norm)
+        return ops.gated(normed, self.up_gate, self.down, self.activation, "second", residual)
+
+
+class Model(nn.Module):
+    """A decoder: token ids to hidden states."""
+
+    # Its rows are wider than an encoder's, so that fewer fill a GPU.
+    batch_tokens = 16384
+
+    def __init__(self, config: Config, style: Style, sights: Sequence[Sight]) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [Layer(config, style, sight) for sight in sights]
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, style.offset)
+        self.embedding_scale = style.embedding_scale
+
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
+        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+        x = ops.embed(self.embed_tokens, input_ids, self.embedding_scale)
+        positions = ops.position_ids(cu_seqlens, input_ids.shape[0])
+        for layer in self.layers:
+            x = layer(x, positions, cu_seqlens, max_seqlen)
+        return ops.rms_norm(x, self.norm)
+
+
+def angles(config: Config, theta: float, scaling: Mapping[str, Any] | None) -> Rope:
+    """The rotary positions of a base of frequencies and what `rope` says of their scaling.
+
+    As transformers computes them (modeling_rope_utils.py): "linear" (kaiokendev, 2023) divides all frequencies,
+    "llama3" those of long wavelengths, "yarn" (Peng et al., 2023) those that turn seldom within the original length.
     """
-    code = _code(file)
-    base: Any = getattr(code, kind)
+    dim = config.head_dim
+    places = np.arange(0, dim, 2) / dim
+    frequencies: npt.NDArray[np.float64] = theta**-places
+    magnitude = 1.0
+    if scaling is not None:
+        factor = scaling["factor"]
+        if scaling["rope_type"] == "linear":
+            frequencies = frequencies / factor
+        elif scaling["rope_type"] == "llama3":
+            turns = scaling["original_max_position_embeddings"] * frequencies / (2 * pi)
+            low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+            kept = np.clip((turns - low) / (high - low), 0, 1) if high > low else (turns >= high).astype(np.float64)
+            frequencies = frequencies * ((1 - kept) / factor + kept)
+        else:
+            whole = scaling["original_max_position_embeddings"]
+            fast, slow = (
+                dim * log(whole / (beta * 2 * pi)) / (2 * log(theta))
+                for beta in (scaling["beta_fast"], scaling["beta_slow"])
+            )
+            first, last = max(floor(fast), 0), min(ceil(slow), dim - 1)
+            lost = np.clip((np.arange(dim // 2) - first) / (last - first if last != first else 0.001), 0, 1)
+            frequencies = frequencies * (lost / factor + 1 - lost)
+            magnitude = 0.1 * log(factor) + 1 if factor > 1 else 1.0
+    return Rope.of(frequencies, config.max_position_embeddings, magnitude)
 
-    class Model(base):
-        def __call__(self, input_ids: mx.array, cu_seqlens: mx.array, max_seqlen: int) -> mx.array:
-            block = input_ids.reshape(-1, max_seqlen)
-            more = {} if options is None else options(self, block, lengths(cu_seqlens)[::2])
-            return super().__call__(block, **more).reshape(input_ids.shape[0], -1)
 
-    arguments = {"model_type": file, "tie_word_embeddings": True, **asdict(config)}
-    model: nn.Module = Model(code.ModelArgs.from_dict(arguments))
-    return model
-
-
-def _code(file: str) -> Any:
-    try:
-        return import_module(f"mlx_embed.architectures.mlx_lm.{file}")
-    except ImportError as error:
-        raise UnsupportedModelError(
-            f"Decoder models run on mlx-lm's code, which is not here ({error}): "
-            'pip install ".[decoders]" in a clone of mlx-embed, or pip install mlx-lm'
-        ) from error
+def sight(config: Config, rope: Rope, window: int | None = None) -> Sight:
+    """Tokens that see those at most `window` away; nobody is further away than the longest text is long."""
+    return Sight(rope, None if window is None or window >= config.max_position_embeddings else window)
 
 
 def read(cls: type[AnyConfig], config: Mapping[str, Any], derived: Mapping[str, Any]) -> AnyConfig:
@@ -152,7 +242,7 @@ def expect(config: Mapping[str, Any], **implemented: Any) -> None:
 def rope(
     config: Mapping[str, Any], default: float, *, kind: str | None = None, name: str = "rope_theta"
 ) -> tuple[float, dict[str, Any] | None]:
-    """The base of RoPE's frequencies and how they are scaled, in mlx-lm's terms; None is not at all.
+    """The base of RoPE's frequencies and how they are scaled, "rope_type" and its numbers; None is not at all.
 
     They are in rope_parameters since transformers 5, where `kind` picks the layers that have their own; before that the
     base is on its own, as `name`, and rope_scaling is of the layers whose base is rope_theta.

@@ -4,15 +4,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, Visibility, expect, read, rope
+from mlx_embed.architectures.decoder import (
+    HEAD,
+    LAYOUT,
+    PREFIXES,
+    Style,
+    angles,
+    expect,
+    read,
+    rope,
+    sight,
+)
 from mlx_embed.architectures.direction import checked_direction, flag
+from mlx_embed.architectures.ops import activation
 from mlx_embed.errors import UnsupportedModelError
 
 __all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
+
+RENAMES = (
+    ("post_attention_layernorm.", "attention_output_norm."),
+    ("pre_feedforward_layernorm.", "mlp_norm."),
+    ("post_feedforward_layernorm.", "mlp_output_norm."),
+    *decoder.PROJECTIONS,
+)
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -37,7 +54,7 @@ class Config(decoder.Config):
         theta, scaling = rope(config, 1_000_000.0, kind=FULL)
         local, local_scaling = rope(config, cls.rope_local_base_freq, kind=SLIDING, name="rope_local_base_freq")
         if local_scaling is not None:
-            raise UnsupportedModelError(f"config.json scales RoPE in {SLIDING} layers, which mlx-lm does not.")
+            raise UnsupportedModelError(f"config.json scales RoPE in {SLIDING} layers, which mlx_embed does not.")
         window = config.get("sliding_window", cls.sliding_window)
         both = flag(config, "use_bidirectional_attention", default=False)
         one_sided = flag(config, "is_causal", default=True)
@@ -63,20 +80,18 @@ class Config(decoder.Config):
 
 def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
-
-    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
-        dtype = model.norm.weight.dtype
-        # transformers scales embeddings by the root of hidden_size, rounded to the model's dtype. mlx-lm's code rounds
-        # it to bfloat16, so that embeddings go in which make up for the difference.
-        root = mx.array(config.hidden_size**0.5)
-        scale = root.astype(dtype).astype(mx.float32) / root.astype(mx.bfloat16).astype(mx.float32)
-        embedded = (model.embed_tokens(block).astype(mx.float32) * scale).astype(dtype)
-        sight = Visibility(lengths, dtype, causal=config.causal)
-        # mlx-lm reads the cache of the first layer that sees the whole text, also where the model has no such layer.
-        caches = max(config.num_hidden_layers, config.sliding_window_pattern)
-        return {"input_embeddings": embedded, "cache": [sight] * caches}
-
-    return decoder.decoder(config, "gemma3_text", "Gemma3Model", options)
+    style = Style(
+        activation("gelu_pytorch_tanh"),
+        config.query_pre_attn_scalar**-0.5,
+        head_norms=True,
+        output_norms=True,
+        offset=1.0,
+        embedding_scale=config.hidden_size**0.5,
+    )
+    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling))
+    near = sight(config, angles(config, config.rope_local_base_freq, None), config.sliding_window - 1)
+    layers = range(1, config.num_hidden_layers + 1)
+    return decoder.Model(config, style, [near if i % config.sliding_window_pattern else whole for i in layers])
 
 
 def _pattern(config: Mapping[str, Any]) -> Any:
@@ -88,5 +103,7 @@ def _pattern(config: Mapping[str, Any]) -> Any:
         raise UnsupportedModelError(f'config.json has "layer_types": {types!r}, which is not one for each layer.')
     every = types.index(FULL) + 1 if FULL in types else len(types) + 1
     if types != [SLIDING if (i + 1) % every else FULL for i in range(len(types))]:
-        raise UnsupportedModelError(f'config.json has "layer_types": {types!r}; mlx-lm has a regular pattern of them.')
+        raise UnsupportedModelError(
+            f'config.json has "layer_types": {types!r}; mlx_embed has a regular pattern of them.'
+        )
     return every

@@ -4,12 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, Visibility, expect, read, rope
+from mlx_embed.architectures.decoder import (
+    HEAD,
+    LAYOUT,
+    PREFIXES,
+    RENAMES,
+    Style,
+    angles,
+    expect,
+    read,
+    rope,
+    sight,
+)
 from mlx_embed.architectures.direction import decoder_is_causal
+from mlx_embed.architectures.ops import activation
 
 __all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
 
@@ -41,13 +52,7 @@ class Config(decoder.Config):
 
 def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
-
-    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
-        if config.causal and block.shape[1] <= config.sliding_window:
-            return {}
-        window = config.sliding_window if config.causal else config.sliding_window + 1
-        sight = Visibility(lengths, model.norm.weight.dtype, causal=config.causal, window=window)
-        return {"cache": [sight] * config.num_hidden_layers}
-
-    # mlx-lm runs Mistral by its Llama.
-    return decoder.decoder(config, "llama", "LlamaModel", options)
+    style = Style(activation("silu"), config.head_dim**-0.5)
+    window = config.sliding_window - 1 if config.causal else config.sliding_window
+    near = sight(config, angles(config, config.rope_theta, config.rope_scaling), window)
+    return decoder.Model(config, style, [near] * config.num_hidden_layers)

@@ -4,12 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_embed.architectures import decoder
-from mlx_embed.architectures.decoder import HEAD, LAYOUT, PREFIXES, RENAMES, Visibility, expect, read, rope
+from mlx_embed.architectures.decoder import (
+    HEAD,
+    LAYOUT,
+    PREFIXES,
+    RENAMES,
+    Style,
+    angles,
+    expect,
+    read,
+    rope,
+    sight,
+)
 from mlx_embed.architectures.direction import decoder_is_causal
+from mlx_embed.architectures.ops import activation
 from mlx_embed.errors import UnsupportedModelError
 
 __all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
@@ -32,11 +43,6 @@ class Config(decoder.Config):
 
 def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
-
-    def options(model: Any, block: mx.array, lengths: mx.array) -> dict[str, Any]:
-        if config.causal:
-            return {}
-        sight = Visibility(lengths, model.norm.weight.dtype, causal=False)
-        return {"cache": [sight] * config.num_hidden_layers}
-
-    return decoder.decoder(config, "qwen3", "Qwen3Model", options)
+    style = Style(activation("silu"), config.head_dim**-0.5, head_norms=True)
+    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling))
+    return decoder.Model(config, style, [whole] * config.num_hidden_layers)

@@ -8,7 +8,7 @@ chose them, need not be read again, nor `fan_in_fan_out`, which peft sets to fal
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,19 @@ _REPLACED = re.compile(r"^base_model\.model\.|\.(?:base_layer|modules_to_save\.d
 
 @dataclass(frozen=True)
 class Rows:
-    """One of `parts` equal blocks of rows: of layers that a file has as one, that which an adapter changes."""
+    """A block of rows: of layers that a file has as one, that which an adapter changes.
 
-    index: int
+    Where all rows are `parts` equal blocks, `count` of them from `first` on.
+    """
+
+    first: int
+    count: int
     parts: int
 
     def __call__(self, whole: mx.array) -> mx.array:
-        """[parts * n, ...] -> [n, ...]."""
-        return mx.split(whole, self.parts)[self.index]
+        """[parts * n, ...] -> [count * n, ...]."""
+        rows = whole.shape[0] // self.parts
+        return whole[self.first * rows : (self.first + self.count) * rows]
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def merged(
     adapter: Adapter,
     tensors: Mapping[str, Tensor],
     meaning: Callable[[str], str],
-    fused: Mapping[str, Sequence[str]],
+    fused: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint, those that an adapter changes replaced by what they become when they are read.
 
@@ -169,7 +174,7 @@ def merged(
         adapter: what to merge.
         tensors: by what the architecture calls them.
         meaning: gives that name of any tensor's, whatever prefix a file has it under.
-        fused: layers that a file may have as one, and the names of their parts.
+        fused: layers that a file may have as one, the names of their parts, and how much of the whole each is.
 
     Raises:
         CheckpointError: a file that is missing or broken, or a tensor of the adapter that fits none of the model's.
@@ -199,7 +204,7 @@ def merged(
     return result
 
 
-def _part_of(result: dict[str, Tensor], name: str, fused: Mapping[str, Sequence[str]]) -> None:
+def _part_of(result: dict[str, Tensor], name: str, fused: Mapping[str, Mapping[str, int]]) -> None:
     """Where the file has a layer as part of a larger one, put all the parts in that one's place."""
     prefix, last, kind = (["", *name.rsplit(".", 2)])[-3:]
     for whole, parts in fused.items():
@@ -207,9 +212,11 @@ def _part_of(result: dict[str, Tensor], name: str, fused: Mapping[str, Sequence[
         if name in result or last not in parts or tensor is None or tensor.dtype not in FLOATS:
             continue
         del result[f"{prefix}.{whole}.{kind}"]
-        shape = (tensor.shape[0] // len(parts), *tensor.shape[1:])
-        for index, part in enumerate(parts):
-            rows = Rows(index, len(parts))
+        first, every = 0, sum(parts.values())
+        for part, share in parts.items():
+            rows = Rows(first, share, every)
+            first += share
+            shape = (tensor.shape[0] * share // every, *tensor.shape[1:])
             result[f"{prefix}.{part}.{kind}"] = replace(tensor, shape=shape, changes=(*tensor.changes, rows))
 
 

@@ -47,6 +47,13 @@ _PACKED = {mx.uint32: "U32", mx.uint8: "U8"}
 _FUSED = {"qkv": ("q", "k", "v"), "up_gate": ("up", "gate")}
 
 
+def _shares(config: EncoderConfig) -> dict[str, dict[str, int]]:
+    """What part of the whole each of those layers is: a decoder may have fewer heads of key and value."""
+    heads = getattr(config, "num_attention_heads", 1)
+    kv_heads = getattr(config, "num_key_value_heads", heads)
+    return {"qkv": {"q": heads, "k": kv_heads, "v": kv_heads}, "up_gate": {"up": 1, "gate": 1}}
+
+
 def load_encoder(
     checkpoint: Checkpoint, dtype: mx.Dtype | None, pages: Mapping[Path, Pages] | None = None
 ) -> nn.Module:
@@ -85,7 +92,7 @@ def load_encoder(
     # RENAMES may hold the names of several sources. What is missing is named as in this checkpoint, so only the pairs
     # that it uses are turned back.
     spoken = [pair for pair in architecture.RENAMES if any(pair[0] in tensor.name for tensor in tensors.values())]
-    _check(checkpoint.weights, sources, expected, spoken)
+    _check(checkpoint.weights, sources, expected, spoken, _shares(config))
     pages = pages or {}
     found = _mapped(sources, pages)
     check_whole(pages)
@@ -108,8 +115,9 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     tensors = _rename(read_headers(checkpoint.weights), checkpoint.architecture)
     if checkpoint.adapter is None:
         return tensors
+    shares = _shares(checkpoint.encoder_config)
     return adapters.merged(
-        checkpoint.adapter, tensors, lambda name: encoder_name(name, checkpoint.architecture), _FUSED
+        checkpoint.adapter, tensors, lambda name: encoder_name(name, checkpoint.architecture), shares
     )
 
 
@@ -287,6 +295,7 @@ def _check(
     sources: Mapping[str, list[Tensor]],
     expected: Mapping[str, mx.array],
     renames: Sequence[tuple[str, str]],
+    shares: Mapping[str, Mapping[str, int]],
 ) -> None:
     missing = [
         _original(part, renames)
@@ -305,9 +314,10 @@ def _check(
         )
     for name, parts in sources.items():
         whole = expected[name].shape
-        shape = (whole[0] // len(parts), *whole[1:])
+        share = list(shares[name.split(".")[-2]].values()) if len(parts) > 1 else [1]
         packed = _PACKED.get(expected[name].dtype)
-        for part in parts:
+        for part, rows in zip(parts, share, strict=True):
+            shape = (whole[0] * rows // sum(share), *whole[1:])
             if part.shape != shape:
                 raise CheckpointError(f"{part} has shape {part.shape}, where config.json means {shape}.")
             if part.dtype != packed and (packed or part.dtype not in FLOATS):

@@ -7,9 +7,8 @@ that suit it, and runs them through the encoder and a head, on the device and th
     for batch, rows in engine.run(engine.batches(ids, engine.budget(None)), head):
         vectors[batch.texts] = rows
 
-`engine.gather` does just that on the engine's own thread. There are three: `native` runs the CPU kernels, `graph` MLX's
-lazy graphs with this package's GPU kernels or without, and `padded` the same on padded blocks, for decoders in mlx-lm's
-code.
+`engine.gather` does just that on the engine's own thread. There are two: `native` runs the CPU kernels, and `graph`
+MLX's lazy graphs, with this package's GPU kernels or without.
 """
 
 from mlx_embed.engine.choice import ENGINES, EngineChoice, choose, default_dtype, load

@@ -16,7 +16,6 @@ from mlx_embed.engine.contract import Engine
 from mlx_embed.engine.device import accelerator, is_cpu
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.native import NativeEngine
-from mlx_embed.engine.padded import PaddedEngine
 from mlx_embed.engine.table import TableEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import warn
@@ -30,7 +29,7 @@ ENGINES: tuple[str, ...] = get_args(EngineChoice)
 
 
 def choose(wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> str:
-    """The engine to take for a packed model: "native", "graph" or "reference".
+    """The engine to take for a model: "native", "graph" or "reference".
 
     "auto" is the native kernels on a CPU (`native_dtype` says in what they compute), graphs with this package's kernels
     on an accelerator, and where neither can be had, or kernels are switched off, MLX's own ops.
@@ -103,17 +102,9 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
 
     Raises:
         CheckpointError: weights that are missing, broken or of another model.
-        ValueError, RuntimeError: as `choose`; a decoder wanted on the native kernels.
+        ValueError, RuntimeError: as `choose`.
     """
     pads = checkpoint.pooling.padded
-    if checkpoint.architecture.LAYOUT == "padded":
-        if wanted == "native":
-            raise ValueError('engine "native" runs no decoders: leave engine at "auto".')
-        if dtype is not None and dtype == mx.int8:
-            raise ValueError('dtype "int8" is of the native CPU kernels, which run no decoders: take another dtype.')
-        encoder = worker.run(lambda: weights.load_encoder(checkpoint, dtype), device)
-        kernels = wanted != "reference" and kernels_wanted()
-        return PaddedEngine(encoder, device, kernels=kernels, compiled=_compiled(wanted, device), pads=pads)
     if checkpoint.architecture.LAYOUT == "table" and dtype is not None and dtype != mx.float32:
         warn(
             f"A static model's table stays in the dtype of its file, and is averaged in float32: {spelled(dtype)} "

@@ -35,7 +35,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Which it is: "native", "graph", "reference" (graphs of MLX's own ops alone) or "padded"."""
+        """Which it is: "native", "graph" or "reference" (graphs of MLX's own ops alone)."""
         ...
 
     @property

@@ -42,7 +42,6 @@ class GraphEngine:
     """
 
     ahead = 1
-    default_budget = GPU_BATCH_TOKENS
     # Shapes whose kernels are compiled ahead on CUDA: a full batch's, and a query's.
     rehearsed: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16))
 
@@ -72,7 +71,8 @@ class GraphEngine:
 
     def budget(self, batch_tokens: int | None) -> int:
         """See `Engine`."""
-        return checked_budget(batch_tokens, CPU_BATCH_TOKENS if is_cpu(self.device) else self.default_budget)
+        many = getattr(self.encoder, "batch_tokens", GPU_BATCH_TOKENS)
+        return checked_budget(batch_tokens, CPU_BATCH_TOKENS if is_cpu(self.device) else many)
 
     def batches(
         self,
@@ -230,7 +230,7 @@ class GraphEngine:
             wait = to_host(self.rows(batch, head))
         if of_tokens:
             return lambda: wait()[batch.tokens]
-        return lambda: wait()[:: batch.stride][: len(batch.texts)]
+        return lambda: wait()[: len(batch.texts)]
 
 
 class _Window:

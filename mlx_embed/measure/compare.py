@@ -141,7 +141,7 @@ def compare(model: str | Path, texts: Sequence[str] = DEFAULT_TEXTS, dtype: str 
 def load(model: str | Path, dtype: str | None) -> Sides:
     """The sides by name, the base first: each is computed differently."""
     sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", engine="reference")}
-    if cpu.available() and sides[BASE].engine.name != "padded":
+    if cpu.available():
         sides[NATIVE] = EmbeddingModel.from_pretrained(model, device="cpu", engine="native")
         for narrow in ("bfloat16", "int8"):
             if cpu.product(narrow):

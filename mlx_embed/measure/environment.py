@@ -57,7 +57,6 @@ def environment() -> Environment:
         rows[f"{backend} kernels"] = _gpu_kernels(backend, here, wanted)
     rows["blas of mlx's cpu ops"] = f"OpenBLAS, {blas.num_threads()} threads" if blas.active() else blas.why_inactive()
     rows["wordpiece tokenizers"] = _wordpiece()
-    rows["decoder models"] = _decoders()
     return Environment(rows, {op.name: _kernels(op) for op in OPS}, list(_advice(here, wanted)))
 
 
@@ -97,13 +96,6 @@ def _wordpiece() -> str:
         return f"nanotoken {version('nanotoken')}, where it makes the ids of tokenizers {version('tokenizers')}"
     except PackageNotFoundError:
         return f'tokenizers {version("tokenizers")}; some 30 times as fast with pip install ".[fast]"'
-
-
-def _decoders() -> str:
-    try:
-        return f"on MLX's ops, in the code of mlx-lm {version('mlx-lm')}"
-    except PackageNotFoundError:
-        return 'not without mlx-lm: pip install ".[decoders]" in a clone of mlx-embed'
 
 
 def _kernels(op: Op) -> dict[str, str]:

@@ -123,7 +123,7 @@ def _least(base: list[Any], other: list[Any]) -> float:
 def _load(kind: str, model: str | Path, dtype: str | None) -> dict[str, Any]:
     made: Any = SparseEncoder if kind == SPARSE else MultiVectorEncoder
     sides = {BASE: made.from_pretrained(model, device="cpu", engine="reference")}
-    if cpu.available() and sides[BASE].engine.name != "padded":
+    if cpu.available():
         for narrow in ("float32", "bfloat16", "int8"):
             if cpu.product(narrow):
                 side = made.from_pretrained(model, device="cpu", dtype=narrow, engine="native")

@@ -12,6 +12,7 @@ import pytest
 from custom_kernels.backends import KERNEL_BACKENDS
 from custom_kernels.choice import op, tune
 from custom_kernels.ops import OPS
+from custom_kernels.parameters import HeadNorms, Rotation
 
 OP = {one.name: one for one in OPS}
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -108,14 +109,16 @@ def each_pair(bias: np.ndarray, length: int) -> np.ndarray:
 
 
 def exact_attention(
-    qkv: mx.array,
+    qkv: mx.array | np.ndarray,
     lengths: list[int],
     heads: int,
     scale: float,
     bias: mx.array | None = None,
     window: int | None = None,
+    *,
+    causal: bool = False,
 ) -> np.ndarray:
-    rows = exact(qkv)
+    rows = qkv if isinstance(qkv, np.ndarray) else exact(qkv)
     width = rows.shape[1] // 3
     out = np.zeros((len(rows), width))
     begin = 0
@@ -128,11 +131,46 @@ def exact_attention(
         if window is not None:
             place = np.arange(length)
             scores[:, np.abs(place[:, None] - place) > window] = -np.inf
+        if causal:
+            scores[:, np.triu(np.ones((length, length), dtype=bool), 1)] = -np.inf
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-1e300))
         weights /= weights.sum(axis=-1, keepdims=True)
         out[begin : begin + length] = (weights @ v).transpose(1, 0, 2).reshape(length, width)
         begin += length
     return out
+
+
+def rotation(lengths: list[int], head_dim: int, norms: HeadNorms | None = None) -> Rotation:
+    """Of random angles."""
+    positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
+    angles = np.random.default_rng().uniform(0, 6, size=(max(lengths) + 2, head_dim // 2)).astype(np.float32)
+    return Rotation(mx.array(positions), mx.array(np.cos(angles)), mx.array(np.sin(angles)), norms)
+
+
+def head_norms(head_dim: int, dtype: str, offset: float = 0.0) -> HeadNorms:
+    return HeadNorms(random(head_dim, dtype=dtype), random(head_dim, dtype=dtype), 1e-5, offset)
+
+
+def rotated(qkv: mx.array, turn: Rotation, heads: int, kv_heads: int) -> np.ndarray:
+    """What `rope` makes of qkv, by complex numbers."""
+    half = turn.cos.shape[1]
+    rows = exact(qkv).reshape(len(qkv), heads + 2 * kv_heads, 2 * half)
+    turning = rows[:, : heads + kv_heads]
+    if turn.norms is not None:
+        turning = turning / np.sqrt((turning**2).mean(axis=-1, keepdims=True) + turn.norms.eps)
+        turning[:, :heads] *= turn.norms.offset + exact(turn.norms.query)
+        turning[:, heads:] *= turn.norms.offset + exact(turn.norms.key)
+    angle = (exact(turn.cos) + 1j * exact(turn.sin))[np.array(turn.positions)][:, None]
+    turned = (turning[..., :half] + 1j * turning[..., half:]) * angle
+    whole = [turned.real, turned.imag]
+    return np.concatenate([np.concatenate(whole, axis=-1), rows[:, heads + kv_heads :]], axis=1).reshape(len(qkv), -1)
+
+
+def shared(rows: np.ndarray, heads: int, kv_heads: int) -> np.ndarray:
+    """qkv in which each head of key and value is there for all heads of the query that share it."""
+    parts = np.split(rows.reshape(len(rows), heads + 2 * kv_heads, -1), [heads, heads + kv_heads], axis=1)
+    each = [parts[0], *(np.repeat(part, heads // kv_heads, axis=1) for part in parts[1:])]
+    return np.concatenate(each, axis=1).reshape(len(rows), -1)
 
 
 def limit(backend: str, dtype: str) -> float:

@@ -111,8 +111,10 @@ def test_the_native_kernels_are_independent_of_mlx() -> None:
 def test_exported_members() -> None:
     assert custom_kernels.__all__ == sorted(custom_kernels.__all__)
     assert set(custom_kernels.__all__) == {
+        "HeadNorms",
         "LayerWeights",
         "Linear",
+        "Rotation",
         "activate",
         "attention",
         "embedding_norm",
@@ -127,6 +129,7 @@ def test_exported_members() -> None:
         "mean_pool",
         "output_norm",
         "position_ids",
+        "rms_norm",
         "rope",
         "short_encoder",
         "top_k_scores",

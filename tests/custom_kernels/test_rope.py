@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu, rope
-from tests.custom_kernels.conftest import TOLERANCE, error, exact, present
+from custom_kernels.twins import as_native
+from tests.custom_kernels.conftest import (
+    DTYPES,
+    TOLERANCE,
+    error,
+    exact,
+    head_norms,
+    present,
+    random,
+    rotated,
+    rotation,
+)
 
 HEADS, HEAD_DIM, POSITIONS = 3, 8, 50
 
@@ -54,6 +65,31 @@ def test_rope_by_back_end(backend: str, total: int, dtype: mx.Dtype) -> None:
     found = rope(qkv, mx.array(positions), *map(mx.array, tables()), HEADS, backend=backend)
     assert found.dtype == dtype
     assert error(found, expected(exact(qkv), positions)) <= TOLERANCE[str(dtype).removeprefix("mlx.core.")]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 2, 128), (3, 1, 6), (2, 2, 66)])
+@pytest.mark.parametrize("backend", [*present("rope"), "native"])
+def test_fewer_heads_and_norms(backend: str, heads: int, kv_heads: int, dim: int, dtype: str) -> None:
+    lengths = [5, 9]
+    qkv = random(14, (heads + 2 * kv_heads) * dim, dtype=dtype)
+    turn = rotation(lengths, dim, head_norms(dim, dtype, 1.0))
+    wanted = rotated(qkv, turn, heads, kv_heads)
+    arguments = (qkv, *turn[:3], heads, kv_heads, turn.norms)
+    if backend == "native":
+        if dtype != "float32" or not cpu.available():
+            pytest.skip("natively in float32")
+        assert np.abs(cpu.rope(*as_native(arguments)) - wanted).max() <= 2e-5
+    else:
+        found = rope(*arguments, backend=backend)
+        assert found.dtype == DTYPES[dtype]
+        assert error(found, wanted) <= TOLERANCE[dtype]
+
+
+def test_norms_that_do_not_fit() -> None:
+    turn, norms = rotation([3], 8), head_norms(7, "float32")
+    with pytest.raises(ValueError, match=r"norms \[8\]"):
+        rope(mx.zeros((3, 72)), *turn[:3], HEADS, None, norms)
 
 
 @pytest.mark.parametrize(

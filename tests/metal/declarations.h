@@ -68,6 +68,7 @@ namespace precise {
 float rsqrt(float);
 float exp(float);
 float sqrt(float);
+float exp(float);
 }  // namespace precise
 namespace fast {
 float exp2(float);

@@ -11,8 +11,9 @@ import mlx.core as mx
 import numpy as np
 
 from custom_kernels import metal
+from custom_kernels.metal.activate import ACTIVATIONS as ACTIVE
 from custom_kernels.metal.linear import ACTIVATIONS, ROWS
-from custom_kernels.parameters import Linear
+from custom_kernels.parameters import HeadNorms, Linear
 from tests.metal.emulation import emulated_metal
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
@@ -44,6 +45,8 @@ def _texts(dtype: mx.Dtype, lengths: list[int], heads: tuple[int, ...]) -> None:
         for longest in (16, 32, 99):
             metal.attention(qkv, cu_seqlens, 1, 0.2, max_seqlen=longest)
         metal.attention(qkv, cu_seqlens, 1, 0.2, mx.zeros((1, 199)), max_seqlen=99, window=3)
+        shared = mx.zeros((total, 4 * dim), dtype=dtype)
+        metal.attention(shared, cu_seqlens, 2, 0.2, max_seqlen=99, window=3, causal=True, kv_heads=1)
     metal.mean_pool(mx.zeros((total, 96), dtype=dtype), cu_seqlens, 0, True)
     metal.position_ids(cu_seqlens, total)
     rows = mx.zeros((total, 96), dtype=dtype)
@@ -60,7 +63,16 @@ def _rows(dtype: mx.Dtype) -> None:
         metal.layer_norm(x, ones, ones, 1e-5, x)
         metal.layer_norm(x, ones, None, 1e-5)
         metal.top_k_scores(mx.zeros((2, width)), x, 3, mx.zeros((2,), dtype=mx.uint8), mx.zeros((9,)))
-    metal.rope(mx.zeros((9, 96), dtype=dtype), ids, mx.zeros((40, 4)), mx.zeros((40, 4)), 4)
+        metal.rms_norm(x, ones, 1e-6, x, 1.0)
+        metal.rms_norm(x, ones, 1e-6)
+        for act in ACTIVE:
+            metal.activate(x, act)
+            metal.activate(x, act, "second")
+    for half in (4, 64):
+        qkv, angles = mx.zeros((9, 8 * half), dtype=dtype), mx.zeros((40, half))
+        weight = mx.zeros((2 * half,), dtype=dtype)
+        metal.rope(qkv, ids, angles, angles, 2, 1)
+        metal.rope(qkv, ids, angles, angles, 2, 1, HeadNorms(weight, weight, 1e-6, 1.0))
 
 
 def _linear(dtype: mx.Dtype) -> None:

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from mlx_embed.batching import (
-    LEAST_FILLED,
     MAX_PADDING,
     MIN_BLOCK,
-    MIN_DECODER_BLOCK,
     packed_batches,
     packed_shapes,
-    padded_batches,
-    padded_shapes,
 )
 
 BUDGETS = (1, 7, 64, 1000, 4096, 65536)
@@ -141,53 +137,6 @@ def test_fillers_are_no_longer_than_the_texts() -> None:
             assert np.diff(batch.cu_seqlens).max() <= max(longest, 2)
 
 
-@pytest.mark.parametrize("bucketed", [False, True])
-@pytest.mark.parametrize("budget", [1, 100, 4096])
-@pytest.mark.parametrize("lengths", [[1], [0], [3, 1, 2], [5] * 7, ragged(500), [2000, 1, 1, 0, 2000]])
-def test_blocks_hold_every_text_and_then_its_padding(lengths: list[int], budget: int, bucketed: bool) -> None:
-    ids = rows(lengths)
-    seen = []
-    for batch in padded_batches(ids, budget, bucketed=bucketed):
-        width = batch.max_seqlen
-        block = batch.input_ids.reshape(-1, width)
-        assert block.size <= max(budget, width)
-        starts, ends = batch.cu_seqlens[:-1].reshape(-1, 2), batch.cu_seqlens[1:].reshape(-1, 2)
-        assert starts[:, 0].tolist() == (np.arange(len(block)) * width).tolist()
-        assert ends[:, 1].tolist() == (np.arange(1, len(block) + 1) * width).tolist()
-        assert (ends[:, 0] == starts[:, 1]).all()
-        for place, text in enumerate(batch.texts):
-            assert block[place].tolist() == ids[text] + [0] * (width - lengths[text])
-            assert ends[place, 0] - starts[place, 0] == lengths[text]
-            seen.append(int(text))
-    assert sorted(seen) == list(range(len(lengths)))
-
-
-@pytest.mark.parametrize("budget", [1, 100, 4096, 16384])
-def test_shapes_of_blocks_are_those_stated(budget: int) -> None:
-    stated = padded_shapes(budget, LONGEST)
-    for lengths in streams():
-        for batch in padded_batches(rows(lengths), budget, bucketed=True):
-            assert batch.shape in stated, lengths
-
-
-@pytest.mark.parametrize(("budget", "longest", "most"), [(4096, 512, 270), (16384, 512, 363), (16384, 8192, 453)])
-def test_shapes_of_blocks_are_few(budget: int, longest: int, most: int) -> None:
-    assert len(padded_shapes(budget, longest)) == most
-
-
-def test_blocks_are_well_filled() -> None:
-    for lengths in ([512, *([4] * 2000)], ragged(2000), [2**k for k in range(10)] * 30):
-        for batch in padded_batches(rows(lengths), 4096, bucketed=False):
-            tokens, places = sum(lengths[i] for i in batch.texts), len(batch.input_ids)
-            assert tokens >= LEAST_FILLED * places or places <= MIN_DECODER_BLOCK
-    filled = list(padded_batches(rows(ragged(5000)), 16384, bucketed=True))
-    assert sum(len(batch.input_ids) for batch in filled) <= 1.25 * sum(ragged(5000))
-
-
-def test_blocks_of_at_most_so_many_texts() -> None:
-    assert max(len(batch.texts) for batch in padded_batches(rows([3] * 50), 4096, bucketed=True, max_texts=7)) == 7
-
-
 @pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
 def test_what_exactly_fits_is_one_batch(options: dict[str, bool]) -> None:
     """A token more is two; so is a text more than may share a batch."""
@@ -199,22 +148,12 @@ def test_what_exactly_fits_is_one_batch(options: dict[str, bool]) -> None:
     assert most == [24, 24, 16]
 
 
-@pytest.mark.parametrize("bucketed", [False, True])
-def test_what_exactly_fits_is_one_block(bucketed: bool) -> None:
-    for width, count in ((512, 2), (256, 4), (64, 16)):
-        found = [len(batch.texts) for batch in padded_batches(rows([width] * count), 1024, bucketed=bucketed)]
-        assert found == [count]
-        found = [len(batch.texts) for batch in padded_batches(rows([width] * (count + 1)), 1024, bucketed=bucketed)]
-        assert found == [count, 1]
-
-
 @pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])
 def test_longest_first(options: dict[str, bool]) -> None:
     """So that a batch is of texts of about one length, and the most memory is needed at once."""
     lengths = np.random.default_rng(1).permutation(np.arange(1, 400)).tolist()
-    for made in (packed_batches(rows(lengths), 1024, **options), padded_batches(rows(lengths), 1024, bucketed=False)):
-        laid = [lengths[i] for batch in made for i in batch.texts]
-        assert laid == sorted(lengths, reverse=True)
+    laid = [lengths[i] for batch in packed_batches(rows(lengths), 1024, **options) for i in batch.texts]
+    assert laid == sorted(lengths, reverse=True)
 
 
 @pytest.mark.parametrize("options", [{"bucketed": True}, {"bucketed": False}, {"bucketed": False, "padded": False}])

@@ -19,12 +19,9 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
                                               float* strip, float* maxima, float* sums, float* partial) {
   constexpr int64_t GROUPS = (M + VL - 1) / VL;  // the M rows as lanes of vectors
   const int64_t d = a.head_dim, width = round_up(d, NR);
-  // The window's keys for these rows, within the block.
-  int64_t from = 0, to = block.count;
-  if (a.window >= 0) {
-    from = larger(0, row - a.window - block.begin) / NR * NR;
-    to = smaller(to, row + M + a.window - block.begin);
-  }
+  // The keys that any of these rows sees, within the block.
+  const int64_t from = larger(0, row - a.before - block.begin) / NR * NR;
+  const int64_t to = smaller(block.count, row + M + a.after - block.begin);
   Vec top[GROUPS * VL], total[GROUPS * VL];
   for (int64_t i = 0; i < GROUPS * VL; i++) {
     top[i] = splat(-__builtin_inff());
@@ -39,7 +36,8 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
       UNROLL
       for (int64_t v = 0; v < NV; v++) store(strip + i * STRIP + j + v * VL, acc[i][v]);
     }
-    const bool masked = a.window >= 0 || j + NR > to;
+    const int64_t key = block.begin + j;
+    const bool masked = j + NR > to || key < row + M - 1 - a.before || key + NR - 1 > row + a.after;
     if (!a.bias && !masked) {
       UNROLL
       for (int64_t i = 0; i < M; i++) {
@@ -49,10 +47,10 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
       continue;
     }
     for (int64_t i = 0; i < M; i++) {
-      const int64_t query = row + i, key = block.begin + j;
+      const int64_t query = row + i;
       const float* bias = a.bias ? a.bias + key - query : nullptr;
-      const int64_t low = a.window >= 0 ? query - a.window - key : 0;
-      const int64_t high = smaller(to - j, a.window >= 0 ? query + a.window + 1 - key : NR);
+      const int64_t low = query - a.before - key;
+      const int64_t high = smaller(to - j, query + a.after + 1 - key);
       for (int64_t v = 0; v < NV; v++) {
         const int64_t there = to - j - v * VL;
         float* score = strip + i * STRIP + j + v * VL;
@@ -163,11 +161,8 @@ void attention(const Attention& a, float* scratch) {
   float* maxima = q + round_up(d * MR + VL, 16);
   float* sums = maxima + round_up(rows, 16);
   float* partial = sums + round_up(rows, 16);
-  int64_t begin = 0, end = a.length;
-  if (a.window >= 0) {
-    begin = larger(0, a.row_begin - a.window) / KEY_BLOCK * KEY_BLOCK;
-    end = smaller(end, a.row_end + a.window);
-  }
+  const int64_t begin = larger(0, a.row_begin - a.before) / KEY_BLOCK * KEY_BLOCK;
+  const int64_t end = smaller(a.length, a.row_end + a.after);
   for (int64_t j0 = begin; j0 < end; j0 += KEY_BLOCK) {
     const int64_t count = smaller(KEY_BLOCK, end - j0);
     for (int64_t j = 0; j < count; j += VL) {

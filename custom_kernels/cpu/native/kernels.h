@@ -39,7 +39,7 @@ template <class T> struct AttentionOf {
   const float* bias;   // this head's at distance 0, key - query = 0, or null
   float* out;          // rows `out_stride` apart
   int64_t stride, out_stride, length, head_dim, row_begin, row_end;
-  int64_t window;  // keys with |i - j| <= window; negative: all
+  int64_t before, after;  // query i sees keys i - before to i + after; `length` is far enough for all
   float scale;
 };
 typedef AttentionOf<float> Attention;
@@ -66,6 +66,9 @@ struct Kernels {
   // weight null: only the sum. residual and bias may be null; y may be x.
   void (*layer_norm)(const float* x, const float* residual, const float* weight, const float* bias, float eps,
                      int64_t rows, int64_t width, float* y);
+  // y = x / sqrt(mean(x^2) + eps) * (offset + weight) + residual, which may be null; y may be x.
+  void (*rms_norm)(const float* x, const float* residual, const float* weight, float eps, float offset, int64_t rows,
+                   int64_t width, float* y);
   // rows[i] of each table added up into y.
   void (*gather)(const float* const* tables, const int32_t* const* ids, int64_t count, int64_t rows, int64_t width,
                  float* y);

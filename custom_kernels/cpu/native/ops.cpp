@@ -186,6 +186,19 @@ EXPORT int mlx_embed_layer_norm(const float* x, const float* residual, const flo
   });
 }
 
+EXPORT int mlx_embed_rms_norm(const float* x, const float* residual, const float* weight, float eps, float offset,
+                              int64_t rows, int64_t width, float* y) {
+  return guarded([&] {
+    const int64_t rb = block_rows(rows, std::max<int64_t>(1, 32768 / width));
+    parallel_for(ceil_div(rows, rb), [&](int64_t job) {
+      const int64_t o = job * rb * width;
+      kernels->rms_norm(x + o, residual ? residual + o : nullptr, weight, eps, offset, std::min(rb, rows - job * rb),
+                        width, y + o);
+    });
+    return OK;
+  });
+}
+
 EXPORT int mlx_embed_embedding_norm(const float* const* tables, const int64_t* sizes, const int32_t* const* ids,
                                     int64_t count, const float* weight, const float* bias, float eps, int64_t rows,
                                     int64_t width, float* y) {
@@ -214,10 +227,17 @@ template <class T> struct Attending {
   void (*run)(const AttentionOf<T>&, float* scratch);
 };
 
+// How heads share keys and values, and which tokens see each other.
+struct Seen {
+  int64_t kv_heads;  // of key and value each; they divide the query's
+  int64_t window;    // keys with |i - j| <= window; negative: all
+  bool causal;       // keys with j <= i alone
+};
+
 // bias [heads, 2 * bias_length - 1] is by distance: key - query is at place key - query + bias_length - 1.
 template <class T>
 int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
-           int64_t head_dim, float scale, const float* bias, int64_t bias_length, int64_t window, float* y) {
+           int64_t head_dim, float scale, const float* bias, int64_t bias_length, const Seen& seen, float* y) {
   if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
   struct Job {
     int32_t start, length, begin, end, head;
@@ -241,23 +261,24 @@ int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t cou
     for (int64_t h = 0; h < heads; h++)
       for (int32_t r = 0; r < n; r += rows) jobs.push_back({cu[s], n, r, std::min(n, r + rows), (int32_t)h});
   }
-  const int64_t hidden = heads * head_dim;
+  const int64_t hidden = heads * head_dim, kv = seen.kv_heads * head_dim, group = heads / seen.kv_heads;
   parallel_for((int64_t)jobs.size(), [&](int64_t j) {
     const Job& job = jobs[(size_t)j];
-    const T* q = qkv + job.start * 3 * hidden + job.head * head_dim;
     AttentionOf<T> a;
-    a.q = q;
-    a.k = q + hidden;
-    a.v = q + 2 * hidden;
+    a.stride = hidden + 2 * kv;
+    const T* rows = qkv + job.start * a.stride;
+    a.q = rows + job.head * head_dim;
+    a.k = rows + hidden + job.head / group * head_dim;
+    a.v = a.k + kv;
     a.out = y + job.start * hidden + job.head * head_dim;
-    a.stride = 3 * hidden;
     a.out_stride = hidden;
     a.bias = bias ? bias + job.head * (2 * bias_length - 1) + bias_length - 1 : nullptr;
     a.length = job.length;
     a.head_dim = head_dim;
     a.row_begin = job.begin;
     a.row_end = job.end;
-    a.window = window;
+    a.before = seen.window < 0 ? job.length : std::min<int64_t>(seen.window, job.length);
+    a.after = seen.causal ? 0 : a.before;
     a.scale = scale;
     how.run(a, scratch(how.scratch(job.end - job.begin, job.length, head_dim)));
   });
@@ -271,20 +292,20 @@ Attending<uint16_t> attending16() { return {chosen.halves->attention_scratch, ch
 
 // `narrow`: on bfloat16, to which qkv is rounded; where there are its products, and head_dim is even.
 EXPORT int mlx_embed_attention(const float* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
-                               int64_t head_dim, float scale, const float* bias, int64_t bias_length, int64_t window,
-                               int narrow, float* y) {
+                               int64_t kv_heads, int64_t head_dim, float scale, const float* bias, int64_t bias_length,
+                               int64_t window, int causal, int narrow, float* y) {
   return guarded([&] {
-    if (!narrow)
-      return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, window, y);
-    const int64_t width = 3 * heads * head_dim, rb = block_rows(total, std::max<int64_t>(1, 32768 / width));
+    const Seen seen = {kv_heads, window, causal != 0};
+    if (!narrow) return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
+    const int64_t width = (heads + 2 * kv_heads) * head_dim,
+                  rb = block_rows(total, std::max<int64_t>(1, 32768 / width));
     const std::unique_ptr<float, void (*)(float*)> memory(allocate((size_t)(total * width + 1) / 2), release);
     uint16_t* qkv16 = reinterpret_cast<uint16_t*>(memory.get());
     parallel_for(ceil_div(total, rb), [&](int64_t job) {
       const int64_t o = job * rb * width;
       chosen.halves->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
     });
-    return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, window,
-                            y);
+    return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
   });
 }
 
@@ -358,17 +379,27 @@ EXPORT int mlx_embed_feed_forward(const float* x, int64_t rows, const void* up_l
   });
 }
 
+// Without norms, query_norm and key_norm are null.
 EXPORT int mlx_embed_rope(float* qkv, const int32_t* positions, const float* cosine, const float* sine, int64_t places,
-                          int64_t rows, int64_t heads, int64_t head_dim) {
+                          int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim, const float* query_norm,
+                          const float* key_norm, float eps, float offset) {
   return guarded([&] {
     for (int64_t i = 0; i < rows; i++)
       if (positions[i] < 0 || positions[i] >= places) return BAD_IDS;
-    const int64_t width = heads * head_dim, half = head_dim / 2;
+    const int64_t width = (heads + 2 * kv_heads) * head_dim, half = head_dim / 2;
     const int64_t rb = block_rows(rows, std::max<int64_t>(1, 32768 / width));
     parallel_for(ceil_div(rows, rb), [&](int64_t job) {
       for (int64_t i = job * rb; i < std::min(rows, (job + 1) * rb); i++) {
         const int64_t place = positions[i] * half;
-        kernels->rope(qkv + i * 3 * width, cosine + place, sine + place, 2 * heads, head_dim);
+        float* row = qkv + i * width;
+        if (query_norm) {
+          float* key = row + heads * head_dim;
+          for (int64_t h = 0; h < heads; h++)
+            kernels->rms_norm(row + h * head_dim, nullptr, query_norm, eps, offset, 1, head_dim, row + h * head_dim);
+          for (int64_t h = 0; h < kv_heads; h++)
+            kernels->rms_norm(key + h * head_dim, nullptr, key_norm, eps, offset, 1, head_dim, key + h * head_dim);
+        }
+        kernels->rope(row, cosine + place, sine + place, heads + kv_heads, head_dim);
       }
     });
     return OK;
@@ -402,6 +433,7 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
                              const float* bias, int64_t bias_length, int activation, int narrow, float* qkv,
                              float* attended, float* between, float* y) {
   const int64_t head_dim = width / heads;
+  const Seen all = {heads, -1, false};
   uint16_t* qkv16 = reinterpret_cast<uint16_t*>(qkv);
   int status = OK;
   for (int64_t l = 0; l < depth && !status; l++) {
@@ -410,9 +442,9 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
       const LaidOut& layer = *static_cast<const LaidOut*>(w.qkv);
       linear(x, total, layer, IDENTITY, nullptr, narrow ? nullptr : qkv, narrow ? qkv16 : nullptr);
       if (narrow)
-        return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, -1,
+        return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, all,
                                 attended);
-      return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, -1, attended);
+      return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, all, attended);
     });
     if (!status)
       status = mlx_embed_output_norm(attended, total, w.out, x, w.attention_weight, w.attention_bias, w.attention_eps,

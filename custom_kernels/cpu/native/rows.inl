@@ -1,4 +1,4 @@
-// What works row by row: LayerNorm, lookups, gates, rotations and means. A part of kernels.inl.
+// What works row by row: LayerNorm, RMSNorm, lookups, gates, rotations and means. A part of kernels.inl.
 
 void layer_norm(const float* x, const float* residual, const float* weight, const float* bias, float eps, int64_t rows,
                 int64_t width, float* y) {
@@ -36,6 +36,25 @@ void layer_norm(const float* x, const float* residual, const float* weight, cons
       if (bias) v += load_up_to(bias + j, n);
       store_up_to(y + j, v, n);
     }
+  }
+}
+
+void rms_norm(const float* x, const float* residual, const float* weight, float eps, float offset, int64_t rows,
+              int64_t width, float* y) {
+  for (int64_t i = 0; i < rows; i++, x += width, y += width) {
+    Vec squares = {};
+    for (int64_t j = 0; j < width; j += VL) {
+      const Vec v = load_up_to(x + j, width - j);
+      squares += v * v;
+    }
+    const float scale = 1.0f / __builtin_sqrtf(sum(squares) / (float)width + eps);
+    for (int64_t j = 0; j < width; j += VL) {
+      const int64_t n = width - j;
+      Vec v = load_up_to(x + j, n) * scale * (load_up_to(weight + j, n) + offset);
+      if (residual) v += load_up_to(residual + j, n);
+      store_up_to(y + j, v, n);
+    }
+    if (residual) residual += width;
   }
 }
 

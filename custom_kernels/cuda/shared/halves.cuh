@@ -11,6 +11,15 @@ __device__ unsigned rounded(float first, float second) {
   return both;
 }
 
+__device__ float2 unpacked(unsigned both) {
+  if constexpr (BFLOAT) return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000));
+  float2 x;
+  asm("{.reg .f16 low, high;\nmov.b32 {low, high}, %2;\ncvt.f32.f16 %0, low;\ncvt.f32.f16 %1, high;}"
+      : "=f"(x.x), "=f"(x.y)
+      : "r"(both));
+  return x;
+}
+
 // c += a b on the tensor cores: a warp's tiles of 16 x 16 and 16 x 8, laid out as mma.m16n8k16 has them.
 __device__ void multiply(float (&c)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
   if constexpr (BFLOAT) {

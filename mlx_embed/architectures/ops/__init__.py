@@ -6,7 +6,6 @@ the two runs is decided here, by the kind of array, and nowhere else. `lay_out` 
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.attention import MASKED
-from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import graph, native
 from mlx_embed.architectures.ops.activations import activation
 from mlx_embed.architectures.ops.layers import PostNormLayers
@@ -34,11 +33,13 @@ __all__ = [
     "block",
     "causal_bias",
     "distance_bias",
+    "embed",
     "embedding_norm",
     "encoder_layers",
     "erf",
     "feed_forward",
     "float32",
+    "gated",
     "gated_feed_forward",
     "gather_mean",
     "layer_norm",
@@ -52,6 +53,8 @@ __all__ = [
     "output_norm",
     "places",
     "position_ids",
+    "rms_norm",
+    "rotation",
     "zeros_like",
 ]
 
@@ -64,6 +67,11 @@ def _twin(x: Array) -> ModuleType:
 def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Array:
     """The sum of each table's rows at its ids [T], normalised: [T, hidden]."""
     return _twin(lookups[0][1]).embedding_norm(lookups, norm)
+
+
+def embed(table: nn.Module, input_ids: Array, scale: float = 1.0) -> Array:
+    """The table's rows at these ids [T], times `scale`: [T, hidden]."""
+    return _twin(input_ids).embed(table, input_ids, scale)
 
 
 def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
@@ -86,6 +94,11 @@ def layer_norm(x: Array, norm: LayerNorm) -> Array:
     return _twin(x).layer_norm(x, norm)
 
 
+def rms_norm(x: Array, norm: RMSNorm, residual: Array | None = None) -> Array:
+    """[T, hidden] -> [T, hidden], normalised, and then the residual added."""
+    return _twin(x).rms_norm(x, norm, residual)
+
+
 def output_norm(x: Array, layer: nn.Module, residual: Array, norm: LayerNorm) -> Array:
     """norm(x W^T + b + residual): [T, K] -> [T, hidden]."""
     return _twin(x).output_norm(x, layer, residual, norm)
@@ -99,13 +112,27 @@ def attention(
     bias: Array | None,
     max_seqlen: int,
     window: int | None = None,
+    *,
+    causal: bool = False,
+    kv_heads: int | None = None,
+    rotation: Any = None,
 ) -> Array:
-    """softmax(scale * Q K^T + bias) V within each sequence: [T, 3 * hidden] -> [T, hidden].
+    """softmax(scale * Q K^T + bias) V within each sequence: [T, (heads + 2 kv_heads) * d] -> [T, heads * d].
 
     `bias`, from `distance_bias`, is shared by all sequences. With a `window`, only tokens at most so far apart see each
-    other.
+    other; where it is `causal`, only what is before them. There are as many `kv_heads` as heads if none are given.
+    `rotation` is what `rotation` gives.
     """
-    return _twin(qkv).attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen, window)
+    masks = {"window": window, "causal": causal, "kv_heads": kv_heads}
+    return _twin(qkv).attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen, rotation, **masks)
+
+
+def rotation(positions: Array, rope: "Rope", max_seqlen: int, norms: tuple[RMSNorm, RMSNorm] | None = None) -> Any:
+    """What `attention` does to query and key first: normalise each head, by the one norm and the other, and rotate.
+
+    `positions` [T] are from `position_ids`, and below max_seqlen.
+    """
+    return _twin(positions).rotation(positions, rope, max_seqlen, norms)
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> Array:
@@ -136,6 +163,11 @@ def gated_feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, gate:
     return _twin(x).gated_feed_forward(x, up, down, act, gate, norm)
 
 
+def gated(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, residual: Array | None = None) -> Array:
+    """down(act(a) * b) + residual, where a and b are the halves of up(x): [T, K] -> [T, hidden]."""
+    return _twin(x).gated(x, up, down, act, gate, residual)
+
+
 def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> Array:
     """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
     return _twin(x).normed_feed_forward(x, norm, up, down, act, gate)
@@ -151,18 +183,52 @@ def encoder_layers(
 class Rope:
     """Rotary position embedding: the tables of its angles, and the rotation of query and key.
 
-    The frequencies are base^(-2i / head_dim), divided by `slowdown`.
+    The frequencies are base^(-2i / head_dim), divided by `slowdown`, or those that `of` is given.
     """
 
     def __init__(self, head_dim: int, base: float, positions: int, slowdown: float = 1.0) -> None:
-        frequencies = base ** (-np.arange(0, head_dim, 2) / head_dim) / slowdown
-        angles = np.outer(np.arange(positions, dtype=np.float32), frequencies.astype(np.float32))
-        self.cos, self.sin = np.cos(angles), np.sin(angles)
+        self._frequencies = (base ** (-np.arange(0, head_dim, 2) / head_dim) / slowdown).astype(np.float32)
+        self._positions, self._magnitude = positions, 1.0
+        self._tables: dict[int, tuple[Any, Any]] = {}
+        self._mlx: dict[int, tuple[mx.array, mx.array]] = {}
 
-    @cached_property
+    @classmethod
+    def of(cls, frequencies: np.ndarray[Any, np.dtype[Any]], positions: int, magnitude: float = 1.0) -> "Rope":
+        """One of these frequencies [head_dim / 2], whose rotations scale by `magnitude` too."""
+        rope = cls(0, 1.0, positions)
+        rope._frequencies, rope._magnitude = frequencies.astype(np.float32), magnitude
+        return rope
+
+    @property
+    def cos(self) -> Any:
+        """The whole table: float32 [positions, head_dim / 2]."""
+        return self.tables(self._positions)[0]
+
+    @property
+    def sin(self) -> Any:
+        """The whole table: float32 [positions, head_dim / 2]."""
+        return self.tables(self._positions)[1]
+
+    @property
     def mlx(self) -> tuple[mx.array, mx.array]:
-        """The tables as MLX arrays, which are read-only, so that any number of graphs may share them."""
-        return mx.array(self.cos), mx.array(self.sin)
+        """The whole tables as MLX arrays."""
+        return self.mlx_tables(self._positions)
+
+    def tables(self, length: int) -> tuple[Any, Any]:
+        """Cosines and sines of `length` positions at least, or of all, which may be far more than texts have."""
+        size = min(1 << max(length - 1, 0).bit_length(), self._positions)
+        if size not in self._tables:
+            angles = np.outer(np.arange(size, dtype=np.float32), self._frequencies)
+            magnitude = np.float32(self._magnitude)
+            self._tables[size] = np.cos(angles) * magnitude, np.sin(angles) * magnitude
+        return self._tables[size]
+
+    def mlx_tables(self, length: int) -> tuple[mx.array, mx.array]:
+        """The same as MLX arrays, which are read-only, so that any number of graphs may share them."""
+        cos, sin = self.tables(length)
+        if len(cos) not in self._mlx:
+            self._mlx[len(cos)] = mx.array(cos), mx.array(sin)
+        return self._mlx[len(cos)]
 
     def __call__(self, qkv: Array, positions: Array, num_heads: int) -> Array:
         """[T, 3 * hidden] -> [T, 3 * hidden]; numpy's in place."""

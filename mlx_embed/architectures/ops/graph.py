@@ -10,11 +10,11 @@ import mlx.nn as nn
 import numpy as np
 
 import custom_kernels
-from custom_kernels import LayerWeights, position_ids, short_encoder
+from custom_kernels import HeadNorms, LayerWeights, Rotation, position_ids, short_encoder
 from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, zeros
-from mlx_embed.architectures.norm import LayerNorm
+from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
@@ -68,6 +68,12 @@ def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNor
     return custom_kernels.embedding_norm(tables, norm.weight, norm.get("bias"), norm.eps)
 
 
+def embed(table: nn.Module, input_ids: mx.array, scale: float) -> mx.array:
+    """See `ops`."""
+    rows: mx.array = table(input_ids)
+    return rows if scale == 1 else rows * scale
+
+
 def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
     """See `ops`."""
     if act in FORMULAS:
@@ -95,6 +101,11 @@ def layer_norm(x: mx.array, norm: LayerNorm) -> mx.array:
     return norm(x)
 
 
+def rms_norm(x: mx.array, norm: RMSNorm, residual: mx.array | None) -> mx.array:
+    """See `ops`."""
+    return norm(x, residual)
+
+
 def output_norm(x: mx.array, layer: nn.Module, residual: mx.array, norm: LayerNorm) -> mx.array:
     """See `ops`."""
     if not isinstance(layer, Linear):
@@ -109,13 +120,27 @@ def attention(
     scale: float,
     bias: mx.array | None,
     max_seqlen: int,
-    window: int | None = None,
+    rotation: Rotation | None,
+    **masks: Any,
 ) -> mx.array:
     """See `ops`."""
-    qkv, out_of = unseen.widened(qkv, num_heads, mx)
+    kv_heads = masks["kv_heads"]
+    if rotation is not None and unseen.is_any():
+        qkv, rotation = custom_kernels.rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms), None
+    qkv, out_of = unseen.widened(qkv, num_heads, mx, kv_heads)
     return out_of(
-        custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window)
+        custom_kernels.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **masks)
     )
+
+
+def rotation(positions: mx.array, rope: Any, max_seqlen: int, norms: tuple[RMSNorm, RMSNorm] | None) -> Rotation:
+    """See `ops`."""
+    heads = None
+    if norms is not None:
+        query, key = norms
+        heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)
+    cos, sin = rope.mlx_tables(max_seqlen)
+    return Rotation(positions, cos, sin, heads)
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:
@@ -130,12 +155,23 @@ def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: La
 
 def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    return norm(linear(_gated(x, up, act, gate), down), residual=x)
+    return norm(gated(x, up, down, act, gate, None), residual=x)
+
+
+def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, residual: mx.array | None) -> mx.array:
+    """See `ops`."""
+    if act in FORMULAS:
+        first, second = mx.split(linear(x, up), 2, axis=-1)
+        a, b = (first, second) if gate == "first" else (second, first)
+        active = FORMULAS[act](a, _HERE) * b
+    else:
+        active = custom_kernels.activate(linear(x, up), act, gate)
+    return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 
 def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
     """See `ops`."""
-    return add_linear(_gated(norm(x), up, act, gate), down, x)
+    return gated(norm(x), up, down, act, gate, x)
 
 
 def encoder_layers(
@@ -202,14 +238,6 @@ def constant(values: np.ndarray[Any, np.dtype[np.float32]], x: mx.array) -> mx.a
 def float32(x: mx.array) -> mx.array:
     """See `ops`."""
     return x.astype(mx.float32)
-
-
-def _gated(x: mx.array, up: nn.Module, act: str, gate: Gate) -> mx.array:
-    if act in FORMULAS:
-        first, second = mx.split(linear(x, up), 2, axis=-1)
-        a, b = (first, second) if gate == "first" else (second, first)
-        return FORMULAS[act](a, _HERE) * b
-    return custom_kernels.activate(linear(x, up), act, gate)
 
 
 def _weights(layer: nn.Module) -> custom_kernels.Linear:

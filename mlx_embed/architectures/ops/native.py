@@ -15,7 +15,8 @@ import numpy.typing as npt
 from custom_kernels import cpu
 from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
-from mlx_embed.architectures.norm import LayerNorm
+from custom_kernels.parameters import HeadNorms, Rotation
+from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
@@ -55,10 +56,10 @@ def lay_out(
 ) -> None:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
-    Linear layers become `cpu.Linear`, embeddings arrays [V, H], LayerNorms `cpu.Norm`, and layers of BERT's kind one
-    `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see `cpu.Linear`. Those
-    whose paths are among `kept` are in `better` instead. `each` is called after each linear layer, whose weight is of
-    no more use then.
+    Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of
+    BERT's kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see
+    `cpu.Linear`. Those whose paths are among `kept` are in `better` instead. `each` is called after each linear layer,
+    whose weight is of no more use then.
 
     Raises:
         CheckpointError: a path in `kept` at which there is no linear layer.
@@ -99,6 +100,12 @@ def embedding_norm(lookups: Sequence[tuple[Floats, Ints]], norm: cpu.Norm) -> Fl
     return cpu.embedding_norm(lookups, *norm)
 
 
+def embed(table: Floats, input_ids: Ints, scale: float) -> Floats:
+    """See `ops`."""
+    rows = cpu.embedding_norm([(table, input_ids)], None, None, 0.0)
+    return rows if scale == 1 else rows * np.float32(scale)
+
+
 def linear(x: Floats, layer: cpu.Linear, act: str | None = None) -> Floats:
     """See `ops`."""
     if act in FORMULAS:
@@ -121,6 +128,11 @@ def layer_norm(x: Floats, norm: cpu.Norm) -> Floats:
     return cpu.layer_norm(x, *norm)
 
 
+def rms_norm(x: Floats, norm: cpu.RMSNorm, residual: Floats | None) -> Floats:
+    """See `ops`."""
+    return cpu.rms_norm(x, norm.weight, norm.eps, residual, norm.offset)
+
+
 def output_norm(x: Floats, layer: cpu.Linear, residual: Floats, norm: cpu.Norm) -> Floats:
     """See `ops`."""
     return cpu.output_norm(x, layer, residual, *norm)
@@ -133,14 +145,31 @@ def attention(
     scale: float,
     bias: Floats | None,
     max_seqlen: int,
+    rotation: Rotation | None = None,
+    *,
     window: int | None = None,
+    causal: bool = False,
+    kv_heads: int | None = None,
 ) -> Floats:
+    """See `ops`; qkv is of no more use."""
+    head_dim = qkv.shape[1] // (num_heads + 2 * (kv_heads or num_heads))
+    options: dict[str, Any] = {"window": window, "causal": causal, "kv_heads": kv_heads}
+    options["dtype"] = _attention_dtype.get() if head_dim % 2 == 0 else "float32"
+    if rotation is not None and unseen.is_any():
+        positions, cos, sin, norms = rotation
+        qkv, rotation = cpu.rope(qkv, positions, cos, sin, num_heads, kv_heads, norms), None  # type: ignore[arg-type]
+    qkv, out_of = unseen.widened(qkv, num_heads, np, kv_heads)
+    return out_of(cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **options))
+
+
+def rotation(positions: Ints, rope: Any, max_seqlen: int, norms: tuple[cpu.RMSNorm, cpu.RMSNorm] | None) -> Rotation:
     """See `ops`."""
-    dtype = _attention_dtype.get() if qkv.shape[1] // 3 // num_heads % 2 == 0 else "float32"
-    qkv, out_of = unseen.widened(qkv, num_heads, np)
-    return out_of(
-        cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, max_seqlen=max_seqlen, window=window, dtype=dtype)
-    )
+    heads: Any = None
+    if norms is not None:
+        query, key = norms
+        heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)  # type: ignore[arg-type]
+    cos, sin = rope.tables(max_seqlen)
+    return Rotation(positions, cos, sin, heads)  # type: ignore[arg-type]
 
 
 def distance_bias(table: Floats, buckets: Ints) -> Floats:
@@ -162,11 +191,17 @@ def gated_feed_forward(x: Floats, up: cpu.Linear, down: cpu.Linear, act: str, ga
     return cpu.feed_forward(x, up, down, act, *norm, gated=gate)
 
 
-def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Linear, act: str, gate: Gate) -> Floats:
+def gated(x: Floats, up: cpu.Linear, down: cpu.Linear, act: str, gate: Gate, residual: Floats | None) -> Floats:
     """See `ops`."""
     if act in FORMULAS:
-        return cpu.linear(_gated(cpu.linear(layer_norm(x, norm), up), act, gate), down, None, x)
-    return cpu.feed_forward(layer_norm(x, norm), up, down, act, None, None, 0.0, gated=gate, residual=x)
+        return cpu.linear(_gated(cpu.linear(x, up), act, gate), down, None, residual)
+    added = False if residual is None else residual
+    return cpu.feed_forward(x, up, down, act, None, None, 0.0, gated=gate, residual=added)
+
+
+def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Linear, act: str, gate: Gate) -> Floats:
+    """See `ops`."""
+    return gated(layer_norm(x, norm), up, down, act, gate, x)
 
 
 def encoder_layers(
@@ -245,7 +280,7 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
 
 
 _LINEAR = (nn.Linear, nn.QuantizedLinear)
-_LEAVES = (*_LINEAR, nn.Embedding, nn.QuantizedEmbedding, LayerNorm)
+_LEAVES = (*_LINEAR, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
 
 
 def _laid_out(module: Any, dtype: str) -> Any:
@@ -255,6 +290,8 @@ def _laid_out(module: Any, dtype: str) -> Any:
         return _matrix(module)
     if isinstance(module, LayerNorm):
         return cpu.Norm(_float32(module.weight), _float32(module.bias) if "bias" in module else None, module.eps)
+    if isinstance(module, RMSNorm):
+        return cpu.RMSNorm(_float32(module.weight), module.eps, module.offset)
     if isinstance(module, TokenTable):
         return cpu.Table(_kept(module.rows), *(np.array(module[n]) if n in module else None for n in _BESIDE_ROWS))
     return None

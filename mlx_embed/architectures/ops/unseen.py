@@ -32,20 +32,22 @@ def is_any() -> bool:
     return _unseen.get() is not None
 
 
-def widened(qkv: Any, num_heads: int, xp: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """What attention is to be given in the place of qkv [T, 3 * hidden], and what makes [T, hidden] of its result.
+def widened(qkv: Any, num_heads: int, xp: Any, kv_heads: int | None = None) -> tuple[Any, Callable[[Any], Any]]:
+    """What attention is to be given in the place of qkv, and what makes [T, hidden] of its result.
 
     `xp` is numpy or mlx.core, whichever qkv is of. Scales that are not far below 0.01 leave hidden keys no weight.
     """
     tokens = _unseen.get()
     if tokens is None:
         return qkv, lambda out: out
-    total, head_dim = qkv.shape[0], qkv.shape[1] // 3 // num_heads
+    kv_heads = kv_heads or num_heads
+    total, heads = qkv.shape[0], num_heads + 2 * kv_heads
+    head_dim = qkv.shape[1] // heads
+    width = head_dim + WIDER
     below = (tokens[:, None].astype(qkv.dtype) * MASKED).astype(qkv.dtype)
     ones, none = xp.ones_like(below), xp.zeros_like(below)
-    first = xp.broadcast_to(xp.stack([ones, below, none], axis=1)[:, :, :, None], (total, 3, num_heads, 1))
-    rest = xp.zeros((total, 3, num_heads, WIDER - 1), dtype=qkv.dtype)
-    parts = qkv.reshape(total, 3, num_heads, head_dim)
-    width = head_dim + WIDER
-    wide = xp.concatenate([parts, first, rest], axis=-1).reshape(total, 3 * num_heads * width)
+    parts = ((ones, num_heads), (below, kv_heads), (none, kv_heads))
+    first = xp.concatenate([xp.broadcast_to(part, (total, count)) for part, count in parts], axis=1)[:, :, None]
+    rest = xp.zeros((total, heads, WIDER - 1), dtype=qkv.dtype)
+    wide = xp.concatenate([qkv.reshape(total, heads, head_dim), first, rest], axis=-1).reshape(total, heads * width)
     return wide, lambda out: out.reshape(total, num_heads, width)[:, :, :head_dim].reshape(total, num_heads * head_dim)

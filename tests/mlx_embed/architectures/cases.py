@@ -1,8 +1,7 @@
 """Every architecture as a tiny checkpoint of tests/data, and what else config.json can say of the same weights."""
 
-import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
-from mlx_embed.architectures import ARCHITECTURES
 from tests.checkpoints import FAMILIES, decoder, edit, encoder
 from tests.conftest import DATA
 
@@ -101,21 +99,13 @@ DECODER_CASES: dict[str, dict[str, Any]] = {
 CASES |= {key: _decoder(key, **changes) for key, changes in DECODER_CASES.items()}
 # One for each set of weights.
 BASES = [name for name, case in CASES.items() if name == case.base]
-PADDED = [name for name in BASES if ARCHITECTURES[name].LAYOUT == "padded"]
-PACKED = [name for name in BASES if ARCHITECTURES[name].LAYOUT == "packed"]
+DECODERS = [name for name in BASES if name in FAMILIES]
 # The ways to compute a model, by the options of from_pretrained.
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "graph": {"engine": "graph"},
     "reference": {"engine": "reference"},
 }
-
-needs_mlx_lm = pytest.mark.skipif(importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed")
-
-
-def params(names: Iterable[str]) -> list[Any]:
-    """Names of cases to parametrise a test with; decoders are skipped where mlx-lm is not installed."""
-    return [pytest.param(name, marks=needs_mlx_lm if CASES[name].base in FAMILIES else ()) for name in names]
 
 
 def make(name: str, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from mlx_embed.architectures.ops import activation, graph, native
 from mlx_embed.architectures.ops.activations import FORMULAS
 from tests.checkpoints import edit
 from tests.conftest import DATA
-from tests.mlx_embed.architectures.cases import TOLERANCE, WAYS, difference, encode, make, needs_mlx_lm, oracle
+from tests.mlx_embed.architectures.cases import TOLERANCE, WAYS, difference, encode, make, oracle
 
 with np.load(DATA / "odd/activations.npz") as _file:
     EXPECTED = {name: _file[name] for name in _file.files if name != "meta"}
@@ -56,9 +56,8 @@ def test_names_that_are_refused(act: str, checkpoint: Path) -> None:
         encode(edit(checkpoint, hidden_act=act), ["x"])
 
 
-@needs_mlx_lm
 def test_aliases_in_decoders(tmp_path: Path) -> None:
-    """mlx-lm's code has one activation a model; here it is under its other names."""
+    """A decoder has one activation; here it is under its other names."""
     texts = ["the wing"]
     for name, key, act in (("qwen3", "hidden_act", "swish"), ("gemma3_text", "hidden_activation", "gelu_new")):
         folder = make(name, tmp_path / name)

@@ -8,8 +8,8 @@ import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
 from mlx_embed.architectures import ARCHITECTURES
-from tests.checkpoints import FAMILIES, edit
-from tests.mlx_embed.architectures.cases import BASES, make, needs_mlx_lm, needs_transformers
+from tests.checkpoints import edit
+from tests.mlx_embed.architectures.cases import BASES, make, needs_transformers
 
 BAD = [
     ("distilbert", {"dim": None}, CheckpointError, 'has no "dim", which model_type'),
@@ -68,7 +68,7 @@ BAD = [
 
 @pytest.mark.parametrize(
     ("name", "changes", "error", "message"),
-    [pytest.param(*case, marks=needs_mlx_lm if case[0] in FAMILIES else ()) for case in BAD],
+    BAD,
 )
 def test_bad_config(name: str, changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
     edit(make(name, tmp_path), **changes)

@@ -9,7 +9,7 @@ from mlx_embed import architectures
 from mlx_embed.architectures import ARCHITECTURES
 from mlx_embed.checkpoint import read_checkpoint
 from mlx_embed.checkpoint.modules import ACTIVATIONS
-from tests.mlx_embed.architectures.cases import BASES, CASES, PADDED, make, params
+from tests.mlx_embed.architectures.cases import BASES, CASES, DECODERS, make
 
 
 def test_every_architecture_has_a_case() -> None:
@@ -18,7 +18,7 @@ def test_every_architecture_has_a_case() -> None:
     with_model = {
         name for name in files if hasattr(importlib.import_module(f"{architectures.__name__}.{name}"), "Model")
     }
-    assert with_model - {"contract", "mlx_lm", "static"} == {
+    assert with_model - {"contract", "decoder", "static"} == {
         module.__name__.rpartition(".")[2] for module in ARCHITECTURES.values()
     }
     covered = {ARCHITECTURES[str(case.changes.get("model_type", case.base))] for case in CASES.values()}
@@ -28,17 +28,17 @@ def test_every_architecture_has_a_case() -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_is_exported(name: str) -> None:
     module = ARCHITECTURES[name]
-    assert module.LAYOUT in ("packed", "padded")
+    assert module.LAYOUT == "packed"
     assert all(prefix.endswith(".") for prefix in module.PREFIXES)
     assert all(activation in (*ACTIVATIONS, "LayerNorm") for _, activation in module.HEAD)
 
 
-@pytest.mark.parametrize("name", params(BASES))
+@pytest.mark.parametrize("name", BASES)
 def test_what_a_config_says(name: str, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(make(name, tmp_path))
     assert checkpoint.architecture is ARCHITECTURES[name]
     config = checkpoint.encoder_config
     assert (config.vocab_size, config.hidden_size) == (120, 32)
-    assert config.num_hidden_layers == {"bert": 3, "mpnet": 3, "modernbert": 4}.get(name, 3 if name in PADDED else 2)
+    assert config.num_hidden_layers == {"bert": 3, "mpnet": 3, "modernbert": 4}.get(name, 3 if name in DECODERS else 2)
     assert config.max_tokens == 64
     assert config.type_vocab_size == {"bert": 2, "roberta": 1, "nomic_bert": 2, "gte": 1}.get(name, 0)

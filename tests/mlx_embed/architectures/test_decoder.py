@@ -1,8 +1,5 @@
-"""Decoders in mlx-lm's model code: its own checkpoints, what is imported of it, and what is compiled."""
+"""Decoders: checkpoints of mlx-lm's, what is compiled, what a token sees, and the rotary positions of scaled models."""
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,12 +7,9 @@ import numpy as np
 import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
-from mlx_embed.batching import padded_shapes
-from tests.checkpoints import FAMILIES, edit, read, rename
-from tests.conftest import ROOT
-from tests.mlx_embed.architectures.cases import TOLERANCE, difference, encode, golden, make, needs_mlx_lm
-
-pytestmark = needs_mlx_lm
+from mlx_embed.batching import packed_shapes
+from tests.checkpoints import edit, read, rename
+from tests.mlx_embed.architectures.cases import TOLERANCE, difference, encode, golden, make
 
 
 def test_head_dim_need_not_be_given(tmp_path: Path) -> None:
@@ -56,30 +50,7 @@ def test_compiled_graphs_are_those_stated(tmp_path: Path) -> None:
     for _ in range(5):
         model.encode(["wing " * int(n) for n in rng.integers(1, 60, size=100)], batch_tokens=256)
     assert 0 < len(seen) <= 20
-    assert seen <= padded_shapes(256, 64)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_mlx_lm_itself_is_not_imported(name: str, tmp_path: Path) -> None:
-    """It would import transformers, and lower the limit of open files."""
-    script = (
-        "import resource, sys; from mlx_embed import EmbeddingModel;"
-        "before = resource.getrlimit(resource.RLIMIT_NOFILE);"
-        f"EmbeddingModel.from_pretrained({str(make(name, tmp_path))!r}, device='cpu').encode('the wing');"
-        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == before; print(*sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
-    loaded = set(run.stdout.split())
-    assert any(name.startswith("mlx_embed.architectures.mlx_lm.") for name in loaded)
-    assert not loaded & {"mlx_lm", "transformers", "torch"}
-
-
-def test_without_mlx_lm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("mlx_embed.architectures.mlx_lm")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UnsupportedModelError, match=r'mlx-lm.*pip install "\.\[decoders\]" in a clone'):
-        EmbeddingModel.from_pretrained(make("qwen3", tmp_path), device="cpu")
+    assert seen <= packed_shapes(256, 64)
 
 
 def test_no_rerankers_yet(tmp_path: Path) -> None:

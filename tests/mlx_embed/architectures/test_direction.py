@@ -12,7 +12,7 @@ from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
 from mlx_embed.architectures.direction import KEYS
 from tests.checkpoints import edit
 from tests.conftest import DATA
-from tests.mlx_embed.architectures.cases import BASES, PADDED, TOLERANCE, WAYS, make, needs_mlx_lm
+from tests.mlx_embed.architectures.cases import BASES, TOLERANCE, WAYS, make
 
 with np.load(DATA / "odd/direction.npz") as _file:
     _META = json.loads(str(_file["meta"]))
@@ -45,8 +45,6 @@ def refused(source: str, config: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("row", range(len(ROWS)), ids=[f"{source}, {config}" for source, config, _ in ROWS])
 def test_direction(row: int, way: str, tmp_path: Path) -> None:
     source, config, expected = ROWS[row]
-    if source.startswith("decoders"):
-        pytest.importorskip("mlx_lm")
     folder = bare(source, config, tmp_path / "model")
     if refused(source, config):
         with pytest.raises(UnsupportedModelError, match=rf'"{next(iter(config))}": true, but for model_type'):
@@ -66,7 +64,7 @@ def test_the_rows_tell_the_directions_apart() -> None:
 
 @pytest.mark.parametrize("value", ["false", 0, [True]])
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("name", [pytest.param(x, marks=needs_mlx_lm if x in PADDED else ()) for x in BASES])
+@pytest.mark.parametrize("name", BASES)
 def test_neither_true_nor_false(name: str, key: str, value: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f'"{key}": .*, where true or false is needed'):
         EmbeddingModel.from_pretrained(edit(make(name, tmp_path), **{key: value}), device="cpu")
@@ -88,9 +86,9 @@ def test_null_is_not_false(checkpoint: Path) -> None:
         ("bert", {"use_bidirectional_attention": False}),
         ("distilbert", {"causal": True}),
         ("modernbert", {"bidirectional": False}),
-        pytest.param("mistral", {"causal": False}, marks=needs_mlx_lm),
-        pytest.param("qwen3", {"use_bidirectional": True}, marks=needs_mlx_lm),
-        pytest.param("gemma3_text", {"use_bidirectional_attention": False, "causal": False}, marks=needs_mlx_lm),
+        ("mistral", {"causal": False}),
+        ("qwen3", {"use_bidirectional": True}),
+        ("gemma3_text", {"use_bidirectional_attention": False, "causal": False}),
     ],
 )
 def test_a_key_that_transformers_does_not_read(name: str, config: dict[str, Any], tmp_path: Path) -> None:
@@ -103,8 +101,8 @@ def test_a_key_that_transformers_does_not_read(name: str, config: dict[str, Any]
     [
         ("bert", {"is_causal": False, "bidirectional": True, "causal": False, "is_decoder": False}),
         ("modernbert", {"use_bidirectional_attention": True, "is_causal": False}),
-        pytest.param("qwen3", {"is_causal": False, "use_bidirectional_attention": True}, marks=needs_mlx_lm),
-        pytest.param("qwen3", {"is_causal": False, "is_decoder": True}, marks=needs_mlx_lm),
+        ("qwen3", {"is_causal": False, "use_bidirectional_attention": True}),
+        ("qwen3", {"is_causal": False, "is_decoder": True}),
     ],
 )
 def test_keys_that_agree(name: str, config: dict[str, Any], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.conftest import DATA
 from tests.mlx_embed.architectures.cases import (
     BASES,
     CASES,
-    PADDED,
+    DECODERS,
     TOLERANCE,
     WAYS,
     difference,
@@ -22,7 +22,6 @@ from tests.mlx_embed.architectures.cases import (
     least_cosine,
     make,
     oracle,
-    params,
     random_texts,
 )
 
@@ -30,7 +29,7 @@ needs_accelerator = pytest.mark.skipif(accelerator() is None, reason="MLX finds 
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", params(CASES))
+@pytest.mark.parametrize("name", CASES)
 def test_golden_vectors(name: str, way: str, tmp_path: Path) -> None:
     texts, expected = golden(name)
     assert difference(encode(make(name, tmp_path), texts, dtype="float32", **WAYS[way]), expected) <= TOLERANCE
@@ -39,7 +38,7 @@ def test_golden_vectors(name: str, way: str, tmp_path: Path) -> None:
 @needs_accelerator
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", params(BASES))
+@pytest.mark.parametrize("name", BASES)
 def test_golden_vectors_on_the_accelerator(name: str, way: str, dtype: str, tmp_path: Path) -> None:
     texts, expected = golden(name)
     found = encode(make(name, tmp_path), texts, device="gpu", dtype=dtype, **WAYS[way])
@@ -58,7 +57,7 @@ def test_what_config_json_says_shows_in_the_vectors(base: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "least"), [("float16", 0.9999), ("bfloat16", 0.995)])
-@pytest.mark.parametrize("name", params(BASES))
+@pytest.mark.parametrize("name", BASES)
 def test_half_precision(name: str, dtype: str, least: float, tmp_path: Path) -> None:
     texts, expected = golden(name)
     model = EmbeddingModel.from_pretrained(make(name, tmp_path), device="cpu", dtype=dtype, engine="reference")
@@ -68,7 +67,7 @@ def test_half_precision(name: str, dtype: str, least: float, tmp_path: Path) -> 
     assert least_cosine(found, expected) >= least
 
 
-@pytest.mark.parametrize("name", params(BASES))
+@pytest.mark.parametrize("name", BASES)
 def test_batched_equals_single(name: str, tmp_path: Path) -> None:
     texts, _ = golden(name)
     model = EmbeddingModel.from_pretrained(make(name, tmp_path), device="cpu")
@@ -78,20 +77,19 @@ def test_batched_equals_single(name: str, tmp_path: Path) -> None:
         assert difference(batched, single) <= TOLERANCE * np.abs(single).max()
 
 
-@pytest.mark.parametrize("name", params(BASES))
+@pytest.mark.parametrize("name", BASES)
 def test_conversion_keeps_the_vectors(name: str, tmp_path: Path) -> None:
     texts, expected = golden(name)
     convert(make(name, tmp_path / "a"), tmp_path / "b")
     assert difference(encode(tmp_path / "b", texts), expected) <= TOLERANCE
     convert(tmp_path / "a", tmp_path / "c", quantize=8, group_size=32)
     stored = mx.load(str(tmp_path / "c/model.safetensors"))
-    linear = {"packed": "qkv.scales", "padded": "self_attn.q_proj.scales"}
-    assert any(key.endswith(linear["padded" if name in PADDED else "packed"]) for key in stored)
+    assert any(key.endswith("qkv.scales") for key in stored)
     assert any(key.endswith(("word_embeddings.scales", "embed_tokens.scales")) for key in stored)
-    assert least_cosine(encode(tmp_path / "c", texts), expected) >= (0.995 if name in PADDED else 0.999)
+    assert least_cosine(encode(tmp_path / "c", texts), expected) >= (0.995 if name in DECODERS else 0.999)
 
 
-@pytest.mark.parametrize("name", params(CASES))
+@pytest.mark.parametrize("name", CASES)
 def test_live(name: str, tmp_path: Path) -> None:
     """Texts of every length up to past the maximum, in padded mixed batches on their side."""
     make(name, tmp_path)
@@ -102,7 +100,7 @@ def test_live(name: str, tmp_path: Path) -> None:
     assert least_cosine(encode(tmp_path, texts, dtype="float16", engine="reference"), expected) >= 0.9999
 
 
-@pytest.mark.parametrize("name", params(PADDED))
+@pytest.mark.parametrize("name", DECODERS)
 def test_golden_queries_and_short_documents(name: str, tmp_path: Path) -> None:
     with np.load(DATA / "decoders.npz") as file:
         texts, queries, short = file["texts"].tolist(), file[f"{name}: query"], file[f"{name}: short"]
@@ -112,7 +110,7 @@ def test_golden_queries_and_short_documents(name: str, tmp_path: Path) -> None:
         assert difference(model.encode_document(texts, truncate_dim=12), short) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", params(name for name in CASES if CASES[name].base in PADDED))
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].base in DECODERS])
 def test_live_queries(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)
     texts = random_texts(20)
@@ -158,8 +156,8 @@ def test_live_minilm(minilm: EmbeddingModel, minilm_path: Path) -> None:
     assert difference(minilm.encode(texts), oracle(minilm_path).encode(texts)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", params(BASES))
-def test_native_kernels_run_packed_models_only(name: str, tmp_path: Path) -> None:
-    """Else "default" would be "plain" once more."""
+@pytest.mark.parametrize("name", BASES)
+def test_native_kernels_run_every_model(name: str, tmp_path: Path) -> None:
+    """Else "default" would be "reference" once more."""
     model = EmbeddingModel.from_pretrained(make(name, tmp_path), device="cpu")
-    assert (model.engine.name == "native") == (name not in PADDED and cpu.available())
+    assert (model.engine.name == "native") == cpu.available()

@@ -14,7 +14,7 @@ from mlx_embed.checkpoint.adapters import CONFIG, FILE
 from tests.checkpoints import decoder, edit, encoder, read, reranker
 from tests.conftest import DATA
 from tests.data.make_odd import noise
-from tests.mlx_embed.architectures.cases import TOLERANCE, needs_mlx_lm, oracle
+from tests.mlx_embed.architectures.cases import TOLERANCE, oracle
 
 GOLDEN: dict[str, Any] = json.loads((DATA / "odd/adapters.json").read_text())
 REFUSED = {"dora": "'use_dora': True", "tokens": r"'trainable_token_indices': \[5, 6\]"}
@@ -217,7 +217,6 @@ def test_live_encoders(name: str, lora: Any, tmp_path: Path) -> None:
     assert np.abs(vectors(folder, ["the wing"]) - before).max() > 0.01
 
 
-@needs_mlx_lm
 @pytest.mark.parametrize("prefixed", [True, False])
 def test_live_decoder(prefixed: bool, lora: Any, tmp_path: Path) -> None:
     """An adapter of the causal model has its prefix."""

@@ -15,7 +15,7 @@ from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.graph import GraphEngine
 from tests.checkpoints import decoder, read
 from tests.conftest import DATA, minilm_folder
-from tests.mlx_embed.architectures.cases import PACKED, encode, golden, least_cosine, make
+from tests.mlx_embed.architectures.cases import BASES, DECODERS, encode, golden, least_cosine, make
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,17 +55,19 @@ NARROW = [
 
 
 @pytest.mark.parametrize(("dtype", "least"), NARROW)
-@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("name", BASES)
 def test_narrow_products_on_the_cpu(name: str, dtype: str, least: float, tmp_path: Path) -> None:
     texts, expected = golden(name)
     model = EmbeddingModel.from_pretrained(make(name, tmp_path), device="cpu", dtype=dtype)
     assert (model.engine.name, f"dtype={dtype}" in repr(model)) == ("native", True)
     found = model.encode(texts, normalize_embeddings=True)
-    assert least <= least_cosine(found, expected) < 1 - 1e-6, "rounded, and by no more than that"
+    # A tiny decoder's last token stands alone, and no mean takes off what was rounded.
+    lost = (1 - least) * (4 if name in DECODERS else 1)
+    assert 1 - lost <= least_cosine(found, expected) < 1 - 1e-6, "rounded, and by no more than that"
 
 
 @pytest.mark.parametrize(("dtype", "least"), NARROW)
-@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("name", [name for name in BASES if name != "gemma3_text"])  # its Dense layers are numpy's
 def test_a_narrow_vector_does_not_depend_on_its_batch(name: str, dtype: str, least: float, tmp_path: Path) -> None:
     """Bit for bit, which rounding by the range of a whole batch would not give."""
     texts, _ = golden(name)
