@@ -131,6 +131,13 @@ def _rows(size: int, width: int, room: int) -> tuple[int, int]:
     return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
 
 
+def _longest_first(lengths: Int32) -> Int32:
+    """The places of texts of these lengths. One alone, a query, has nothing to sort, which would take some time."""
+    return (
+        np.argsort(-lengths, kind="stable").astype(np.int32) if len(lengths) > 1 else np.zeros(len(lengths), np.int32)
+    )
+
+
 def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     """How many texts of descending `lengths` make the next batch."""
     if len(lengths) == 1:
