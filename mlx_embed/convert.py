@@ -31,7 +31,7 @@ from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import MLXEmbedError
+from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
 from mlx_embed.texts import logger
 
@@ -43,7 +43,7 @@ BITS = (4, 8)
 INT8_CPU = "int8-cpu"
 
 # Small files that travel with the weights, wherever in the folder they lie.
-_KEPT = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*", "artifact.metadata")
+_KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*", "artifact.metadata")
 # BGE-M3's layers, beside the weights.
 _LAYERS = ("sparse_linear.safetensors", "colbert_linear.safetensors")
 _SKIPPED_FOLDERS = {"onnx", "openvino", "coreml", ".git", ".cache"}
@@ -174,6 +174,8 @@ def convert(
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
     if int8:
+        if kind != DENSE:
+            raise UnsupportedModelError(f"{folder} is no embedding model or reranker, of which alone int8-cpu is.")
         int8_layers.check(checkpoint)
     hidden_size = checkpoint.encoder_config.hidden_size
     if quantize is not None and hidden_size % group_size:
@@ -181,9 +183,10 @@ def convert(
             f"group_size {group_size} does not divide the model's hidden_size {hidden_size}; "
             f"choose one of {[size for size in GROUP_SIZES if hidden_size % size == 0]}."
         )
-    reranker = not static and heads.has_head(checkpoint)
+    reranker = not static and (heads.has_head(checkpoint) or heads.has_score(checkpoint))
     if (reranker or kind != DENSE) and collection is not None:
-        raise ValueError(f"{folder} is no embedding model; evaluate measures what those find.")
+        what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
+        raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)

@@ -35,6 +35,7 @@ from mlx_embed.options import (
 from mlx_embed.pooling import POOLING
 from mlx_embed.scores import SCORES, activation_name, softmax
 from mlx_embed.texts import begun_ahead, check_iterable, progress, windows
+from mlx_embed.tokenizer.generative import GenerativeTokenizer
 from mlx_embed.tokenizer.pairs import PairTokenizer
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ClassifierHead:
     """Hidden states to logits: one vector a pair, and the classifier's layers.
 
     Attributes:
-        pooling: a key of POOLING, what the layers read.
+        pooling: a key of POOLING, what the layers read; or "late", each token, and the logits are averaged.
         layers: the last of which gives the labels.
     """
 
@@ -55,10 +56,11 @@ class ClassifierHead:
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """[T, H] -> [n, labels]."""
-        x = POOLING[self.pooling](ops.float32(hidden), cu_seqlens, max_seqlen, 0)
+        late = self.pooling == heads.LATE
+        x = ops.float32(hidden) if late else POOLING[self.pooling](ops.float32(hidden), cu_seqlens, max_seqlen, 0)
         for layer, own in zip(self.layers, parameters, strict=True):
             x = layer(x, own)
-        return x
+        return POOLING["mean"](x, cu_seqlens, max_seqlen, 0) if late else x
 
 
 class CrossEncoder(FromSentenceTransformers):
@@ -84,7 +86,7 @@ class CrossEncoder(FromSentenceTransformers):
     def __init__(
         self,
         checkpoint: Checkpoint,
-        tokenizer: PairTokenizer,
+        tokenizer: PairTokenizer | GenerativeTokenizer,
         engine: Engine,
         head: Sequence[tuple[Module, Mapping[str, mx.array]]],
         *,
@@ -114,19 +116,24 @@ class CrossEncoder(FromSentenceTransformers):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "CrossEncoder":
-        """Load a sequence-classification checkpoint; `options` are those of `EmbeddingModel.from_pretrained`.
+        """Load a sequence classifier, or a causal model that answers with a token.
+
+        `options` are those of `EmbeddingModel.from_pretrained`.
 
         Raises:
             CheckpointError: a checkpoint without a classifier; and what `EmbeddingModel.from_pretrained` raises.
         """
         opened = open_model("from_pretrained", name_or_path, options, "CrossEncoder")
         checkpoint = opened.checkpoint
-        tokenizer = PairTokenizer(checkpoint, opened.max_seq_length)
+        tokenizer = _tokenizer(checkpoint, opened.max_seq_length)
         engine = opened.load()
-        head = worker.run(partial(heads.load_head, checkpoint), opened.device)
+        if isinstance(tokenizer, GenerativeTokenizer):
+            head = worker.run(partial(heads.load_score, checkpoint, tokenizer.score), opened.device)
+        else:
+            head = worker.run(partial(heads.load_head, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, head, name=opened.name)
         names = checkpoint.config.get("id2label")
-        if isinstance(names, dict) and len(names) != model.num_labels:
+        if not checkpoint.generates and isinstance(names, dict) and len(names) != model.num_labels:
             raise CheckpointError(f"config.json names {len(names)} labels, but the classifier has {model.num_labels}.")
         model._source = opened.source
         return model
@@ -148,7 +155,7 @@ class CrossEncoder(FromSentenceTransformers):
 
     @max_seq_length.setter
     def max_seq_length(self, tokens: int | None) -> None:
-        self.tokenizer = PairTokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
+        self.tokenizer = _tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
 
     def __repr__(self) -> str:
         return f"CrossEncoder({self.name!r}, num_labels={self.num_labels}, activation={self.activation!r})"
@@ -239,13 +246,15 @@ class CrossEncoder(FromSentenceTransformers):
             raise ValueError("activation and activation_fn are the same: pass one of them.")
         activation = activation_name(given[0] if given else self.activation, self.num_labels)
         prompt = chosen_prompt(self.prompts, self.default_prompt_name, options["prompt_name"], options["prompt"])
-        logits = self._logits([(prompt + query, document) for query, document in pairs] if prompt else pairs, options)
+        logits = self._logits(pairs, prompt, options)
         scores = SCORES[activation](logits.astype(np.float64))
         if options["apply_softmax"] and self.num_labels > 1:
             scores = softmax(scores)
         return (scores[:, 0] if self.num_labels == 1 else scores).astype(np.float32), logits
 
-    def _logits(self, pairs: Sequence[tuple[str, str]], options: PredictOptions) -> npt.NDArray[np.float32]:
+    def _logits(
+        self, pairs: Sequence[tuple[str, str]], prompt: str, options: PredictOptions
+    ) -> npt.NDArray[np.float32]:
         """[N, labels]; one window of pairs is tokenized while the one before is computed."""
         budget = self.engine.budget(options["batch_tokens"])
         most = checked_batch_size(options["batch_size"], "pairs")
@@ -253,7 +262,7 @@ class CrossEncoder(FromSentenceTransformers):
 
         def begin() -> Iterator[Gathering]:
             for window in windows(pairs, lambda pair: len(pair[0]) + len(pair[1])):
-                ids, types = self.tokenizer(window)
+                ids, types = self.tokenizer(window, prompt)
                 batches = self.engine.batches(ids, budget, most, token_types=types if self._typed else None)
                 yield self.engine.gather(batches, self._head, advance)
 
@@ -263,6 +272,10 @@ class CrossEncoder(FromSentenceTransformers):
         ):
             logits += [gathering.result() for gathering in gatherings]
         return np.concatenate(logits)
+
+
+def _tokenizer(checkpoint: Checkpoint, max_length: int) -> PairTokenizer | GenerativeTokenizer:
+    return (GenerativeTokenizer if checkpoint.generates else PairTokenizer)(checkpoint, max_length)
 
 
 def _pair(index: int, pair: Any) -> tuple[str, str]:

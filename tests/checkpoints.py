@@ -107,6 +107,9 @@ IDENTITY = {"activation": "linear.Identity", "bias": False}
 # As the families' best known embedders have it: special tokens around a text, the side of padding, and modules.
 FAMILIES: dict[str, tuple[str, str, list[tuple[str, dict[str, Any]]]]] = {
     "qwen3": ("A [SEP]", "left", [pooling("lasttoken"), NORMALIZE]),
+    "qwen2": ("A [SEP]", "left", [pooling("lasttoken"), NORMALIZE]),
+    "gemma": ("[CLS] A", "left", [pooling("lasttoken"), NORMALIZE]),
+    "llama": ("[CLS] A", "left", [pooling("mean"), NORMALIZE]),
     "mistral": ("[CLS] A [SEP]", "left", [pooling("lasttoken"), NORMALIZE]),
     "gemma3_text": (
         "[CLS] A [SEP]",
@@ -202,6 +205,10 @@ RERANKERS = {
     "modernbert": ("model.", "ModernBert", ("head.dense", "classifier")),
     "nomic_bert": ("nomic_bert.", "NomicBert", ("nomic_bert.pooler.dense", "classifier")),
     "gte": ("gte.", "Gte", ("gte.pooler.dense", "classifier")),
+    "eurobert": ("model.", "EuroBert", ("dense", "classifier")),
+    "electra": ("electra.", "Electra", ("classifier.dense", "classifier.out_proj")),
+    "albert": ("albert.", "Albert", ("albert.pooler", "classifier")),
+    "deberta-v2": ("deberta.", "DebertaV2", ("pooler.dense", "classifier")),
 }
 
 
@@ -223,3 +230,65 @@ def reranker(name: str, labels: int, folder: Path, **config: Any) -> Path:
     return edit(
         folder, model_type=name, architectures=[f"{kind}ForSequenceClassification"], dtype="float32", **names, **config
     )
+
+
+_TEXTS = "{{ messages | selectattr('role', 'equalto', '%s') | map(attribute='content') | first }}"
+_PARTS = "{{ (messages | selectattr('role', 'equalto', '%s') | first).content[0].text }}"
+_SYSTEM = "{% for m in messages if m.role == 'system' %}note {{ m.content }} {% endfor %}"
+_TAIL = "{% if ask %} is it model{% endif %} {{ sep_token }}"
+# Rerankers that generate: the decoder that they are of, their chat template, and the tokens of the answer.
+GENERATIVE: dict[str, tuple[str, str | None, tuple[int, int | None]]] = {
+    "qwen3": ("qwen3", None, (118, 119)),
+    "qwen3, chat": ("qwen3", f"{_SYSTEM}query {_TEXTS % 'query'} text {_TEXTS % 'document'}{_TAIL}", (118, 119)),
+    "qwen3, chat of parts": ("qwen3", f"query {_PARTS % 'query'} text {_PARTS % 'document'}{_TAIL}", (20, None)),
+    "llama, own output": ("llama", None, (7, 9)),
+}
+
+
+def generative(name: str, folder: Path, *, bare: bool = False, words: tuple[str, ...] = ("yes", "no")) -> Path:
+    """A tiny decoder of tests/data as a reranker that answers with a token, as sentence-transformers 6 saves it.
+
+    `words` get the last tokens; a `bare` folder has no modules.json, as their authors' own have none.
+    """
+    base, template, (yes, no) = GENERATIVE.get(name, (name, None, (118, 119)))
+    shutil.copytree(DATA / "decoders" / base, folder, dirs_exist_ok=True)
+    tokenizer = json.loads((DATA / "tiny-bert/tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {word: 118 + i for i, word in enumerate(words)}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((DATA / "tiny-bert/tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    tensors = {f"model.{key}": value.astype(mx.float32) for key, value in read(folder).items()}
+    if base == "llama":
+        own = np.random.default_rng(5).normal(size=(120, 32)).astype(np.float32)
+        tensors["lm_head.weight"] = mx.array(own)
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
+    kind = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama", "gemma": "Gemma"}[base]
+    edit(folder, architectures=[f"{kind}ForCausalLM"], tie_word_embeddings=base != "llama", dtype="float32")
+    if bare:
+        return folder
+    forward = {"method": "forward", "method_output_name": "logits"}
+    message = {"message": {**forward, "format": "structured" if "parts" in name else "flat"}}
+    own_settings = {
+        "transformer_task": "text-generation",
+        "modality_config": {"text": forward} | ({} if template is None else message),
+        "module_output_name": "causal_logits",
+        "processing_kwargs": {"chat_template": {"ask": True}} if template is not None else {},
+    }
+    (folder / "sentence_bert_config.json").write_text(json.dumps(own_settings))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"}))
+    listed = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        {
+            "idx": 1,
+            "name": "1",
+            "path": "1_LogitScore",
+            "type": "sentence_transformers.cross_encoder.modules.logit_score.LogitScore",
+        },
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_LogitScore").mkdir()
+    score = {"true_token_id": yes, "false_token_id": no, "module_input_name": "causal_logits"}
+    (folder / "1_LogitScore/config.json").write_text(json.dumps(score))
+    return folder

@@ -66,6 +66,7 @@ EXTRAS = {
     "pypdf": "mlx_embed/index/office.py",
     "docx": "mlx_embed/index/office.py",
     "ray": "mlx_embed/jobs/",
+    "jinja2": "mlx_embed/tokenizer/chat.py",
     "nanotoken": "mlx_embed/tokenizer/nano.py",
     "starlette": "mlx_embed/serve/",
     "uvicorn": "mlx_embed/serve/",

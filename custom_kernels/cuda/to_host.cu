@@ -1,5 +1,5 @@
-// Copies `count` floats to pinned host memory, whose address is `high` and `low` put together. A single block then puts a
-// 1 behind them, for the host to see. `done` is an output for MLX to wait for.
+// Copies `count` floats to pinned host memory, whose address is `high` and `low` put together. A single block then puts
+// a 1 behind them, for the host to see. `done` is an output for MLX to wait for.
 extern "C" __global__ void to_host(const float* x, int* done, int low, int high, int count) {
   float* to = reinterpret_cast<float*>(static_cast<unsigned long long>(static_cast<unsigned>(high)) << 32 |
                                        static_cast<unsigned>(low));

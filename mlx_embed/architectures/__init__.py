@@ -11,18 +11,26 @@ __all__ = ["ARCHITECTURES", "Architecture", "EncoderConfig", "architecture"]
 
 # model_type to the name of the file.
 _FILES = {
+    "albert": "albert",
     "bert": "bert",
     "camembert": "roberta",
+    "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
+    "electra": "electra",
+    "eurobert": "eurobert",
+    "gemma": "gemma",
     "gemma3_text": "gemma3_text",
     "gte": "gte",
+    "llama": "llama",
     "mistral": "mistral",
     "modernbert": "modernbert",
     "mpnet": "mpnet",
     "new": "gte",
     "nomic_bert": "nomic_bert",
+    "qwen2": "qwen2",
     "qwen3": "qwen3",
     "roberta": "roberta",
+    "t5": "t5",
     "xlm-roberta": "roberta",
 }
 
@@ -49,7 +57,11 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     if not isinstance(model_type, str):
         raise CheckpointError('config.json has no "model_type"; is this the folder of a transformers checkpoint?')
     if model_type not in ARCHITECTURES:
-        raise UnsupportedModelError(
-            f"model_type {model_type!r} is not supported; mlx_embed has {', '.join(sorted(ARCHITECTURES))}."
-        )
+        known = f"mlx_embed has {', '.join(sorted(ARCHITECTURES))}."
+        if config.get("auto_map"):
+            raise UnsupportedModelError(
+                f"model_type {model_type!r} is defined by Python code of the model's own repository, which mlx_embed "
+                f"does not run; {known}"
+            )
+        raise UnsupportedModelError(f"model_type {model_type!r} is not supported; {known}")
     return ARCHITECTURES[model_type]

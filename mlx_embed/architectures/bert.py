@@ -47,7 +47,6 @@ class Config:
     type_vocab_size: int = 2
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
-    position_embedding_type: str = "absolute"
     causal: bool = False
 
     @classmethod
@@ -58,11 +57,7 @@ class Config:
             raise UnsupportedModelError(
                 'config.json has "add_cross_attention": true; mlx_embed has no cross-attention.'
             )
-        if result.position_embedding_type != "absolute":
-            raise UnsupportedModelError(
-                f'config.json has "position_embedding_type": {result.position_embedding_type!r}; '
-                'mlx_embed implements "absolute" for bert.'
-            )
+        check_positions(config)
         ops.activation(result.hidden_act)
         return result
 
@@ -72,18 +67,53 @@ class Config:
         return self.max_position_embeddings
 
 
-class Embeddings(nn.Module):
-    """Word + position + token type, normalised."""
+def check_positions(config: Mapping[str, Any]) -> None:
+    """UnsupportedModelError where positions are not looked up in a table."""
+    kind = config.get("position_embedding_type")
+    if kind not in ("absolute", None):
+        raise UnsupportedModelError(
+            f'config.json has "position_embedding_type": {kind!r}; mlx_embed implements "absolute" for '
+            f"{config.get('model_type')}."
+        )
 
-    def __init__(self, config: Config) -> None:
+
+class EmbeddingsConfig(Protocol):
+    """The part of a Config that shapes embeddings, here and in other encoders."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the words' table."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Dimensions of a hidden state."""
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Rows of the positions' table."""
+
+    @property
+    def type_vocab_size(self) -> int:
+        """Rows of the token types' table."""
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """What LayerNorm adds to the variance."""
+
+
+class Embeddings(nn.Module):
+    """Word + position + token type, normalised; of `size` dimensions, hidden_size where there is none."""
+
+    def __init__(self, config: EmbeddingsConfig, size: int | None = None) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        size = size or config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
+        self.norm = LayerNorm(size, config.layer_norm_eps)
 
     def __call__(self, input_ids: Array, cu_seqlens: Array, token_type_ids: Array | None = None) -> Array:
-        """[T] -> [T, hidden]; every token is of type 0 unless said otherwise."""
+        """[T] -> [T, size]; every token is of type 0 unless said otherwise."""
         lookups = [
             (self.word_embeddings, input_ids),
             (self.position_embeddings, self.positions(input_ids, cu_seqlens)),
@@ -168,6 +198,10 @@ class Model(nn.Module):
         self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
     ) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
-        x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
+        x = self.embed(input_ids, cu_seqlens, token_type_ids)
         bias = None if self.causal_heads is None else ops.causal_bias(x, self.causal_heads, max_seqlen)
         return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias)
+
+    def embed(self, input_ids: Array, cu_seqlens: Array, token_type_ids: Array | None) -> Array:
+        """What the first layer reads: [T, hidden]."""
+        return self.embeddings(input_ids, cu_seqlens, token_type_ids)

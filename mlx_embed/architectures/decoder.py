@@ -88,6 +88,9 @@ class Style:
         output_norms: whether what attention and feed-forward give is normalised, before it is added.
         offset: added to the weights of norms.
         embedding_scale: what embeddings are multiplied with.
+        qkv_bias: whether the projections to query, key and value have a bias.
+        out_bias: whether attention's output has.
+        mlp_bias: whether the feed-forward's layers have.
     """
 
     activation: str
@@ -96,6 +99,9 @@ class Style:
     output_norms: bool = False
     offset: float = 0.0
     embedding_scale: float = 1.0
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
 
 
 class Attention(nn.Module):
@@ -104,8 +110,8 @@ class Attention(nn.Module):
     def __init__(self, config: Config, style: Style, sight: Sight) -> None:
         super().__init__()
         heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        self.qkv = nn.Linear(config.hidden_size, (heads + 2 * kv_heads) * dim, bias=False)
-        self.out = nn.Linear(heads * dim, config.hidden_size, bias=False)
+        self.qkv = nn.Linear(config.hidden_size, (heads + 2 * kv_heads) * dim, bias=style.qkv_bias)
+        self.out = nn.Linear(heads * dim, config.hidden_size, bias=style.out_bias)
         if style.head_norms:
             self.q_norm = RMSNorm(dim, config.rms_norm_eps, style.offset)
             self.k_norm = RMSNorm(dim, config.rms_norm_eps, style.offset)
@@ -138,8 +144,8 @@ class Layer(nn.Module):
         self.attention_norm = RMSNorm(hidden, eps, offset)
         self.attention = Attention(config, style, sight)
         self.mlp_norm = RMSNorm(hidden, eps, offset)
-        self.up_gate = nn.Linear(hidden, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, hidden, bias=False)
+        self.up_gate = nn.Linear(hidden, 2 * config.intermediate_size, bias=style.mlp_bias)
+        self.down = nn.Linear(config.intermediate_size, hidden, bias=style.mlp_bias)
         if style.output_norms:
             self.attention_output_norm = RMSNorm(hidden, eps, offset)
             self.mlp_output_norm = RMSNorm(hidden, eps, offset)
@@ -218,6 +224,17 @@ def sight(config: Config, rope: Rope, window: int | None = None) -> Sight:
     return Sight(rope, None if window is None or window >= config.max_position_embeddings else window)
 
 
+def with_sizes_of_heads(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that say how many heads of key and value there are, and how wide, or what holds without them."""
+    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+    found = {}
+    if config.get("num_key_value_heads") is None:
+        found["num_key_value_heads"] = heads
+    if config.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+        found["head_dim"] = hidden // heads
+    return found
+
+
 def read(cls: type[AnyConfig], config: Mapping[str, Any], derived: Mapping[str, Any]) -> AnyConfig:
     """Build the dataclass `cls` from config.json's values and those derived from them."""
     result = read_config(cls, {**config, **derived})
@@ -237,6 +254,13 @@ def expect(config: Mapping[str, Any], **implemented: Any) -> None:
             continue
         if given not in (value, None):
             raise UnsupportedModelError(f'config.json has "{name}": {config[name]!r}; mlx_embed has {value!r}.')
+
+
+def check_all_full(config: Mapping[str, Any]) -> None:
+    """UnsupportedModelError where layer_types has layers that do not see the whole text."""
+    types = config.get("layer_types")
+    if types is not None and not (isinstance(types, list) and all(kind == "full_attention" for kind in types)):
+        raise UnsupportedModelError(f'config.json has "layer_types": {types!r}; mlx_embed has "full_attention".')
 
 
 def rope(

@@ -18,6 +18,7 @@ from mlx_embed.architectures.decoder import (
     read,
     rope,
     sight,
+    with_sizes_of_heads,
 )
 from mlx_embed.architectures.direction import decoder_is_causal
 from mlx_embed.architectures.ops import activation
@@ -39,14 +40,10 @@ class Config(decoder.Config):
         """Check and read config.json."""
         expect(config, hidden_act="silu")
         theta, scaling = rope(config, 10_000.0)
-        heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
         derived = {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)}
         if config.get("sliding_window", 0) is None:
             derived["sliding_window"] = config.get("max_position_embeddings")
-        if config.get("num_key_value_heads") is None:
-            derived["num_key_value_heads"] = heads
-        if config.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
-            derived["head_dim"] = hidden // heads
+        derived |= with_sizes_of_heads(config)
         return read(cls, config, derived)
 
 

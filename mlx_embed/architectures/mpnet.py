@@ -102,18 +102,20 @@ class Model(nn.Module):
 
 
 @cache
-def distance_buckets(length: int, num_buckets: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+def distance_buckets(
+    length: int, num_buckets: int, max_distance: int = MAX_DISTANCE
+) -> np.ndarray[Any, np.dtype[np.int32]]:
     """T5's bidirectional buckets for the distances -(length - 1) .. length - 1: int32 [2 * length - 1].
 
     Half of the buckets serve keys after the query; of each half, half are exact and the rest grow logarithmically
-    to MAX_DISTANCE. Computed in float32, as the model was trained with it.
+    to `max_distance`. Computed in float32, as the model was trained with it.
     """
     distance = np.arange(-(length - 1), length, dtype=np.int32)
     half = num_buckets // 2
     exact = half // 2
     size = np.abs(distance)
     ratio = np.log(np.maximum(size, 1).astype(np.float32) / np.float32(exact)) / np.float32(
-        math.log(MAX_DISTANCE / exact)
+        math.log(max_distance / exact)
     )
     large = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int32), half - 1)
     return np.where(distance > 0, half, 0).astype(np.int32) + np.where(size < exact, size, large).astype(np.int32)

@@ -14,6 +14,7 @@ from mlx_embed.architectures.decoder import (
     RENAMES,
     Style,
     angles,
+    check_all_full,
     expect,
     read,
     rope,
@@ -21,7 +22,6 @@ from mlx_embed.architectures.decoder import (
 )
 from mlx_embed.architectures.direction import decoder_is_causal
 from mlx_embed.architectures.ops import activation
-from mlx_embed.errors import UnsupportedModelError
 
 __all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
 
@@ -34,9 +34,7 @@ class Config(decoder.Config):
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         expect(config, hidden_act="silu", attention_bias=False, use_sliding_window=False)
-        types = config.get("layer_types")
-        if types is not None and not (isinstance(types, list) and all(kind == "full_attention" for kind in types)):
-            raise UnsupportedModelError(f'config.json has "layer_types": {types!r}; mlx_embed has "full_attention".')
+        check_all_full(config)
         theta, scaling = rope(config, 10_000.0)
         return read(cls, config, {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)})
 

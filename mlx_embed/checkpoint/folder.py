@@ -13,6 +13,7 @@ from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.listed import inside, listed
+from mlx_embed.checkpoint.logit_score import Chat, LogitScore, read_chat, read_logit_score
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
 from mlx_embed.checkpoint.multi_vector import MultiVector, read_expansion, read_multi_vector
 from mlx_embed.checkpoint.safetensors import other_weights, read_headers, what_else
@@ -33,6 +34,7 @@ _POOLING_FLAGS = {
 }
 
 _STATIC = "StaticEmbedding"
+_LOGIT_SCORE = "LogitScore"
 # Stanford's ColBERT has its projection beside the encoder's tensors.
 PROJECTION = "linear.weight"
 
@@ -68,6 +70,9 @@ class Checkpoint:
         adapter: what is merged into the weights when they are read.
         token_characters: the characters at which a text is cut for each token that it may have; None where it is not.
         sentence: config_sentence_transformers.json, where it is of the kind of model that this is opened as.
+        generates: whether this is opened as a reranker, and is a causal model, which answers with a token.
+        score: of such a reranker, the tokens that answer; None where the folder does not say.
+        chat: how it is asked, if by a chat template.
         multi_vector: what is of its own in a model of a vector a token, where it is opened as one.
     """
 
@@ -93,6 +98,9 @@ class Checkpoint:
     adapter: Adapter | None = None
     token_characters: int | None = None
     sentence: Mapping[str, Any] = field(default_factory=dict)
+    generates: bool = False
+    score: LogitScore | None = None
+    chat: Chat | None = None
     multi_vector: MultiVector | None = None
 
     @property
@@ -150,21 +158,28 @@ def read_checkpoint(
     transformer = inside(folder, entries[0][1])
     adapter = read_adapter(transformer)
     base = _base(adapter, cache_dir=cache_dir, local_files_only=local_files_only)
-    settings = Settings() if bare else read_settings(transformer, kind)
+    scored = kind == "CrossEncoder" and [module for module, _ in entries] == ["Transformer", _LOGIT_SCORE]
+    settings = Settings() if bare else read_settings(transformer, _LOGIT_SCORE if scored else kind)
     config = {**_config(base or transformer), **settings.config}
     implementation = architecture(config)
     encoder_config = implementation.Config.from_dict(config)
     hidden_size = encoder_config.hidden_size
+    generates = scored or (kind == "CrossEncoder" and bare and _is_causal_lm(config))
     if vectors is not None:
         pooling, (modules, dimension) = Pooling(), _of_tokens(folder, vectors, hidden_size)
         vectors = _with_settings(vectors, settings)
-    elif len(entries) > 1:
+    elif len(entries) > 1 and not scored:
         pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
     else:
         pooling, modules, dimension = Pooling((_bare_pooling(config),)), (), hidden_size
     normalize = bool(modules) and isinstance(modules[-1], Normalize)
     tokenizer = {**_optional_json(transformer / "tokenizer_config.json"), **settings.tokenizer_config}
-    if bare and (tokenizer.get("chat_template") or present(transformer / "chat_template.jinja")):
+    if (
+        bare
+        and not generates
+        and not present(folder / "modules.json")
+        and (tokenizer.get("chat_template") or present(transformer / "chat_template.jinja"))
+    ):
         warn(
             f"{folder} has a chat template and no modules.json: sentence-transformers 6 would put each text into the "
             "template. mlx_embed embeds the texts as they are."
@@ -186,6 +201,9 @@ def read_checkpoint(
         tokenizer_config=tokenizer,
         base=base,
         adapter=adapter,
+        generates=generates,
+        score=read_logit_score(inside(folder, entries[1][1]), encoder_config.vocab_size) if scored else None,
+        chat=read_chat(transformer, tokenizer, settings.modalities, settings.chat) if generates else None,
         multi_vector=vectors,
         **_of_sentences(folder, name, sentence, dimension),
     )
@@ -270,10 +288,14 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _bare_pooling(config: Mapping[str, Any]) -> str:
     """How sentence-transformers 6.2 pools what has no Pooling module."""
+    return "lasttoken" if _is_causal_lm(config) and config.get("is_causal", True) else "mean"
+
+
+def _is_causal_lm(config: Mapping[str, Any]) -> bool:
+    """Whether the first of config.json's architectures is a causal language model."""
     named = config.get("architectures")
     first = named[0] if isinstance(named, list) and named else None
-    causal_lm = isinstance(first, str) and first.endswith("ForCausalLM")
-    return "lasttoken" if causal_lm and config.get("is_causal", True) else "mean"
+    return isinstance(first, str) and first.endswith("ForCausalLM")
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -4,14 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.folder import Checkpoint
+from mlx_embed.checkpoint.listed import listed
+from mlx_embed.checkpoint.logit_score import LogitScore
 from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module
+from mlx_embed.checkpoint.quantization import dequantized, layers
 from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors
 from mlx_embed.checkpoint.weights import read_tensors
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.scores import activations
+
+LATE = "late"
 
 
 def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]]:
@@ -48,6 +54,46 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
     return head
 
 
+_EMBEDDINGS, _LM_HEAD = "embed_tokens", "lm_head"
+
+
+def load_score(checkpoint: Checkpoint, score: LogitScore) -> list[tuple[Module, dict[str, mx.array]]]:
+    """What makes a causal model's last hidden state a score: the difference of two rows of its output matrix.
+
+    Raises:
+        CheckpointError: a matrix that is missing, of another shape or not finite.
+        UnsupportedModelError: logits that are more than a product.
+    """
+    config, folder = checkpoint.config, checkpoint.transformer
+    if config.get("final_logit_softcapping") is not None:
+        raise UnsupportedModelError("config.json has final_logit_softcapping, which mlx_embed does not compute.")
+    tensors = read_tensors(checkpoint)
+    name = _LM_HEAD if f"{_LM_HEAD}.weight" in tensors and not config.get("tie_word_embeddings") else _EMBEDDINGS
+    found = layers(config, {key: tensor for key, tensor in tensors.items() if key.startswith(name)})
+    if name in found:
+        tensors = dequantized(tensors, name, found[name])
+    weight = tensors.get(f"{name}.weight")
+    shape = (checkpoint.encoder_config.vocab_size, checkpoint.encoder_config.hidden_size)
+    if weight is None:
+        raise CheckpointError(f"{folder} has neither {_LM_HEAD}.weight nor {_EMBEDDINGS}.weight.")
+    if weight.shape != shape:
+        raise CheckpointError(f"{weight} has shape {weight.shape}, where config.json means {shape}.")
+    rows = load_tensors({name: weight})[name]
+    difference = rows[score.true_token_id][None].astype(mx.float32)
+    if score.false_token_id is not None:
+        difference = difference - rows[score.false_token_id][None].astype(mx.float32)
+    mx.eval(difference)
+    if not np.isfinite(np.array(difference)).all():
+        raise CheckpointError(f"{weight} holds NaN or infinite numbers; download it again.")
+    return [(Dense(folder, shape[1], 1, "Identity", bias=False), {"linear.weight": difference})]
+
+
+def has_score(checkpoint: Checkpoint) -> bool:
+    """Whether the folder says that it is a reranker that generates, whatever it is opened as."""
+    folder = checkpoint.folder
+    return present(folder / "modules.json") and "LogitScore" in [kind for kind, _ in listed(folder)]
+
+
 def has_head(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint is a sequence classifier, by its tensors."""
     head, tensors = checkpoint.architecture.HEAD, _head_tensors(checkpoint)
@@ -56,15 +102,28 @@ def has_head(checkpoint: Checkpoint) -> bool:
 
 def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.array]:
     """The tensors of a sequence classifier's head, to be saved as `dtype`, or as they are; none where there is none."""
-    if not has_head(checkpoint):
+    tensors = _head_tensors(checkpoint) if has_head(checkpoint) else {}
+    if has_score(checkpoint) and not checkpoint.config.get("tie_word_embeddings"):
+        tensors |= {key: x for key, x in read_tensors(checkpoint).items() if key == f"{_LM_HEAD}.weight"}
+    if not tensors:
         return {}
-    arrays = load_tensors(_head_tensors(checkpoint))
+    arrays = load_tensors(tensors)
     return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
 
 
 def pooling(checkpoint: Checkpoint) -> str:
-    """What the head reads: the first token, "cls", unless a ModernBERT says that it is the "mean"."""
+    """What the head reads: the first token, "cls", unless a ModernBERT says that it is the "mean".
+
+    An EuroBERT may say that too, or LATE: all tokens, whose logits are averaged. Of a causal model it is the last.
+    """
+    if checkpoint.generates:
+        return "lasttoken"
     config = checkpoint.config
+    if config["model_type"] == "eurobert":
+        mode = config.get("classifier_pooling", LATE)
+        if mode in ("bos", "mean", LATE):
+            return "cls" if mode == "bos" else f"{mode}"
+        raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has bos, mean, late.')
     mode = config.get("classifier_pooling", "cls") if config["model_type"] == "modernbert" else "cls"
     if mode not in ("cls", "mean"):
         raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')

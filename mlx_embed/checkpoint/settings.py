@@ -21,9 +21,12 @@ _TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
         ("SentenceTransformer", "feature-extraction", "last_hidden_state", "token_embeddings"),
         ("CrossEncoder", "sequence-classification", "logits", "scores"),
         ("SparseEncoder", "fill-mask", "logits", "token_embeddings"),
+        ("LogitScore", "text-generation", "logits", "causal_logits"),
         ("MultiVectorEncoder", "feature-extraction", "last_hidden_state", "token_embeddings"),
     )
 }
+# What a causal reranker may take besides texts.
+_MESSAGE = "message"
 
 # Today's names of keys, by those before; where both are there, the old one counts.
 _RENAMED = {"tokenizer_args": "processor_kwargs", "config_args": "config_kwargs", "model_args": "model_kwargs"}
@@ -67,6 +70,8 @@ class Settings:
         do_lower_case: whether texts are lowercased before the tokenizer's own normalisation.
         tokenizer_config: keys that count instead of tokenizer_config.json's.
         config: keys that count instead of config.json's.
+        modalities: modality_config, where there is one.
+        chat: what a chat template is given.
         expansion: the file that has a "query_expansion", and what it says.
     """
 
@@ -77,11 +82,14 @@ class Settings:
     do_lower_case: bool = False
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    modalities: Mapping[str, Any] | None = None
+    chat: Mapping[str, Any] = field(default_factory=dict)
     expansion: tuple[Path, Any] | None = None
 
 
 def read_settings(transformer: Path, kind: str) -> Settings:
-    """The settings of a Transformer module's folder in a model of this kind, a key of _TASKS.
+    """The settings of a Transformer module's folder in a model of this kind, a key of _TASKS; "LogitScore" is a
+    CrossEncoder that generates.
 
     A key that is not known is named in a warning: it may change vectors.
 
@@ -97,6 +105,12 @@ def read_settings(transformer: Path, kind: str) -> Settings:
         if old in given:
             given[new] = given.pop(old)
     task, modalities, output = _TASKS[kind]
+    stated = given.get("modality_config")
+    if kind == "LogitScore" and isinstance(stated, dict) and isinstance(stated.get(_MESSAGE), dict):
+        form = {key: value for key, value in stated[_MESSAGE].items() if key != "format"}
+        given["modality_config"] = {key: value for key, value in stated.items() if key != _MESSAGE} or modalities
+        if form != modalities["text"]:
+            raise UnsupportedModelError(f"{path} has messages of {form!r}; mlx_embed has {modalities['text']!r}.")
     for key, known in (("transformer_task", task), ("modality_config", modalities), ("module_output_name", output)):
         if given.get(key) not in (None, known):
             raise UnsupportedModelError(f'{path} has "{key}": {given[key]!r}; mlx_embed has {known!r} for a {kind}.')
@@ -127,6 +141,8 @@ def read_settings(transformer: Path, kind: str) -> Settings:
         tokenizer_config=({} if own is None else {"model_max_length": own})
         | {key: value for key, value in tokenizer.items() if key not in _NOT_OF_THE_TOKENIZER},
         config=_object(path, given, "config_kwargs"),
+        modalities=stated,
+        chat=_object(path, processing, "chat_template"),
         expansion=None if expansion is None else (path, expansion),
     )
 

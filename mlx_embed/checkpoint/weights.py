@@ -237,7 +237,8 @@ def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
 
 def save_encoder(encoder: nn.Module, folder: Path, head: Mapping[str, mx.array] = MappingProxyType({})) -> None:
     """Write the encoder's parameters, under this package's names, and a head's, as `folder`/model.safetensors."""
-    tensors = dict(tree_flatten(encoder.parameters())) | dict(head)
+    # In order, so that the same weights make the same file.
+    tensors = dict(sorted([*tree_flatten(encoder.parameters()), *head.items()]))
     mx.save_safetensors(str(folder / FILE), tensors, metadata=MLX_FORMAT)
 
 

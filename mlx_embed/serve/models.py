@@ -256,9 +256,7 @@ class Reranker:
 
     def job(self, pairs: Sequence[tuple[str, str]], *, most: int | None = None, strict: bool = False) -> Job[Pair]:
         """Pairs to score; `most` cuts documents to so many tokens, `strict` refuses pairs that are too long."""
-        model = self.model
-        prompt = chosen_prompt(model.prompts, model.default_prompt_name, None, None)
-        queries = {query: Query(prompt + query) for query, _ in pairs}
+        queries = {query: Query(query) for query, _ in pairs}
         texts = [Pair(queries[query], document, most) for query, document in pairs]
         return Job(texts, key=0, limit=self.longest if strict else None)
 
@@ -280,11 +278,13 @@ class Reranker:
                 pair.query.cut = self._cut(pair.query.text, QUERY_LENGTHS * self.longest)
             document = pair.document if pair.most is None else self._cut(pair.document, pair.most)
             texts.append((pair.query.cut, document))
-        ids, types = self.model.tokenizer(texts)
+        prompt = chosen_prompt(self.model.prompts, self.model.default_prompt_name, None, None)
+        ids, types = self.model.tokenizer(texts, prompt)
         typed = self.model.takes_types
         # The tokenizer does not say what it cut: a pair of full length may have been.
         counts = [
-            len(row) if len(row) < self.longest else self._count(*text) for row, text in zip(ids, texts, strict=True)
+            len(row) if len(row) < self.longest else self._count(prompt, *text)
+            for row, text in zip(ids, texts, strict=True)
         ]
         return [
             Tokens(row, kind if typed else None, count) for row, kind, count in zip(ids, types, counts, strict=True)
@@ -305,12 +305,11 @@ class Reranker:
             return text[last.offsets[-kept:][0][0] :]
         return text[: last.offsets[:kept][-1][1]]
 
-    def _count(self, query: str, document: str) -> int:
+    def _count(self, prompt: str, query: str, document: str) -> int:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""
-        library = self.model.tokenizer.library
-        parts = library.encode_batch([query, document], add_special_tokens=False)
-        special = int(library.num_special_tokens_to_add(is_pair=True)) if self.model.checkpoint.special_tokens else 0
-        return sum(map(len, parts)) + special
+        tokenizer = self.model.tokenizer
+        parts = tokenizer.library.encode_batch([query, document], add_special_tokens=False)
+        return sum(map(len, parts)) + tokenizer.beside(prompt)
 
     def _begin(self, key: Hashable, pairs: list[Tokens]) -> Callable[[], Float32]:
         engine = self.model.engine

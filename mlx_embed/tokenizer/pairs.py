@@ -32,13 +32,23 @@ class PairTokenizer:
         self._folder = checkpoint.transformer
         self([("a", "b")])  # a broken tokenizer fails here rather than at the first question
 
+    def beside(self, prompt: str) -> int:
+        """How many tokens there are with a pair that are not of its texts."""
+        special = int(self._tokenizer.num_special_tokens_to_add(is_pair=True)) if self._special else 0
+        return special + (len(self._tokenizer.encode(prompt, add_special_tokens=False)) if prompt else 0)
+
     @property
     def library(self) -> tokenizers.Tokenizer:
         """The library's own tokenizer, which cuts at max_length."""
         return self._tokenizer
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> tuple[Ids, Ids]:
-        """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1."""
+    def __call__(self, pairs: Sequence[tuple[str, str]], prompt: str = "") -> tuple[Ids, Ids]:
+        """The token ids of each pair, special tokens included, and the tokens' types, 0 or 1.
+
+        `prompt` goes before the first text of each.
+        """
+        if prompt:
+            pairs = [(prompt + query, document) for query, document in pairs]
         try:
             encodings = self._tokenizer.encode_batch(list(pairs), add_special_tokens=self._special)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry

@@ -19,14 +19,26 @@ from sentence_transformers import CrossEncoder, SentenceTransformer, quantize_em
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    EuroBertConfig,
+    EuroBertModel,
     Gemma3TextConfig,
     Gemma3TextModel,
+    GemmaConfig,
+    GemmaModel,
     GteConfig,
     GteModel,
+    LlamaConfig,
+    LlamaModel,
     MistralConfig,
     MistralModel,
     ModernBertConfig,
@@ -36,14 +48,18 @@ from transformers import (
     NomicBertConfig,
     NomicBertModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2Model,
     Qwen3Config,
     Qwen3Model,
     RobertaConfig,
     RobertaModel,
+    T5Config,
+    T5EncoderModel,
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.checkpoints import FAMILIES, STACKS, encoder, reranker, with_modules
+from tests.checkpoints import FAMILIES, GENERATIVE, STACKS, encoder, generative, reranker, with_modules
 from tests.mlx_embed.architectures import cases
 from tests.mlx_embed.checkpoint.test_modules import PROMPT, TEXTS
 from tests.mlx_embed.test_cross_encoder import CASES, PAIRS
@@ -152,6 +168,8 @@ def make_encoders() -> None:
     two, bert = {"num_hidden_layers": 2, **sizes}, {"max_position_embeddings": 64}
     roberta = {"max_position_embeddings": 66, "type_vocab_size": 1}
     distil = {"vocab_size": 120, "dim": 32, "n_heads": 4, "hidden_dim": 40, "n_layers": 2}
+    tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4}
+    t5 = {"vocab_size": 120, "d_model": 32, "num_heads": 4, "d_kv": 16, "d_ff": 40, "num_layers": 2}
     models = {
         "roberta": RobertaModel(RobertaConfig(layer_norm_eps=1e-5, **roberta, **two)),
         "distilbert": DistilBertModel(DistilBertConfig(**bert, **distil)),
@@ -160,6 +178,25 @@ def make_encoders() -> None:
         ),
         "nomic_bert": NomicBertModel(NomicBertConfig(**bert, **two)),
         "gte": GteModel(GteConfig(**bert, **two)),
+        "electra": ElectraModel(ElectraConfig(embedding_size=64, **bert, **two)),
+        "albert": AlbertModel(
+            AlbertConfig(num_hidden_layers=3, num_hidden_groups=2, embedding_size=64, **bert, **sizes)
+        ),
+        "deberta-v2": DebertaV2Model(
+            DebertaV2Config(
+                relative_attention=True,
+                position_buckets=16,
+                norm_rel_ebd="layer_norm",
+                share_att_key=True,
+                pos_att_type=["p2c", "c2p"],
+                position_biased_input=False,
+                **bert,
+                **two,
+            )
+        ),
+        "eurobert": EuroBertModel(EuroBertConfig(num_key_value_heads=2, **bert, **two, **tokens)),
+        "t5": T5EncoderModel(T5Config(**t5)),
+        "t5_gated": T5EncoderModel(T5Config(feed_forward_proj="gated-gelu", **t5)),
     }
     golden = {}
     for name, model in models.items():
@@ -177,6 +214,9 @@ def make_decoder(name: str, folder: Path) -> None:
     """A decoder of random weights in half precision, by transformers."""
     kinds = {
         "qwen3": (Qwen3Config, Qwen3Model),
+        "qwen2": (Qwen2Config, Qwen2Model),
+        "gemma": (GemmaConfig, GemmaModel),
+        "llama": (LlamaConfig, LlamaModel),
         "mistral": (MistralConfig, MistralModel),
         "gemma3_text": (Gemma3TextConfig, Gemma3TextModel),
     }
@@ -184,6 +224,9 @@ def make_decoder(name: str, folder: Path) -> None:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64}
     own: dict[str, dict[str, Any]] = {
         "qwen3": {"tie_word_embeddings": True},
+        "qwen2": {},
+        "gemma": {"bos_token_id": 2, "eos_token_id": 3},
+        "llama": {"attention_bias": True, "mlp_bias": True},
         "mistral": {"sliding_window": 12, "head_dim": None},
         "gemma3_text": {
             "sliding_window": 16,
@@ -197,7 +240,7 @@ def make_decoder(name: str, folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            middle = 1.0 if "norm" in key and name != "gemma3_text" else 0.0
+            middle = 1.0 if "norm" in key and not name.startswith("gemma") else 0.0
             parameter.copy_(middle + 0.2 * torch.randn(parameter.shape, generator=generator))
     model.eval().half().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
@@ -232,6 +275,17 @@ def make_cross_encoders() -> None:
     np.savez_compressed(HERE / "cross_encoders.npz", **golden)
 
 
+def make_generative() -> None:
+    """Golden scores of rerankers that generate; tests/checkpoints.py makes them of the decoders."""
+    golden = {}
+    for name in GENERATIVE:
+        with tempfile.TemporaryDirectory() as folder:
+            model = CrossEncoder(str(generative(name, Path(folder))), device="cpu")
+            golden[name] = model.predict(PAIRS)
+            golden[f"{name}, prompt"] = model.predict(PAIRS, prompt="the note of ")
+    np.savez_compressed(HERE / "generative.npz", **golden)
+
+
 def make_modules() -> None:
     """Golden vectors of what may follow the encoder, on tiny-bert; tests/checkpoints.py names and writes them."""
     golden = {}
@@ -264,6 +318,7 @@ def main() -> None:
     make_encoders()
     make_decoders()
     make_cross_encoders()
+    make_generative()
     make_modules()
     make_quantization()
     if len(sys.argv) > 1:

@@ -32,6 +32,7 @@ __all__ = [
     "attention",
     "block",
     "causal_bias",
+    "disentangled_attention",
     "distance_bias",
     "embed",
     "embedding_norm",
@@ -42,6 +43,7 @@ __all__ = [
     "gated",
     "gated_feed_forward",
     "gather_mean",
+    "ids",
     "layer_norm",
     "linear",
     "linear_max",
@@ -53,6 +55,7 @@ __all__ = [
     "output_norm",
     "places",
     "position_ids",
+    "product",
     "rms_norm",
     "rotation",
     "zeros_like",
@@ -77,6 +80,11 @@ def embed(table: nn.Module, input_ids: Array, scale: float = 1.0) -> Array:
 def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
     """act(x W^T + b): [T, K] -> [T, N]; `act` is what `activation` gives."""
     return _twin(x).linear(x, layer, act)
+
+
+def product(x: Array, weight: Array) -> Array:
+    """x W^T, of a matrix [N, K] among a head's own arrays: [n, K] -> [n, N]."""
+    return _twin(x).product(x, weight)
 
 
 def linear_max(x: Array, layer: nn.Module, cu_seqlens: Array) -> Array:
@@ -133,6 +141,28 @@ def rotation(positions: Array, rope: "Rope", max_seqlen: int, norms: tuple[RMSNo
     `positions` [T] are from `position_ids`, and below max_seqlen.
     """
     return _twin(positions).rotation(positions, rope, max_seqlen, norms)
+
+
+def disentangled_attention(
+    qkv: Array,
+    to_key: Array | None,
+    to_query: Array | None,
+    cu_seqlens: Array,
+    num_heads: int,
+    scale: float,
+    max_seqlen: int,
+) -> Array:
+    """softmax(scale * (q_i k_j + q_i P_(i - j) + k_j R_(i - j))) V within each sequence: [T, 3 * H] -> [T, H].
+
+    `to_key` has P of the distances L - 1 down to -L, `to_query` R of 1 - L up to L: [2 L, H], L = max_seqlen >= 1;
+    None adds nothing.
+    """
+    return _twin(qkv).disentangled_attention(qkv, to_key, to_query, cu_seqlens, num_heads, scale, max_seqlen)
+
+
+def ids(values: np.ndarray[Any, np.dtype[Any]], like: Array) -> Array:
+    """These whole numbers, which are a constant of compiled graphs, as an int32 array of the kind of `like`."""
+    return _twin(like).ids(values)
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> Array:

@@ -12,10 +12,11 @@ import numpy as np
 import custom_kernels
 from custom_kernels import HeadNorms, LayerWeights, Rotation, position_ids, short_encoder
 from custom_kernels.ops.activate import Gate
+from custom_kernels.ops.attention import MASKED
 from custom_kernels.ops.short_encoder import is_short
-from custom_kernels.packed import counting, pad, sequence_ids, zeros
+from custom_kernels.packed import counting, pad, sequence_ids, unpad, zeros
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
-from mlx_embed.architectures.ops import unseen
+from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -84,6 +85,11 @@ def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
     return custom_kernels.linear(x, _weights(layer), act)
 
 
+def product(x: mx.array, weight: mx.array) -> mx.array:
+    """See `ops`."""
+    return x @ weight.T
+
+
 def linear_max(x: mx.array, layer: nn.Module, cu_seqlens: mx.array) -> mx.array:
     """See `ops`."""
     return custom_kernels.linear_max(x, _weights(layer), cu_seqlens)
@@ -141,6 +147,40 @@ def rotation(positions: mx.array, rope: Any, max_seqlen: int, norms: tuple[RMSNo
         heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)
     cos, sin = rope.mlx_tables(max_seqlen)
     return Rotation(positions, cos, sin, heads)
+
+
+def disentangled_attention(
+    qkv: mx.array,
+    to_key: mx.array | None,
+    to_query: mx.array | None,
+    cu_seqlens: mx.array,
+    num_heads: int,
+    scale: float,
+    max_seqlen: int,
+) -> mx.array:
+    """See `ops`: on a block of texts, each padded to the longest."""
+    total, head_dim = qkv.shape[0], qkv.shape[1] // (3 * num_heads)
+    if total == 0 or max_seqlen == 0:
+        return qkv[:, : num_heads * head_dim]
+    block, valid = pad(qkv, cu_seqlens, max_seqlen)
+    heads = block.reshape(*block.shape[:2], 3 * num_heads, head_dim).transpose(0, 2, 1, 3)
+    q, k, v = mx.split(heads, 3, axis=1)
+    key, query = (None if x is None else _by_head(x, num_heads) for x in (to_key, to_query))
+    scores = disentangled.scores(q, k, key, query, scale)
+    if valid is not None:
+        scores = mx.where(valid[:, None, None, :], scores, MASKED)
+    out = mx.softmax(scores, axis=-1, precise=True) @ v
+    return unpad(out.transpose(0, 2, 1, 3).reshape(*block.shape[:2], num_heads * head_dim), cu_seqlens, total)
+
+
+def _by_head(rows: mx.array, num_heads: int) -> mx.array:
+    """[2 L, hidden] -> [heads, 2 L, head_dim]."""
+    return rows.reshape(rows.shape[0], num_heads, -1).transpose(1, 0, 2)
+
+
+def ids(values: np.ndarray[Any, np.dtype[Any]]) -> mx.array:
+    """See `ops`."""
+    return mx.array(values.astype(np.int32))
 
 
 def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]) -> mx.array:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 from math import erf as _erf
 from typing import Any, TypeAlias
 
@@ -17,7 +18,7 @@ from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
-from mlx_embed.architectures.ops import unseen
+from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -90,9 +91,14 @@ def attention_dtype(dtype: str) -> str:
 
 
 def laid_out(module: Mapping[str, mx.array]) -> Any:
-    """A head's own layer as these ops take it, or its arrays by their names."""
+    """A head's own layer as these ops take it, or its arrays by their names, matrices being `cpu.Linear`.
+
+    numpy's products would leave threads of its BLAS that spin for a while, on the cores that the next batch needs.
+    """
     ready = _laid_out(module, "float32") if isinstance(module, nn.Module) else None
-    return {name: np.array(x) for name, x in module.items()} if ready is None else ready
+    if ready is not None:
+        return ready
+    return {name: cpu.Linear(_float32(x)) if x.ndim == 2 else np.array(x) for name, x in module.items()}
 
 
 def embedding_norm(lookups: Sequence[tuple[Floats, Ints]], norm: cpu.Norm) -> Floats:
@@ -111,6 +117,11 @@ def linear(x: Floats, layer: cpu.Linear, act: str | None = None) -> Floats:
     if act in FORMULAS:
         return _formula(act, cpu.linear(x, layer))
     return cpu.linear(x, layer, act)
+
+
+def product(x: Floats, weight: cpu.Linear) -> Floats:
+    """See `ops`."""
+    return cpu.linear(np.ascontiguousarray(x), weight)
 
 
 def linear_max(x: Floats, layer: cpu.Linear, cu_seqlens: Ints) -> Floats:
@@ -170,6 +181,43 @@ def rotation(positions: Ints, rope: Any, max_seqlen: int, norms: tuple[cpu.RMSNo
         heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)  # type: ignore[arg-type]
     cos, sin = rope.tables(max_seqlen)
     return Rotation(positions, cos, sin, heads)  # type: ignore[arg-type]
+
+
+def disentangled_attention(
+    qkv: Floats,
+    to_key: Floats | None,
+    to_query: Floats | None,
+    cu_seqlens: Ints,
+    num_heads: int,
+    scale: float,
+    max_seqlen: int,
+) -> Floats:
+    """See `ops`: one text after the other, by numpy's products."""
+    total, hidden = qkv.shape[0], qkv.shape[1] // 3
+    out = np.empty((total, hidden), dtype=np.float32)
+    rows = [None if x is None else _by_head(x, num_heads) for x in (to_key, to_query)]
+    for start, end in pairwise(cu_seqlens.tolist()):
+        if (length := end - start) == 0:
+            continue
+        q, k, v = (_by_head(x, num_heads) for x in np.split(qkv[start:end], 3, axis=1))
+        near = slice(max_seqlen - length, max_seqlen + length)
+        key, query = (None if x is None else x[:, near] for x in rows)
+        scores = disentangled.scores(q, k, key, query, scale)
+        scores -= scores.max(axis=-1, keepdims=True)
+        weights = np.exp(scores, out=scores)
+        mixed = (weights @ v) / weights.sum(axis=-1, keepdims=True)
+        out[start:end] = mixed.transpose(1, 0, 2).reshape(length, hidden)
+    return out
+
+
+def _by_head(rows: Floats, num_heads: int) -> Floats:
+    """[n, hidden] -> [heads, n, head_dim]."""
+    return rows.reshape(len(rows), num_heads, -1).transpose(1, 0, 2)
+
+
+def ids(values: npt.NDArray[Any]) -> Ints:
+    """See `ops`."""
+    return values.astype(np.int32)
 
 
 def distance_bias(table: Floats, buckets: Ints) -> Floats:

@@ -50,6 +50,12 @@ CASES = {
     "modernbert": _encoder("modernbert"),
     "nomic_bert": _encoder("nomic_bert"),
     "gte": _encoder("gte"),
+    "electra": _encoder("electra"),
+    "albert": _encoder("albert"),
+    "deberta-v2": _encoder("deberta-v2"),
+    "eurobert": _encoder("eurobert"),
+    "t5": _encoder("t5"),
+    "t5, gated": _encoder("t5_gated", model_type="t5"),
 }
 DECODER_CASES: dict[str, dict[str, Any]] = {
     "qwen3": {},
@@ -64,6 +70,11 @@ DECODER_CASES: dict[str, dict[str, Any]] = {
         }
     },
     "qwen3, yarn of old": {"rope_parameters": None, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+    "qwen2": {},
+    "qwen2, both ways": {"is_causal": False},
+    "gemma": {},
+    "llama": {},
+    "llama, both ways": {"is_causal": False},
     "mistral": {},
     "mistral, no window": {"sliding_window": None},
     "mistral, old base": {"rope_parameters": None, "rope_theta": 500.0},
@@ -156,8 +167,13 @@ def needs_transformers(model_type: str) -> Any:
 def oracle(folder: Path) -> Any:
     """The checkpoint in sentence-transformers, in float32; a bare transformers checkpoint is mean pooled there."""
     pytest.importorskip("sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
-    needs_transformers(json.loads((folder / "config.json").read_text())["model_type"])
+    transformers = needs_transformers(json.loads((folder / "config.json").read_text())["model_type"])
     import torch
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+    if (
+        type(model[0].processor).__name__ == "Qwen2Tokenizer"
+    ):  # transformers makes that of any tokenizer.json of a qwen2
+        model[0].processor = transformers.TokenizersBackend.from_pretrained(folder)
+    return model

@@ -27,7 +27,35 @@ BAD = [
     ("nomic_bert", {"rope_parameters": {"rope_type": "yarn"}}, UnsupportedModelError, "yarn"),
     ("nomic_bert", {"rope_parameters": [1]}, UnsupportedModelError, "rope_parameters"),
     ("nomic_bert", {"rope_parameters": {"rope_theta": "x"}}, CheckpointError, "rope_theta"),
-    ("gte", {"model_type": "llama"}, UnsupportedModelError, "'llama' is not supported; mlx_embed has bert, came"),
+    ("gte", {"model_type": "opt"}, UnsupportedModelError, "'opt' is not supported; mlx_embed has albert, bert, came"),
+    ("gte", {"model_type": "opt", "auto_map": {"AutoModel": "x.Y"}}, UnsupportedModelError, "Python code of the model"),
+    ("bert", {"position_embedding_type": "alibi"}, UnsupportedModelError, "'alibi'; mlx_embed implements \"absolute\""),
+    ("albert", {"position_embedding_type": "relative_key"}, UnsupportedModelError, "'relative_key'.* for albert"),
+    ("albert", {"num_hidden_groups": 3}, CheckpointError, "asks for 3 layers, but the weights hold 2"),
+    ("electra", {"embedding_size": 0}, CheckpointError, '"embedding_size": 0'),
+    ("deberta-v2", {"relative_attention": None}, UnsupportedModelError, '"relative_attention": False'),
+    ("deberta-v2", {"conv_kernel_size": 3}, UnsupportedModelError, '"conv_kernel_size": 3; mlx_embed has 0'),
+    ("deberta-v2", {"embedding_size": 16}, UnsupportedModelError, '"embedding_size": 16; mlx_embed has 32'),
+    ("deberta-v2", {"pooler_hidden_act": "tanh"}, UnsupportedModelError, "\"pooler_hidden_act\": 'tanh'"),
+    ("deberta-v2", {"pos_att_type": "p2p"}, UnsupportedModelError, r"\['p2p'\]; mlx_embed has c2p, p2c"),
+    ("deberta-v2", {"pos_att_type": [1]}, UnsupportedModelError, r'"pos_att_type": \[1\]'),
+    ("deberta-v2", {"position_buckets": 1}, CheckpointError, '"position_buckets": 1, where a number of distances'),
+    ("deberta-v2", {"max_relative_positions": "x"}, CheckpointError, "\"max_relative_positions\": 'x'"),
+    ("deberta-v2", {"norm_rel_ebd": 1}, CheckpointError, '"norm_rel_ebd": 1'),
+    ("deberta-v2", {"norm_rel_ebd": "none"}, CheckpointError, "encoder.LayerNorm"),
+    ("deberta-v2", {"share_att_key": 1}, CheckpointError, '"share_att_key": 1'),
+    ("t5", {"feed_forward_proj": "gated-gelu"}, CheckpointError, "lacks encoder.block.0.gate.weight"),
+    ("t5", {"feed_forward_proj": "twice-gelu"}, CheckpointError, "\"feed_forward_proj\": 'twice-gelu'"),
+    ("t5", {"feed_forward_proj": 1}, CheckpointError, '"feed_forward_proj": 1'),
+    ("t5", {"relative_attention_num_buckets": 2}, CheckpointError, "2 buckets of distances up to 128"),
+    ("t5", {"relative_attention_max_distance": 8}, CheckpointError, "32 buckets of distances up to 8"),
+    ("qwen2", {"use_sliding_window": True}, UnsupportedModelError, "use_sliding_window"),
+    ("qwen2", {"layer_types": ["sliding_attention"] * 3}, UnsupportedModelError, "layer_types"),
+    ("gemma", {"hidden_act": "silu"}, UnsupportedModelError, "'silu'; mlx_embed has 'gelu_pytorch_tanh'"),
+    ("gemma", {"head_dim": None}, CheckpointError, "self_attn.q_proj.weight.* has shape"),
+    ("llama", {"mlp_bias": False}, CheckpointError, "mlp.down_proj.bias"),
+    ("llama", {"attention_bias": 1}, CheckpointError, '"attention_bias": 1, where a bool'),
+    ("eurobert", {"hidden_act": "gelu"}, UnsupportedModelError, "'gelu'; mlx_embed has 'silu'"),
     ("qwen3", {"head_dim": None}, CheckpointError, 'has no "head_dim"'),
     ("qwen3", {"num_hidden_layers": 4}, CheckpointError, "asks for 4 layers, but the weights hold 3"),
     ("qwen3", {"num_hidden_layers": 10**9}, CheckpointError, "num_hidden_layers"),
@@ -99,7 +127,8 @@ def test_numbers_that_float32_cannot_hold(name: str, key: str, value: Any, tmp_p
 
 SIZES = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "dim": 32}
 SIZES |= {"n_layers": 6, "n_heads": 4, "hidden_dim": 48, "intermediate_size": 48, "max_position_embeddings": 66}
-SIZES |= {"num_key_value_heads": 2, "head_dim": 16}
+SIZES |= {"num_key_value_heads": 2, "head_dim": 16, "relative_attention": True, "embedding_size": 32}
+SIZES |= {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 6, "num_heads": 4}
 BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
 BIASES = {"norm_bias": False, "attention_bias": False, "mlp_bias": False}
 DECODER = {"rope_scaling": None, "rms_norm_eps": 1e-6, "causal": True, "type_vocab_size": 0, "max_tokens": 66}
@@ -123,6 +152,47 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "nomic_bert": {**BERT, "hidden_act": "silu", "theta": 1000, "type_vocab_size": 2, "max_tokens": 66},
     "gte": {**BERT, "theta": 160_000, "slowdown": 1, "type_vocab_size": 1, "max_tokens": 66},
+    "electra": {**BERT, "causal": False, "type_vocab_size": 2, "max_tokens": 66},
+    "albert": {
+        **BERT,
+        "hidden_act": "gelu_new",
+        "num_hidden_layers": 1,
+        "inner_group_num": 1,
+        "type_vocab_size": 2,
+        "max_tokens": 66,
+    },
+    "deberta-v2": {
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-7,
+        "span": 66,
+        "logarithmic": False,
+        "kinds": (),
+        "normalize_distances": False,
+        "share_att_key": False,
+        "position_biased_input": True,
+        "type_vocab_size": 0,
+        "max_tokens": 66,
+    },
+    "eurobert": {
+        **DECODER,
+        "rms_norm_eps": 1e-5,
+        "causal": False,
+        "rope_theta": 10_000,
+        "attention_bias": False,
+        "mlp_bias": False,
+    },
+    "t5": {
+        "hidden_act": "relu",
+        "gated": False,
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "type_vocab_size": 0,
+        "max_tokens": 1 << 15,
+    },
+    "qwen2": {**DECODER, "rope_theta": 10_000},
+    "gemma": {**DECODER, "rope_theta": 10_000},
+    "llama": {**DECODER, "rope_theta": 10_000, "attention_bias": False, "mlp_bias": False},
     "qwen3": {**DECODER, "rope_theta": 10_000},
     "mistral": {**DECODER, "rope_theta": 10_000, "sliding_window": 4096},
     "gemma3_text": {
@@ -146,7 +216,7 @@ def test_defaults(name: str) -> None:
 def test_defaults_are_those_of_transformers(name: str) -> None:
     expected = needs_transformers(name).AutoConfig.for_model(name)
     # Under other names, or of a number of layers that is not the default.
-    other = {"max_tokens", "layer_types", "rope_scaling", "type_vocab_size"}
+    other = {"max_tokens", "layer_types", "rope_scaling", "type_vocab_size", "num_hidden_layers"}
     same = [key for key in DEFAULTS[name] if hasattr(expected, key) and key not in other]
     assert {key: getattr(expected, key) for key in same} == {key: DEFAULTS[name][key] for key in same}
     thetas = {key: value for key, value in DEFAULTS[name].items() if "theta" in key or key == "rope_local_base_freq"}

@@ -124,6 +124,12 @@ def test_what_the_head_reads(tmp_path: Path) -> None:
         heads.pooling(read_checkpoint(edit(tmp_path, classifier_pooling="max")))
     with pytest.raises(UnsupportedModelError, match="\"classifier_activation\": 'relu'"):
         heads.load_head(read_checkpoint(edit(tmp_path, classifier_activation="relu")))
+    euro = reranker("eurobert", 1, tmp_path / "euro")
+    assert heads.pooling(read_checkpoint(euro)) == "late"
+    for stated, meant in (("bos", "cls"), ("mean", "mean"), ("late", "late")):
+        assert heads.pooling(read_checkpoint(edit(euro, classifier_pooling=stated))) == meant
+    with pytest.raises(UnsupportedModelError, match="\"classifier_pooling\": 'cls'; mlx_embed has bos, mean, late"):
+        heads.pooling(read_checkpoint(edit(euro, classifier_pooling="cls")))
     other = reranker("bert", 1, tmp_path / "bert", classifier_pooling="mean")
     assert heads.pooling(read_checkpoint(other)) == "cls", "only ModernBERT means something by it"
 

@@ -1,0 +1,116 @@
+"""Rerankers that generate: which tokens of a causal model are its answer, and how it is asked.
+
+sentence-transformers 6 keeps the first in the folder of a module LogitScore, the second in a chat template.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
+
+# What a template has that takes a message's content as a list of parts; sentence-transformers looks for these too.
+_OF_PARTS = ("content[0]", ".type", "'type'", '"type"', "message.content[")
+
+
+@dataclass(frozen=True)
+class LogitScore:
+    """A score is the logit of one token after the text, less that of another if there is one."""
+
+    true_token_id: int
+    false_token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat template that takes messages of the roles system (a prompt), query and document.
+
+    Attributes:
+        template: Jinja.
+        parts: whether a message's content is a list of parts, rather than a text.
+        arguments: what the template is given besides messages.
+        keep_end: whether what the template puts behind the content stays where a text is cut.
+    """
+
+    template: str
+    parts: bool
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    keep_end: bool = True
+
+    def __hash__(self) -> int:
+        return hash((self.template, self.parts))
+
+
+def read_logit_score(folder: Path, vocab_size: int) -> LogitScore:
+    """Read the folder of a LogitScore module.
+
+    Raises:
+        CheckpointError: a file that is missing or malformed, or tokens that the model does not have.
+        UnsupportedModelError: a score of something else.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    if config.get("module_input_name", "causal_logits") != "causal_logits":
+        raise UnsupportedModelError(
+            f'{path} has "module_input_name": {config["module_input_name"]!r}; mlx_embed has "causal_logits".'
+        )
+    for key in ("true_token_id", "false_token_id"):
+        value = config.get(key)
+        if value is None and key == "false_token_id":
+            continue
+        if type(value) is not int or not 0 <= value < vocab_size:
+            raise CheckpointError(f'{path} has "{key}": {value!r}, where a token below {vocab_size} is needed.')
+    return LogitScore(config["true_token_id"], config.get("false_token_id"))
+
+
+def read_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    """The chat template of a folder: chat_template.jinja, or tokenizer_config.json's; None where there is none.
+
+    Raises:
+        UnsupportedModelError: several templates by name.
+        CheckpointError: something else than a text.
+    """
+    path = folder / "chat_template.jinja"
+    if present(path):
+        try:
+            return path.read_text(encoding="utf-8")
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not UTF-8: {error}") from error
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):
+        raise UnsupportedModelError(f"{folder} has several chat templates by name; mlx_embed takes one.")
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(f'tokenizer_config.json has "chat_template": {template!r:.80}, where a text is needed.')
+    return template or None
+
+
+def read_chat(
+    folder: Path, tokenizer_config: Mapping[str, Any], modalities: Mapping[str, Any] | None, chosen: Mapping[str, Any]
+) -> Chat | None:
+    """How pairs become chats; None where they are pairs of texts for the tokenizer.
+
+    Args:
+        folder: with the template.
+        tokenizer_config: which may have it instead.
+        modalities: sentence_bert_config.json's modality_config; None where it says nothing.
+        chosen: its processing_kwargs.chat_template.
+
+    Raises:
+        CheckpointError, UnsupportedModelError: as `read_template`; a chat is asked for, and there is no template.
+    """
+    template = read_template(folder, tokenizer_config)
+    message = None if modalities is None else modalities.get("message")
+    if modalities is not None and message is None:
+        return None
+    if template is None:
+        if message is not None:
+            raise CheckpointError(f"{folder} is said to take messages, but has no chat template.")
+        return None
+    kind = message.get("format", "auto") if isinstance(message, dict) else "auto"
+    if kind not in ("auto", "flat", "structured"):
+        raise UnsupportedModelError(f'{folder} has messages of format {kind!r}; mlx_embed has "flat" and "structured".')
+    parts = any(pattern in template for pattern in _OF_PARTS) if kind == "auto" else kind == "structured"
+    arguments = {key: value for key, value in chosen.items() if key != "restore_suffix"}
+    return Chat(template, parts, arguments, chosen.get("restore_suffix", True) is not False)

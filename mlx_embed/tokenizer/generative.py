@@ -1,0 +1,208 @@
+"""Pairs of texts to token ids, as rerankers take them that answer with a token."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import tokenizers
+
+from mlx_embed.checkpoint import Checkpoint
+from mlx_embed.checkpoint.logit_score import Chat, LogitScore
+from mlx_embed.errors import CheckpointError
+from mlx_embed.ids import Ids
+from mlx_embed.tokenizer import files
+from mlx_embed.tokenizer.chat import renderer
+from mlx_embed.tokenizer.panics import is_the_librarys
+from mlx_embed.tokenizer.surrogates import well_formed
+
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the authors of a model ask it, where its folder does not say.
+
+    Attributes:
+        head: text before the pair, which is never cut.
+        body: what is cut, tokenized piece by piece: {prompt}, {query} and {document} are filled in.
+        tail: text behind it, piece by piece, which is never cut.
+        prompt: the one where none is given.
+        answers: the token that means yes, and the one that means no, if its logit is subtracted.
+    """
+
+    head: str
+    body: tuple[str, ...]
+    tail: tuple[str, ...]
+    prompt: str
+    answers: tuple[str, ...]
+
+
+_QWEN3 = Recipe(
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n',
+    ("<Instruct>: {prompt}\n<Query>: {query}\n<Document>: {document}",),
+    ("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
+    "Given a web search query, retrieve relevant passages that answer the query",
+    ("yes", "no"),
+)
+_QWEN2 = Recipe(
+    "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n",
+    ("{prompt}query: {query}", "\n", "document: {document}"),
+    (
+        "\n",
+        "You are a search relevance expert who evaluates how well documents match search queries. For each "
+        "query-document pair, carefully analyze the semantic relationship between them, then provide your binary "
+        "relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "",
+    ("1", "0"),
+)
+_GEMMA = Recipe(
+    "<bos>",
+    ("A: {query}", "\n", "B: {document}"),
+    ("\n", "{prompt}"),
+    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
+    "prediction of either 'Yes' or 'No'.",
+    ("Yes",),
+)
+# By model_type: Qwen3-Reranker, mxbai-rerank-v2 and bge-reranker-v2-gemma.
+RECIPES = {"gemma": _GEMMA, "qwen2": _QWEN2, "qwen3": _QWEN3}
+
+
+class GenerativeTokenizer:
+    """A causal reranker's tokenizer: pairs in the form in which the model is asked, cut within the pair.
+
+    Attributes:
+        max_length: tokens at which what is asked is cut.
+        token_types: False, since these models have none.
+        score: the tokens that answer.
+    """
+
+    token_types = False
+
+    def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
+        """Read the tokenizer's files and the chat template.
+
+        Raises:
+            CheckpointError: files or tokens that are missing, or a length that leaves no room.
+            UnsupportedModelError: Jinja is needed and not installed.
+        """
+        source = files.read(checkpoint)
+        self.max_length = max_length
+        self._tokenizer = source.tokenizer
+        self._folder = checkpoint.transformer
+        self._special = checkpoint.special_tokens
+        self._recipe = RECIPES.get(str(checkpoint.config["model_type"])) if checkpoint.score is None else None
+        self.score = checkpoint.score or self._answers(self._recipe.answers if self._recipe else ("yes", "no"))
+        self._chat = checkpoint.chat if self._recipe is None else None
+        self._render: Callable[[Any], str] | None = None
+        if self._chat is not None:
+            config = checkpoint.tokenizer_config
+            special = {role: _text(config[role]) for role in _ROLES if config.get(role) is not None}
+            self._render = renderer(self._chat.template, {**special, **self._chat.arguments})
+        self._tokenizer.enable_truncation(max_length, direction=source.truncation_side)
+        self([("a", "b")])  # a broken template fails here rather than at the first question
+
+    def beside(self, prompt: str) -> int:
+        """How many tokens there are with a pair that are not of its texts."""
+        return len(self([("", "")], prompt)[0][0])
+
+    @property
+    def library(self) -> tokenizers.Tokenizer:
+        """The library's own tokenizer, which cuts at max_length."""
+        return self._tokenizer
+
+    def __call__(self, pairs: Sequence[tuple[str, str]], prompt: str = "") -> tuple[Ids, Ids]:
+        """The token ids of each pair, and types, which are all 0."""
+        if self._recipe is not None:
+            rows = self._by_recipe(self._recipe, pairs, prompt)
+        elif self._chat is not None:
+            rows = self._by_chat(self._chat, pairs, prompt)
+        else:
+            texts = [(prompt + query, document) for query, document in pairs]
+            rows = [x.ids for x in self._encoded(texts, special=self._special)]
+        rows = [row or [0] for row in rows]
+        return Ids.of(rows), Ids.of([[0] * len(row) for row in rows])
+
+    def _by_recipe(self, recipe: Recipe, pairs: Sequence[tuple[str, str]], prompt: str) -> list[list[int]]:
+        if recipe is _QWEN2 and prompt:
+            prompt = f"instruction: {prompt}\n"
+        prompt = prompt or recipe.prompt
+        head, *ends = (x.ids for x in self._encoded([recipe.head, *(x.format(prompt=prompt) for x in recipe.tail)]))
+        tail = list(chain(*ends))
+        room = self.max_length - len(head) - len(tail)
+        if room < 1:
+            raise CheckpointError(
+                f"A maximum of {self.max_length} tokens leaves no room for texts beside the {len(head) + len(tail)} "
+                "of the question."
+            )
+        pieces = [
+            piece.format(prompt=prompt, query=query, document=document)
+            for query, document in pairs
+            for piece in recipe.body
+        ]
+        encoded, count = [x.ids for x in self._encoded(pieces)], len(recipe.body)
+        bodies = [list(chain(*encoded[i : i + count])) for i in range(0, len(encoded), count)]
+        return [[*head, *body[:room], *tail] for body in bodies]
+
+    def _by_chat(self, chat: Chat, pairs: Sequence[tuple[str, str]], prompt: str) -> list[list[int]]:
+        rows, end = [], None
+        for encoding in self._encoded([self._rendered(chat, query, document, prompt) for query, document in pairs]):
+            row = list(encoding.ids)
+            if encoding.overflowing:
+                end = self._end(chat, prompt)[-self.max_length :] if end is None else end
+                row[len(row) - len(end) :] = end
+            rows.append(row)
+        return rows
+
+    def _rendered(self, chat: Chat, query: str, document: str, prompt: str) -> str:
+        def message(role: str, text: str) -> dict[str, Any]:
+            return {"role": role, "content": [{"type": "text", "text": text}] if chat.parts else text}
+
+        assert self._render is not None
+        system = [message("system", prompt)] if prompt else []
+        return self._render([*system, message("query", query), message("document", document)])
+
+    def _end(self, chat: Chat, prompt: str) -> list[int]:
+        """The tokens that the template puts behind the texts: those in which two chats of other texts agree."""
+        if not chat.keep_end:
+            return []
+        texts = [self._rendered(chat, text, text, prompt) for text in ("0", "1 2 3 4")]
+        one, other = (x.ids + list(chain(*(y.ids for y in x.overflowing))) for x in self._encoded(texts))
+        same = 0
+        while same < min(len(one), len(other)) and one[-1 - same] == other[-1 - same]:
+            same += 1
+        return one[len(one) - same :] if 0 < same < min(len(one), len(other)) else []
+
+    def _answers(self, names: tuple[str, ...]) -> LogitScore:
+        found = {name: self._tokenizer.token_to_id(name) for name in names}
+        ids = [token for token in found.values() if token is not None]
+        if len(ids) < len(names):
+            lacking = next(name for name, token in found.items() if token is None)
+            raise CheckpointError(
+                f"{self._folder} has no token {lacking!r}, with which a causal reranker answers, and "
+                "no module LogitScore that names other tokens."
+            )
+        return LogitScore(*ids)
+
+    def _encoded(self, texts: Sequence[Any], *, special: bool = False) -> list[tokenizers.Encoding]:
+        try:
+            return self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot carry
+            formed = [
+                well_formed(text) if isinstance(text, str) else tuple(well_formed(part) for part in text)
+                for text in texts
+            ]
+            return self._tokenizer.encode_batch(formed, add_special_tokens=special)
+        except BaseException as error:
+            if not is_the_librarys(error):
+                raise
+            raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
+
+
+def _text(token: Any) -> str:
+    """A special token of tokenizer_config.json, which may be an object."""
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token)
