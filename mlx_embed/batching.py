@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def packed_batches(
     ids = Ids.of(ids)
     beside = [None if given is None else Ids.of(given).flat for given in (token_types, unseen)]
     lengths, starts = ids.lengths, ids.offsets[:-1]
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    order = _longest_first(lengths)
     room = _room(batch_tokens, ragged)
     start = 0
     while start < len(order):
@@ -130,8 +131,17 @@ def _rows(size: int, width: int, room: int) -> tuple[int, int]:
     return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
 
 
+def _longest_first(lengths: Int32) -> Int32:
+    """The places of texts of these lengths. One alone, a query, has nothing to sort, which would take some time."""
+    return (
+        np.argsort(-lengths, kind="stable").astype(np.int32) if len(lengths) > 1 else np.zeros(len(lengths), np.int32)
+    )
+
+
 def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     """How many texts of descending `lengths` make the next batch."""
+    if len(lengths) == 1:
+        return 1
     total = np.cumsum(lengths, dtype=np.int64)
     stop = total > batch_tokens
     if padded:
@@ -163,7 +173,9 @@ def _batch(
     cu_seqlens = np.full(count + 1, size, dtype=np.int32)
     cu_seqlens[0] = 0
     np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
-    places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
+    places: Any = slice(int(starts[0]), int(starts[0]) + total)
+    if len(lengths) > 1:
+        places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
     input_ids = _filled(flat[places], size)
     types, unseen = (None if given is None else _filled(given[places], size) for given in beside)
     return Batch(texts, input_ids, cu_seqlens, longest, types, unseen)

@@ -89,8 +89,8 @@ class M3Head:
         """[T, H] -> [T, 1 + max(H, C)]."""
         xp = ops.namespace(hidden)
         hidden, (sparse, colbert) = ops.float32(hidden), parameters
-        weight = xp.maximum(hidden @ sparse["weight"].T + sparse["bias"], 0)
-        texts, tokens = ops.normalize(hidden), ops.normalize(hidden @ colbert["weight"].T + colbert["bias"])
+        weight = xp.maximum(ops.product(hidden, sparse["weight"]) + sparse["bias"], 0)
+        texts, tokens = ops.normalize(hidden), ops.normalize(ops.product(hidden, colbert["weight"]) + colbert["bias"])
         width = max(texts.shape[1], tokens.shape[1])
         first = (ops.position_ids(cu_seqlens, hidden.shape[0]) == 0)[:, None]
         return xp.concatenate([weight, xp.where(first, _widened(texts, width), _widened(tokens, width))], axis=1)

@@ -31,7 +31,7 @@ from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import MLXEmbedError
+from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
 from mlx_embed.texts import logger
 
@@ -174,6 +174,8 @@ def convert(
     if quantize is not None and checkpoint.config.get("quantization") is not None:
         raise ValueError(f"{folder} is quantized already; convert from the original checkpoint.")
     if int8:
+        if kind != DENSE:
+            raise UnsupportedModelError(f"{folder} is no embedding model or reranker, of which alone int8-cpu is.")
         int8_layers.check(checkpoint)
     hidden_size = checkpoint.encoder_config.hidden_size
     if quantize is not None and hidden_size % group_size:
@@ -183,7 +185,8 @@ def convert(
         )
     reranker = not static and (heads.has_head(checkpoint) or heads.has_score(checkpoint))
     if (reranker or kind != DENSE) and collection is not None:
-        raise ValueError(f"{folder} is no embedding model; evaluate measures what those find.")
+        what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
+        raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)

@@ -90,13 +90,15 @@ class Dense:
 
     def __call__(self, vectors: Array, parameters: Parameters) -> Array:
         """[n, in_features] -> [n, out_features]."""
-        out = vectors @ parameters["linear.weight"].T
+        out = ops.product(vectors, parameters["linear.weight"])
         if self.bias:
             out = out + parameters["linear.bias"]
         out = ACTIVATIONS[self.activation](out)
         if not self.residual:
             return out
-        return out + (vectors @ parameters["residual.weight"].T if "residual.weight" in parameters else vectors)
+        if "residual.weight" in parameters:
+            return out + ops.product(vectors, parameters["residual.weight"])
+        return out + vectors
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class GraphEngine:
             rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
             return rows
 
-        if self._ragged and self.rehearsed and mx.cuda.is_available():
+        if self._ragged and self.rehearsed and accelerator() == "cuda":
             worker.submit(partial(self._rehearse, forward))
         return mx.compile(forward) if self.compiled else forward
 

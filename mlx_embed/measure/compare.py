@@ -142,7 +142,7 @@ def load(model: str | Path, dtype: str | None) -> Sides:
     """The sides by name, the base first: each is computed differently."""
     sides = {BASE: EmbeddingModel.from_pretrained(model, device="cpu", engine="reference")}
     if cpu.available():
-        sides[NATIVE] = EmbeddingModel.from_pretrained(model, device="cpu", engine="native")
+        sides[NATIVE] = EmbeddingModel.from_pretrained(model, device="cpu", dtype="float32", engine="native")
         for narrow in ("bfloat16", "int8"):
             if cpu.product(narrow):
                 side = f"{NATIVE}, {narrow}"

@@ -49,6 +49,9 @@ def _texts(dtype: mx.Dtype, lengths: list[int], heads: tuple[int, ...]) -> None:
         metal.attention(shared, cu_seqlens, 2, 0.2, max_seqlen=99, window=3, causal=True, kv_heads=1)
     metal.mean_pool(mx.zeros((total, 96), dtype=dtype), cu_seqlens, 0, True)
     metal.position_ids(cu_seqlens, total)
+    rows = mx.zeros((total, 96), dtype=dtype)
+    metal.linear_max(rows, Linear(mx.zeros((40, 96), dtype=dtype)), cu_seqlens)
+    metal.max_sim(rows, cu_seqlens, rows, cu_seqlens)
 
 
 def _rows(dtype: mx.Dtype) -> None:

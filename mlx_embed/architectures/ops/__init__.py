@@ -55,6 +55,7 @@ __all__ = [
     "output_norm",
     "places",
     "position_ids",
+    "product",
     "rms_norm",
     "rotation",
     "zeros_like",
@@ -79,6 +80,11 @@ def embed(table: nn.Module, input_ids: Array, scale: float = 1.0) -> Array:
 def linear(x: Array, layer: nn.Module, act: str | None = None) -> Array:
     """act(x W^T + b): [T, K] -> [T, N]; `act` is what `activation` gives."""
     return _twin(x).linear(x, layer, act)
+
+
+def product(x: Array, weight: Array) -> Array:
+    """x W^T, of a matrix [N, K] among a head's own arrays: [n, K] -> [n, N]."""
+    return _twin(x).product(x, weight)
 
 
 def linear_max(x: Array, layer: nn.Module, cu_seqlens: Array) -> Array:

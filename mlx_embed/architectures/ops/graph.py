@@ -85,6 +85,11 @@ def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
     return custom_kernels.linear(x, _weights(layer), act)
 
 
+def product(x: mx.array, weight: mx.array) -> mx.array:
+    """See `ops`."""
+    return x @ weight.T
+
+
 def linear_max(x: mx.array, layer: nn.Module, cu_seqlens: mx.array) -> mx.array:
     """See `ops`."""
     return custom_kernels.linear_max(x, _weights(layer), cu_seqlens)

@@ -91,9 +91,14 @@ def attention_dtype(dtype: str) -> str:
 
 
 def laid_out(module: Mapping[str, mx.array]) -> Any:
-    """A head's own layer as these ops take it, or its arrays by their names."""
+    """A head's own layer as these ops take it, or its arrays by their names, matrices being `cpu.Linear`.
+
+    numpy's products would leave threads of its BLAS that spin for a while, on the cores that the next batch needs.
+    """
     ready = _laid_out(module, "float32") if isinstance(module, nn.Module) else None
-    return {name: np.array(x) for name, x in module.items()} if ready is None else ready
+    if ready is not None:
+        return ready
+    return {name: cpu.Linear(_float32(x)) if x.ndim == 2 else np.array(x) for name, x in module.items()}
 
 
 def embedding_norm(lookups: Sequence[tuple[Floats, Ints]], norm: cpu.Norm) -> Floats:
@@ -112,6 +117,11 @@ def linear(x: Floats, layer: cpu.Linear, act: str | None = None) -> Floats:
     if act in FORMULAS:
         return _formula(act, cpu.linear(x, layer))
     return cpu.linear(x, layer, act)
+
+
+def product(x: Floats, weight: cpu.Linear) -> Floats:
+    """See `ops`."""
+    return cpu.linear(np.ascontiguousarray(x), weight)
 
 
 def linear_max(x: Floats, layer: cpu.Linear, cu_seqlens: Ints) -> Floats:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() 
 
 @pytest.mark.parametrize(
     ("width", "dtype", "seed"),
-    [(33, mx.float32, 0), (64, mx.float16, 1), (130, mx.bfloat16, 2)],
+    [(33, mx.float32, 0), (130, mx.bfloat16, 2)],
 )
 def test_max_sim(width: int, dtype: mx.Dtype, seed: int) -> None:
     asked, texts = [3, 0, 35], [1, 40, 0, 32]

@@ -13,7 +13,7 @@ from mlx_embed.checkpoint import read_checkpoint
 from mlx_embed.engine import choice, default_dtype
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.graph import GraphEngine
-from tests.checkpoints import decoder
+from tests.checkpoints import decoder, read
 from tests.conftest import DATA, minilm_folder
 from tests.mlx_embed.architectures.cases import BASES, DECODERS, encode, golden, least_cosine, make
 
@@ -138,9 +138,12 @@ def test_what_float16_cannot_hold_is_not_computed_in_it(tmp_path: Path, monkeypa
     """Decoders whose hidden states are large, and numbers that are packed with scales of their own."""
     monkeypatch.setattr(choice, "accelerator", lambda: "metal")
     convert(DATA / "tiny-bert", tmp_path / "packed", quantize=8, group_size=32)
+    decoder("gemma3_text", tmp_path / "gemma")
+    whole = {name: x.astype(mx.float32) for name, x in read(tmp_path / "gemma").items()}
+    mx.save_safetensors(str(tmp_path / "gemma" / "model.safetensors"), whole)
     packed, gemma = (
         read_checkpoint(folder, "", "SentenceTransformer", cache_dir=None, local_files_only=True)
-        for folder in (tmp_path / "packed", decoder("gemma3_text", tmp_path / "gemma"))
+        for folder in (tmp_path / "packed", tmp_path / "gemma")
     )
     for checkpoint in (packed, gemma):
         assert default_dtype(checkpoint, mx.Device(mx.gpu)) is None

@@ -249,6 +249,7 @@ def test_kernels_are_asked_for_when_a_head_is_made(fails: bool, monkeypatch: pyt
     encoder = model.engine.encoder  # type: ignore[attr-defined]
     monkeypatch.setattr(graph, "compile_all", asked.append)
     monkeypatch.setattr(model.engine, "_ragged", True)
+    monkeypatch.setattr(graph, "accelerator", lambda: "cuda")
     monkeypatch.setattr(model.engine, "rehearsed", ((64, 4, 16),))
     monkeypatch.setattr(model.engine, "encoder", Watched())
     head = model.head(dim=31)
