@@ -16,8 +16,8 @@ PREFIXES = ("albert.",)
 RENAMES = (
     ("embeddings.LayerNorm.", "embeddings.norm."),
     ("encoder.embedding_hidden_mapping_in.", "embeddings_project."),
+    (".albert_layers.", ".inner."),
     ("encoder.albert_layer_groups.", "layers."),
-    (".albert_layers.", ".layers."),
     ("full_layer_layer_norm.", "output_norm."),
     ("attention.LayerNorm.", "attention_norm."),
     ("attention.query.", "attention.q."),
@@ -72,7 +72,7 @@ class Group(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.layers = ops.PostNormLayers(bert.Layer(config) for _ in range(config.inner_group_num))
+        self.inner = ops.PostNormLayers(bert.Layer(config) for _ in range(config.inner_group_num))
 
 
 class Model(nn.Module):
@@ -92,5 +92,5 @@ class Model(nn.Module):
         x = ops.linear(self.embeddings(input_ids, cu_seqlens, token_type_ids), self.embeddings_project)
         for run in range(self.depth):
             group = self.layers[run * len(self.layers) // self.depth]
-            x = ops.encoder_layers(group.layers, x, cu_seqlens, max_seqlen)
+            x = ops.encoder_layers(group.inner, x, cu_seqlens, max_seqlen)
         return x
