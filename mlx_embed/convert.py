@@ -141,7 +141,7 @@ def convert(
     """
     int8 = quantize == INT8_CPU
     if isinstance(quantize, str) and not int8:
-        raise ValueError(f"quantize takes {BITS} bits or {INT8_CPU!r}, got {quantize!r}.")
+        raise TypeError(f"quantize is {quantize!r} and not {INT8_CPU!r}, where a whole number is needed.")
     quantize = None if quantize is None or int8 else whole_number("quantize", quantize)
     group_size = whole_number("group_size", group_size)
     if dtype is not None and dtype not in DTYPES:

@@ -191,7 +191,7 @@ def make_ready(sides: Sides, texts: Sequence[str]) -> None:
     for side in sides.values():
         if side.tokenizer.fast is not None:
             side.tokenizer.fast.prepare()
-    if here := accelerator():
+    if (here := accelerator()) in sides:
         for size in BATCH_SIZES:
             _encode(sides[here], repeated(texts, size))
         _encode_each(sides[here], repeated(texts, max(BATCHED)))

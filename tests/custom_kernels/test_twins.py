@@ -1,5 +1,6 @@
 """Every op of OPS by each way that this machine has to compute it, beside its reference."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def ways(op: Op, variant: Any) -> dict[str, Any]:
         if getattr(mx, backend).is_available() and backend in op.kernels:
             found[backend] = op.kernels[backend]
     return found
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_every_kernel_takes_what_the_op_hands_it(op: Op) -> None:
+    """Also those of other machines, where a kernel that does not would be switched off."""
+    for variant in variants(op)[:1]:
+        arguments, options = op.sample(variant, Load.of(16))
+        for kernel in op.kernels.values():
+            inspect.signature(kernel).bind(*arguments, **options)
 
 
 @pytest.mark.parametrize(("op", "variant"), CASES)

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -66,12 +67,16 @@ def test_the_report(
     assert f"on a CPU computed in int8; in bfloat16: {kept[0] if kept else 'no layer'}\n" in capsys.readouterr().out
 
 
-def test_what_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"quantize takes \(4, 8\) bits or 'int8-cpu', got 'int4-cpu'"):
-        convert(TINY, tmp_path / "b", quantize="int4-cpu")
+def test_a_decoder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(UnsupportedModelError, match="no encoder that the native CPU kernels run"):
-        convert(decoder("qwen3", tmp_path / "a"), tmp_path / "b", quantize="int8-cpu")
+    report = convert(decoder("qwen3", tmp_path / "a"), tmp_path / "b", quantize="int8-cpu")
+    assert report.min_cosine >= int8_layers.LEAST_COSINE
+    assert EmbeddingModel.from_pretrained(tmp_path / "b", device="cpu").engine.dtype == mx.int8
+
+
+def test_what_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="quantize is 'int4-cpu' and not 'int8-cpu'"):
+        convert(TINY, tmp_path / "b", quantize="int4-cpu")
     monkeypatch.setattr(cpu, "product", lambda dtype: "")
     with pytest.raises(UnsupportedModelError, match="no products of int8"):
         convert(TINY, tmp_path / "b", quantize="int8-cpu")

@@ -147,7 +147,7 @@ def test_a_table_is_not_ranked(model: CrossEncoder) -> None:
 
 def with_logits(model: CrossEncoder, logits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.float32(logits)[:, None]
-    monkeypatch.setattr(model, "_logits", lambda pairs, options: rows[: len(pairs)])
+    monkeypatch.setattr(model, "_logits", lambda pairs, *given: rows[: len(pairs)])
 
 
 @pytest.mark.parametrize("activation", ["Sigmoid", "Tanh", "Identity", "ReLU", "LogSigmoid"])

@@ -306,7 +306,7 @@ def test_a_value_of_the_wrong_type(file: str, changes: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama' is not supported; mlx_embed has bert"),
+        ({"model_type": "opt"}, "model_type 'opt' is not supported; mlx_embed has albert"),
         ({"hidden_act": "prelu"}, "prelu"),
         ({"position_embedding_type": "relative_key"}, "\"position_embedding_type\": 'relative_key'"),
     ],

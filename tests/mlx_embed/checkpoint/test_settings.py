@@ -147,7 +147,7 @@ def test_an_unknown_key_is_named(keys: dict[str, Any], named: str, checkpoint: P
         ({"document_length": True}, CheckpointError, '"document_length": True'),
         ({"tokenizer_args": "x"}, CheckpointError, "\"processor_kwargs\": 'x'"),
         ({"config_args": [3]}, CheckpointError, '"config_kwargs": .3.'),
-        ({"config_args": {"model_type": "t5"}}, UnsupportedModelError, "model_type 't5' is not supported"),
+        ({"config_args": {"model_type": "opt"}}, UnsupportedModelError, "model_type 'opt' is not supported"),
         ({"transformer_task": "text-generation"}, UnsupportedModelError, "\"transformer_task\": 'text-generation'"),
         ({"module_output_name": "sentence_embedding"}, UnsupportedModelError, '"module_output_name"'),
         ({"modality_config": {"message": {"method": "forward"}}}, UnsupportedModelError, '"modality_config"'),
