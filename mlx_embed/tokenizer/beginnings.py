@@ -1,5 +1,6 @@
 """The beginnings of texts that are far longer than what a model takes of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -13,6 +14,8 @@ LEAST = 4096
 TRIES = 100
 
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "StripAccents"}
+# Those that may leave nothing of a character.
+_REMOVE = {"BertNormalizer", "StripAccents"}
 _PRE_TOKENIZERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 # Patterns of the tokenizers of Llama 3, Qwen and their kind: what they match has a space at its beginning only.
 _PATTERNS = {
@@ -28,17 +31,47 @@ def breaks_at_spaces(tokenizer: Tokenizer) -> bool:
     It is said of normalizers that change characters one by one, or with the marks that follow them, and of
     pre-tokenizers that split at every space, or before it; all others may look further.
     """
-    normalizer = normalizer_steps(tokenizer.normalizer) if tokenizer.normalizer is not None else []
-    added = tokenizer.get_added_tokens_decoder().values()
     return (
-        _splits(_first(tokenizer)) and all(map(_local, normalizer)) and not any(" " in token.content for token in added)
+        _splits(_first(tokenizer))
+        and all(map(_local, _steps(tokenizer)))
+        and not any(map(_has_space_within, _added(tokenizer)))
     )
+
+
+def closes_gaps(tokenizer: Tokenizer) -> bool:
+    """Whether the spaces around a character that is dropped, such as an accent alone, may make a token together."""
+    first, normalizer = _first(tokenizer), _steps(tokenizer)
+    counted = first.get("type") not in _PRE_TOKENIZERS
+    if first.get("type") == "Metaspace":  # makes a token of each space that no step has put together
+        counted = any(step.get("type") == "Replace" and "Regex" in step["pattern"] for step in normalizer)
+    return counted and any(step.get("type") in _REMOVE for step in normalizer)
 
 
 def breaks_at_lines(tokenizer: Tokenizer) -> int:
     """Behind what the end of a line ends a word, where a space does: 0 nothing, 1 letters and numbers, 2 anything."""
-    kind = _first(tokenizer).get("type")
-    return {"Metaspace": 0, "Split": 1}.get(str(kind), 2)
+    first = _first(tokenizer)
+    if first.get("add_prefix_space"):
+        return 0  # a word behind it would be given a space
+    if first.get("type") == "Split":
+        return 0 if any(step.get("type") == "Replace" for step in _steps(tokenizer)) else 1
+    return 0 if first.get("type") == "Metaspace" else 2
+
+
+def _steps(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    return normalizer_steps(tokenizer.normalizer) if tokenizer.normalizer is not None else []
+
+
+def _added(tokenizer: Tokenizer) -> Iterator[str]:
+    """What is looked for in a text before it is cut: added tokens as they are, or as the normalizer leaves them."""
+    for token in tokenizer.get_added_tokens_decoder().values():
+        yield token.content
+        if token.normalized and tokenizer.normalizer is not None:
+            yield tokenizer.normalizer.normalize_str(token.content)
+
+
+def _has_space_within(text: str) -> bool:
+    """Whether white space follows something else, so that a word may end within it."""
+    return any(map(str.isspace, text.lstrip()))
 
 
 def _first(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from custom_kernels import cpu
 from custom_kernels.cpu import settings
 from custom_kernels.cpu.pieces import LOOK_UP, PieceMemory
 from mlx_embed.ids import Ids, Int32, Int64, ends
-from mlx_embed.tokenizer.beginnings import breaks_at_lines, breaks_at_spaces
+from mlx_embed.tokenizer.beginnings import breaks_at_lines, breaks_at_spaces, closes_gaps
 from mlx_embed.tokenizer.classes import state
 from mlx_embed.tokenizer.tokens import Encoded, Frame
 
@@ -123,7 +123,7 @@ def _unknown(library: Tokenizer) -> int:
 def known(library: Tokenizer) -> bool:
     """Whether the ids of a text are those of its pieces, one after the other."""
     steady = not state(library.model).get("dropout") and not library.encode_special_tokens
-    return steady and breaks_at_spaces(library)
+    return steady and breaks_at_spaces(library) and not closes_gaps(library)
 
 
 def maker(library: Tokenizer, frame: Frame) -> "PieceTokenizer | None":

@@ -107,18 +107,37 @@ struct Memory {
   Lines lines;
 };
 
-// Whether a space behind this byte may begin a piece. White space, control characters, and the first bytes of what some
-// normalizer makes a space of, or nothing: U+0080 to U+00BF, U+1680, U+2000 to U+207F, U+3000 to U+303F, U+FEC0 to
-// U+FEFF.
+// Whether a character, by its last three bytes, is white space, a control character, or what some normalizer makes a
+// space of, or nothing, with its neighbours: U+0080 to U+00BF, U+061C, U+1680, U+2000 to U+207F, U+2581, U+3000 to
+// U+303F, U+FEC0 to U+FEFF, U+FFFD.
+bool blank(unsigned char third, unsigned char second, unsigned char last) {
+  if (last < 0x80) return last <= 0x20 || last == 0x7f;
+  if (second == 0xc2) return true;
+  if (second == 0xd8) return last == 0x9c;
+  if (third == 0xe1) return second == 0x9a;
+  if (third == 0xe2) return second == 0x80 || second == 0x81 || second == 0x96;
+  if (third == 0xe3) return second == 0x80;
+  return third == 0xef && (second == 0xbb || second == 0xbf);
+}
+
+// Whether no mark that goes with the character in front of it has this first byte: Latin, Greek and Cyrillic letters,
+// most ideographs and syllables.
+bool letter(unsigned char first) {
+  return (first >= 0xc3 && first <= 0xcb) || (first >= 0xce && first <= 0xd1) || (first >= 0xe4 && first <= 0xe9) ||
+         first == 0xeb || first == 0xec;
+}
+
+// Whether a space behind this byte may begin a piece: behind nothing blank. A normalizer may take a mark away with the
+// blank that it stands on, so what marks stand on counts too.
 bool plain(const char* text, const char* space) {
-  const unsigned char last = space[-1];
-  if (last < 0x80) return last > 0x20 && last != 0x7f;
-  const auto at = [&](int back) { return space - back >= text ? static_cast<unsigned char>(space[-back]) : 0u; };
-  if (at(2) == 0xc2) return false;
-  if (at(3) == 0xe1) return at(2) != 0x9a;
-  if (at(3) == 0xe2) return at(2) != 0x80 && at(2) != 0x81;
-  if (at(3) == 0xe3) return at(2) != 0x80;
-  if (at(3) == 0xef) return at(2) != 0xbb;
+  const auto at = [&](int back) { return space - back >= text ? static_cast<unsigned char>(space[-back]) : 0; };
+  if (at(1) < 0x80) return !blank(0, 0, at(1));
+  while (at(1) >= 0x80) {
+    if (blank(at(3), at(2), at(1))) return false;
+    do --space;
+    while (at(0) < 0xc0 && space > text);
+    if (letter(at(0))) return true;
+  }
   return true;
 }
 

@@ -1,6 +1,8 @@
 """Ids put together from those of pieces: the library's own, whatever the tokenizer, the text and the memory."""
 
+import io
 import threading
+from functools import cache
 from itertools import chain, islice
 from typing import Any
 
@@ -175,6 +177,75 @@ def test_the_unknown_token_as_such_and_as_what_is_unknown(monkeypatch: pytest.Mo
     assert asked == texts[2:]
 
 
+def folded_token(found: Any) -> None:
+    """A token that has a space only as the normalizer leaves it."""
+    found.normalizer = normalizers.NFKC()
+    found.add_tokens([AddedToken("the\u3000wing", normalized=True)])
+
+
+def prefixed(found: Any) -> None:
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+
+def replaced(found: Any) -> None:
+    found.normalizer = normalizers.Replace("e", "!")
+
+
+def runs_of_spaces(found: Any) -> None:
+    """ModernBERT's own tokenizer has them."""
+    found.add_tokens([AddedToken(" " * count, normalized=True) for count in range(2, 25)])
+    found.add_tokens(["\n\n", "\t "])
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("roberta", prefixed), ("qwen", replaced), ("modernbert", runs_of_spaces)]
+)
+def test_spaces_and_lines_where_a_cut_may_change_them(name: str, change: Any) -> None:
+    found = trained.library(name)
+    change(found)
+    assert known(found)
+    texts = ["Q\n", "the\nwing", "the\n\nwing", "e\n e\n\n", "the  wing   stalls\t  e", "  the\t wing ", "\n", "  "]
+    texts += islice(strings(found, 5), 400)
+    assert ids(made(found), texts) == ids(found, texts)
+
+
+@cache
+def nmt_nfkc() -> Any:
+    """The table of SentencePiece's usual normalizer, which makes a space of some characters and drops others."""
+    trained_model = io.BytesIO()
+    sentencepiece = pytest.importorskip("sentencepiece")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the wing stalls"] * 9),
+        model_writer=trained_model,
+        vocab_size=50,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = pytest.importorskip("sentencepiece.sentencepiece_model_pb2").ModelProto()
+    model.ParseFromString(trained_model.getvalue())
+    return normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+
+
+@pytest.mark.parametrize("name", ["roberta", "qwen", "xlm-roberta"])
+def test_what_a_normalizer_makes_a_space_of(name: str) -> None:
+    """Behind a space of any origin a word is cut nowhere; a mark that stands on one is gone with it."""
+    found: Any = trained.library(name)
+    found.normalizer = normalizers.Sequence([nmt_nfkc(), normalizers.Replace(Regex(" {2,}"), " ")])
+    if name == "xlm-roberta":
+        found.pre_tokenizer = pre_tokenizers.Metaspace()
+    else:
+        found.normalizer = nmt_nfkc()
+    assert known(found)
+    characters = map(
+        chr, [*range(1, 0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x11000), *range(0xE0000, 0xE0200)]
+    )
+    texts = [f"a{character} b{character}\n" for character in characters]
+    blanks = "\t\x7f\x85\xa0\u061c\u1680\u200b\u2028\u205f\u2581\u3000\ufeff\ufffdaé字ก"
+    marks = ["\u0301", "\u0345", "\u20e3", "\u0301\u0e33\u0345", "\U0001d167"]
+    texts += [f"the{blank}{mark} wing {blank}{mark}  \n" for blank in blanks for mark in marks]
+    assert ids(made(found), texts) == ids(found, texts)
+
+
 def unlike() -> list[Any]:
     def change(name: str, value: Any) -> Any:
         return lambda found: setattr(found, name, value)
@@ -190,8 +261,12 @@ def unlike() -> list[Any]:
         change("normalizer", normalizers.Replace("the wing", "x")),
         change("normalizer", normalizers.Replace(Regex(r"\s+$"), "")),
         change("encode_special_tokens", True),
+        change("normalizer", normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])),
+        change("normalizer", normalizers.BertNormalizer()),
         change("model", models.BPE(dropout=0.1)),
         lambda found: found.add_tokens([AddedToken("the wing")]),
+        lambda found: found.add_tokens([AddedToken("the\nwing")]),
+        folded_token,
     ]
 
 
