@@ -26,8 +26,10 @@ _OPERATORS = (">=", "<=", "!=", ">", "<", "=")
 _TEXTS = {PATH: "a glob or a list of globs", ID: "an id or a list of ids"}
 # "007", "1_000" and "nan" are words.
 _NUMBER = re.compile(r"[+-]?(?!0[0-9])([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# Paths or ids in one query.
+# Values in one query.
 _AT_ONCE = 900
+# Filters within filters.
+DEEPEST = 100
 
 
 def parsed(conditions: Iterable[str]) -> dict[str, Any]:
@@ -75,15 +77,24 @@ def checked(given: Filter | None) -> Filter | None:
     """
     if given is None:
         return None
+    _check(given, 1)
+    return given or None
+
+
+def _check(given: Any, depth: int) -> None:
+    if depth > DEEPEST:
+        raise ValueError(f"The filter has filters within filters to a depth of more than {DEEPEST}.")
     if not isinstance(given, Mapping):
         raise TypeError(f"filter is a {type(given).__name__}, where a mapping of keys to conditions is needed.")
     for key, condition in given.items():
         if not isinstance(key, str):
             raise TypeError(f"The filter's key {key!r} is a {type(key).__name__}, where a string is needed.")
+        _check_text("key", key)
         if key in (PATH, ID):
             for text in _alternatives(condition):
                 if not isinstance(text, str):
                     raise TypeError(f"The filter's {key} is {text!r}, where {_TEXTS[key]} is needed.")
+                _check_text(key, text)
             continue
         if key in (AND, OR, NOT):
             parts = [condition] if key == NOT else condition
@@ -91,7 +102,7 @@ def checked(given: Filter | None) -> Filter | None:
                 needed = "a filter" if key == NOT else "a list of filters"
                 raise TypeError(f"The filter's {key} is {condition!r}, where {needed} is needed.")
             for part in parts:
-                checked(part)
+                _check(part, depth + 1)
             continue
         if key.startswith("$"):
             raise ValueError(f"The filter's {key} is not one of {', '.join((AND, OR, NOT, ID))}.")
@@ -109,7 +120,16 @@ def checked(given: Filter | None) -> Filter | None:
                     f"The filter's {key} has {value!r}, where a string, a number or a boolean is needed, a list of "
                     'these, or a mapping such as {">=": 2020}.'
                 )
-    return given or None
+            if isinstance(value, str):
+                _check_text(key, value)
+
+
+def _check_text(key: str, text: str) -> None:
+    """Raise ValueError for what UTF-8 cannot hold; no text of an index has it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The filter's {key} has {text!r:.80}, which is no Unicode text ({error.reason}).") from error
 
 
 def numbers(connection: Connection, conditions: Filter) -> Numbers:
@@ -148,27 +168,30 @@ def _of_paths(connection: Connection, condition: Any) -> Numbers:
 
 def _of_column(connection: Connection, column: str, wanted: Sequence[str]) -> Numbers:
     """The numbers of the texts whose id or path is one of these."""
+    return _one_of(connection, f"SELECT number FROM chunk WHERE {column}", [], wanted)
+
+
+def _one_of(connection: Connection, query: str, given: Sequence[Any], wanted: Sequence[Any]) -> Numbers:
+    """What a query, which ends with the name of a column, finds where that is one of `wanted`."""
     found: list[int] = []
     for start in range(0, len(wanted), _AT_ONCE):
         some = wanted[start : start + _AT_ONCE]
-        found += _column(connection, f"SELECT number FROM chunk WHERE {column} IN ({_marks(some)})", some)
+        found += _column(connection, f"{query} IN ({_marks(some)})", [*given, *some])
     return np.unique(np.array(found, dtype=np.int64))
 
 
 def _of_metadata(connection: Connection, key: str, condition: Any) -> Numbers:
-    if isinstance(condition, Mapping):
-        clauses, values = ["1"], [key]
-        for operator, value in condition.items():
-            clauses.append(f"value {operator} ?")
-            values.append(value)
-            if operator in ("<", "<=", ">", ">="):
-                # SQLite sorts numbers before strings: without this, every string is larger than any number.
-                clauses.append("typeof(value) " + ("= 'text'" if isinstance(value, str) else "<> 'text'"))
-        where = " AND ".join(clauses)
-    else:
-        values = [key, *_alternatives(condition)]
-        where = f"value IN ({_marks(values[1:])})"
-    found = _column(connection, f"SELECT DISTINCT number FROM attribute WHERE key = ? AND {where}", values)
+    query = "SELECT DISTINCT number FROM attribute WHERE key = ? AND "
+    if not isinstance(condition, Mapping):
+        return _one_of(connection, f"{query}value", [key], _alternatives(condition))
+    clauses, values = ["1"], [key]
+    for operator, value in condition.items():
+        clauses.append(f"value {operator} ?")
+        values.append(value)
+        if operator in ("<", "<=", ">", ">="):
+            # SQLite sorts numbers before strings: without this, every string is larger than any number.
+            clauses.append("typeof(value) " + ("= 'text'" if isinstance(value, str) else "<> 'text'"))
+    found = _column(connection, query + " AND ".join(clauses), values)
     return np.sort(np.array(found, dtype=np.int64))
 
 

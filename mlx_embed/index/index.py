@@ -343,6 +343,8 @@ class Index:
             StoreCorruptError: the index is not as it was written; the message names the file.
         """
         single = isinstance(query, str)
+        if not isinstance(query, Iterable):
+            raise TypeError(f"query is a {type(query).__name__}, where a string or a list of strings is needed.")
         queries = [query] if isinstance(query, str) else list(query)
         for i, one in enumerate(queries):
             if not isinstance(one, str):

@@ -1,6 +1,7 @@
 """Filters, against the same conditions in Python."""
 
 import fnmatch
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -140,6 +141,13 @@ def test_conditions_in_words_that_are_none(words: list[str]) -> None:
         ({"$not": {"$or": [{"year": None}]}}, "year has None"),
         ({"$id": 3}, r"\$id is 3, where an id or a list"),
         ({"$nor": []}, r"\$nor is not one of"),
+        ({"lang": "\ud800"}, "lang has .*, which is no Unicode text"),
+        ({"lang": {"<": "\ud800"}}, "lang has .*, which is no Unicode text"),
+        ({"\ud800": 1}, "key has .*, which is no Unicode text"),
+        ({"$id": ["a", "\ud800"]}, r"\$id has .*, which is no Unicode text"),
+        ({"path": "\ud800*"}, "path has .*, which is no Unicode text"),
+        (reduce(lambda inner, _: {"$not": inner}, range(100), {"year": 1}), "to a depth of more than 100"),
+        (reduce(lambda inner, _: {"$or": [inner]}, range(5000), {"year": 1}), "to a depth of more than 100"),
     ],
 )
 def test_bad_filters(index: Index, condition: Any, message: str) -> None:
@@ -152,3 +160,20 @@ def test_attributes_go_with_their_texts(filled: Index) -> None:
     filled.delete(["3"])
     assert [hit.id for hit in filled.search("wing", mode="text", filter={"lang": ["en", "nl"]})] == ["0", "4"]
     filled.check()
+
+
+def test_as_many_alternatives_and_as_deep_as_can_be(filled: Index) -> None:
+    """More than SQLite takes in one query."""
+    expected = [hit.id for hit in filled.search("wing", mode="text", filter={"lang": "nl"})]
+    many = ["nl", *map(str, range(300_000))]
+    assert [hit.id for hit in filled.search("wing", mode="text", filter={"lang": many})] == expected
+    deep: Any = {"lang": "nl"}
+    for _ in range(98):
+        deep = {"$not": deep}
+    assert [hit.id for hit in filled.search("wing", mode="text", filter=deep)] == expected
+
+
+@pytest.mark.parametrize("query", [None, 3, 1.5])
+def test_a_query_that_is_no_text(index: Index, query: Any) -> None:
+    with pytest.raises(TypeError, match=f"query is a {type(query).__name__}, where a string or a list"):
+        index.search(query)
