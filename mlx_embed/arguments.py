@@ -1,7 +1,9 @@
-"""What a caller may give for a number, and for an array of them."""
+"""What a caller may give for a number, an array of them, and a file to write."""
 
 import math
 import operator
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -67,3 +69,22 @@ def numbers(name: str, given: Any) -> npt.NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has dtype {array.dtype}, where numbers are needed.")
     return array
+
+
+def output_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
+    """Look at files that are to be written, by the names of their options, before any work.
+
+    Raises:
+        ValueError: there is no folder for one, it is a folder, or it is one of `inputs` or of the other outputs.
+    """
+    read = {file.expanduser().resolve() for file in inputs}
+    for name, file in outputs.items():
+        if file is None:
+            continue
+        if not file.absolute().parent.is_dir():
+            raise ValueError(f"{name} {file}: there is no folder {file.absolute().parent}.")
+        if file.is_dir():
+            raise ValueError(f"{name} {file} is a folder, where the name of a file is needed.")
+        if file.resolve() in read:
+            raise ValueError(f"{name} {file} is read or written already; choose another name.")
+        read.add(file.resolve())

@@ -1,12 +1,13 @@
 """Vectors of texts that have one for each of their tokens, laid end to end; and averages of those near each other."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import numbers
 from mlx_embed.checkpoint.multi_vector import Clustering
 from mlx_embed.ids import ends
 
@@ -31,12 +32,15 @@ class MultiVectors(Sequence[Float32]):
 
         Raises:
             ValueError: arrays of other shapes, or of different dimensions.
+            TypeError: no arrays of numbers.
         """
         if isinstance(texts, MultiVectors):
             return texts
         if isinstance(texts, np.ndarray) and texts.ndim == 2:
             texts = texts[None]
-        arrays = [np.asarray(text, dtype=np.float32) for text in texts]
+        if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+            raise TypeError(f"A {type(texts).__name__} was given, where vectors are needed, as `encode` makes them.")
+        arrays = [np.asarray(numbers("A text's vectors", text), dtype=np.float32) for text in texts]
         if any(array.ndim != 2 for array in arrays) or len({array.shape[1] for array in arrays}) > 1:
             raise ValueError(
                 "A vector a token is an array [L, D] a text, of one D, got shapes "

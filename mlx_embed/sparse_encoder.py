@@ -26,7 +26,7 @@ from mlx_embed.ids import Ids
 from mlx_embed.loading import Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
-from mlx_embed.sparse_vectors import SparseVector, SparseVectors, sparsified
+from mlx_embed.sparse_vectors import SparseVector, SparseVectors, require_sparse, sparsified
 from mlx_embed.static_tokenizer import StaticTokenizer
 from mlx_embed.texts import checked, progress, windows
 from mlx_embed.tokenizer import Tokenizer, warn_truncated
@@ -254,7 +254,9 @@ class SparseEncoder(FromSentenceTransformers):
 
         Raises:
             ValueError: a top_k below 1.
+            TypeError: no sparse vectors.
         """
+        require_sparse(vectors)
         top_k = None if top_k is None else positive_number("top_k", top_k, "tokens")
         if isinstance(vectors, SparseVectors):
             return [self._decoded(vector, top_k) for vector in vectors]
@@ -265,6 +267,7 @@ class SparseEncoder(FromSentenceTransformers):
 
         Raises:
             ValueError: vectors of different dimensions, or a similarity_fn_name that is neither "dot" nor "cosine".
+            TypeError: no sparse vectors.
         """
         if self.similarity_fn_name not in ("dot", "cosine"):
             raise ValueError(f"similarity_fn_name {self.similarity_fn_name!r} is not one of dot, cosine.")
@@ -277,7 +280,14 @@ class SparseEncoder(FromSentenceTransformers):
         return found.astype(np.float32)
 
     def intersection(self, a: SparseVector, b: SparseVectors | SparseVector) -> SparseVectors | SparseVector:
-        """The product of a with b, or with each of b, where it is above 0: what `decode` shows they have in common."""
+        """The product of a with b, or with each of b, where it is above 0: what `decode` shows they have in common.
+
+        Raises:
+            TypeError: no sparse vectors, or several as a.
+        """
+        require_sparse(b)
+        if not isinstance(a, SparseVector):
+            raise TypeError(f"The first of an intersection is a {type(a).__name__}, where one SparseVector is needed.")
         if isinstance(b, SparseVectors):
             return SparseVectors.of([_common(a, vector) for vector in b], b.dimension)
         return _common(a, b)
@@ -350,6 +360,7 @@ class SparseEncoder(FromSentenceTransformers):
         return [(library.id_to_token(token) or "", weight) for token, weight in pairs]
 
     def _rows(self, vectors: SparseVectors | SparseVector) -> SparseVectors:
+        require_sparse(vectors)
         return vectors if isinstance(vectors, SparseVectors) else SparseVectors.of([vectors], self.dimension)
 
 

@@ -97,3 +97,12 @@ def sparsified(rows: Float32, most: int | None) -> Iterator[SparseVector]:
         if most is not None and len(places) > most:
             places = np.sort(places[np.argpartition(-np.abs(row[places]), most - 1)[:most]])
         yield SparseVector(places.astype(np.int32), row[places])
+
+
+def require_sparse(given: object) -> None:
+    """Raise TypeError for anything but what a sparse model's `encode` gives."""
+    if not isinstance(given, (SparseVector, SparseVectors)):
+        raise TypeError(
+            f"A {type(given).__name__} was given, where SparseVectors are needed, as `encode` makes them, or one "
+            "SparseVector."
+        )

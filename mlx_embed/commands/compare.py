@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the report; 1 where something does not agree."""
+    from mlx_embed.arguments import output_files
     from mlx_embed.measure.compare import DEFAULT_TEXTS, compare
     from mlx_embed.measure.html import named_reports, page
     from mlx_embed.measure.report import to_json
@@ -44,9 +45,7 @@ def run(options: argparse.Namespace) -> int:
     texts: Sequence[str] = DEFAULT_TEXTS
     if options.texts is not None:
         texts = [line for line in options.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
-    for name, file in (("json", options.json), ("html", options.html)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise ValueError(f"--{name} {file}: there is no folder {file.absolute().parent}.")
+    output_files({"--json": options.json, "--html": options.html}, [options.texts] if options.texts else [])
     if options.sparse or options.multi_vector:
         if options.html is not None or options.baseline:
             raise ValueError("A page is made of models that give a vector a text: leave --html and --baseline out.")

@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _quantization(text: str) -> int | str:
-    return text if text == INT8_CPU else int(text)
+    return int(text) if text.isdecimal() else text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,6 +57,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"  top 10 in common: {quality.top_10_overlap:.1%}")
         if quality.ndcg_drop is not None:
             print("  nDCG@10 is sentence-transformers' evaluator's: a document is relevant or not, whatever its gain.")
-    if after < before:
+    if after < before and options.quantize != INT8_CPU:
         print("Smaller on disk, and in a GPU's memory; on a CPU not in memory, where kernels compute in float32.")
     return 0

@@ -73,7 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--multi-vector", action="store_true", help="a vector a token, by a ColBERT model; OUT.npz or OUT.jsonl"
     )
     parser.add_argument(
-        "--task", choices=("document", "query"), default="document", help="of these two kinds (%(default)s)"
+        "--task", choices=("document", "query"), help="with --sparse and --multi-vector, what the texts are (document)"
     )
 
 
@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from mlx_embed.records import reading, writing
 
+    if options.task is not None:
+        raise ValueError("--task is of --sparse and --multi-vector; for a text's vector --prompt-name says it.")
     if options.server is not None:
         _check_servers_own(options)
     source = reading.source(options.file, options.format, options.fields, options.id_field)

@@ -27,6 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the table."""
+    from mlx_embed.arguments import output_files
     from mlx_embed.checkpoint import DEFAULT_MODEL
     from mlx_embed.evaluation import read_collection
     from mlx_embed.measure.retrieval import evaluate, to_json
@@ -35,9 +36,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.html is not None:
         require()
-    for name, file in (("json", options.json), ("html", options.html)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise ValueError(f"--{name} {file}: there is no folder {file.absolute().parent}.")
+    output_files(
+        {"--json": options.json, "--html": options.html}, [path for path in options.folder.rglob("*") if path.is_file()]
+    )
     found = evaluate(
         read_collection(options.folder),
         options.model or [DEFAULT_MODEL.value],

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Draw it, and say where it is."""
     import logging
 
-    from mlx_embed.arguments import positive_number
+    from mlx_embed.arguments import output_files, positive_number
     from mlx_embed.maps import layout
     from mlx_embed.maps.clusters import clustered, words
     from mlx_embed.maps.html import Map, page
@@ -46,9 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if options.limit is not None:
         positive_number("--limit", options.limit, "texts")
     output = options.output or Path("map.html")
-    for file in (output, options.parquet):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise ValueError(f"{file}: there is no folder {file.absolute().parent}.")
+    output_files({"--output": output, "--parquet": options.parquet}, [Path(options.source)])
     layout.require()
     if options.parquet is not None:
         from mlx_embed.maps import parquet

@@ -16,8 +16,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write it; 1 where a result says that something does not agree."""
+    from mlx_embed.arguments import output_files
     from mlx_embed.measure.html import named_reports, page
 
+    output_files({"--output": options.output}, options.results)
     reports = named_reports(options.results)
     options.output.write_text(page(reports), encoding="utf-8")
     print(f"wrote {options.output}")

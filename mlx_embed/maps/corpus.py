@@ -37,11 +37,14 @@ def of_file(source: reading.Source, model: EmbeddingModel, columns: Sequence[str
     """The texts of a file, embedded now.
 
     Raises:
-        ValueError: a row without what is asked for; fewer than two texts.
+        ValueError: a row without a text; a column that no row has; fewer than two texts.
     """
     records = list(islice(reading.records(source), limit))
     if len(records) < 2:
         raise ValueError(f"{source.name} has {len(records)} texts, and a map needs two at least.")
+    for place, name in enumerate(columns):
+        if all(record.also[place] is None for record in records):
+            raise ValueError(f"No text of {source.name} has {name!r}.")
     texts = [record.text for record in records]
     return Corpus(
         name=Path(source.name).name,

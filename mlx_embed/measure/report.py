@@ -249,7 +249,9 @@ def read_report(path: Path) -> Report:
         ValueError: it is no such report.
     """
     try:
-        return _made(Report, json.loads(path.read_text(encoding="utf-8")))
+        report: Report = _made(Report, json.loads(path.read_text(encoding="utf-8")))
+        _ = report.failures  # of a dtype that has no limits a KeyError
+        return report
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no result of `mlx-embed compare --json`: {error}") from error
 
@@ -258,7 +260,7 @@ def _made(kind: Any, value: Any) -> Any:
     """JSON values as an object of a type that the reports' fields have; what the type does not know is left out."""
     if is_dataclass(kind):
         if not isinstance(value, Mapping):
-            raise TypeError(f"{kind} is no object.")
+            raise TypeError(f"{value!r:.80} stands where an object is needed.")
         hints = get_type_hints(kind)
         missing = [f.name for f in fields(kind) if f.name not in value and f.default is MISSING]
         if missing:

@@ -144,7 +144,7 @@ def _write(target: Path, kept: list[tuple[Record, Any]], model: Any, options: ar
         return
     rows = [vector for _, vector in kept]
     if options.sparse:
-        csr = SparseVectors.of(rows, model.dimension_for(options.task))
+        csr = SparseVectors.of(rows, model.dimension_for(options.task or "document"))
         arrays: dict[str, Any] = {"indptr": csr.indptr, "indices": csr.indices, "data": csr.values}
         arrays |= {"format": np.array(b"csr"), "shape": np.array([len(csr), csr.dimension])}
     else:

@@ -1,4 +1,4 @@
-"""Numbers: any whole number will do, and anything else is a TypeError that names the argument."""
+"""Numbers: any whole number will do, and anything else is a TypeError that names the argument. Files to write."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel, convert
-from mlx_embed.arguments import finite_number, whole_number
+from mlx_embed.arguments import finite_number, output_files, whole_number
 from tests.checkpoints import reranker
 from tests.conftest import DATA
 
@@ -87,3 +87,24 @@ def test_every_number_that_a_caller_may_give(
     for wrong in (float(number), str(number), np.float64(number), True, [number]):
         with pytest.raises(TypeError, match=rf"^{name.split()[0]} is .*, where a whole number is needed\.$"):
             call(tiny_bert, cross_encoder, tmp_path / "a", wrong)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"--json": "nowhere/a.json"}, "--json .*: there is no folder .*nowhere"),
+        ({"--json": None, "--html": "folder"}, "--html .*folder is a folder"),
+        ({"--html": "read.json"}, "--html .*read.json is read or written already"),
+        ({"--html": "folder/../read.json"}, "is read or written already"),
+        ({"--html": "link.json"}, "is read or written already"),
+        ({"--json": "new", "--html": "new"}, "--html .*new is read or written already"),
+    ],
+)
+def test_files_that_are_not_to_be_written(outputs: dict[str, str | None], message: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "read.json").touch()
+    (tmp_path / "link.json").symlink_to("read.json")
+    given = {name: None if file is None else tmp_path / file for name, file in outputs.items()}
+    with pytest.raises(ValueError, match=message):
+        output_files(given, [tmp_path / "read.json"])
+    output_files({"--json": None, "--html": tmp_path / "new", "-o": tmp_path / "other"}, [tmp_path / "read.json"])

@@ -207,6 +207,9 @@ def test_what_cannot_be_compared(model: MultiVectorEncoder) -> None:
         model.similarity(model.encode("heat"), np.zeros((3, 7)))
     with pytest.raises(ValueError, match="an array"):
         model.similarity(np.zeros(3), np.zeros((3, 7)))
+    for given in ("wing", None, 3, {"wing": 1}, ["wing"], [None]):
+        with pytest.raises(TypeError, match=r"where (vectors|numbers) are needed"):
+            model.similarity(model.encode("heat"), given)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="pass \\[document\\]"):
         model.rank("heat", "wing")
     with pytest.raises(ValueError, match="top_k"):

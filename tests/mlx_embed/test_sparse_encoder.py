@@ -139,6 +139,23 @@ def test_bad_input(options: dict[str, Any], error: type[Exception], message: str
         model.decode(model.encode("heat"), top_k=0)
 
 
+@pytest.mark.parametrize(
+    "given", ["heat", [], None, np.zeros((2, 120), np.float32)], ids=["text", "list", "none", "dense"]
+)
+def test_what_are_no_sparse_vectors(given: Any, model: SparseEncoder) -> None:
+    one = model.encode("heat")
+    calls: list[Any] = [
+        lambda: model.similarity(given, one),
+        lambda: model.similarity(one, given),
+        lambda: model.decode(given),
+        lambda: model.intersection(one, given),
+        lambda: model.intersection(given, one),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rf"{type(given).__name__}.*, where (SparseVectors|one SparseVector)"):
+            call()
+
+
 def test_vectors_of_two_models_are_not_compared(model: SparseEncoder) -> None:
     other = SparseVectors(np.zeros(2, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), 7)
     with pytest.raises(ValueError, match="120 and 7"):

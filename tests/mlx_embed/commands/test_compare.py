@@ -57,6 +57,13 @@ def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "at least one text" in capsys.readouterr().err
     assert cli.main(["compare", "--json", str(tmp_path / "no" / "folder.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+    assert cli.main(["compare", "--json", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    some = tmp_path / "some.txt"
+    some.write_text("wing")
+    assert cli.main(["compare", "--texts", str(some), "--json", str(some)]) == 2
+    assert "is read or written already" in capsys.readouterr().err
+    assert some.read_text() == "wing"
     assert cli.main(["compare", "--texts", str(tmp_path / "absent.txt")]) == 2
     assert "absent.txt" in capsys.readouterr().err
 

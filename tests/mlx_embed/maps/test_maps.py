@@ -191,6 +191,17 @@ def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     file.write_text("one\ntwo\n")
     assert cli.main(["map", str(file), "-o", str(tmp_path / "no/map.html")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+    for option in ("-o", "--parquet"):
+        assert cli.main(["map", str(file), option, str(file)]) == 2
+        assert "is read or written already" in capsys.readouterr().err
+    assert file.read_text() == "one\ntwo\n"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one", "kind": 1}\n{"text": "two"}\n')
+    model = ["--model", str(DATA / "tiny-bert"), "--device", "cpu", "-o", str(tmp_path / "map.html")]
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "require", lambda: None)
+        assert cli.main(["map", str(rows), "--column", "kind", "--column", "knid", *model]) == 2
+    assert "has 'knid'" in capsys.readouterr().err
     assert cli.main(["map", str(file), "--limit", "0"]) == 2
     monkeypatch.setitem(__import__("sys").modules, "pacmap", None)
     assert cli.main(["map", str(file), "-o", str(tmp_path / "map.html")]) == 2

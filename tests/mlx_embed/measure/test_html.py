@@ -78,10 +78,11 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("{", "is no result of `mlx-embed compare --json`"),
-        ("[]", "is no object"),
+        ("[]", "[] stands where an object is needed"),
         ("{}", "'subject'"),
         (to_json(FULL).replace('"cores": 4', '"cores": "4"'), "'4' stands where"),
         (to_json(FULL).replace('"seconds": 0.01,', '"seconds": null,', 1), "None stands where"),
+        (to_json(FULL).replace('"dtype": "float32"', '"dtype": "float3"'), "'float3'"),
     ],
 )
 def test_what_is_no_report(tmp_path: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +93,14 @@ def test_what_is_no_report(tmp_path: Path, text: str, says: str, capsys: pytest.
     assert str(file) in said
     assert says in said
     assert not (tmp_path / "a.html").exists()
+
+
+def test_a_result_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(to_json(FULL))
+    assert cli.main(["report", str(file), "-o", str(file)]) == 2
+    assert "is read or written already" in capsys.readouterr().err
+    assert read_report(file) == FULL
 
 
 def test_names_tell_reports_apart(tmp_path: Path) -> None:

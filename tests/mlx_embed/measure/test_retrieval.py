@@ -155,6 +155,13 @@ def test_bad_arguments(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "neither corpus.jsonl" in capsys.readouterr().err
     assert cli.main(["evaluate", str(folder), "--json", str(tmp_path / "no/a.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+    queries = (folder / "queries.jsonl").read_bytes()
+    for option, file, says in (("--json", tmp_path, "is a folder"), ("--json", folder / "queries.jsonl", "is read")):
+        assert cli.main(["evaluate", str(folder), "--model", TINY, option, str(file)]) == 2
+        said = capsys.readouterr()
+        assert says in said.err
+        assert not said.out
+    assert (folder / "queries.jsonl").read_bytes() == queries
 
 
 def test_the_page(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
