@@ -73,6 +73,7 @@ def test_every_way_equals_the_reference(op: Op, variant: Any) -> None:
         except NotImplementedError:
             assert name in KERNEL_BACKENDS, "a built-in way takes everything"
             wanted = HOPPER and op.name in ("linear", "output_norm") and variant.dtype != mx.float32
+            wanted &= getattr(variant, "rows", None) is None  # few rows are for Metal
             assert not wanted or variant.outputs == 768, variant
             continue
         assert found.shape == expected.shape, name
