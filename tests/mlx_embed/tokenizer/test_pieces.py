@@ -180,7 +180,7 @@ def test_the_unknown_token_as_such_and_as_what_is_unknown(monkeypatch: pytest.Mo
 def folded_token(found: Any) -> None:
     """A token that has a space only as the normalizer leaves it."""
     found.normalizer = normalizers.NFKC()
-    found.add_tokens([AddedToken("the\u3000wing", normalized=True)])
+    found.add_tokens([AddedToken("the\xa8", normalized=True)])
 
 
 def prefixed(found: Any) -> None:
