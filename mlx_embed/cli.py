@@ -28,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 where a check failed, 2 where the arguments, a model or the machine are at fault.
     """
     _open_closed_streams()
+    try:
+        return _main(arguments)
+    finally:
+        _drop_what_nobody_reads()
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="mlx-embed", description="Text embeddings on MLX.")
     parser.add_argument("--version", action="version", version=f"mlx-embed {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -111,9 +118,6 @@ def _run(command: Command, options: argparse.Namespace) -> int:
             sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Whoever read the output has gone. Python flushes stdout once more at exit; its documentation says to give it a
-        # place to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -131,6 +135,18 @@ def _open_closed_streams() -> None:
             os.fstat(stream)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
+def _drop_what_nobody_reads() -> None:
+    """Give a stream whose reader has gone a place to write to, as Python's documentation says.
+
+    At exit Python flushes both once more, and a failure would become the status.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

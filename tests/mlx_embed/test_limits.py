@@ -26,6 +26,8 @@ MIB = 2**20
 def command(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run `mlx-embed`."""
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    # As for most users, whose streams are buffered.
+    given["env"] = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
         [sys.executable, "-m", "mlx_embed.cli", *arguments], cwd=ROOT, text=True, check=False, timeout=120, **given
     )
