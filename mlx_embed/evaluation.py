@@ -91,8 +91,11 @@ def read_collection(folder: str | Path) -> Collection:
     queries = _texts(folder / "queries.jsonl", "_id" if beir else "id")
     judgements = folder / ("qrels/test.tsv" if beir else "qrels.tsv")
     gains = _gains(judgements, beir) if judgements.is_file() else {}
-    if judgements.is_file() and not any(max(gains.get(query, {}).values(), default=0) > 0 for query in queries):
-        raise ValueError(f"{judgements} names no relevant document for any of the queries.")
+    if judgements.is_file():
+        relevant = {document for query in queries for document, gain in gains.get(query, {}).items() if gain > 0}
+        if relevant.isdisjoint(documents):
+            found = f"; its document {min(relevant)!r}, for example, is not there" if relevant else ""
+            raise ValueError(f"{judgements} names no relevant document for any of the queries{found}.")
     return Collection(documents, queries, gains)
 
 

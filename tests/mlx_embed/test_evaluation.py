@@ -141,6 +141,7 @@ def rewrite(name: str, content: bytes | None) -> Callable[[Path], object]:
         (rewrite("qrels.tsv", b"1\t0\t0\n"), r"qrels\.tsv:1 has the relevance '0'.*use BEIR's layout"),
         (rewrite("qrels.tsv", b"2\t0\t1\n"), r"qrels\.tsv names no relevant document for any of the queries"),
         (rewrite("qrels.tsv", b""), r"qrels\.tsv names no relevant document"),
+        (rewrite("docs.jsonl", b'{"id": "other", "text": "a"}'), r"its document '\d+', for example, is not there"),
     ],
 )
 def test_bad_folders(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
