@@ -42,12 +42,12 @@ def test_every_row_dtype_finds_the_exact_best(
         monkeypatch.setattr(vector_search.cpu, "available", lambda: False)
         monkeypatch.setattr(vector_search, "_COPIED_ROWS", 1024)
     monkeypatch.setattr("mlx_embed.index.transaction.SEGMENT_ROWS", 1280)
-    rows = vectors(3000)
+    rows, all_names = vectors(3000), names(3000)
     rows[1500:] = rows[1500:] * 0.001 + rows[7]  # crowds, in which eight bits see no difference
     with Index.create(tmp_path / "index", model, row_dtype=row_dtype) as index:
         for start in range(0, 3000, 700):  # blocks and segments that are filled in several goes
             part = slice(start, start + 700)
-            index.add(names(3000)[part], texts(3000)[part], vectors=rows[part])
+            index.add(all_names[part], texts(3000)[part], vectors=rows[part])
         stored = np.concatenate([s.exact for s in index._store._current(index._store._writer).segments])  # type: ignore[arg-type]
         for k in (1, 10, 100):
             order, scores = exact(asked, stored, k)
@@ -55,7 +55,7 @@ def test_every_row_dtype_finds_the_exact_best(
             alone = [index.search(str(i), k, mode="vector") for i in range(8)]
             for row, best, hits in zip(order, scores, found, strict=True):
                 assert [hit.score for hit in hits] == best.tolist()
-                assert [hit.id for hit in hits] == [names(3000)[i] for i in row]
+                assert [hit.id for hit in hits] == [all_names[i] for i in row]
                 assert [hit.vector_rank for hit in hits] == list(range(1, k + 1))
             assert alone == found[:8]
 

@@ -255,7 +255,8 @@ def report() -> Report:
             patch.setattr(module, "COUNTING", 5.0)
         patch.setattr(module.kernels, "NORM_SHAPES", ((3, 384),))
         patch.setattr(module.kernels, "LOADS", module.kernels.LOADS[:1])
-        patch.setattr(module.kernels, "PLAN", Plan(rounds=1))
+        patch.setattr(module.kernels, "PLAN", Plan(rounds=1, turn=0.001, pause=0.0))
+        patch.setattr("mlx_embed.measure.copying.PLAN", Plan(rounds=1, turn=0.001, pause=0.0))
         patch.setattr("mlx_embed.measure.timing.PLAN", Plan(rounds=1))
         return module.compare(DATA / "tiny-bert", TEXTS)
 

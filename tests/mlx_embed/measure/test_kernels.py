@@ -14,7 +14,7 @@ from custom_kernels.ops import OPS
 from custom_kernels.ops.layer_norm import fast_layer_norm
 from mlx_embed.engine.device import accelerator
 from mlx_embed.engine.worker import worker
-from mlx_embed.measure import kernels
+from mlx_embed.measure import copying, kernels
 from mlx_embed.measure.copying import copy_seconds, least_bytes
 from mlx_embed.measure.report import MAX_NORM_ERROR, MAX_OP_ERROR, OpRow
 from mlx_embed.measure.timing import Plan, Timing
@@ -27,6 +27,7 @@ ALONE = {"short_encoder"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "PLAN", Plan(rounds=1, turn=0.001, pause=0.0))
+    monkeypatch.setattr(copying, "PLAN", Plan(rounds=2, turn=0.001, pause=0.0, seconds=0.02))
 
 
 @pytest.fixture
