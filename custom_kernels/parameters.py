@@ -1,5 +1,6 @@
 """Weights that ops take together."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -17,6 +18,16 @@ class Linear(NamedTuple):
     weight: mx.array
     bias: mx.array | None = None
     laid_out: mx.array | None = None
+
+    def times(self, x: mx.array) -> mx.array:
+        """x W^T + b by MLX: [T, K] to [T, N]."""
+        return x @ self.weight.T if self.bias is None else mx.addmm(self.bias, x, self.weight.T)
+
+    def in_columns(self, count: int) -> "Iterator[Linear]":
+        """The layer in parts of at most so many outputs, for MLX's products."""
+        for start in range(0, self.weight.shape[0], count):
+            bias = None if self.bias is None else self.bias[start : start + count]
+            yield Linear(self.weight[start : start + count], bias)
 
 
 class LayerWeights(NamedTuple):

@@ -1,6 +1,6 @@
 """BGEM3: of each text a vector, a weight for each of its tokens, and a vector for each, in one forward pass."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +14,20 @@ from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.bge_m3 import M3Layers, load_m3
+from mlx_embed.encoding import by_windows
 from mlx_embed.engine import Engine
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
+from mlx_embed.ids import Ids
 from mlx_embed.late_interaction import max_sim
-from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
+from mlx_embed.progress import Progress
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
-from mlx_embed.texts import checked, progress, windows
-from mlx_embed.tokenizer import Tokenizer, warn_truncated
+from mlx_embed.texts import checked
+from mlx_embed.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
@@ -96,7 +99,7 @@ class M3Head:
         return xp.concatenate([weight, xp.where(first, _widened(texts, width), _widened(tokens, width))], axis=1)
 
 
-class BGEM3(FromSentenceTransformers):
+class BGEM3(CutsTexts, FromSentenceTransformers):
     """BAAI's BGE-M3 with all that it computes. It may be used from any thread.
 
     It is a class of its own, for its results are of three kinds, and most options of `EmbeddingModel.encode` mean
@@ -129,7 +132,6 @@ class BGEM3(FromSentenceTransformers):
         self._token_dimension: int = layers.colbert["weight"].shape[0]
         self._head = engine.head(M3Head(), layers)
         self._unused = _unused_tokens(checkpoint, tokenizer)
-        self._said_cut = False
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "BGEM3":
@@ -151,19 +153,6 @@ class BGEM3(FromSentenceTransformers):
     def __reduce__(self) -> tuple[Any, ...]:
         return pickled(self, self._source, "name", "max_seq_length", "prompts", "default_prompt_name")
 
-    @property
-    def max_seq_length(self) -> int:
-        """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
-
-        Raises: as `EmbeddingModel.max_seq_length`.
-        """
-        return self.tokenizer.max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, tokens: int | None) -> None:
-        self.tokenizer = Tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
-        self._said_cut = False
-
     def __repr__(self) -> str:
         return f"BGEM3({self.name!r}, dimension={self.dimension}, max_seq_length={self.max_seq_length})"
 
@@ -183,32 +172,43 @@ class BGEM3(FromSentenceTransformers):
         prompt = chosen_prompt(self.prompts, self.default_prompt_name, chosen["prompt_name"], chosen["prompt"])
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts)
         size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
-        dense, sparse, multi = [np.zeros((0, self.dimension), np.float32)], list[SparseVector](), list[Float32]()
-        counts = [np.zeros(0, dtype=np.int32)]
-        with progress(chosen["show_progress_bar"], len(listed) if isinstance(listed, Sequence) else None) as advance:
-            for window in windows(listed, len):
-                tokens = self.tokenizer(window, prompt)
-                counts.append(tokens.counts)
-                found: list[Float32] = [None] * len(window)  # type: ignore[list-item]
-                run = self.engine.run(self.engine.batches(tokens.ids, budget, size), self._head, of_tokens=True)
-                with closing(run):
-                    for batch, rows in run:
-                        parts = np.split(rows, np.cumsum(tokens.ids.lengths[batch.texts])[:-1])
-                        for text, own in zip(batch.texts.tolist(), parts, strict=True):
-                            found[text] = own if chosen["return_multi_vector"] else own[:, : 1 + self.dimension].copy()
-                        advance(len(batch.texts))
-                dense += [own[:1, 1 : 1 + self.dimension] for own in found]
-                if chosen["return_sparse"]:
-                    sparse += [self._weights(ids, own[:, 0]) for ids, own in zip(tokens.ids, found, strict=True)]
-                if chosen["return_multi_vector"]:
-                    multi += [own[1:, 1 : 1 + self._token_dimension] for own in found]
-        if not self._said_cut:
-            self._said_cut = warn_truncated(np.concatenate(counts), self.tokenizer.max_length)
+        with_sparse, with_multi = bool(chosen["return_sparse"]), bool(chosen["return_multi_vector"])
+        found, counts = by_windows(
+            listed,
+            self.tokenizer,
+            prompt,
+            chosen["show_progress_bar"],
+            lambda tokens, advance: self._computed(tokens.ids, budget, size, with_sparse, with_multi, advance),
+        )
+        self._say_what_was_cut(counts, self.tokenizer.max_length)
+        dense = [np.zeros((0, self.dimension), np.float32), *(own for own, _, _ in found)]
+        sparse = [own for _, own, _ in found if own is not None]
+        multi = [own for _, _, own in found if own is not None]
         return M3Vectors(
             np.concatenate(dense),
-            SparseVectors.of(sparse, self._vocabulary) if chosen["return_sparse"] else None,
-            MultiVectors.of(multi) if chosen["return_multi_vector"] else None,
+            SparseVectors.of(sparse, self._vocabulary) if with_sparse else None,
+            MultiVectors.of(multi) if with_multi else None,
         )
+
+    def _computed(
+        self, ids: Ids, budget: int, size: int | None, sparse: bool, multi: bool, advance: Progress
+    ) -> list[tuple[Float32, SparseVector | None, Float32 | None]]:
+        """Of each text of ids its vector [1, D], and of the others what is wanted."""
+        found: list[Float32] = [None] * len(ids)  # type: ignore[list-item]
+        with closing(self.engine.run(self.engine.batches(ids, budget, size), self._head, of_tokens=True)) as run:
+            for batch, rows in run:
+                parts = np.split(rows, np.cumsum(ids.lengths[batch.texts])[:-1])
+                for text, own in zip(batch.texts.tolist(), parts, strict=True):
+                    found[text] = own if multi else own[:, : 1 + self.dimension].copy()
+                advance(len(batch.texts))
+        return [
+            (
+                own[:1, 1 : 1 + self.dimension].copy(),
+                self._weights(row, own[:, 0]) if sparse else None,
+                own[1:, 1 : 1 + self._token_dimension] if multi else None,
+            )
+            for row, own in zip(ids, found, strict=True)
+        ]
 
     def similarity(
         self, queries: M3Vectors, documents: M3Vectors, weights: tuple[float, float, float] = (1.0, 1.0, 1.0)

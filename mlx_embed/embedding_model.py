@@ -21,7 +21,7 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
     ENCODE,
@@ -35,12 +35,13 @@ from mlx_embed.options import (
     chosen_prompt,
     complete,
     numpy_only,
+    prefer_prompt,
 )
 from mlx_embed.progress import Progress
 from mlx_embed.similarity import SIMILARITY
 from mlx_embed.static_tokenizer import tokenizer_of
 from mlx_embed.texts import WINDOW, are_short, begun_ahead, checked, progress, windows
-from mlx_embed.tokenizer import Tokenizer, warn_truncated
+from mlx_embed.tokenizer import Tokenizer
 from mlx_embed.vector_dtypes import checked_ranges, quantize
 from mlx_embed.window import Window
 
@@ -74,7 +75,7 @@ class EncodeInfo:
     chunks: Int32
 
 
-class EmbeddingModel(FromSentenceTransformers):
+class EmbeddingModel(CutsTexts, FromSentenceTransformers):
     """A text embedding model: texts in, numpy vectors out.
 
     Vectors do not depend on what else is in a batch, within 1e-5 in float32. A model may be used from any thread, and
@@ -106,7 +107,6 @@ class EmbeddingModel(FromSentenceTransformers):
         self.default_prompt_name = checkpoint.default_prompt_name
         self.truncate_dim = checkpoint.truncate_dim
         self.similarity_fn_name = checkpoint.similarity
-        self._said_cut = False
 
         @lru_cache(maxsize=KEPT_HEADS)
         def head(skip: int, dim: int, unit: bool) -> Head:
@@ -157,22 +157,6 @@ class EmbeddingModel(FromSentenceTransformers):
     def dimension(self) -> int:
         """The length of a vector, where `encode` is not told to cut it."""
         return self._dim(None)
-
-    @property
-    def max_seq_length(self) -> int:
-        """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
-
-        Raises:
-            TypeError: something that is no whole number.
-            ValueError: more tokens than the model has positions, or none.
-            CheckpointError: so few that special tokens leave no room for text.
-        """
-        return self.tokenizer.max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, tokens: int | None) -> None:
-        self.tokenizer = tokenizer_of(self.checkpoint, checked_length(tokens, self.checkpoint))
-        self._said_cut = False
 
     @property
     def device(self) -> mx.Device:
@@ -243,7 +227,7 @@ class EmbeddingModel(FromSentenceTransformers):
             TypeError, ValueError: as `encode`.
         """
         if task is not None:
-            self._prefer_prompt(options, *TASKS[task])
+            prefer_prompt(options, self.prompts, *TASKS[task])
         chosen = self._complete(options)
         parts = windows(checked(texts), len, WINDOW)
         call = self._call(chosen, task, counted=False)
@@ -291,7 +275,7 @@ class EmbeddingModel(FromSentenceTransformers):
         self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the "query" prompt: where there is none, and no other is given, with none at all."""
-        self._prefer_prompt(options, *TASKS["query"])
+        prefer_prompt(options, self.prompts, *TASKS["query"])
         return self._encoded(texts, return_info, options, "query")
 
     @overload
@@ -308,7 +292,7 @@ class EmbeddingModel(FromSentenceTransformers):
         self, texts: Texts = MISSING, *, return_info: bool = False, **options: "Unpack[EncodeOptions]"
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """`encode` with the "document", "passage" or "corpus" prompt: where there is none, with none at all."""
-        self._prefer_prompt(options, *TASKS["document"])
+        prefer_prompt(options, self.prompts, *TASKS["document"])
         return self._encoded(texts, return_info, options, "document")
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike, **options: "Unpack[SimilarityOptions]") -> Float32:
@@ -396,16 +380,10 @@ class EmbeddingModel(FromSentenceTransformers):
         """The vectors as they were asked for, and what is to be said of each text; warns of those that were cut."""
         vectors, counts, chunks, whole = encoded
         max_length = call.encoding.tokenizer.max_length
-        if call.encoding.cuts and not self._said_cut:
-            self._said_cut = warn_truncated(counts, max_length, whole)
+        if call.encoding.cuts:
+            self._say_what_was_cut(counts, max_length, whole)
         vectors = quantize(np.ascontiguousarray(vectors[:, : call.dim]), call.output_dtype, call.ranges)
         return vectors, EncodeInfo(counts, (counts > max_length) & (chunks == 1), chunks)
-
-    def _prefer_prompt(self, options: EncodeOptions, *names: str) -> None:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            name = next((name for name in names if name in self.prompts), None)
-            # As in sentence-transformers, where both prompts are always there, if empty: the default is not for these.
-            options["prompt"] = "" if name is None else self.prompts[name]
 
     def _dim(self, truncate_dim: int | None) -> int:
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim

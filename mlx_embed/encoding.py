@@ -1,9 +1,9 @@
 """Encoding: what a call of `encode` was told, and its texts on their way to vectors."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,13 @@ import numpy.typing as npt
 from mlx_embed.engine import Engine, Head
 from mlx_embed.pooling import mean_of_chunks
 from mlx_embed.progress import Progress
-from mlx_embed.tokenizer import Tokenizer
+from mlx_embed.texts import progress, windows
+from mlx_embed.tokenizer import Tokenizer, Tokens
 from mlx_embed.window import Window
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 Int32: TypeAlias = npt.NDArray[np.int32]
+Row = TypeVar("Row")
 
 
 class Encoded(NamedTuple):
@@ -104,6 +106,27 @@ class Encoding:
             whole &= window.whole
         vectors = np.concatenate(parts) if placed is None else placed[:done]
         return Encoded(vectors, np.concatenate(counts), np.concatenate(chunks), whole)
+
+
+def by_windows(
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    prompt: str,
+    show: bool | None,
+    compute: Callable[[Tokens, Progress], Iterable[Row]],
+) -> tuple[list[Row], Int32]:
+    """What `compute` makes of each window of texts, one behind the other, and how many tokens each text has.
+
+    `show` is whether to show a progress bar, as of `encode`, which `compute` moves on.
+    """
+    rows: list[Row] = []
+    counts = [np.zeros(0, dtype=np.int32)]
+    with progress(show, len(texts) if isinstance(texts, Sequence) else None) as advance:
+        for window in windows(texts, len):
+            tokens = tokenizer(window, prompt)
+            counts.append(tokens.counts)
+            rows += compute(tokens, advance)
+    return rows, np.concatenate(counts)
 
 
 @dataclass(frozen=True)

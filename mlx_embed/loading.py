@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from custom_kernels import transfer
 from mlx_embed.arguments import whole_number
@@ -16,6 +18,8 @@ from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device,
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
+from mlx_embed.static_tokenizer import tokenizer_of
+from mlx_embed.tokenizer import Tokenizer, warn_truncated
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
@@ -100,6 +104,40 @@ def open_model(
     if is_cpu(device):
         memory.check(checkpoint, dtype)
     return Opened(name, checkpoint, length, device, dtype, options["engine"], _source(folder, options))
+
+
+class CutsTexts:
+    """A model whose texts are cut at a number of tokens.
+
+    Attributes:
+        checkpoint: what its folder says of it.
+        tokenizer: which makes token ids of texts.
+    """
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    _said_cut = False
+
+    @property
+    def max_seq_length(self) -> int:
+        """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
+
+        Raises:
+            TypeError: something that is no whole number.
+            ValueError: more tokens than the model has positions, or none.
+            CheckpointError: so few that special tokens leave no room for text.
+        """
+        return self.tokenizer.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int | None) -> None:
+        self.tokenizer = tokenizer_of(self.checkpoint, checked_length(tokens, self.checkpoint))
+        self._said_cut = False
+
+    def _say_what_was_cut(self, counts: "npt.NDArray[np.int32]", max_length: int, whole: bool = True) -> None:
+        """Warn of texts that were longer than max_length, once; see `warn_truncated`."""
+        if not self._said_cut:
+            self._said_cut = warn_truncated(counts, max_length, whole)
 
 
 def checked_length(wanted: int | None, checkpoint: Checkpoint) -> int:

@@ -16,18 +16,19 @@ from mlx_embed.arguments import positive_number
 from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module
 from mlx_embed.checkpoint.multi_vector import SIMILARITIES, Clustering, MultiVector
+from mlx_embed.encoding import by_windows
 from mlx_embed.engine import Engine
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.ids import Ids, ends
 from mlx_embed.late_interaction import max_sim
-from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors, clustered
-from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
-from mlx_embed.texts import check_iterable, checked, progress, windows
-from mlx_embed.tokenizer import Tokenizer, warn_truncated
+from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete, prefer_prompt
+from mlx_embed.texts import check_iterable, checked
+from mlx_embed.tokenizer import Tokenizer
 from mlx_embed.tokenizer.surrogates import well_formed
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class TokenHead:
         return ops.normalize(vectors) if self.unit else vectors
 
 
-class MultiVectorEncoder(FromSentenceTransformers):
+class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
     """A model of late interaction: texts in, a vector for each token out. It may be used from any thread.
 
     Attributes:
@@ -99,6 +100,7 @@ class MultiVectorEncoder(FromSentenceTransformers):
         dimension: the length of a vector.
         prompts: texts to put in front, by name. This and the next two are the checkpoint's, and may be changed.
         default_prompt_name: the prompt of `encode` where it is given none.
+        max_seq_length: tokens at which texts are cut for which the checkpoint has no number of their own.
         similarity_fn_name: what `similarity` computes: "maxsim", or "meanmaxsim", its share of a query's vector.
     """
 
@@ -122,7 +124,6 @@ class MultiVectorEncoder(FromSentenceTransformers):
         self._head = engine.head(TokenHead(checkpoint.modules, checkpoint.normalize), parameters)
         self._added = _added_token(checkpoint, tokenizer)
         self._skipped = _skipped_tokens(self._how, tokenizer)
-        self._said_cut = False
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "MultiVectorEncoder":
@@ -147,19 +148,6 @@ class MultiVectorEncoder(FromSentenceTransformers):
     def __reduce__(self) -> tuple[Any, ...]:
         settings = ("name", "max_seq_length", "prompts", "default_prompt_name", "similarity_fn_name")
         return pickled(self, self._source, *settings)
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens at which texts are cut for which the checkpoint has no number of their own. It can be set.
-
-        Raises: as `EmbeddingModel.max_seq_length`.
-        """
-        return self.tokenizer.max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, tokens: int | None) -> None:
-        self.tokenizer = Tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
-        self._said_cut = False
 
     @property
     def query_length(self) -> int:
@@ -212,7 +200,7 @@ class MultiVectorEncoder(FromSentenceTransformers):
             float32 [N, L, D] where the model brings every query to one length L, MultiVectors elsewhere; [L, D] for a
             single string.
         """
-        self._prefer_prompt(options, "query")
+        prefer_prompt(options, self.prompts, "query")
         return self._encode("encode_query", texts, options, "query")
 
     def encode_document(
@@ -223,7 +211,7 @@ class MultiVectorEncoder(FromSentenceTransformers):
         Returns:
             MultiVectors; [L, D] for a single string.
         """
-        self._prefer_prompt(options, "document")
+        prefer_prompt(options, self.prompts, "document")
         return self._encode("encode_document", texts, options, "document")
 
     def similarity(self, queries: Any, documents: Any) -> Float32:
@@ -301,15 +289,16 @@ class MultiVectorEncoder(FromSentenceTransformers):
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts, method)
         tokenizer = self.tokenizer.for_task(task)
         size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
-        found: list[Float32] = []
-        counts = [np.zeros(0, dtype=np.int32)]
-        with progress(chosen["show_progress_bar"], len(listed) if isinstance(listed, Sequence) else None) as advance:
-            for window in windows(listed, len):
-                tokens = tokenizer(window, prompt)
-                counts.append(tokens.counts)
-                found += self.computed(tokens.ids, task, budget, size, clustering=clustering, advance=advance)
-        if not self._said_cut:
-            self._said_cut = warn_truncated(np.concatenate(counts), tokenizer.max_length)
+        found, counts = by_windows(
+            listed,
+            tokenizer,
+            prompt,
+            chosen["show_progress_bar"],
+            lambda tokens, advance: self.computed(
+                tokens.ids, task, budget, size, clustering=clustering, advance=advance
+            ),
+        )
+        self._say_what_was_cut(counts, tokenizer.max_length)
         if isinstance(texts, str):
             return np.ascontiguousarray(found[0])
         whole = MultiVectors.of(found) if found else MultiVectors(np.zeros((0, self.dimension), np.float32), ends([]))
@@ -359,11 +348,6 @@ class MultiVectorEncoder(FromSentenceTransformers):
         if task != "query" and self._how.kept:
             kept &= np.isin(ids, self._how.kept)
         return kept
-
-    def _prefer_prompt(self, options: MultiVectorOptions, name: str) -> None:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            # As in sentence-transformers: the default is not for these.
-            options["prompt"] = self.prompts.get(name) or ""
 
 
 def _lengthened(ids: Ids, length: int, token: int) -> tuple[Ids, Ids]:

@@ -240,6 +240,16 @@ def checked_batch_size(batch_size: int | None, unit: str = "texts") -> int | Non
     return None if batch_size is None else positive_number("batch_size", batch_size, unit)
 
 
+def prefer_prompt(options: Any, prompts: Mapping[str, str], *names: str) -> None:
+    """Where `options` name no prompt, put in the first of these that the model has, or none at all.
+
+    As in sentence-transformers, whose models always have the prompts of queries and documents, if empty ones: the
+    default is not for them.
+    """
+    if options.get("prompt") is None and options.get("prompt_name") is None:
+        options["prompt"] = next((prompts[name] for name in names if name in prompts), "")
+
+
 def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: str | None, prompt: str | None) -> str:
     """The text to put in front: `prompt`, the one of a name, or that of the model's default name; "" for none.
 

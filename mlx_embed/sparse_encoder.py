@@ -1,6 +1,6 @@
 """SparseEncoder: texts to weights of the vocabulary's tokens (SPLADE), few of which are not 0."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,18 +18,19 @@ from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.listed import inside
 from mlx_embed.checkpoint.masked_lm import MaskedLMHead, load_masked_lm, load_weights
 from mlx_embed.checkpoint.sparse import Sides, read_sides
+from mlx_embed.encoding import by_windows
 from mlx_embed.engine import Engine
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.ids import Ids
-from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
-from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
+from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete, prefer_prompt
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors, require_sparse, sparsified
 from mlx_embed.static_tokenizer import StaticTokenizer
-from mlx_embed.texts import checked, progress, windows
-from mlx_embed.tokenizer import Tokenizer, warn_truncated
+from mlx_embed.texts import checked
+from mlx_embed.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
@@ -107,7 +108,7 @@ class SparseHead:
         return found
 
 
-class SparseEncoder(FromSentenceTransformers):
+class SparseEncoder(CutsTexts, FromSentenceTransformers):
     """A sparse embedding model: texts in, weights of tokens out. It may be used from any thread.
 
     Attributes:
@@ -157,7 +158,6 @@ class SparseEncoder(FromSentenceTransformers):
                 raise CheckpointError(
                     f"{checkpoint.folder / place} has weights of {len(table)} tokens, but token ids up to {largest}."
                 )
-        self._said_cut = False
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: "Unpack[LoadOptions]") -> "SparseEncoder":
@@ -198,19 +198,6 @@ class SparseEncoder(FromSentenceTransformers):
         settings = ("name", "max_seq_length", "prompts", "default_prompt_name", "max_active_dims", "similarity_fn_name")
         return pickled(self, self._source, *settings)
 
-    @property
-    def max_seq_length(self) -> int:
-        """The number of tokens at which texts are cut, special tokens included. It can be set; None is the model's own.
-
-        Raises: as `EmbeddingModel.max_seq_length`.
-        """
-        return self.tokenizer.max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, tokens: int | None) -> None:
-        self.tokenizer = Tokenizer(self.checkpoint, checked_length(tokens, self.checkpoint))
-        self._said_cut = False
-
     def __repr__(self) -> str:
         return f"SparseEncoder({self.name!r}, dimension={self.dimension}, max_seq_length={self.max_seq_length})"
 
@@ -237,14 +224,14 @@ class SparseEncoder(FromSentenceTransformers):
         self, texts: str | Iterable[str] = MISSING, **options: "Unpack[SparseOptions]"
     ) -> SparseVectors | SparseVector:
         """`encode` with the "query" prompt, if there is one, and on the side of queries, if the model has two."""
-        self._prefer_prompt(options, "query")
+        prefer_prompt(options, self.prompts, "query")
         return self._encode("encode_query", texts, options, "query")
 
     def encode_document(
         self, texts: str | Iterable[str] = MISSING, **options: "Unpack[SparseOptions]"
     ) -> SparseVectors | SparseVector:
         """`encode` with the "document", "passage" or "corpus" prompt, if any, and on the side of documents."""
-        self._prefer_prompt(options, "document", "passage", "corpus")
+        prefer_prompt(options, self.prompts, "document", "passage", "corpus")
         return self._encode("encode_document", texts, options, "document")
 
     def decode(
@@ -302,15 +289,14 @@ class SparseEncoder(FromSentenceTransformers):
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts, method)
         tokenizer = self.tokenizer_for(task)
         size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
-        rows: list[SparseVector] = []
-        counts = [np.zeros(0, dtype=np.int32)]
-        with progress(chosen["show_progress_bar"], len(listed) if isinstance(listed, Sequence) else None) as advance:
-            for window in windows(listed, len):
-                tokens = tokenizer(window, prompt)
-                counts.append(tokens.counts)
-                rows += self.computed(tokens.ids, task, budget, size, most=most, advance=advance)
-        if not self._said_cut:
-            self._said_cut = warn_truncated(np.concatenate(counts), tokenizer.max_length)
+        rows, counts = by_windows(
+            listed,
+            tokenizer,
+            prompt,
+            chosen["show_progress_bar"],
+            lambda tokens, advance: self.computed(tokens.ids, task, budget, size, most=most, advance=advance),
+        )
+        self._say_what_was_cut(counts, tokenizer.max_length)
         return rows[0] if isinstance(texts, str) else SparseVectors.of(rows, self.dimension_for(task))
 
     def tokenizer_for(self, task: str | None) -> Tokenizer:
@@ -346,12 +332,6 @@ class SparseEncoder(FromSentenceTransformers):
                     found[text] = vector
                 advance(len(batch.texts))
         return found
-
-    def _prefer_prompt(self, options: SparseOptions, *names: str) -> None:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            name = next((name for name in names if name in self.prompts), None)
-            # As in sentence-transformers: the default is not for these.
-            options["prompt"] = "" if name is None else self.prompts[name]
 
     def _decoded(self, vector: SparseVector, top_k: int | None) -> list[tuple[str, float]]:
         order = np.argsort(-vector.values, kind="stable")[:top_k]

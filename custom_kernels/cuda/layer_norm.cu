@@ -3,31 +3,7 @@
 // of VEC elements in registers, so every input is read once.
 // Compiled in: T, W and B (of weight and bias), WIDTH, VEC, LANES, ROWS (1 unless LANES is one warp), COUNT, LOOKUP,
 // NORM, HAS_BIAS.
-constexpr int STEPS = (WIDTH + VEC * LANES - 1) / (VEC * LANES);
-constexpr int WARPS = LANES / 32;
-constexpr int THREADS = LANES * ROWS;
-
-template <typename X>
-struct alignas(sizeof(X) * VEC) Vector {
-  X at[VEC];
-};
-
-// A slice of a larger array may start anywhere: vectors are used only where the address allows them.
-template <typename X>
-__device__ void load(Vector<X> (&to)[STEPS], const X* row, int lane) {
-  const bool aligned = reinterpret_cast<unsigned long long>(row) % sizeof(Vector<X>) == 0;
-#pragma unroll
-  for (int s = 0; s < STEPS; ++s) {
-    const int column = (s * LANES + lane) * VEC;
-    if (column < WIDTH) {
-      if (aligned) {
-        to[s] = *reinterpret_cast<const Vector<X>*>(row + column);
-      } else {
-        for (int i = 0; i < VEC; ++i) to[s].at[i] = row[column + i];
-      }
-    }
-  }
-}
+#include "shared/rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     layer_norm(const T* a, const T* b, const T* c, const int* ids_a, const int* ids_b, const int* ids_c,

@@ -11,13 +11,10 @@ BLOCK, THREADS = 2**24, 256
 
 def linear_max(x: mx.array, layer: Linear, cu_seqlens: mx.array) -> mx.array:
     """MLX's products, block by block of columns, and one launch of `linear_max.cu` a block, without a scatter."""
-    total, outputs, n = x.shape[0], layer.weight.shape[0], cu_seqlens.shape[0] - 1
-    columns = max(BLOCK // total, 1)
+    n = cu_seqlens.shape[0] - 1
     blocks = []
-    for start in range(0, outputs, columns):
-        count = min(columns, outputs - start)
-        weight = layer.weight[start : start + count].T
-        products = x @ weight if layer.bias is None else mx.addmm(layer.bias[start : start + count], x, weight)
+    for part in layer.in_columns(max(BLOCK // x.shape[0], 1)):
+        products, count = part.times(x), part.weight.shape[0]
         across = -(-count // THREADS)
         blocks.append(
             launch(

@@ -11,19 +11,16 @@ BLOCK, THREADS = 2**24, 256
 
 def linear_max(x: mx.array, layer: Linear, cu_seqlens: mx.array, *, block: int = BLOCK) -> mx.array:
     """MLX's products, block by block of columns, and one launch of `linear_max.metal` a block, without a scatter."""
-    total, outputs, n = x.shape[0], layer.weight.shape[0], cu_seqlens.size - 1
-    columns = max(block // total, 1)
+    n = cu_seqlens.size - 1
     blocks = []
-    for start in range(0, outputs, columns):
-        end = min(start + columns, outputs)
-        weight = layer.weight[start:end].T
-        products = x @ weight if layer.bias is None else mx.addmm(layer.bias[start:end], x, weight)
+    for part in layer.in_columns(max(block // x.shape[0], 1)):
+        products, columns = part.times(x), part.weight.shape[0]
         (out,) = kernel("linear_max", "products", "cu_seqlens")(
             inputs=[products, cu_seqlens],
-            template=[("COLUMNS", end - start)],
-            grid=(round_up(end - start, THREADS), n, 1),
+            template=[("COLUMNS", columns)],
+            grid=(round_up(columns, THREADS), n, 1),
             threadgroup=(THREADS, 1, 1),
-            output_shapes=[(n, end - start)],
+            output_shapes=[(n, columns)],
             output_dtypes=[mx.float32],
             stream=mx.gpu,
         )

@@ -91,21 +91,16 @@ def builtin_linear(x: mx.array, layer: Linear, act: str | None, residual: mx.arr
     """The same by MLX's product, which reads a residual itself where it can, and the activation of this package."""
     if act is None and residual is not None and layer.bias is None:
         return mx.addmm(residual, x, layer.weight.T)
-    y = product(x, layer)
+    y = layer.times(x)
     y = y if act is None else activate(y, act)
     return y if residual is None else y + residual
 
 
 def reference_linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None) -> mx.array:
     """The same from MLX's own ops alone."""
-    y = product(x, layer)
+    y = layer.times(x)
     y = y if act is None else reference_activate(y, act)
     return y if residual is None else y + residual
-
-
-def product(x: mx.array, layer: Linear) -> mx.array:
-    """x W^T + b by MLX."""
-    return x @ layer.weight.T if layer.bias is None else mx.addmm(layer.bias, x, layer.weight.T)
 
 
 def check(op: str, x: mx.array, layer: Linear) -> None:

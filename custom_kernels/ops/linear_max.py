@@ -11,7 +11,7 @@ import mlx.core as mx
 from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, spelled, starts, texts_of
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
-from custom_kernels.ops.linear import check, product, sample
+from custom_kernels.ops.linear import check, sample
 from custom_kernels.packed import sequence_ids
 from custom_kernels.parameters import Linear
 
@@ -62,15 +62,12 @@ class Variant(NamedTuple):
 
 def reference_linear_max(x: mx.array, layer: Linear, cu_seqlens: mx.array) -> mx.array:
     """The same from composed MLX ops, columns after columns."""
-    total, n, outputs = x.shape[0], cu_seqlens.shape[0] - 1, layer.weight.shape[0]
+    total, n = x.shape[0], cu_seqlens.shape[0] - 1
     owner = sequence_ids(cu_seqlens, total)
-    columns = max(BLOCK // total, 1)
     blocks = []
-    for start in range(0, outputs, columns):
-        end = min(start + columns, outputs)
-        part = Linear(layer.weight[start:end], None if layer.bias is None else layer.bias[start:end])
-        products = product(x, part).astype(mx.float32)
-        blocks.append(mx.full((n, end - start), -float("inf")).at[owner].maximum(products))
+    for part in layer.in_columns(max(BLOCK // total, 1)):
+        products = part.times(x).astype(mx.float32)
+        blocks.append(mx.full((n, products.shape[1]), -float("inf")).at[owner].maximum(products))
     return mx.concatenate(blocks, axis=-1)
 
 

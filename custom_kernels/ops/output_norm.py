@@ -10,7 +10,7 @@ from custom_kernels.arrays import random, spelled
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.cuda.heuristics import NORM_OUTPUTS
 from custom_kernels.ops.layer_norm import layer_norm, reference_layer_norm
-from custom_kernels.ops.linear import check, linear, numpy_product, of_many_dtypes, product, sample
+from custom_kernels.ops.linear import check, linear, numpy_product, of_many_dtypes, sample
 from custom_kernels.parameters import Linear
 
 
@@ -76,7 +76,7 @@ def reference_output_norm(
     x: mx.array, layer: Linear, residual: mx.array, weight: mx.array, bias: mx.array | None, eps: float
 ) -> mx.array:
     """The same from MLX's own ops alone."""
-    return reference_layer_norm(product(x, layer), weight, bias, eps, residual)
+    return reference_layer_norm(layer.times(x), weight, bias, eps, residual)
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:

@@ -224,6 +224,18 @@ def sight(config: Config, rope: Rope, window: int | None = None) -> Sight:
     return Sight(rope, None if window is None or window >= config.max_position_embeddings else window)
 
 
+def uniform(config: Config, style: Style, window: int | None = None) -> Model:
+    """A decoder all of whose layers have the config's one rotation, and tokens that see at most `window` away."""
+    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling), window)
+    return Model(config, style, [whole] * config.num_hidden_layers)
+
+
+def turned(config: Mapping[str, Any], default: float) -> dict[str, Any]:
+    """What `rope` says of config.json, under the names of `Config`."""
+    theta, scaling = rope(config, default)
+    return {"rope_theta": theta, "rope_scaling": scaling}
+
+
 def with_sizes_of_heads(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that say how many heads of key and value there are, and how wide, or what holds without them."""
     heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")

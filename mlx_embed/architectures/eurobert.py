@@ -12,11 +12,10 @@ from mlx_embed.architectures.decoder import (
     PREFIXES,
     RENAMES,
     Style,
-    angles,
     expect,
     read,
-    rope,
-    sight,
+    turned,
+    uniform,
     with_sizes_of_heads,
 )
 from mlx_embed.architectures.direction import checked_direction
@@ -39,8 +38,7 @@ class Config(decoder.Config):
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         expect(config, hidden_act="silu")
-        theta, scaling = rope(config, 10_000.0)
-        derived = {"rope_theta": theta, "rope_scaling": scaling, "causal": checked_direction(config, causal=False)}
+        derived = turned(config, 10_000.0) | {"causal": checked_direction(config, causal=False)}
         return read(cls, config, derived | with_sizes_of_heads(config))
 
 
@@ -48,5 +46,4 @@ def Model(config: Config) -> nn.Module:  # noqa: N802
     """The encoder: token ids to hidden states."""
     biases = {"qkv_bias": config.attention_bias, "out_bias": config.attention_bias, "mlp_bias": config.mlp_bias}
     style = Style(activation("silu"), config.head_dim**-0.5, **biases)
-    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling))
-    return decoder.Model(config, style, [whole] * config.num_hidden_layers)
+    return uniform(config, style)

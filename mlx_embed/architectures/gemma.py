@@ -13,11 +13,10 @@ from mlx_embed.architectures.decoder import (
     PREFIXES,
     RENAMES,
     Style,
-    angles,
     expect,
     read,
-    rope,
-    sight,
+    turned,
+    uniform,
     with_sizes_of_heads,
 )
 from mlx_embed.architectures.direction import decoder_is_causal
@@ -37,8 +36,7 @@ class Config(decoder.Config):
         if config.get("hidden_act") != "gelu":
             expect(config, hidden_act="gelu_pytorch_tanh")
         expect(config, hidden_activation="gelu_pytorch_tanh", attention_bias=False)
-        theta, scaling = rope(config, 10_000.0)
-        derived = {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)}
+        derived = turned(config, 10_000.0) | {"causal": decoder_is_causal(config)}
         if config.get("head_dim") is None:
             derived["head_dim"] = 256
         return read(cls, config, with_sizes_of_heads(config) | derived)
@@ -48,5 +46,4 @@ def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
     root = config.hidden_size**0.5
     style = Style(activation("gelu_pytorch_tanh"), config.head_dim**-0.5, offset=1.0, embedding_scale=root)
-    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling))
-    return decoder.Model(config, style, [whole] * config.num_hidden_layers)
+    return uniform(config, style)

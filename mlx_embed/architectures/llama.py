@@ -13,11 +13,10 @@ from mlx_embed.architectures.decoder import (
     PREFIXES,
     RENAMES,
     Style,
-    angles,
     expect,
     read,
-    rope,
-    sight,
+    turned,
+    uniform,
     with_sizes_of_heads,
 )
 from mlx_embed.architectures.direction import decoder_is_causal
@@ -37,8 +36,7 @@ class Config(decoder.Config):
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         expect(config, hidden_act="silu")
-        theta, scaling = rope(config, 10_000.0)
-        derived = {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)}
+        derived = turned(config, 10_000.0) | {"causal": decoder_is_causal(config)}
         return read(cls, config, derived | with_sizes_of_heads(config))
 
 
@@ -46,5 +44,4 @@ def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
     biases = {"qkv_bias": config.attention_bias, "out_bias": config.attention_bias, "mlp_bias": config.mlp_bias}
     style = Style(activation("silu"), config.head_dim**-0.5, **biases)
-    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling))
-    return decoder.Model(config, style, [whole] * config.num_hidden_layers)
+    return uniform(config, style)

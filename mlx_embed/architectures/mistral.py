@@ -13,11 +13,10 @@ from mlx_embed.architectures.decoder import (
     PREFIXES,
     RENAMES,
     Style,
-    angles,
     expect,
     read,
-    rope,
-    sight,
+    turned,
+    uniform,
     with_sizes_of_heads,
 )
 from mlx_embed.architectures.direction import decoder_is_causal
@@ -39,8 +38,7 @@ class Config(decoder.Config):
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         expect(config, hidden_act="silu")
-        theta, scaling = rope(config, 10_000.0)
-        derived = {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)}
+        derived = turned(config, 10_000.0) | {"causal": decoder_is_causal(config)}
         if config.get("sliding_window", 0) is None:
             derived["sliding_window"] = config.get("max_position_embeddings")
         derived |= with_sizes_of_heads(config)
@@ -51,5 +49,4 @@ def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
     style = Style(activation("silu"), config.head_dim**-0.5)
     window = config.sliding_window - 1 if config.causal else config.sliding_window
-    near = sight(config, angles(config, config.rope_theta, config.rope_scaling), window)
-    return decoder.Model(config, style, [near] * config.num_hidden_layers)
+    return uniform(config, style, window)

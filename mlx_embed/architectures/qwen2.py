@@ -13,12 +13,11 @@ from mlx_embed.architectures.decoder import (
     PREFIXES,
     RENAMES,
     Style,
-    angles,
     check_all_full,
     expect,
     read,
-    rope,
-    sight,
+    turned,
+    uniform,
     with_sizes_of_heads,
 )
 from mlx_embed.architectures.direction import decoder_is_causal
@@ -36,13 +35,11 @@ class Config(decoder.Config):
         """Check and read config.json."""
         expect(config, hidden_act="silu", use_sliding_window=False)
         check_all_full(config)
-        theta, scaling = rope(config, 10_000.0)
-        derived = {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)}
+        derived = turned(config, 10_000.0) | {"causal": decoder_is_causal(config)}
         return read(cls, config, derived | with_sizes_of_heads(config))
 
 
 def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
     style = Style(activation("silu"), config.head_dim**-0.5, qkv_bias=True)
-    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling))
-    return decoder.Model(config, style, [whole] * config.num_hidden_layers)
+    return uniform(config, style)

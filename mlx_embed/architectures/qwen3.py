@@ -13,12 +13,11 @@ from mlx_embed.architectures.decoder import (
     PREFIXES,
     RENAMES,
     Style,
-    angles,
     check_all_full,
     expect,
     read,
-    rope,
-    sight,
+    turned,
+    uniform,
 )
 from mlx_embed.architectures.direction import decoder_is_causal
 from mlx_embed.architectures.ops import activation
@@ -35,12 +34,10 @@ class Config(decoder.Config):
         """Check and read config.json."""
         expect(config, hidden_act="silu", attention_bias=False, use_sliding_window=False)
         check_all_full(config)
-        theta, scaling = rope(config, 10_000.0)
-        return read(cls, config, {"rope_theta": theta, "rope_scaling": scaling, "causal": decoder_is_causal(config)})
+        return read(cls, config, turned(config, 10_000.0) | {"causal": decoder_is_causal(config)})
 
 
 def Model(config: Config) -> nn.Module:  # noqa: N802
     """The decoder: token ids to hidden states."""
     style = Style(activation("silu"), config.head_dim**-0.5, head_norms=True)
-    whole = sight(config, angles(config, config.rope_theta, config.rope_scaling))
-    return decoder.Model(config, style, [whole] * config.num_hidden_layers)
+    return uniform(config, style)

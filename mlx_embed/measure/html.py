@@ -9,7 +9,7 @@ from typing import Any
 from mlx_embed.measure import html_charts as charts
 from mlx_embed.measure.kernels import FEW, MANY
 from mlx_embed.measure.report import BASE, OpRow, Report, read_report
-from mlx_embed.measure.text import filling_text, method_text
+from mlx_embed.measure.text import filling_text, latency_rows, method_text
 from mlx_embed.pages.charts import figure, small
 from mlx_embed.pages.page import document, listed, paragraph, resource, section, table
 
@@ -151,18 +151,7 @@ def _changes(reports: Reports) -> Iterator[dict[str, Any]]:
 
 def _latency(reports: Reports) -> str:
     rows: list[dict[str, Any]] = [
-        _named(name, reports)
-        | {
-            "texts": row.texts,
-            "side": row.side,
-            "ms": 1e3 * row.time.seconds,
-            "spread": f"{row.time.spread:.0%}",
-            "rounds": row.time.rounds,
-            "texts/s": row.texts / row.time.seconds,
-            "times as fast": row.speed_up,
-        }
-        for name, report in reports.items()
-        for row in report.latency
+        {**_named(name, reports), **row} for name, report in reports.items() for row in latency_rows(report)
     ]
     if not rows:
         return ""

@@ -18,7 +18,7 @@ def as_text(report: Report) -> str:
     lines = [
         *_about(report.subject),
         *_section(f"Unit vectors against {BASE}", _agreement(report)),
-        *_section("Latency of encode, from strings to numpy vectors", _latency(report)),
+        *_section("Latency of encode, from strings to numpy vectors", latency_rows(report)),
         *([*wrap(filling_text(report), WIDTH), ""] if report.filling else []),
         *_section("One by one against one batch", _batching(report)),
         *_section(
@@ -57,7 +57,8 @@ def _agreement(report: Report) -> list[Row]:
     ]
 
 
-def _latency(report: Report) -> list[Row]:
+def latency_rows(report: Report) -> list[Row]:
+    """The table of times by side and number of texts."""
     return [
         {
             "texts": row.texts,

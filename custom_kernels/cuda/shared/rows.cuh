@@ -1,0 +1,26 @@
+// A row of WIDTH elements in the registers of LANES threads, ROWS rows a block: STEPS vectors of VEC elements a thread.
+constexpr int STEPS = (WIDTH + VEC * LANES - 1) / (VEC * LANES);
+constexpr int WARPS = LANES / 32;
+constexpr int THREADS = LANES * ROWS;
+
+template <typename X>
+struct alignas(sizeof(X) * VEC) Vector {
+  X at[VEC];
+};
+
+// A slice of a larger array may start anywhere: vectors are used only where the address allows them.
+template <typename X>
+__device__ void load(Vector<X> (&to)[STEPS], const X* row, int lane) {
+  const bool aligned = reinterpret_cast<unsigned long long>(row) % sizeof(Vector<X>) == 0;
+#pragma unroll
+  for (int s = 0; s < STEPS; ++s) {
+    const int column = (s * LANES + lane) * VEC;
+    if (column < WIDTH) {
+      if (aligned) {
+        to[s] = *reinterpret_cast<const Vector<X>*>(row + column);
+      } else {
+        for (int i = 0; i < VEC; ++i) to[s].at[i] = row[column + i];
+      }
+    }
+  }
+}
