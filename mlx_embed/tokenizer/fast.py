@@ -45,7 +45,7 @@ class FastTokenizer:
         self._folder = folder
         self._make: Make | None = None
         self.name = ""
-        self._off = not (nano.known(library) or pieces.known(library))
+        self._off = False
         self._complaint = ""
         self._seen = 0
         self._thread: threading.Thread | None = None

@@ -122,7 +122,7 @@ def _unknown(library: Tokenizer) -> int:
 
 def known(library: Tokenizer) -> bool:
     """Whether the ids of a text are those of its pieces, one after the other."""
-    steady = not state(library.model).get("dropout") and not library.encode_special_tokens
+    steady = not getattr(library.model, "dropout", None) and not library.encode_special_tokens
     return steady and breaks_at_spaces(library) and not closes_gaps(library)
 
 
