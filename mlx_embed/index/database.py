@@ -129,6 +129,28 @@ def flush(file: int) -> None:
     os.fsync(file)
 
 
+def said(connection: sqlite3.Connection, folder: Path, key: str) -> str:
+    """What the database says of the index under a key that every index has.
+
+    Raises:
+        StoreCorruptError: it is not there.
+    """
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        raise StoreCorruptError(_DAMAGED.format(path=folder / DATABASE, error=f"it does not say its {key}"))
+    return str(found[0])
+
+
+def counted(connection: sqlite3.Connection, folder: Path, key: str) -> int:
+    """As `said`, of a number; StoreCorruptError too where it is none."""
+    value = said(connection, folder, key)
+    try:
+        return int(value)
+    except ValueError:
+        error = f"its {key}: {value!r}"
+        raise StoreCorruptError(_DAMAGED.format(path=folder / DATABASE, error=error)) from None
+
+
 @contextmanager
 def errors_of(folder: Path) -> Iterator[None]:
     """Say what errors of SQLite and of the system mean for the index in `folder`, and what to do.

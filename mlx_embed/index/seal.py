@@ -13,7 +13,7 @@ from zlib import crc32
 
 from mlx_embed.errors import StoreCorruptError
 from mlx_embed.index.checksums import checksums
-from mlx_embed.index.database import DATABASE, errors_of, flush, fold, has_log
+from mlx_embed.index.database import DATABASE, errors_of, flush, fold, has_log, said
 
 SEAL = "index.seal"
 # Bytes of a database that are read when it is opened: some hundredths of a second. Of a larger one `check` reads all.
@@ -25,7 +25,7 @@ def close(folder: Path, connection: Connection) -> None:
     """Fold the log into the database and write the seal; neither while others are reading. The caller has the lock."""
     if not fold(connection):
         return
-    (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+    generation = said(connection, folder, "generation")
     words = json.dumps({"generation": generation, "checksums": _checksums(folder / DATABASE)})
     fresh = folder / f"{SEAL}.new"
     try:
@@ -56,7 +56,7 @@ def check(folder: Path, connection: Connection, most: int | None = None) -> None
         StoreCorruptError: they differ, or the seal is not as it was written.
     """
     database, seal = folder / DATABASE, folder / SEAL
-    (generation,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+    generation = said(connection, folder, "generation")
     if has_log(database) or (most is not None and database.stat().st_size > most):
         return
     try:

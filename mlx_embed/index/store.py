@@ -56,7 +56,7 @@ class Store:
             seal.check(folder, connection, seal.MOST_AT_OPENING)
             self.statement = Statement.read(connection, folder)
             connection.execute("ROLLBACK")
-            (self.files,) = connection.execute("SELECT value FROM meta WHERE key = 'files'").fetchone()
+            self.files = database.said(connection, folder, "files")
         self.columns = columns(self.statement.dimension, self.statement.row_dtype)
         self._idle.put(connection)
 
@@ -220,10 +220,10 @@ class Store:
 
     def _current(self, connection: sqlite3.Connection) -> View:
         """The view of the commit that the connection's transaction sees."""
-        (value,) = connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+        generation = database.counted(connection, self.folder, "generation")
         view = self._view
-        if view is None or view.generation != int(value):
-            view = View.load(connection, self.folder, self.columns, int(value), view)
+        if view is None or view.generation != generation:
+            view = View.load(connection, self.folder, self.columns, generation, view)
             self._view = view
         return view
 

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mlx_embed.index import blocks, rows
+from mlx_embed.index import blocks, database, rows
 from mlx_embed.index.blocks import Block, Numbers
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.segments import BLOCK_ROWS, SEGMENT_ROWS, Appender, Column, Float32, encoded, lengths_of, packed
@@ -32,8 +32,8 @@ class Transaction:
         self._appender = Appender(folder, columns)
         self._blocks: dict[tuple[int, int], Block] = {}
         # Neither numbers of texts nor of segments are ever given again, so that no reader takes one for another.
-        counters = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('numbers', 'segments')"))
-        self._next, self._last = int(counters["numbers"]) + 1, int(counters["segments"])
+        self._next = database.counted(connection, folder, "numbers") + 1
+        self._last = database.counted(connection, folder, "segments")
         if view.segments:
             self._segment, self._place = view.segments[-1].number, len(view.segments[-1].numbers)
         else:

@@ -4,10 +4,11 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,36 @@ def folder(request: pytest.FixtureRequest, model: EmbeddingModel, tmp_path: Path
         index.replace_file("a.md", FileStat(1, 2, "ab"), [Chunk("wing of a file", "a.md", 0, 1, 1, 1)])
         index.delete(names(20))
     return tmp_path / "index"
+
+
+def written(folder: Path, model: EmbeddingModel) -> None:
+    """Open, search and change an index."""
+    with Index.open(folder, model) as index:
+        index.search(QUESTIONS, 3)
+        index.add(["new"], ["a wing"])
+
+
+MISSING, NO_NUMBER = "DELETE FROM meta WHERE key = ?", "UPDATE meta SET value = 'x1' WHERE key = ?"
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("files", MISSING),
+        *((key, change) for key in ("generation", "numbers", "segments") for change in (MISSING, NO_NUMBER)),
+    ],
+)
+def test_what_an_index_says_of_itself(key: str, change: str, model: EmbeddingModel, tmp_path: Path) -> None:
+    """A database that is sound for SQLite, in which a row is missing or is no number."""
+    folder = tmp_path / "index"
+    with Index.create(folder, model) as index:
+        fill(index, 20)
+    (folder / "index.seal").unlink()
+    with closing(sqlite3.connect(folder / "index.sqlite")) as connection, connection:
+        connection.execute(change, (key,))
+    message = rf"index\.sqlite is damaged \(.*its {key}.*Restore it from a copy"
+    with pytest.raises(StoreCorruptError, match=message):
+        written(folder, model)
 
 
 def test_bad_bytes_in_any_file_are_an_error_that_names_it_or_change_nothing(
