@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Any
 
 import tokenizers
+from tokenizers import models
 
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
@@ -131,6 +133,7 @@ class Tokenizer:
 
     def _special_tokens(self) -> Frame:
         try:
+            self._tokenizer.encode("a")
             return framed(self._tokenizer)
         except CheckpointError:
             raise
@@ -146,10 +149,11 @@ def framed(library: tokenizers.Tokenizer) -> Frame:
     Raises:
         CheckpointError: it changes the text's own tokens.
     """
-    plain = library.encode("a", add_special_tokens=False).ids
-    whole = library.encode("a", add_special_tokens=True).ids
-    extra = len(whole) - len(plain)
-    for before in range(extra + 1):
-        if whole[before : before + len(plain)] == plain:
-            return Frame(tuple(whole[:before]), tuple(whole[before + len(plain) :]))
-    raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+    text = 2**32 - 1  # the id of a token that no vocabulary has
+    any_text: Any = tokenizers.Tokenizer(models.WordLevel({"a": text}, unk_token="a"))
+    any_text.post_processor = library.post_processor
+    whole = any_text.encode("a").ids
+    if whole.count(text) != 1:
+        raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+    place = whole.index(text)
+    return Frame(tuple(whole[:place]), tuple(whole[place + 1 :]))
