@@ -101,7 +101,7 @@ class Frame:
             last = stops if left else np.minimum(stops, starts + room)
             ids = self._rows(whole, starts, stops, [(first, last)])
         chunks, weights = _ones(len(ids))
-        return Tokens(ids if len(self) else _filled(ids), counts, chunks, weights, encoded.whole)
+        return Tokens(ids if len(self) else filled(ids), counts, chunks, weights, encoded.whole)
 
     def split(self, encoded: Encoded, max_length: int, head: int, overlap: int) -> Tokens:
         """Rows of at most max_length tokens: chunks that share `overlap` tokens with the one before.
@@ -119,7 +119,7 @@ class Frame:
         last = np.minimum(first + room, stops[text])
         ids = self._rows(whole, starts[text], stops[text], [(starts[text], body[text]), (first, last)])
         weights = np.subtract(ids.lengths, len(self) + head, dtype=np.float32)
-        return Tokens(_filled(ids), whole.lengths, chunks.astype(np.int32), weights)
+        return Tokens(filled(ids), whole.lengths, chunks.astype(np.int32), weights)
 
     def _texts(self, whole: Ids) -> tuple[Int64, Int64]:
         """Where each text's own tokens start and end."""
@@ -141,7 +141,7 @@ def _ones(count: int) -> tuple[Int32, npt.NDArray[np.float32]]:
     return ones
 
 
-def _filled(ids: Ids) -> Ids:
+def filled(ids: Ids) -> Ids:
     """The ids with a 0 in each empty row: an encoder needs a token of every text."""
     lengths = ids.lengths
     if lengths.min(initial=1) > 0:
