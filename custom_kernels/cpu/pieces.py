@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels.cpu import library
+from custom_kernels.cpu.subwords import Subwords
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -20,12 +21,17 @@ class PieceMemory:
     """What a tokenizer makes of pieces of texts, by their bytes. For use by several threads at a time."""
 
     def __init__(
-        self, capacity: int, before: tuple[int, ...] = (), after: tuple[int, ...] = (), lines: int = 0
+        self,
+        capacity: int,
+        before: tuple[int, ...] = (),
+        after: tuple[int, ...] = (),
+        lines: int = 0,
+        rules: Subwords | None = None,
     ) -> None:
         """Remember about `capacity` pieces; `before` and `after` are ids that stand around every text.
 
         `lines` says which ends of lines begin a piece: 0 none, 1 those behind a letter or number of ASCII, 2 all behind
-        what is not white space.
+        what is not white space. With `rules`, pieces that are new have to be learnt only where those do not know them.
 
         Raises:
             RuntimeError, OSError, AttributeError: the native library is not there; see `library.load`.
@@ -34,10 +40,14 @@ class PieceMemory:
         self._functions = _functions()
         ids = [np.array(side, dtype=np.int32) for side in (before, after)]
         self._handle = self._functions["new"](
-            capacity, lines, *(x for side in ids for x in (side.ctypes.data, len(side)))
+            capacity,
+            lines,
+            *(x for side in ids for x in (side.ctypes.data, len(side))),
+            None if rules is None else rules.handle,
         )
         if not self._handle:
             raise MemoryError("There is no memory for the pieces of texts.")
+        self._rules = rules  # which the memory uses as long as it is there
         self._read = self._functions["read"]
         self._around = len(before) + len(after)
         weakref.finalize(self, self._functions["delete"], self._handle)
@@ -114,7 +124,7 @@ def _functions() -> dict[str, Any]:
     pointer, integer, content = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
     loaded = library.library()
     signatures: dict[str, tuple[Any, list[Any]]] = {
-        "new": (pointer, [integer, ctypes.c_int, pointer, integer, pointer, integer]),
+        "new": (pointer, [integer, ctypes.c_int, pointer, integer, pointer, integer, pointer]),
         "delete": (None, [pointer]),
         "read": (integer, [pointer, content, integer, integer, integer, pointer, pointer, integer]),
         "unknown": (integer, [pointer, content, integer, integer, integer, pointer, pointer, integer]),

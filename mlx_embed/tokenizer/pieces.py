@@ -1,5 +1,7 @@
 """PieceTokenizer: ids put together from what `tokenizers` makes of pieces of texts, which it is asked once each."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
@@ -7,7 +9,9 @@ from tokenizers import Tokenizer
 from custom_kernels import cpu
 from custom_kernels.cpu import settings
 from custom_kernels.cpu.pieces import LOOK_UP, PieceMemory
+from custom_kernels.cpu.subwords import Subwords
 from mlx_embed.ids import Ids, Int32, Int64, ends
+from mlx_embed.tokenizer import subwords
 from mlx_embed.tokenizer.beginnings import breaks_at_lines, breaks_at_spaces, closes_gaps
 from mlx_embed.tokenizer.classes import state
 from mlx_embed.tokenizer.tokens import Encoded, Frame
@@ -40,12 +44,15 @@ class PieceTokenizer:
         self._library = library
         self._frame = frame
         added = library.get_added_tokens_decoder()
-        self._unknown = _unknown(library)
+        model = state(library.model)
+        self._unknown = _unknown(library, model)
         self._written = added[self._unknown].content if self._unknown in added else ""
         self._added = np.array(sorted(set(added) - {self._unknown}), dtype=np.int32)
         self._threads = settings.threads()
         self._credit = CREDIT
-        self._memory = PieceMemory(CAPACITY, frame.before, frame.after, breaks_at_lines(library))
+        known = subwords.rules(library, model)
+        rules = None if known is None else Subwords(known)
+        self._memory = PieceMemory(CAPACITY, frame.before, frame.after, breaks_at_lines(library), rules)
 
     def __call__(self, texts: list[str], whole: bool = False) -> Ids | None:
         """The ids of each text; None where the library is to make them, as so much of the texts is new.
@@ -59,7 +66,7 @@ class PieceTokenizer:
             return Ids.of([])
         joined = "\0".join(texts).encode()
         if joined.count(0) != len(texts) - 1:  # zeros in texts, in whose place stands what is too long to be a piece
-            joined = "\0".join("-" * TOO_LONG if "\0" in text else text for text in texts).encode()
+            joined = "\0".join("\1" * TOO_LONG if "\0" in text else text for text in texts).encode()
         for attempt in range(TRIES):
             found = self._memory.read(joined, len(texts), self._threads)
             if found is not None:
@@ -113,9 +120,8 @@ def _any(ids: Ids, flags: "npt.NDArray[np.bool_]") -> "npt.NDArray[np.bool_]":
     return np.asarray(before[1:] > before[:-1])
 
 
-def _unknown(library: Tokenizer) -> int:
+def _unknown(library: Tokenizer, model: dict[str, Any]) -> int:
     """The id of what the model does not know; -1 where there is none."""
-    model = state(library.model)
     found = model.get("unk_id") if "unk_id" in model else library.token_to_id(str(model.get("unk_token")))
     return -1 if found is None else int(found)
 

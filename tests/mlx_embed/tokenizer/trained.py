@@ -48,7 +48,7 @@ def library(kind: str, vocabulary: int = 800) -> tokenizers.Tokenizer:
     elif kind == "qwen":
         made.normalizer = normalizers.NFC()
         made.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(QWEN), "isolated"), pre_tokenizers.ByteLevel(use_regex=False)]
+            [pre_tokenizers.Split(Regex(QWEN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
     elif kind == "xlm-roberta":
         made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
