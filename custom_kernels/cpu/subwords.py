@@ -58,7 +58,7 @@ class Rules:
         unknown: the id of what is in no token; -1 where there is nothing like that.
         scores: of Unigram, by id.
         merges: of BPE, int32 [M, 3]: two tokens and what becomes of them, the first to be merged first.
-        bytes: of BPE, int32 [256], the token of each byte.
+        of_bytes: of BPE, int32 [256], the token of each byte.
         whole_words: of BPE, whether a word that is a token is not put together.
         longest: of WordPiece, the characters of a word that is not unknown.
         inner: of WordPiece, what stands before tokens within a word.
@@ -77,7 +77,7 @@ class Rules:
     unknown: int = -1
     scores: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     merges: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int32))
-    bytes: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(256, dtype=np.int32))
+    of_bytes: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(256, dtype=np.int32))
     whole_words: bool = False
     longest: int = 0
     inner: str = ""
@@ -100,7 +100,7 @@ class _Rules(ctypes.Structure):
         ("tokens", ctypes.c_char_p),
         *((name, ctypes.c_void_p) for name in ("token_ends", "token_ids", "scores")),
         *((name, ctypes.c_int64) for name in ("count", "vocabulary")),
-        *((name, ctypes.c_void_p) for name in ("merges", "merged", "bytes")),
+        *((name, ctypes.c_void_p) for name in ("merges", "merged", "of_bytes")),
         ("merge_count", ctypes.c_int64),
         *((name, ctypes.c_char_p) for name in ("prefix", "first_prefix", "inner", "added")),
         ("added_ends", ctypes.c_void_p),
@@ -151,7 +151,7 @@ class Subwords:
         given.token_ids = address(np.array([number for _, number in rules.tokens]), np.int32)
         given.scores, given.vocabulary = address(rules.scores, np.float64), len(rules.scores)
         given.merges, given.merged = address(rules.merges[:, :2], np.int32), address(rules.merges[:, 2], np.int32)
-        given.bytes, given.merge_count = address(rules.bytes, np.int32), len(rules.merges)
+        given.of_bytes, given.merge_count = address(rules.of_bytes, np.int32), len(rules.merges)
         given.prefix, given.first_prefix = rules.prefix.encode(), rules.first_prefix.encode()
         given.inner, given.added = rules.inner.encode(), b"".join(rules.added)
         given.added_ends, given.added_count = ends(rules.added), len(rules.added)

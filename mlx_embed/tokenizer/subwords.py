@@ -95,7 +95,7 @@ def _bpe(model: dict[str, Any]) -> dict[str, Any] | None:
     return {
         "tokens": tokens,
         "merges": np.array([(*pair, made) for pair, made in reversed(merges.items())], dtype=np.int32).reshape(-1, 3),
-        "bytes": np.array([vocabulary[character] for character in by_byte], dtype=np.int32),
+        "of_bytes": np.array([vocabulary[character] for character in by_byte], dtype=np.int32),
         "whole_words": bool(model["ignore_merges"]),
     }
 
@@ -154,8 +154,8 @@ def _kinds(library: Tokenizer, cut: Cut, space: str) -> tuple[Any, dict[int, byt
     added = []
     for token in library.get_added_tokens_decoder().values():
         added += [token.content, normalize(token.content)] if token.normalized else [token.content]
-    if "" in added:
-        return None
+    if "" in added or (cut in (Cut.AT_SPACES, Cut.BERT) and any(map(str.isspace, "".join(added)))):
+        return None  # to these any white space is as good as another
     first = {content[0] for content in added}
     for character in {*normal, *SPACES}:
         if character in first or not first.isdisjoint(normal.get(character, character)):

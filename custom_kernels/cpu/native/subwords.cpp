@@ -177,7 +177,7 @@ struct Rules {
   const int32_t* token_ids;
   const double* scores;
   int64_t count, vocabulary;
-  const int32_t *merges, *merged, *bytes;
+  const int32_t *merges, *merged, *of_bytes;
   int64_t merge_count;
   const char *prefix, *first_prefix, *inner;
   const char* added;
@@ -194,7 +194,8 @@ struct Subwords {
   std::vector<std::string> added;
   Trie trie;
   Merges merges;
-  std::vector<int32_t> merged, bytes;
+  std::vector<int32_t> merged, of_bytes;
+  std::vector<int32_t> byte_ranks;  // of pairs of bytes, the rank at which they are merged, or -1
   std::vector<double> scores;
   double unknown_score = 0;
   uint32_t inner = 0;  // the trie's node of what stands before a part within a word
@@ -217,7 +218,9 @@ struct Subwords {
     if (given.model == BPE) {
       merges.build(given.merges, given.merge_count);
       merged.assign(given.merged, given.merged + given.merge_count);
-      bytes.assign(given.bytes, given.bytes + 256);
+      of_bytes.assign(given.of_bytes, given.of_bytes + 256);
+      for (int32_t left : of_bytes)
+        for (int32_t right : of_bytes) byte_ranks.push_back(merges.rank(left, right));
     }
     if (given.model == UNIGRAM) unknown_score = *std::min_element(scores.begin(), scores.end()) - 10.0;
   }
@@ -318,8 +321,12 @@ struct Subwords {
     };
     for (int64_t i = 0; i < size; ++i)
       symbols.push_back(
-          {bytes[static_cast<unsigned char>(word[i])], int32_t(i) - 1, i + 1 < size ? int32_t(i) + 1 : -1});
-    for (int64_t i = 0; i + 1 < size; ++i) offer(int32_t(i), int32_t(i) + 1);
+          {of_bytes[static_cast<unsigned char>(word[i])], int32_t(i) - 1, i + 1 < size ? int32_t(i) + 1 : -1});
+    const auto byte = [&](int64_t i) { return static_cast<unsigned char>(word[i]); };
+    for (int64_t i = 0; i + 1 < size; ++i) {
+      const int32_t rank = byte_ranks[byte(i) << 8 | byte(i + 1)];
+      if (rank >= 0) queue.push_back(uint64_t(rank) << 32 | uint32_t(i));
+    }
     std::make_heap(queue.begin(), queue.end(), std::greater<>());
     while (!queue.empty()) {
       std::pop_heap(queue.begin(), queue.end(), std::greater<>());
@@ -372,12 +379,9 @@ struct Subwords {
       while (i < size && kinds[i] == kind) ++i;
       return i;
     };
-    if (rules.cut == BEFORE_SPACES) {
-      if (run(0, SPACE) > 1 || std::count(kinds, kinds + size, SPACE) > (kinds[0] == SPACE) || kinds[size - 1] == SPACE)
-        return false;
-      word(kinds[0] == SPACE, size);
-      return true;
-    }
+    if (rules.cut == BEFORE_SPACES)
+      for (int64_t i = 0; i < size; ++i)
+        if (kinds[i] == SPACE && (i + 1 == size || kinds[i + 1] == SPACE)) return false;  // several may become one
     for (int64_t i = 0, end; i < size; i = end) {
       if (rules.cut == GPT2 || rules.cut == QWEN) {
         end = rules.cut == GPT2 ? gpt2(work, i, run) : qwen(work, i, run);
@@ -385,7 +389,7 @@ struct Subwords {
         continue;
       }
       end = i + 1;
-      if (kinds[i] == SPACE) continue;
+      if (kinds[i] == SPACE) continue;  // a space that belongs to the word behind it stands in that one's prefix
       while (kinds[i] != ALONE && end < size && kinds[end] != SPACE && kinds[end] != ALONE) ++end;
       word(i, end);
     }
@@ -448,7 +452,8 @@ struct Subwords {
 };
 
 bool put_subwords(const Subwords& rules, const char* piece, int64_t size, std::vector<int32_t>& ids) {
-  thread_local Scratch work;
+  thread_local Scratch own;
+  Scratch& work = own;  // a reference, since each use of a thread's own variable is looked up
   work.text.clear();
   work.kinds.clear();
   work.starts.clear();
@@ -458,10 +463,11 @@ bool put_subwords(const Subwords& rules, const char* piece, int64_t size, std::v
     work.starts.push_back(0);
   }
   if (size == 0 || !rules.normalize(piece, size, work)) return false;
+  const bool bare = rules.rules.cut == BEFORE_SPACES && work.kinds[0] != SPACE;
   return rules.words(work, [&](int64_t first, int64_t last) {
     const char* word = &work.text[work.starts[first]];
     const int64_t length = work.starts[last] - work.starts[first];
-    const std::string& prefix = rules.rules.cut == BEFORE_SPACES && first == 0 ? rules.first_prefix : rules.prefix;
+    const std::string& prefix = bare && first == 0 ? rules.first_prefix : rules.prefix;
     if (prefix.empty()) return rules.put(word, length, work, ids);
     work.word = prefix;
     work.word.append(word, length);
