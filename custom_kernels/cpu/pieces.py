@@ -52,28 +52,31 @@ class PieceMemory:
         self._around = len(before) + len(after)
         weakref.finalize(self, self._functions["delete"], self._handle)
 
-    def read(self, texts: bytes, count: int, threads: int) -> tuple[Int32, Int64] | None:
+    def read(self, texts: bytes, count: int, threads: int) -> tuple[Int32, Int64, Int64] | None:
         """The ids of `count` texts of UTF-8, with a zero byte between two; None where `learn` has to come first.
 
         Returns:
             ids: int32 [T], the texts' ids end to end.
-            lengths: int64 [count], the ids of each text; -1 of a text that is left to the tokenizer, and has none here.
+            offsets: int64 [count + 1], the start of each text, and T.
+            lengths: int64 [count + 1], the ids of each text; -1 of a text that is left to the tokenizer, and has none
+                here. Behind them stands how many are left.
         """
-        lengths = np.empty(count, dtype=np.int64)
+        rows = np.empty((2, count + 1), dtype=np.int64)
         room = len(texts) // 2 + count * (self._around + 1)
-        # Half a microsecond less than `lengths.ctypes.data`.
-        address = lengths.__array_interface__["data"][0]
+        # Half a microsecond less than `rows.ctypes.data`.
+        lengths = rows.__array_interface__["data"][0]
+        offsets = lengths + 8 * (count + 1)
         while True:
             flat = np.empty(room, dtype=np.int32)
             there = flat.__array_interface__["data"][0]
-            total = self._read(self._handle, texts, len(texts), count, threads, address, there, room)
+            total = self._read(self._handle, texts, len(texts), count, threads, lengths, offsets, there, room)
             if total >= 0:
-                return flat[:total], lengths
+                return flat[:total], rows[1], rows[0]
             if total == _NEW_PIECES:
                 return None
             if total != _NO_ROOM:
                 raise MemoryError("There is no memory for the ids of these texts.")
-            room = int(lengths[0])
+            room = int(rows[0, 0])
 
     def unknown(self, texts: bytes, count: int, budget: int) -> tuple[Int64, Int64, bool]:
         """Where pieces start and stop in `texts` that are not known, each once, and whether these are all.
@@ -126,7 +129,7 @@ def _functions() -> dict[str, Any]:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "new": (pointer, [integer, ctypes.c_int, pointer, integer, pointer, integer, pointer]),
         "delete": (None, [pointer]),
-        "read": (integer, [pointer, content, integer, integer, integer, pointer, pointer, integer]),
+        "read": (integer, [pointer, content, integer, integer, integer, *[pointer] * 3, integer]),
         "unknown": (integer, [pointer, content, integer, integer, integer, pointer, pointer, integer]),
         "learn": (integer, [pointer, content, *[pointer] * 2, integer, *[pointer] * 3, ctypes.c_int]),
     }

@@ -10,7 +10,7 @@ from custom_kernels import cpu
 from custom_kernels.cpu import settings
 from custom_kernels.cpu.pieces import LOOK_UP, PieceMemory
 from custom_kernels.cpu.subwords import Subwords
-from mlx_embed.ids import Ids, Int32, Int64, ends
+from mlx_embed.ids import Ids, Int64, ends
 from mlx_embed.tokenizer import subwords
 from mlx_embed.tokenizer.beginnings import breaks_at_lines, breaks_at_spaces, closes_gaps
 from mlx_embed.tokenizer.classes import state
@@ -70,11 +70,13 @@ class PieceTokenizer:
         for attempt in range(TRIES):
             found = self._memory.read(joined, len(texts), self._threads)
             if found is not None:
-                flat, lengths = found
-                left = len(texts) - np.count_nonzero(lengths + 1)
-                saved = len(joined) * (len(texts) - left) // len(texts)
-                self._credit = CREDIT if whole else min(self._credit + saved, CREDIT)
-                return self._whole(texts, flat, lengths) if left else Ids(flat, ends(lengths))
+                flat, offsets, lengths = found
+                left = int(lengths[-1])
+                if self._credit < CREDIT:
+                    saved = len(joined) * (len(texts) - left) // len(texts)
+                    self._credit = CREDIT if whole else min(self._credit + saved, CREDIT)
+                read = Ids(flat, offsets)
+                return self._whole(texts, read, lengths[:-1]) if left else read
             if not self._learn(joined, len(texts), 2**62 if whole else self._credit, renew=attempt == 0):
                 break
         return None
@@ -100,15 +102,14 @@ class PieceTokenizer:
         texts = [piece] if normalizer is None else [piece, normalizer.normalize_str(piece)]
         return any(self._written.lower() in text.lower() for text in texts)
 
-    def _whole(self, texts: list[str], flat: Int32, lengths: Int64) -> Ids:
-        """The ids of all texts: those in `flat`, and the library's of those that were left."""
+    def _whole(self, texts: list[str], read: Ids, lengths: Int64) -> Ids:
+        """The ids of all texts: those that were read, and the library's of those that were left."""
         left = np.flatnonzero(lengths < 0)
         made = Encoded(
             self._library.encode_batch_fast([texts[place] for place in left], add_special_tokens=len(self._frame) > 0)
         ).ids
-        lengths[left] = 0
-        read = Ids(flat, ends(lengths))
-        both = Ids(np.concatenate([read.flat, made.flat]), np.concatenate([read.offsets, len(flat) + made.offsets[1:]]))
+        flat = np.concatenate([read.flat, made.flat])
+        both = Ids(flat, np.concatenate([read.offsets, len(read.flat) + made.offsets[1:]]))
         places = np.arange(len(texts))
         places[left] = len(texts) + np.arange(len(left))
         return both[places]

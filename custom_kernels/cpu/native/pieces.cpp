@@ -269,11 +269,12 @@ EXPORT void* mlx_embed_pieces_new(int64_t capacity, int lines, const int32_t* be
 
 EXPORT void mlx_embed_pieces_delete(void* memory) { delete static_cast<Memory*>(memory); }
 
-// The ids of `count` texts, which stand in `bytes` with a zero between two, into flat [room], and how many of each into
-// lengths [count], or -1. Returns how many ids there are in all; NEW_PIECES where some are yet to be learnt, NO_ROOM
-// where there are more than `room`, and then how many as lengths[0].
+// The ids of `count` texts, which stand in `bytes` with a zero between two, into flat [room], how many of each into
+// lengths [count + 1], or -1, and where each begins into offsets [count + 1]. Behind the lengths stands how many texts
+// have -1. Returns how many ids there are in all; NEW_PIECES where some are yet to be learnt, NO_ROOM where there are
+// more than `room`, and then how many as lengths[0].
 EXPORT int64_t mlx_embed_pieces_read(void* handle, const char* bytes, int64_t size, int64_t count, int64_t threads,
-                                     int64_t* lengths, int32_t* flat, int64_t room) {
+                                     int64_t* lengths, int64_t* offsets, int32_t* flat, int64_t room) {
   try {
     Memory& memory = *static_cast<Memory*>(handle);
     const Texts texts(bytes, size, count);
@@ -315,6 +316,9 @@ EXPORT int64_t mlx_embed_pieces_read(void* handle, const char* bytes, int64_t si
       if (!part.ids.empty()) memcpy(flat, part.ids.data(), part.ids.size() * sizeof(int32_t));
       flat += part.ids.size();
     }
+    lengths[count] = std::count(lengths, lengths + count, -1);
+    offsets[0] = 0;
+    for (int64_t i = 0; i < count; ++i) offsets[i + 1] = offsets[i] + std::max<int64_t>(lengths[i], 0);
     return total;
   } catch (const std::bad_alloc&) {
     return NO_MEMORY;
