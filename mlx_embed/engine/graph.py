@@ -263,7 +263,7 @@ class _Compiled:
 
     def __init__(self, forward: Callable[..., mx.array]) -> None:
         self._forward = forward
-        self._graphs: Callable[..., mx.array] = mx.compile(forward)
+        self._graphs = self._compiled()
         # Whether graphs were made while kernels were being compiled; None before there are any.
         self._early: bool | None = None
 
@@ -271,9 +271,13 @@ class _Compiled:
         if self._early is not False:
             early = under_way(PATIENCE if self._early is None else 0.0)
             if self._early and not early:
-                self._graphs = mx.compile(self._forward)
+                self._graphs = self._compiled()
             self._early = early
         return self._graphs(*given)
+
+    def _compiled(self) -> Callable[..., mx.array]:
+        """A function that has no graphs yet, which MLX keeps by the function that they are of."""
+        return mx.compile(partial(self._forward))
 
 
 class _Window:
