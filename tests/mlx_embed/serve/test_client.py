@@ -123,7 +123,7 @@ def test_a_key(encoder: EmbeddingModel, tmp_path: Path, capsys: pytest.CaptureFi
         (["--device", "cpu"], "--device is what the server"),
         (["--long-text", "mean_of_chunks"], "needs the model here"),
         (["--prompt-name", "other"], "prompt_name 'other' is not among the model's: "),
-        (["--truncate-dim", "99"], r"dimensions 99 is not within 1\.\.32"),
+        (["--truncate-dim", "99"], r"truncate_dim 99 is not within 1\.\.32"),
     ],
 )
 def test_what_a_server_cannot_do(
@@ -139,7 +139,7 @@ def test_what_a_server_cannot_do(
 def test_too_many_texts(running: Running) -> None:
     answer = running.post("/v1/encode", {"texts": ["a"] * 2049})
     assert answer.status_code == 400
-    assert "2049 texts" in answer.json()["error"]["message"]
+    assert "texts has 2049" in answer.json()["error"]["message"]
 
 
 @contextmanager
