@@ -62,7 +62,7 @@ class EncodeResponse(msgspec.Struct):
     """What was wanted of the texts, and the model.
 
     Attributes:
-        dimension: of dense vectors, as they are asked for; of a model of another kind that of its own.
+        dimension: of dense vectors, as they are asked for; where they are not wanted, of the first kind that is.
         max_tokens: at which texts, of the task, are cut.
         vectors: base64 of little-endian float32 [n, dimension]; empty where they are not wanted.
         token_counts: of each text, before it was cut at max_tokens.
@@ -118,6 +118,8 @@ async def _embedded(
     service: Service, call: Call, model: Embedder, body: EncodeRequest, kinds: list[Kind]
 ) -> tuple[Job[Any] | None, dict[str, Any]]:
     dim, prompt = model.dimension(body.truncate_dim, "truncate_dim"), model.prompt(body.prompt_name, body.task)
+    if isinstance(model, M3Embedder) and "dense" not in kinds:
+        dim = model.m3.vocabulary if kinds[0] == "sparse" else model.m3.token_dimension
     parts: dict[str, Any] = {"dimension": dim, "vectors": ""}
     if not body.texts:
         return None, parts
