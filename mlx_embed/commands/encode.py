@@ -79,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
         _check_servers_own(options)
     elif options.api_key_file is not None:
         raise ValueError("--api-key-file is the key of a server: name it by --server.")
+    if options.ranges is not None and options.output_dtype not in ("int8", "uint8"):
+        raise ValueError("--ranges are of --output-dtype int8 and uint8: leave them away.")
     source = reading.source(options.file, options.format, options.fields, options.id_field)
     suffixes = ragged.SUFFIXES if of_kind else writing.SUFFIXES
     target = None if options.output is None else writing.checked_target(options.output, suffixes)

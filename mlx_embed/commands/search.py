@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     conditions = wanted(options.filters)
     if options.min_score is not None:
         finite_number("--min-score", options.min_score)
+    if options.context and options.json:
+        raise ValueError("--context is of passages as text; JSON has where each stands in its file.")
     if options.context < 0:
         raise ValueError(f"--context {options.context} is not a number of lines.")
     reranker = None

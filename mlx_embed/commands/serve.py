@@ -91,8 +91,12 @@ def run(options: argparse.Namespace) -> int:
         raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
     from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
+    if options.open_health and not options.api_key_file:
+        raise ValueError("--open-health is for a server with keys: name them by --api-key-file.")
     others = [*options.reranker, *options.sparse, *options.multi_vector, *options.bge_m3]
     given = options.models or ([] if others else [DEFAULT_MODEL.value])
+    if options.accept_token_ids and not given and not options.bge_m3:
+        raise ValueError("--accept-token-ids is for embedding models, and none is served.")
     names = served_names([*given, *others], options.served_model_name)
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     loopback = is_loopback(options.host)
@@ -129,7 +133,8 @@ def run(options: argparse.Namespace) -> int:
             # Without a model it is the default, or what stands in for it where that cannot be had.
             model = EmbeddingModel.from_pretrained(place if options.models else None, **chosen)
             name = next(left)
-            made.append(Embedder(name if options.models else model.name, model, *bounds))
+            named = options.models or options.served_model_name
+            made.append(Embedder(name if named else model.name, model, *bounds))
         for place in options.reranker:
             made.append(Reranker(next(left), CrossEncoder.from_pretrained(place, **chosen), *bounds))
         for place in options.sparse:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def test_each_option_serves_a_model_of_its_kind(
         def serve_on(self, listening: Any) -> None:
             pass
 
-    monkeypatch.setattr("mlx_embed.serve.run.Server", Loading)
+    monkeypatch.setattr(import_module("mlx_embed.serve.run"), "Server", Loading)
     sparse, late = make_sparse(tmp_path / "s", "queries looked up"), make_multi_vector(tmp_path / "l", "prompts")
     options = ["--reranker", reranker_folder, "--sparse", sparse, "--multi-vector", late]
     options += ["--bge-m3", make_m3(tmp_path / "m3"), "--port", "0", "--device", "cpu"]
