@@ -170,4 +170,5 @@ LINEAR = Op(
     _sample,
     _typical,
     by_rows=_by_rows,
+    meanwhile=True,
 )

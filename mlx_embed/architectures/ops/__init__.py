@@ -284,9 +284,12 @@ def zeros_like(input_ids: Array) -> Array:
     return _twin(input_ids).zeros_like(input_ids)
 
 
-def mean_pool(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
-    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden]."""
-    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip)
+def mean_pool(hidden: Array, cu_seqlens: Array, skip: int, unit: bool = False) -> Array:
+    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden].
+
+    With `unit` scaled to length 1, in the same launch where there are launches.
+    """
+    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: Array, input_ids: Array, cu_seqlens: Array) -> Array:

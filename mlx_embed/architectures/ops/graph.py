@@ -244,9 +244,9 @@ def zeros_like(input_ids: mx.array) -> mx.array:
     return zeros(input_ids.shape[0])
 
 
-def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int) -> mx.array:
+def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int, unit: bool) -> mx.array:
     """See `ops`."""
-    return custom_kernels.mean_pool(hidden, cu_seqlens, skip)
+    return custom_kernels.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: TokenTable, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:

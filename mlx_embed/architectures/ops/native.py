@@ -1,6 +1,7 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,12 +78,26 @@ def lay_out(
                 setattr(module, name, ready)
                 if each is not None and isinstance(ready, cpu.Linear):
                     each()
-    mx.clear_cache()
+    _clear_cache()
     cpu.trim()
     for module in modules.values():
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child, dtype))
+
+
+def _clear_cache() -> None:
+    """Let MLX give back what memory it keeps.
+
+    With several GPUs its CUDA build leaves the thread that calls it on the last of them, and then fails to copy what
+    the others have. A thread of its own has nothing to copy afterwards.
+    """
+    if not mx.cuda.is_available():
+        mx.clear_cache()
+        return
+    thread = threading.Thread(target=mx.clear_cache)
+    thread.start()
+    thread.join()
 
 
 def attention_dtype(dtype: str) -> str:
@@ -279,9 +294,9 @@ def zeros_like(input_ids: Ints) -> Ints:
     return np.zeros_like(input_ids)
 
 
-def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int) -> Floats:
+def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int, unit: bool) -> Floats:
     """See `ops`."""
-    return cpu.mean_pool(hidden, cu_seqlens, skip)
+    return cpu.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: cpu.Table, input_ids: Ints, cu_seqlens: Ints) -> Floats:
