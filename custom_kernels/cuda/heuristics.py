@@ -15,8 +15,9 @@ SHORT_BLOCKS = 128
 # Rows wider than the first leave little shared memory for the weights, and so many of them are quicker by cuBLAS,
 # unless that needs another launch for an activation.
 NARROW, MANY = 384, 2**15
-# Wider rows do not fit beside each other into a multiprocessor's shared memory.
-MAX_LAID_OUT_INPUTS = 768
+# Wider rows do not fit beside each other into a multiprocessor's shared memory. Where an activation follows they need
+# not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes.
+MAX_LAID_OUT_INPUTS, MAX_ACTIVATED_INPUTS = 768, 2048
 # Outputs whose rows `output_norm` has in registers.
 NORM_OUTPUTS = (256, 384)
 # Shared memory of a block on Hopper, and what of it a product keeps for barriers and alignment.
@@ -98,7 +99,25 @@ def pool_groups(chunks: int) -> int:
     return max(16 // chunks, 1)
 
 
-def linear_tiles(outputs: int, inputs: int) -> tuple[int, int]:
-    """(groups of 64 rows, columns) that a block computes at a time."""
+class ProductTiles(NamedTuple):
+    """How a product is cut.
+
+    Attributes:
+        groups: of 64 rows, that a block computes at a time.
+        columns: likewise.
+        streamed: whether x comes piece by piece, like the weights, rather than whole rows of it.
+        cluster: of blocks, with as many rows each and the same columns.
+    """
+
+    groups: int
+    columns: int
+    streamed: bool = False
+    cluster: int = 1
+
+
+def linear_tiles(outputs: int, inputs: int, activated: bool, gated: bool) -> ProductTiles:
+    """Of a linear layer, which an activation may follow, or one that is a gate."""
+    if gated or (activated and inputs > NARROW):
+        return ProductTiles(2, 192 if outputs % 192 == 0 else 128, streamed=True, cluster=2)
     narrow = inputs <= NARROW
-    return 3 if narrow else 2, 96 if narrow and outputs % 96 == 0 else 64
+    return ProductTiles(3 if narrow else 2, 96 if narrow and outputs % 96 == 0 else 64)

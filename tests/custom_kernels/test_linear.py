@@ -7,13 +7,24 @@ import numpy as np
 import pytest
 
 from custom_kernels import Linear, lay_out_linear, linear
-from tests.custom_kernels.conftest import DTYPES, EXACT, TOLERANCE, error, exact, exact_linear, random, random_layer
+from custom_kernels.ops.activate import Gate
+from tests.custom_kernels.conftest import (
+    DTYPES,
+    EXACT,
+    TOLERANCE,
+    error,
+    exact,
+    exact_linear,
+    gated,
+    random,
+    random_layer,
+)
 
 
-def laid_out_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array) -> mx.array | None:
+def laid_out_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array, activated: bool = False) -> mx.array | None:
     monkeypatch.setattr("custom_kernels.ops.linear.default_backend", lambda: "cuda")
     monkeypatch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
-    return lay_out_linear(weight)
+    return lay_out_linear(weight, activated)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -45,6 +56,11 @@ def test_what_no_kernel_takes_is_not_laid_out(
     assert laid_out_on_cuda(monkeypatch, random(outputs, inputs, dtype=dtype)) is None
 
 
+def test_wider_rows_are_laid_out_where_an_activation_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert laid_out_on_cuda(monkeypatch, random(96, 832, dtype="float16"), activated=True) is not None
+    assert laid_out_on_cuda(monkeypatch, random(96, 2112, dtype="float16"), activated=True) is None
+
+
 def test_nothing_is_laid_out_for_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = random(96, 64, dtype="float16")
     assert laid_out_on_cuda(monkeypatch, weight) is not None
@@ -63,6 +79,10 @@ def test_nothing_is_laid_out_for_another_gpu(monkeypatch: pytest.MonkeyPatch) ->
         ({"layer": Linear(mx.zeros((48, 32)), None, mx.zeros((1, 48, 64)))}, "not the shape of lay_out_linear"),
         ({"residual": mx.zeros((4, 48))}, "residual"),
         ({"act": "swish"}, "no 'swish'"),
+        ({"gate": "first"}, "a gate"),
+        ({"gate": "third", "act": "silu"}, "a gate"),
+        ({"gate": "first", "act": "silu", "residual": mx.zeros((5, 48))}, "a gate"),
+        ({"gate": "first", "act": "silu", "layer": Linear(mx.zeros((47, 32)))}, "a gate"),
     ],
 )
 def test_bad_linear_input(change: dict[str, Any], message: str) -> None:
@@ -86,3 +106,16 @@ def test_linear_of_what_is_not_laid_out(act: str | None, dtype: str) -> None:
         assert found.dtype == DTYPES[dtype]
         assert error(found, expected + exact(residual)) <= bound
     assert linear(x[:0], Linear(weight, bias), act).shape == (0, 48)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gate", ["first", "second"])
+def test_gated_linear_of_what_is_not_laid_out(gate: Gate, dtype: str) -> None:
+    weight, bias = random_layer(48, 32, dtype)
+    x = random(17, 32, dtype=dtype)
+    expected = gated(exact_linear(x, weight, bias), "silu", gate)
+    found = linear(x, Linear(weight, bias), "silu", gate=gate)
+    assert found.dtype == DTYPES[dtype]
+    # The product is rounded before the activation.
+    assert error(found, expected) <= max(3 * TOLERANCE[dtype], 4e-3 if mx.cuda.is_available() else 0)
+    assert linear(x[:0], Linear(weight, bias), "silu", gate=gate).shape == (0, 24)

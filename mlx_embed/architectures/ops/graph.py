@@ -51,11 +51,16 @@ class Linear(nn.Module):
 
 
 def lay_out(encoder: nn.Module) -> None:
-    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
+    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves.
+
+    Layers that an activation follows are called `up`, or `up_gate`.
+    """
     for module in encoder.modules():
         for name, child in list(module.items()):
-            if type(child) is nn.Linear and (laid_out := custom_kernels.lay_out_linear(child.weight)) is not None:
-                setattr(module, name, Linear(child, laid_out))
+            if type(child) is nn.Linear:
+                laid_out = custom_kernels.lay_out_linear(child.weight, activated=name.startswith("up"))
+                if laid_out is not None:
+                    setattr(module, name, Linear(child, laid_out))
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNorm) -> mx.array:
@@ -75,14 +80,19 @@ def embed(table: nn.Module, input_ids: mx.array, scale: float) -> mx.array:
     return rows if scale == 1 else rows * scale
 
 
-def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
-    """See `ops`."""
+def linear(x: mx.array, layer: nn.Module, act: str | None = None, gate: Gate | None = None) -> mx.array:
+    """See `ops`; with a `gate` act(a) * b of the halves of each row."""
     if act in FORMULAS:
-        return FORMULAS[act](linear(x, layer), _HERE)
+        y = linear(x, layer)
+        if gate is None:
+            return FORMULAS[act](y, _HERE)
+        first, second = mx.split(y, 2, axis=-1)
+        a, b = (first, second) if gate == "first" else (second, first)
+        return FORMULAS[act](a, _HERE) * b
     if isinstance(layer, nn.QuantizedLinear):
         y = layer(x)
-        return y if act is None else custom_kernels.activate(y, act)
-    return custom_kernels.linear(x, _weights(layer), act)
+        return y if act is None else custom_kernels.activate(y, act, gate)
+    return custom_kernels.linear(x, _weights(layer), act, gate=gate)
 
 
 def product(x: mx.array, weight: mx.array) -> mx.array:
@@ -200,12 +210,7 @@ def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, ga
 
 def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, residual: mx.array | None) -> mx.array:
     """See `ops`."""
-    if act in FORMULAS:
-        first, second = mx.split(linear(x, up), 2, axis=-1)
-        a, b = (first, second) if gate == "first" else (second, first)
-        active = FORMULAS[act](a, _HERE) * b
-    else:
-        active = custom_kernels.activate(linear(x, up), act, gate)
+    active = linear(x, up, act, gate)
     return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 
