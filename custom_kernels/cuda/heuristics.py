@@ -115,9 +115,14 @@ class ProductTiles(NamedTuple):
     cluster: int = 1
 
 
-def linear_tiles(outputs: int, inputs: int, activated: bool, gated: bool) -> ProductTiles:
-    """Of a linear layer, which an activation may follow, or one that is a gate."""
-    if gated or (activated and inputs > NARROW):
-        return ProductTiles(2, 192 if outputs % 192 == 0 else 128, streamed=True, cluster=2)
+def streamed_tiles(outputs: int) -> ProductTiles:
+    """Of a linear layer whose rows stream by."""
+    return ProductTiles(2, 192 if outputs % 192 == 0 else 128, streamed=True, cluster=2)
+
+
+def linear_tiles(outputs: int, inputs: int, act: str | None) -> ProductTiles:
+    """Of a linear layer and what follows it."""
+    if act is not None and inputs > NARROW:
+        return streamed_tiles(outputs)
     narrow = inputs <= NARROW
     return ProductTiles(3 if narrow else 2, 96 if narrow and outputs % 96 == 0 else 64)

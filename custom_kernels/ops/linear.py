@@ -19,16 +19,14 @@ from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.cuda import heuristics
 from custom_kernels.cuda.products import lay_out
 from custom_kernels.metal.linear import ROWS, rows_of
-from custom_kernels.ops.activate import ACTIVATIONS, Gate, activate, reference_activate
+from custom_kernels.ops.activate import ACTIVATIONS, activate, reference_activate
 from custom_kernels.parameters import Linear
-
-GATES: tuple[Gate, ...] = ("first", "second")
 
 
 def lay_out_linear(weight: mx.array, activated: bool = False) -> mx.array | None:
-    """A weight [N, K] as this machine's kernels of `linear` and `output_norm` read it, or None where there are none.
+    """A weight [N, K] as this machine's kernels of products read it, or None where there are none.
 
-    It is a second copy; where no activation follows it is wanted for narrower rows alone.
+    It is a second copy; where no activation follows, it is wanted for narrower rows alone.
     """
     most = heuristics.MAX_ACTIVATED_INPUTS if activated else heuristics.MAX_LAID_OUT_INPUTS
     return lay_out(weight, most) if default_backend() == "cuda" else None
@@ -39,45 +37,39 @@ def linear(
     layer: Linear,
     act: str | None = None,
     residual: mx.array | None = None,
-    gate: Gate | None = None,
 ) -> mx.array:
-    """act(x W^T + b) + residual, or with a `gate` act(a) * c of the halves of each row of x W^T + b.
+    """act(x W^T + b) + residual.
 
     Args:
         x: [T, K], a whole array and not a slice of one.
         layer: of a weight [N, K].
         act: a key of ACTIVATIONS, or None.
-        residual: [T, N], or None; without a gate.
-        gate: which half of the row is a, "first" or "second".
+        residual: [T, N], or None.
 
     Returns:
-        [T, N], or [T, N / 2] with a gate, of x's dtype.
+        [T, N] of x's dtype.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown activation or gate.
+        ValueError: shapes that do not fit, or an unknown activation.
     """
     check("linear", x, layer)
     if act is not None and act not in ACTIVATIONS:
         raise ValueError(f"linear has no {act!r}; it has {', '.join(ACTIVATIONS)}.")
     outputs, inputs = layer.weight.shape
-    if gate is not None and (gate not in GATES or act is None or residual is not None or outputs % 2):
-        raise ValueError(
-            f"linear takes a gate, one of {', '.join(GATES)}, with an activation, no residual and an even number of "
-            f"outputs; this is {gate!r} with {act!r}{'' if residual is None else ', a residual'} and {outputs} outputs."
-        )
     if residual is not None and residual.shape != (x.shape[0], outputs):
         raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
-    few = rows_of(x.shape[0]) if default_backend() == "metal" and gate is None else None
+    few = rows_of(x.shape[0]) if default_backend() == "metal" else None
     quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(x.shape[0], inputs, act)
     no_kernel = few is None and layer.laid_out is None
     if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer, residual):
-        return builtin_linear(x, layer, act, residual, gate)
-    has_residual = few is not None and residual is not None
-    variant = Variant(x.dtype, outputs, inputs, act, layer.bias is not None, has_residual, few, gate)
+        return builtin_linear(x, layer, act, residual)
+    variant = Variant(
+        x.dtype, outputs, inputs, act, layer.bias is not None, few is not None and residual is not None, few
+    )
     kernel = LINEAR.pick(None, variant, Load.of(x.shape[0]))
     if few is not None:
         return kernel(x, layer, act, residual)
-    y = kernel(x, layer, act, None, gate)
+    y = kernel(x, layer, act)
     return y if residual is None else y + residual
 
 
@@ -91,32 +83,27 @@ class Variant(NamedTuple):
     has_bias: bool
     has_residual: bool = False
     rows: int | None = None
-    gate: Gate | None = None
 
     def __str__(self) -> str:
-        act = "" if self.act is None else f", {self.act}{' as a gate' if self.gate else ''}"
+        act = "" if self.act is None else f", {self.act}"
         residual = ", residual" if self.has_residual else ""
         rows = "" if self.rows is None else f", up to {self.rows} rows"
         return f"{spelled(self.dtype)}, {self.inputs} to {self.outputs} wide{act}{residual}{rows}"
 
 
-def builtin_linear(
-    x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None, gate: Gate | None = None
-) -> mx.array:
+def builtin_linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None) -> mx.array:
     """The same by MLX's product, which reads a residual itself where it can, and the activation of this package."""
     if act is None and residual is not None and layer.bias is None:
         return mx.addmm(residual, x, layer.weight.T)
     y = layer.times(x)
-    y = y if act is None else activate(y, act, gate)
+    y = y if act is None else activate(y, act)
     return y if residual is None else y + residual
 
 
-def reference_linear(
-    x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None, gate: Gate | None = None
-) -> mx.array:
+def reference_linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None) -> mx.array:
     """The same from MLX's own ops alone."""
     y = layer.times(x)
-    y = y if act is None else reference_activate(y, act, gate)
+    y = y if act is None else reference_activate(y, act)
     return y if residual is None else y + residual
 
 
@@ -148,11 +135,10 @@ def sample(
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
-    dtype, outputs, inputs, act, has_bias, has_residual, most, gate = variant
+    dtype, outputs, inputs, act, has_bias, has_residual, most = variant
     if most is None:
         # Rows enough for every block of a kernel to have several tiles, of which the last is partly empty.
-        x, layer = sample(3001, outputs, inputs, dtype, load, has_bias)
-        return (x, layer, act, *((None, gate) if gate else ())), {}
+        return (*sample(3001, outputs, inputs, dtype, load, has_bias), act), {}
     x, layer = sample(most - 3 if load is None else most, outputs, inputs, dtype, None, has_bias)
     residual = random(x.shape[0], outputs, dtype=dtype, seed=4) if has_residual else None
     return (x, layer, act, residual), {}
@@ -164,12 +150,9 @@ def numpy_product(x: mx.array, layer: Linear) -> mx.array:
     return mx.array(y if layer.bias is None else y + np.array(layer.bias))
 
 
-def _by_rows(
-    x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None, gate: Gate | None = None
-) -> mx.array:
+def _by_rows(x: mx.array, layer: Linear, act: str | None) -> mx.array:
     y = numpy_product(x, layer)
-    y = y if act is None else reference_activate(y, act, gate)
-    return y if residual is None else y + residual
+    return y if act is None else reference_activate(y, act)
 
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
@@ -178,8 +161,6 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
         if (backend, dtype) in (("cuda", mx.float16), (None, mx.float32)):
             for outputs, inputs, act in wide:
                 yield Variant(dtype, outputs, inputs, act, True), load
-            if width == 384:  # once: Qwen3-Embedding-0.6B
-                yield Variant(dtype, 2 * 3072, 1024, "silu", False, gate="second"), load
         if backend == "metal" and load == Load.of(2):
             for most in ROWS:
                 for outputs, inputs, act in (*wide, (width, width, None), (width, 4 * width, None)):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from custom_kernels import Linear, lay_out_linear, linear
-from custom_kernels.ops.activate import Gate
 from tests.custom_kernels.conftest import (
     DTYPES,
     EXACT,
@@ -15,7 +14,6 @@ from tests.custom_kernels.conftest import (
     error,
     exact,
     exact_linear,
-    gated,
     random,
     random_layer,
 )
@@ -79,10 +77,6 @@ def test_nothing_is_laid_out_for_another_gpu(monkeypatch: pytest.MonkeyPatch) ->
         ({"layer": Linear(mx.zeros((48, 32)), None, mx.zeros((1, 48, 64)))}, "not the shape of lay_out_linear"),
         ({"residual": mx.zeros((4, 48))}, "residual"),
         ({"act": "swish"}, "no 'swish'"),
-        ({"gate": "first"}, "a gate"),
-        ({"gate": "third", "act": "silu"}, "a gate"),
-        ({"gate": "first", "act": "silu", "residual": mx.zeros((5, 48))}, "a gate"),
-        ({"gate": "first", "act": "silu", "layer": Linear(mx.zeros((47, 32)))}, "a gate"),
     ],
 )
 def test_bad_linear_input(change: dict[str, Any], message: str) -> None:
@@ -106,16 +100,3 @@ def test_linear_of_what_is_not_laid_out(act: str | None, dtype: str) -> None:
         assert found.dtype == DTYPES[dtype]
         assert error(found, expected + exact(residual)) <= bound
     assert linear(x[:0], Linear(weight, bias), act).shape == (0, 48)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("gate", ["first", "second"])
-def test_gated_linear_of_what_is_not_laid_out(gate: Gate, dtype: str) -> None:
-    weight, bias = random_layer(48, 32, dtype)
-    x = random(17, 32, dtype=dtype)
-    expected = gated(exact_linear(x, weight, bias), "silu", gate)
-    found = linear(x, Linear(weight, bias), "silu", gate=gate)
-    assert found.dtype == DTYPES[dtype]
-    # The product is rounded before the activation.
-    assert error(found, expected) <= max(3 * TOLERANCE[dtype], 4e-3 if mx.cuda.is_available() else 0)
-    assert linear(x[:0], Linear(weight, bias), "silu", gate=gate).shape == (0, 24)

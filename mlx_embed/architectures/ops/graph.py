@@ -80,19 +80,14 @@ def embed(table: nn.Module, input_ids: mx.array, scale: float) -> mx.array:
     return rows if scale == 1 else rows * scale
 
 
-def linear(x: mx.array, layer: nn.Module, act: str | None = None, gate: Gate | None = None) -> mx.array:
-    """See `ops`; with a `gate` act(a) * b of the halves of each row."""
+def linear(x: mx.array, layer: nn.Module, act: str | None = None) -> mx.array:
+    """See `ops`."""
     if act in FORMULAS:
-        y = linear(x, layer)
-        if gate is None:
-            return FORMULAS[act](y, _HERE)
-        first, second = mx.split(y, 2, axis=-1)
-        a, b = (first, second) if gate == "first" else (second, first)
-        return FORMULAS[act](a, _HERE) * b
+        return FORMULAS[act](linear(x, layer), _HERE)
     if isinstance(layer, nn.QuantizedLinear):
         y = layer(x)
-        return y if act is None else custom_kernels.activate(y, act, gate)
-    return custom_kernels.linear(x, _weights(layer), act, gate=gate)
+        return y if act is None else custom_kernels.activate(y, act)
+    return custom_kernels.linear(x, _weights(layer), act)
 
 
 def product(x: mx.array, weight: mx.array) -> mx.array:
@@ -210,7 +205,14 @@ def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, ga
 
 def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, residual: mx.array | None) -> mx.array:
     """See `ops`."""
-    active = linear(x, up, act, gate)
+    if act in FORMULAS:
+        first, second = mx.split(linear(x, up), 2, axis=-1)
+        a, b = (first, second) if gate == "first" else (second, first)
+        active = FORMULAS[act](a, _HERE) * b
+    elif isinstance(up, nn.QuantizedLinear):
+        active = custom_kernels.activate(up(x), act, gate)
+    else:
+        active = custom_kernels.gated_linear(x, _weights(up), act, gate)
     return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 

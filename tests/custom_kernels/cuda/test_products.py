@@ -95,7 +95,7 @@ def test_gated_linear_on_hopper(
     assert layer.laid_out is not None
     for _ in range(2):
         poison(total, outputs // 2, dtype=dtype)
-        found = cuda.linear(x, layer, act, None, gate)
+        found = cuda.gated_linear(x, layer, act, gate)
         assert found.dtype == DTYPES[dtype]
         assert error(found, expected) <= 2 * TOLERANCE[dtype]
 
