@@ -7,7 +7,8 @@ import numpy as np
 
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.heuristics import HOPPER_MEMORY, RESERVED, ProductTiles
-from custom_kernels.cuda.launch import Scalar, architecture, launch
+from custom_kernels.cuda.launch import Scalar, architecture, launch_all
+from custom_kernels.cuda.tensor_map import row_pieces
 
 
 def lay_out(weight: mx.array, most: int) -> mx.array | None:
@@ -61,13 +62,17 @@ def launch_product(
         raise NotImplementedError(f"Rows {depths * 64} wide do not fit into the CUDA kernels of products.")
     heights, spans = -(-x.shape[0] // (groups * 64 * cluster)), outputs // columns
     blocks = min(max(multiprocessors() // cluster, 1), heights * (1 if parameters else spans)) * cluster
-    return launch(
+    inputs = [x, laid_out, *others]
+    results: list[tuple[tuple[int, ...], mx.Dtype]] = [((x.shape[0], outputs if width is None else width), x.dtype)]
+    if streamed:  # and each block's own map of x
+        inputs.append(row_pieces(depths * 64, groups * 64))
+        results.append(((blocks, 32), mx.uint32))
+    return launch_all(
         name,
-        [x, laid_out, *others],
+        inputs,
         scalars,
         (blocks, (groups + 1) * 128),
-        (x.shape[0], outputs if width is None else width),
-        x.dtype,
+        results,
         {"T": x.dtype},
         {
             "BFLOAT": laid_out.dtype == mx.bfloat16,
@@ -82,7 +87,7 @@ def launch_product(
         },
         {"WGMMA": wgmma(columns, laid_out.dtype)},
         kept + stages * stage,
-    )
+    )[0]
 
 
 def wgmma(columns: int, dtype: mx.Dtype) -> str:

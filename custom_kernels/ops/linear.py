@@ -59,7 +59,7 @@ def linear(
     if residual is not None and residual.shape != (x.shape[0], outputs):
         raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
     few = rows_of(x.shape[0]) if default_backend() == "metal" else None
-    quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(x.shape[0], inputs, act)
+    quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(outputs, inputs, act)
     no_kernel = few is None and layer.laid_out is None
     if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer, residual):
         return builtin_linear(x, layer, act, residual)

@@ -33,6 +33,11 @@ __device__ void barrier_wait(unsigned barrier, int parity) {
       : "memory");
 }
 
+// By one thread, and the only one that arrives: so many bytes are to come.
+__device__ void expect(unsigned barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
 // One bulk copy, whose bytes `barrier` counts.
 __device__ void copy(unsigned to, const T* from, int bytes, unsigned barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
@@ -46,6 +51,35 @@ __device__ void copy_to_all(unsigned to, const T* from, int bytes, unsigned barr
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], "
       "%4;" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<unsigned short>(3))
+      : "memory");
+}
+
+// By a warp: `map`, which tells the bulk copies of some array, in `own`, with the address and the rows of this one.
+__device__ void describe(unsigned* own, const unsigned* map, const T* x, int total, int lane) {
+  __shared__ alignas(128) unsigned changed[32];
+  changed[lane] = map[lane];
+  __syncwarp();
+  if (lane == 0) {
+    asm volatile(
+        "tensormap.replace.tile.global_address.shared::cta.b1024.b64 [%0], %1;\n"
+        "tensormap.replace.tile.global_dim.shared::cta.b1024.b32 [%0], 1, %2;" ::"r"(shared_address(changed)),
+        "l"(x), "r"(total)
+        : "memory");
+  }
+  __syncwarp();
+  asm volatile(
+      "tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%0], [%1], 128;\n"
+      "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(own),
+      "r"(shared_address(changed))
+      : "memory");
+}
+
+// One bulk copy of 64 columns, from `column` on, of the rows from `row` on of the array that `map` tells of.
+__device__ void copy_rows(unsigned to, const unsigned* map, int column, int row, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier)
       : "memory");
 }
 
@@ -63,7 +97,7 @@ struct Ring {
 
   __device__ void initialise() {
     for (int s = 0; s < STAGES; ++s) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + s * 8), "n"(STREAMED ? 2 : 1) : "memory");
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + s * 8), "n"(1) : "memory");
       asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + s * 8), "n"(GROUPS * CLUSTER * 4)
                    : "memory");
     }
@@ -83,7 +117,7 @@ struct Ring {
   __device__ void fetch(const T* w, int row, int depth) {
     barrier_wait(empty + stage * 8, parity ^ 1);
     const unsigned barrier = full + stage * 8;
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "n"(STAGE_BYTES) : "memory");
+    expect(barrier, STAGE_BYTES);
     copy(place(), w + (static_cast<long long>(depth) * N + row) * 64, STAGE_BYTES, barrier);
     advance();
   }
