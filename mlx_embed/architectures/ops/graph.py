@@ -51,11 +51,16 @@ class Linear(nn.Module):
 
 
 def lay_out(encoder: nn.Module) -> None:
-    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
+    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves.
+
+    Layers that an activation follows are called `up`, or `up_gate`.
+    """
     for module in encoder.modules():
         for name, child in list(module.items()):
-            if type(child) is nn.Linear and (laid_out := custom_kernels.lay_out_linear(child.weight)) is not None:
-                setattr(module, name, Linear(child, laid_out))
+            if type(child) is nn.Linear:
+                laid_out = custom_kernels.lay_out_linear(child.weight, activated=name.startswith("up"))
+                if laid_out is not None:
+                    setattr(module, name, Linear(child, laid_out))
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNorm) -> mx.array:
@@ -204,8 +209,10 @@ def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, res
         first, second = mx.split(linear(x, up), 2, axis=-1)
         a, b = (first, second) if gate == "first" else (second, first)
         active = FORMULAS[act](a, _HERE) * b
+    elif isinstance(up, nn.QuantizedLinear):
+        active = custom_kernels.activate(up(x), act, gate)
     else:
-        active = custom_kernels.activate(linear(x, up), act, gate)
+        active = custom_kernels.gated_linear(x, _weights(up), act, gate)
     return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 
