@@ -12,6 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_embed.architectures import Architecture, EncoderConfig
+from mlx_embed.architectures.expert_layer import ExpertLayer
 from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.modules import Dense, Module, Normalize
@@ -228,7 +229,7 @@ def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
     """Quantize the encoder's linear layers and word embeddings in place, wherever group_size divides their rows."""
 
     def wanted(path: str, module: nn.Module) -> bool:
-        if path.endswith(("word_embeddings", "embed_tokens")) or isinstance(module, nn.Linear):
+        if path.endswith(("word_embeddings", "embed_tokens")) or isinstance(module, (nn.Linear, ExpertLayer)):
             return bool(module.weight.shape[-1] % group_size == 0)
         return False
 

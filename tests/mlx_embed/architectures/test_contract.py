@@ -12,6 +12,7 @@ from mlx_embed.checkpoint.modules import ACTIVATIONS
 from tests.mlx_embed.architectures.cases import BASES, CASES, DECODERS, make
 
 TYPES = {"bert": 2, "roberta": 1, "nomic_bert": 2, "gte": 1, "electra": 2, "albert": 2}
+TYPES |= {"jina_bert": 2, "jina_embeddings_v3": 1}
 
 
 def test_every_architecture_has_a_case() -> None:
