@@ -9,6 +9,7 @@ from mlx_embed.architectures.ops import Array
 PREFIXES = ("roberta.",)
 # The names of Jina's own XLM-R, of jina-reranker-v2 with RoBERTa's positions, of jina-embeddings-v3 with rotary ones.
 JINA_RENAMES = (
+    (".parametrizations.weight.original", ".weight"),
     ("emb_ln.", "embeddings.norm."),
     ("encoder.layers.", "layers."),
     ("mixer.Wqkv.", "attention.qkv."),

@@ -31,6 +31,7 @@ from mlx_embed.checkpoint.safetensors import (
     map_float32,
     read_headers,
 )
+from mlx_embed.checkpoint.tasks import lora_tensors, of_task
 from mlx_embed.errors import CheckpointError
 
 _log = logging.getLogger("mlx_embed")
@@ -113,13 +114,20 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     Raises: as `read_headers`, and CheckpointError where two tensors are one.
     """
-    tensors = _rename(read_headers(checkpoint.weights), checkpoint.architecture)
+    headers = of_task(read_headers(checkpoint.weights), checkpoint.config, checkpoint.tasks, checkpoint.task)
+    tensors = _rename(headers, checkpoint.architecture)
     if checkpoint.adapter is None:
         return tensors
     shares = _shares(checkpoint.encoder_config)
     return adapters.merged(
         checkpoint.adapter, tensors, lambda name: encoder_name(name, checkpoint.architecture), shares
     )
+
+
+def load_tasks(checkpoint: Checkpoint) -> dict[str, mx.array]:
+    """The LoRAs that lie in the weights' file, by what the architecture calls them."""
+    found = lora_tensors(read_headers(checkpoint.weights))
+    return load_tensors({encoder_name(tensor.name, checkpoint.architecture): tensor for tensor in found})
 
 
 def _used(checkpoint: Checkpoint, renamed: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:
