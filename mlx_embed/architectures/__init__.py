@@ -24,6 +24,7 @@ _FILES = {
     "jina_bert": "jina_bert",
     "jina_embeddings_v3": "jina_embeddings_v3",
     "llama": "llama",
+    "llama_bidirec": "llama",
     "mistral": "mistral",
     "modernbert": "modernbert",
     "mpnet": "mpnet",
@@ -33,6 +34,7 @@ _FILES = {
     "qwen3": "qwen3",
     "roberta": "roberta",
     "t5": "t5",
+    "ultrabert": "ultrabert",
     "xlm-roberta": "roberta",
 }
 

@@ -116,6 +116,28 @@ def write_jina_v3() -> None:
     (HERE / "encoders/jina_embeddings_v3/model.safetensors").chmod(0o644)
 
 
+def write_ultrabert() -> None:
+    """Of transformers' class: a layer that sees what is near, one that sees all, and one more of the first kind."""
+    from transformers import UltrabertConfig, UltrabertModel
+
+    from tests.data.make_checkpoints import randomize
+
+    sizes = {"vocab_size": V, "hidden_size": H, "num_attention_heads": 4, "intermediate_size": F, "head_dim": 8}
+    types = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = UltrabertConfig(
+        num_hidden_layers=3,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        sliding_window=6,
+        layer_types=types,
+        **sizes,
+    )
+    model = UltrabertModel(config)
+    randomize(model)
+    model.eval().half().save_pretrained(HERE / "encoders/ultrabert")
+    (HERE / "encoders/ultrabert/model.safetensors").chmod(0o644)
+
+
 def main() -> None:
     """Write all."""
     from tests.data.make_checkpoints import texts
@@ -124,8 +146,9 @@ def main() -> None:
     write("jina_bert_code", *jina(code=True))
     write("nomic_bert_moe", *nomic())
     write_jina_v3()
+    write_ultrabert()
     golden = {}
-    for name in ("jina_bert", "jina_bert_code", "nomic_bert_moe", "jina_embeddings_v3"):
+    for name in ("jina_bert", "jina_bert_code", "nomic_bert_moe", "jina_embeddings_v3", "ultrabert"):
         with tempfile.TemporaryDirectory() as folder:
             model = cases.oracle(encoder(name, Path(folder)))
             golden[name] = model.encode(texts(), batch_size=4, normalize_embeddings=True)

@@ -65,6 +65,15 @@ CASES = {
     "jina_bert, code": _defined("jina_bert_code", model_type="bert"),
     "nomic_bert, experts": _defined("nomic_bert_moe", model_type="nomic_bert"),
     "jina_embeddings_v3": _defined("jina_embeddings_v3"),
+    "ultrabert": _defined("ultrabert"),
+    "ultrabert, of old": _defined(
+        "ultrabert",
+        layer_types=None,
+        attention_windows=[6, None, 6],
+        sliding_window=None,
+        rope_parameters=None,
+        rope_theta=[10_000.0, 2_560_000.0, 10_000.0],
+    ),
 }
 DECODER_CASES: dict[str, dict[str, Any]] = {
     "qwen3": {},
@@ -117,6 +126,7 @@ DECODER_CASES: dict[str, dict[str, Any]] = {
     },
 }
 CASES |= {key: _decoder(key, **changes) for key, changes in DECODER_CASES.items()}
+CASES["llama_bidirec"] = Case("llama", ("decoders", "llama, both ways"), {"model_type": "llama_bidirec"})
 # One for each set of weights.
 BASES = [name for name, case in CASES.items() if name == case.base]
 DECODERS = [name for name in BASES if name in FAMILIES]
