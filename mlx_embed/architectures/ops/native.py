@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
 from math import erf as _erf
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,6 +18,7 @@ from custom_kernels import cpu
 from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
+from mlx_embed.architectures.expert_layer import ExpertLayer, QuantizedExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
@@ -151,7 +152,7 @@ def add_linear(x: Floats, layer: cpu.Linear, residual: Floats) -> Floats:
 
 def layer_norm(x: Floats, norm: cpu.Norm) -> Floats:
     """See `ops`."""
-    return cpu.layer_norm(x, *norm)
+    return cpu.layer_norm(np.ascontiguousarray(x), *norm)
 
 
 def rms_norm(x: Floats, norm: cpu.RMSNorm, residual: Floats | None) -> Floats:
@@ -267,6 +268,23 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
     return gated(layer_norm(x, norm), up, down, act, gate, x)
 
 
+def experts(x: Floats, router: cpu.Linear, up: "_Experts", down: "_Experts", act: str, top_k: int) -> Floats:
+    """See `ops`: one expert after the other, each on the rows that it has."""
+    logits = cpu.linear(x, router)
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chosen = np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k]
+    weights = np.zeros_like(scores)
+    np.put_along_axis(weights, chosen, np.take_along_axis(scores, chosen, axis=1), axis=1)
+    weights /= scores.sum(axis=1, keepdims=True)
+    out = np.tile(down.bias, (len(x), 1))
+    for expert, weight in enumerate(weights.T):
+        rows = np.flatnonzero(weight)
+        if len(rows):
+            active = linear(x[rows], up.layers[expert], act)
+            out[rows] += cpu.linear(active, down.layers[expert]) * weight[rows, None]
+    return out
+
+
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
@@ -343,12 +361,27 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
 
 
 _LINEAR = (nn.Linear, nn.QuantizedLinear)
-_LEAVES = (*_LINEAR, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+_EXPERTS = (ExpertLayer, QuantizedExpertLayer)
+_LEAVES = (*_LINEAR, *_EXPERTS, Router, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+
+
+class _Experts(NamedTuple):
+    """What an `ExpertLayer` is here: a linear layer for each, and the bias [N] that they share, of zeros for none."""
+
+    layers: tuple[cpu.Linear, ...]
+    bias: Floats
 
 
 def _laid_out(module: Any, dtype: str) -> Any:
     if isinstance(module, _LINEAR):
         return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
+    if isinstance(module, _EXPERTS):
+        matrices = np.split(_matrix(module), module.count)
+        turned = [np.ascontiguousarray(matrix.T) if module.turned else matrix for matrix in matrices]
+        bias = _float32(module.bias) if "bias" in module else np.zeros(len(turned[0]), dtype=np.float32)
+        return _Experts(tuple(cpu.Linear(matrix, None, dtype) for matrix in turned), bias)
+    if isinstance(module, Router):
+        return cpu.Linear(_float32(module.weight))
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
         return _matrix(module)
     if isinstance(module, LayerNorm):
