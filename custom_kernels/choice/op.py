@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -122,6 +122,7 @@ class Op:
         typical: of a back end, or of none, the variants and loads of common encoders.
         by_rows: the reference of a result whose rows depend on the rows of the same places alone, in those arguments
             that have as many: it is asked for some of them, by numpy's product. MLX's on a CPU takes seconds for all.
+        others: by back end and name, kernels beside those, which run only where they were timed and are faster.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Op:
     sample: Callable[[Any, Load | None], Arguments]
     typical: Callable[[str | None], Iterable[tuple[Any, Load]]]
     by_rows: Kernel | None = None
+    others: Mapping[str, Mapping[str, Kernel]] = field(default_factory=dict)
 
     def pick(self, backend: str | None, variant: Any, load: Load) -> Kernel:
         """What computes this variant here.
@@ -174,12 +176,13 @@ class Op:
         return next(iter(self.builtins(variant).values()))
 
     def candidates(self, backend: str, variant: Any) -> Iterator[tuple[str, Kernel]]:
-        """Names and functions: the kernel and the built-in ways, without those that differ from the reference here.
+        """Names and functions: the kernels and the built-in ways, without those that differ from the reference here.
 
         Each is compared when its turn comes, which may take seconds where MLX has to compile it.
         """
         kernel = self.kernels.get(backend)
-        ways = {**({} if kernel is None else {"kernel": kernel}), **self.builtins(variant)}
+        kernels = {**({} if kernel is None else {"kernel": kernel}), **self.others.get(backend, {})}
+        ways = {**kernels, **self.builtins(variant)}
         none = True
         for name, way in ways.items():
             if self._passes(backend, name, way, variant):

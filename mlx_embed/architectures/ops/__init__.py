@@ -164,10 +164,7 @@ def disentangled_attention(
 
 
 def settled(like: Array) -> bool:
-    """Whether weights stay as they are, so that what is made of them alone may be kept.
-
-    A compiled graph has to have it made of them, or what was made while it was traced would be in the next one too.
-    """
+    """Whether weights stay as they are, as those laid out for the CPU's kernels do; a graph's may be replaced."""
     return _twin(like) is native
 
 

@@ -1,4 +1,4 @@
-"""DeBERTa's distances at their real number of buckets, which tiny checkpoints do not reach."""
+"""DeBERTa's distances, also at their real number of buckets, which tiny checkpoints do not reach."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,30 @@ import pytest
 
 from mlx_embed import EmbeddingModel
 from tests.checkpoints import encoder
-from tests.mlx_embed.architectures.cases import TOLERANCE, needs_transformers
+from tests.mlx_embed.architectures.cases import TOLERANCE, make, needs_transformers
 
 LENGTHS = (1, 20, 300, 512)
+
+
+def test_a_graph_takes_new_weights(tmp_path: Path) -> None:
+    model = EmbeddingModel.from_pretrained(make("deberta-v2", tmp_path), device="cpu", engine="reference")
+    ours, given = model.engine.encoder, (mx.arange(9), mx.array([0, 9], dtype=mx.int32), 9)
+    before = np.array(ours(*given))
+    ours.distances.rows.weight = -ours.distances.rows.weight
+    assert np.abs(np.array(ours(*given)) - before).max() > 0.01
+
+
+def test_memory_grows_with_the_texts(tmp_path: Path) -> None:
+    """Scores are of the tokens of a text, and not of a batch."""
+    model = EmbeddingModel.from_pretrained(make("deberta-v2", tmp_path), device="cpu", engine="reference")
+    needed = []
+    for texts in (16, 64):
+        flat, starts = mx.zeros((texts * 32,), dtype=mx.int32), mx.arange(0, texts * 32 + 1, 32)
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(model.engine.encoder(flat, starts.astype(mx.int32), 32))
+        needed.append(mx.get_peak_memory() - before)
+    assert needed[1] < 5 * needed[0]
 
 
 @pytest.mark.parametrize(
