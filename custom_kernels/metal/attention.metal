@@ -5,10 +5,10 @@
 // SIMDGROUPS, KEYS, RUN (elements that are read at once: a divisor of DIM), HAS_BIAS, WINDOW (one more than the
 // distance that is still seen; 0: any), CAUSAL, ROTATE, NORM.
 //
-// With ROTATE queries and keys are rotated as they are loaded, elements d and d + HALF of a head together, and with NORM
-// divided by the root of their mean square before that, and multiplied with weights, as in rope.metal. RUN divides HALF
-// then, and with NORM the DIM / RUN threads that load a key are a power of two, and of one simdgroup. `numbers` are the
-// norms' eps and offset.
+// With ROTATE queries and keys are rotated as they are loaded, elements d and d + HALF of a head together, and with
+// NORM divided by the root of their mean square before that, and multiplied with weights, as in rope.metal. RUN divides
+// HALF then, and with NORM the DIM / RUN threads that load a key are a power of two, and of one simdgroup. `numbers`
+// are the norms' eps and offset.
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 using Run = Elements<T, RUN>;
