@@ -75,7 +75,7 @@ def encoder(name: str) -> Any:
         return T5EncoderModel(T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)).eval()
     base = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
     if name == "ALBERT-base":
-        return AlbertModel(AlbertConfig(**base), add_pooling_layer=False).eval()
+        return AlbertModel(AlbertConfig(vocab_size=30522, **base), add_pooling_layer=False).eval()
     return DebertaV2Model(
         DebertaV2Config(
             num_hidden_layers=6 if name == "DeBERTa-v3-small" else 12,

@@ -47,8 +47,7 @@ def test_memory_grows_with_the_texts(tmp_path: Path) -> None:
 )
 def test_live_at_any_length(changes: dict[str, Any], tmp_path: Path) -> None:
     transformers = needs_transformers("deberta-v2")
-    import torch
-
+    torch = pytest.importorskip("torch", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64}
     config = transformers.DebertaV2Config(vocab_size=300, relative_attention=True, **sizes, **changes)
