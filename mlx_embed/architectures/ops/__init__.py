@@ -33,6 +33,7 @@ __all__ = [
     "attention",
     "block",
     "causal_bias",
+    "columns",
     "disentangled_attention",
     "distance_bias",
     "embed",
@@ -60,6 +61,7 @@ __all__ = [
     "product",
     "rms_norm",
     "rotation",
+    "settled",
     "zeros_like",
 ]
 
@@ -149,6 +151,7 @@ def disentangled_attention(
     qkv: Array,
     to_key: Array | None,
     to_query: Array | None,
+    rows: Array,
     cu_seqlens: Array,
     num_heads: int,
     scale: float,
@@ -156,10 +159,20 @@ def disentangled_attention(
 ) -> Array:
     """softmax(scale * (q_i k_j + q_i P_(i - j) + k_j R_(i - j))) V within each sequence: [T, 3 * H] -> [T, H].
 
-    `to_key` has P of the distances L - 1 down to -L, `to_query` R of 1 - L up to L: [2 L, H], L = max_seqlen >= 1;
-    None adds nothing.
+    `to_key` [U, H] has rows of P, and `to_query` of R; None adds nothing. `rows` [2 L + 1] says which of them each
+    distance from -L to L has, L >= max_seqlen and at least 1.
     """
-    return _twin(qkv).disentangled_attention(qkv, to_key, to_query, cu_seqlens, num_heads, scale, max_seqlen)
+    return _twin(qkv).disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale, max_seqlen)
+
+
+def settled(like: Array) -> bool:
+    """Whether weights stay as they are, as those laid out for the CPU's kernels do; a graph's may be replaced."""
+    return _twin(like) is native
+
+
+def columns(x: Array, begin: int, end: int) -> Array:
+    """Some columns of x [n, N]: [n, end - begin]."""
+    return _twin(x).columns(x, begin, end)
 
 
 def ids(values: np.ndarray[Any, np.dtype[Any]], like: Array) -> Array:

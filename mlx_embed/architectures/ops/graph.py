@@ -160,6 +160,7 @@ def disentangled_attention(
     qkv: mx.array,
     to_key: mx.array | None,
     to_query: mx.array | None,
+    rows: mx.array,
     cu_seqlens: mx.array,
     num_heads: int,
     scale: float,
@@ -172,7 +173,8 @@ def disentangled_attention(
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     heads = block.reshape(*block.shape[:2], 3 * num_heads, head_dim).transpose(0, 2, 1, 3)
     q, k, v = mx.split(heads, 3, axis=1)
-    key, query = (None if x is None else _by_head(x, num_heads) for x in (to_key, to_query))
+    key = None if to_key is None else _by_head(to_key[rows[-2::-1]], num_heads)
+    query = None if to_query is None else _by_head(to_query[rows[1:]], num_heads)
     scores = disentangled.scores(q, k, key, query, scale)
     if valid is not None:
         scores = mx.where(valid[:, None, None, :], scores, MASKED)
@@ -183,6 +185,11 @@ def disentangled_attention(
 def _by_head(rows: mx.array, num_heads: int) -> mx.array:
     """[2 L, hidden] -> [heads, 2 L, head_dim]."""
     return rows.reshape(rows.shape[0], num_heads, -1).transpose(1, 0, 2)
+
+
+def columns(x: mx.array, begin: int, end: int) -> mx.array:
+    """See `ops`."""
+    return x[:, begin:end]
 
 
 def ids(values: np.ndarray[Any, np.dtype[Any]]) -> mx.array:

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import pairwise
 from math import erf as _erf
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,7 +19,7 @@ from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
 from mlx_embed.architectures.expert_layer import ExpertLayer, QuantizedExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
-from mlx_embed.architectures.ops import disentangled, unseen
+from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -203,32 +202,21 @@ def disentangled_attention(
     qkv: Floats,
     to_key: Floats | None,
     to_query: Floats | None,
+    rows: Ints,
     cu_seqlens: Ints,
     num_heads: int,
     scale: float,
     max_seqlen: int,
 ) -> Floats:
-    """See `ops`: one text after the other, by numpy's products."""
-    total, hidden = qkv.shape[0], qkv.shape[1] // 3
-    out = np.empty((total, hidden), dtype=np.float32)
-    rows = [None if x is None else _by_head(x, num_heads) for x in (to_key, to_query)]
-    for start, end in pairwise(cu_seqlens.tolist()):
-        if (length := end - start) == 0:
-            continue
-        q, k, v = (_by_head(x, num_heads) for x in np.split(qkv[start:end], 3, axis=1))
-        near = slice(max_seqlen - length, max_seqlen + length)
-        key, query = (None if x is None else x[:, near] for x in rows)
-        scores = disentangled.scores(q, k, key, query, scale)
-        scores -= scores.max(axis=-1, keepdims=True)
-        weights = np.exp(scores, out=scores)
-        mixed = (weights @ v) / weights.sum(axis=-1, keepdims=True)
-        out[start:end] = mixed.transpose(1, 0, 2).reshape(length, hidden)
-    return out
+    """See `ops`."""
+    if to_key is None and to_query is None:
+        return cpu.attention(qkv, cu_seqlens, num_heads, scale)
+    return cpu.disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale)
 
 
-def _by_head(rows: Floats, num_heads: int) -> Floats:
-    """[n, hidden] -> [heads, n, head_dim]."""
-    return rows.reshape(len(rows), num_heads, -1).transpose(1, 0, 2)
+def columns(x: Floats, begin: int, end: int) -> Floats:
+    """See `ops`."""
+    return np.ascontiguousarray(x[:, begin:end])
 
 
 def ids(values: npt.NDArray[Any]) -> Ints:
