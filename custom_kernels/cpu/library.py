@@ -104,6 +104,7 @@ def load() -> tuple[Any, str]:
         "multiply_by": (None, [pointer]),
         "lay_out": (pointer, [pointer, pointer, integer, integer, flag]),
         "discard": (None, [pointer]),
+        "exchange": (None, [pointer, pointer]),
         "linear": (flag, [pointer, integer, pointer, flag, pointer, pointer]),
         "layer_norm": (flag, [pointer] * 4 + [real, integer, integer, pointer]),
         "rms_norm": (flag, [pointer] * 3 + [real, real, integer, integer, pointer]),

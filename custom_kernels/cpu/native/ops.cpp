@@ -169,6 +169,8 @@ EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n
   }
 }
 EXPORT void mlx_embed_discard(void* layer) { delete static_cast<LaidOut*>(layer); }
+// Two layers of one shape, each becomes the other. Not while either multiplies.
+EXPORT void mlx_embed_exchange(void* a, void* b) { std::swap(*static_cast<LaidOut*>(a), *static_cast<LaidOut*>(b)); }
 
 EXPORT int mlx_embed_linear(const float* x, int64_t rows, const void* layer, int activation, const float* residual,
                             float* y) {
