@@ -155,7 +155,7 @@ def ops(shapes: list[tuple[int, ...]], caps: list[str]) -> Iterator[dict[str, An
     for name, cap, dtype in sides(caps):
         with capped(cap):
             layers[name] = [cpu.Linear(weight, None, dtype) for weight in weights]
-            attends[name] = "bfloat16" if dtype != "float32" and cpu.product("bfloat16") else "float32"
+            attends[name] = "bfloat16" if dtype != "float32" and cpu.attends("bfloat16") else "float32"
     for texts, tokens in shapes:
         total = texts * tokens
         x, edges = normal(total, WIDTH), np.arange(0, total + 1, tokens, dtype=np.int32)

@@ -45,6 +45,11 @@ def product(dtype: str) -> str:
     return name.decode()
 
 
+def attends(dtype: str) -> bool:
+    """Whether attention can be in this dtype, "float32" or "bfloat16"; products may be in dtypes that it is not in."""
+    return bool(library().mlx_embed_attends(KINDS[dtype]))
+
+
 def multiply_by(sgemm: Any | None) -> None:
     """Let layers that are made in float32 from now on be multiplied by a BLAS: its cblas_sgemm, a function of ctypes.
 
@@ -101,6 +106,7 @@ def load() -> tuple[Any, str]:
         "release": (None, [pointer]),
         "trim": (None, []),
         "product": (ctypes.c_char_p, [flag]),
+        "attends": (flag, [flag]),
         "multiply_by": (None, [pointer]),
         "lay_out": (pointer, [pointer, pointer, integer, integer, flag]),
         "discard": (None, [pointer]),

@@ -52,7 +52,8 @@ class NativeEngine:
         name = spelled(dtype)
         accelerate.decide()
         self._attention = native.attention_dtype(name)
-        self.layers = native.lay_out(encoder, name, kept, self._attention, partial(let_go, pages or {}))
+        better = "bfloat16" if cpu.product("bfloat16") else "float32"
+        self.layers = native.lay_out(encoder, name, kept, better, partial(let_go, pages or {}))
 
     @property
     def kept(self) -> tuple[str, ...]:

@@ -116,6 +116,19 @@ def test_other_kinds_of_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert engine.kept == tuple(engine.layers)
 
 
+def test_attention_in_float32_beside_narrow_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where products are by tiles, and those of attention's instruction are slow."""
+    with_halves = vectors(TINY, "bfloat16")
+    monkeypatch.setattr(cpu, "attends", lambda dtype: dtype == "float32")
+    found = vectors(TINY, "bfloat16")
+    assert not np.array_equal(found, with_halves)
+    assert (found * vectors(TINY)).sum(axis=1).min() > 0.9999
+    monkeypatch.setattr(int8_layers, "LEAST_COSINE", 1.1)
+    engine = EmbeddingModel.from_pretrained(TINY, device="cpu", dtype="int8").engine
+    assert isinstance(engine, NativeEngine)
+    assert {layer.dtype for layer in engine.layers.values()} == {"bfloat16"}
+
+
 def test_the_layers_that_are_kept_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = halfway(monkeypatch)
     target = int8_layers.LEAST_COSINE

@@ -24,6 +24,8 @@ enum Status { OK = 0, NO_MEMORY = 1, BAD_SEQUENCES = 2, BAD_IDS = 3 };
 
 Chosen chosen = {&mlx_embed_baseline, {}, nullptr};
 const Kernels* kernels = chosen.kernels;
+// The last that were chosen: what was laid out for them before stays as it is.
+const Halves* halves = nullptr;
 
 bool by_sgemm = false;
 
@@ -124,6 +126,7 @@ EXPORT const char* mlx_embed_source_hash() { return SOURCE_HASH; }
 EXPORT const char* mlx_embed_choose(const char* most) {
   chosen = choose(most);
   kernels = chosen.kernels;
+  if (chosen.halves) halves = chosen.halves;
   return kernels->product.name;
 }
 // Let float32 layers that are laid out from now on be multiplied by this cblas_sgemm, or by the kernels where it is
@@ -137,6 +140,8 @@ EXPORT const char* mlx_embed_product(int kind) {
   const Product* product = product_of(kind);
   return product ? product->name : "";
 }
+// Whether there is attention on a kind, which need not be where its products are.
+EXPORT int mlx_embed_attends(int kind) { return kind == FLOAT32 || (kind == BFLOAT16 && chosen.halves); }
 EXPORT int64_t mlx_embed_threads() { return thread_count(); }
 EXPORT void mlx_embed_set_threads(int64_t count) { set_thread_count(count); }
 
@@ -288,7 +293,7 @@ int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t cou
 }
 
 Attending<float> attending() { return {kernels->attention_scratch, kernels->attention}; }
-Attending<uint16_t> attending16() { return {chosen.halves->attention_scratch, chosen.halves->attention}; }
+Attending<uint16_t> attending16() { return {halves->attention_scratch, halves->attention}; }
 
 }  // namespace
 
@@ -305,7 +310,7 @@ EXPORT int mlx_embed_attention(const float* qkv, const int32_t* cu, int64_t coun
     uint16_t* qkv16 = reinterpret_cast<uint16_t*>(memory.get());
     parallel_for(ceil_div(total, rb), [&](int64_t job) {
       const int64_t o = job * rb * width;
-      chosen.halves->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
+      halves->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
     });
     return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
   });
