@@ -160,7 +160,7 @@ def _file(checkpoint: Checkpoint) -> Path:
         files.append(checkpoint.adapter.folder / adapters.FILE)
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     native = library().mlx_embed_source_hash()
-    parts = (stats, sorted(checkpoint.config.items()), repr(checkpoint.pooling), native, _sources())
+    parts = (stats, sorted(checkpoint.config.items()), repr(checkpoint.pooling), checkpoint.task, native, _sources())
     return cache_folder() / "int8" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.json"
 
 
