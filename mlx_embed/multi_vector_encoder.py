@@ -370,8 +370,8 @@ def _added_token(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
         return -1
     if settings.get("padding_side") == "left" and not (how.expansion.attended and how.expansion.fixed):
         raise UnsupportedModelError(
-            f"{checkpoint.folder} adds tokens in front of queries, for its padding is on the left, which mlx_embed does "
-            "where the others attend to them and all queries are of one length alone."
+            f"{checkpoint.folder} adds tokens in front of queries, for its padding is on the left. mlx_embed does that "
+            "only where the others attend to them and all queries are of one length."
         )
     if how.expansion.length > checkpoint.encoder_config.max_tokens:
         raise CheckpointError(

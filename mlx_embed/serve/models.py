@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -302,22 +303,19 @@ class Reranker:
         """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning."""
         if len(text) <= most:  # a token has a character at least
             return text
-        library = self.model.tokenizer.library
-        encoding = library.encode(text, add_special_tokens=False)
-        parts = [encoding, *encoding.overflowing]
-        last = parts[: -(-most // self.longest)][-1]  # each but the last has as many tokens as the model takes
-        kept = (most - 1) % self.longest + 1
-        if len(last) < kept or (len(last) == kept and last is parts[-1]):
+        tokenizer = self.model.tokenizer
+        encoding = tokenizer.library.encode(text, add_special_tokens=False)
+        parts = [encoding, *encoding.overflowing]  # of a reranker that generates, whose library cuts
+        places = list(chain.from_iterable(part.offsets for part in (parts[::-1] if tokenizer.cut_left else parts)))
+        if len(places) <= most:
             return text
-        if (library.truncation or {}).get("direction") == "left":
-            return text[last.offsets[-kept:][0][0] :]
-        return text[: last.offsets[:kept][-1][1]]
+        return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]]
 
     def _count(self, prompt: str, query: str, document: str) -> int:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""
         tokenizer = self.model.tokenizer
         parts = tokenizer.library.encode_batch([query, document], add_special_tokens=False)
-        return sum(map(len, parts)) + tokenizer.beside(prompt)
+        return sum(min(len(part), self.longest) for part in parts) + tokenizer.beside(prompt)
 
     def _begin(self, key: Hashable, pairs: list[Tokens]) -> Callable[[], Float32]:
         engine = self.model.engine

@@ -247,7 +247,7 @@ def test_what_cannot_be_compared(model: MultiVectorEncoder) -> None:
         ("pylate", "config_sentence_transformers.json", {"query_prefix": 3}, CheckpointError, "query_prefix"),
         ("pylate", "config_sentence_transformers.json", {"prompts": "the"}, CheckpointError, "names with texts"),
         ("stanford", "artifact.metadata", {"doc_maxlen": "long"}, CheckpointError, "doc_maxlen"),
-        ("sentence-transformers", "tokenizer_config.json", {"padding_side": "left"}, UnsupportedModelError, "in front of queries"),
+        ("stanford", "tokenizer_config.json", {"padding_side": "left"}, UnsupportedModelError, "in front of queries"),
     ],
 )
 def test_what_is_wrong(
