@@ -18,10 +18,11 @@ NARROW = 384
 # than cuBLAS. 131072 rows 768 wide take 737 us to 2304 outputs and 254 to 768, cuBLAS 792 and 268.
 MOST_COLUMNS = 192
 # Wider rows do not fit beside each other into a multiprocessor's shared memory. Where an activation follows they need
-# not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes.
-MAX_LAID_OUT_INPUTS, MAX_ACTIVATED_INPUTS = 768, 2048
-# Outputs whose rows `output_norm` has in registers.
-NORM_OUTPUTS = (256, 384)
+# not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes. So it is with
+# a LayerNorm, for rows that two blocks have.
+MAX_LAID_OUT_INPUTS, MAX_ACTIVATED_INPUTS, MAX_NORMED_INPUTS = 768, 2048, 3072
+# Outputs whose rows `output_norm` has in the registers of a block, and of two.
+NORM_OUTPUTS, SHARED_NORM_OUTPUTS = (256, 384), (512, 768)
 # Shared memory of a block on Hopper, and what of it a product keeps for barriers, a map and alignment.
 HOPPER_MEMORY = 232448
 RESERVED = 1536
@@ -109,17 +110,33 @@ class ProductTiles(NamedTuple):
         columns: likewise.
         streamed: whether x comes piece by piece, like the weights, rather than whole rows of it.
         cluster: of blocks, with as many rows each and the same columns.
+        shared: whether the blocks of a cluster have the same rows instead, and each its part of the columns.
     """
 
     groups: int
     columns: int
     streamed: bool = False
     cluster: int = 1
+    shared: bool = False
 
 
 def streamed_tiles(outputs: int) -> ProductTiles:
     """Of a linear layer whose rows stream by."""
     return ProductTiles(2, 128 if outputs % MOST_COLUMNS else MOST_COLUMNS, streamed=True, cluster=2)
+
+
+def norm_tiles(outputs: int) -> ProductTiles:
+    """Of a linear layer with the residual and its LayerNorm."""
+    if outputs in SHARED_NORM_OUTPUTS:
+        return ProductTiles(2, outputs // 4, streamed=True, cluster=2, shared=True)
+    return ProductTiles(2, 128)
+
+
+def most_inputs(outputs: int, then: str | None) -> int:
+    """The widest rows whose layer is laid out, where an "activation", a "norm" or None follows it."""
+    if then == "norm" and outputs in SHARED_NORM_OUTPUTS:
+        return MAX_NORMED_INPUTS
+    return MAX_ACTIVATED_INPUTS if then == "activation" else MAX_LAID_OUT_INPUTS
 
 
 def linear_tiles(outputs: int, inputs: int) -> ProductTiles:
