@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
+from custom_kernels.cuda.ahead import rehearsed
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.heuristics import HOPPER_MEMORY, RESERVED, ProductTiles
 from custom_kernels.cuda.launch import Scalar, architecture, launch_all
@@ -24,6 +25,8 @@ def lay_out(weight: mx.array, most: int) -> mx.array | None:
         return None
     if inputs % 64 or inputs > most or outputs % 32:
         return None
+    if rehearsed() is not None:
+        return mx.zeros((inputs // 64, outputs, 64), dtype=weight.dtype)
     rows = np.array(weight.view(mx.uint16)).reshape(outputs // 32, 4, 4, 2, inputs // 64, 8, 8)
     rows = rows.transpose(4, 0, 2, 1, 3, 5, 6).reshape(inputs // 64, outputs // 8, 8, 8, 8)
     place = np.arange(8)

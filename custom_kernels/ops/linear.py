@@ -173,4 +173,5 @@ LINEAR = Op(
     _sample,
     _typical,
     by_rows=_by_rows,
+    meanwhile=True,
 )

@@ -199,6 +199,7 @@ class Machine:
         self.kernels: list[str] = []  # what ran, at other than a sample's shapes
         for name in PLAYED:
             self.ship(name, OP[name].reference)
+        monkeypatch.setitem(OP["attention"].others["metal"], "rotating kernel", self._rotating)
         monkeypatch.delitem(OP["position_ids"].kernels, "metal")
         self.restart()
         self.by_the_clock = tune.measure
@@ -212,6 +213,12 @@ class Machine:
             return kernel(*arguments, **options)
 
         self.monkeypatch.setitem(OP[name].kernels, "metal", called)
+
+    def _rotating(self, *arguments: Any, **options: Any) -> mx.array:
+        if arguments[5] is None:
+            raise NotImplementedError
+        self.kernels.append("rotating attention")
+        return OP["attention"].reference(*arguments, **options)
 
     def restart(self) -> None:
         """What a process remembers is forgotten."""

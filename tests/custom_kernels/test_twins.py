@@ -52,7 +52,7 @@ def test_every_kernel_takes_what_the_op_hands_it(op: Op) -> None:
     """Also those of other machines, where a kernel that does not would be switched off."""
     for variant in variants(op)[:1]:
         arguments, options = op.sample(variant, Load.of(16))
-        for kernel in op.kernels.values():
+        for kernel in (*op.kernels.values(), *(way for ways in op.others.values() for way in ways.values())):
             inspect.signature(kernel).bind(*arguments, **options)
 
 

@@ -11,10 +11,12 @@ import numpy as np
 
 import custom_kernels
 from custom_kernels import HeadNorms, LayerWeights, Rotation, position_ids, short_encoder
+from custom_kernels.backends import default_backend
 from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.attention import MASKED
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, unpad, zeros
+from mlx_embed.architectures.expert_layer import ExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
@@ -163,6 +165,7 @@ def disentangled_attention(
     qkv: mx.array,
     to_key: mx.array | None,
     to_query: mx.array | None,
+    rows: mx.array,
     cu_seqlens: mx.array,
     num_heads: int,
     scale: float,
@@ -175,7 +178,8 @@ def disentangled_attention(
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     heads = block.reshape(*block.shape[:2], 3 * num_heads, head_dim).transpose(0, 2, 1, 3)
     q, k, v = mx.split(heads, 3, axis=1)
-    key, query = (None if x is None else _by_head(x, num_heads) for x in (to_key, to_query))
+    key = None if to_key is None else _by_head(to_key[rows[-2::-1]], num_heads)
+    query = None if to_query is None else _by_head(to_query[rows[1:]], num_heads)
     scores = disentangled.scores(q, k, key, query, scale)
     if valid is not None:
         scores = mx.where(valid[:, None, None, :], scores, MASKED)
@@ -186,6 +190,11 @@ def disentangled_attention(
 def _by_head(rows: mx.array, num_heads: int) -> mx.array:
     """[2 L, hidden] -> [heads, 2 L, head_dim]."""
     return rows.reshape(rows.shape[0], num_heads, -1).transpose(1, 0, 2)
+
+
+def columns(x: mx.array, begin: int, end: int) -> mx.array:
+    """See `ops`."""
+    return x[:, begin:end]
 
 
 def ids(values: np.ndarray[Any, np.dtype[Any]]) -> mx.array:
@@ -226,6 +235,34 @@ def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Mo
     return gated(norm(x), up, down, act, gate, x)
 
 
+def experts(x: mx.array, router: Router, up: nn.Module, down: nn.Module, act: str, top_k: int) -> mx.array:
+    """See `ops`: rows are put in the order of their experts first, so that each reads its weights once."""
+    total = x.shape[0]
+    scores = mx.softmax(float32(x) @ float32(router.weight).T, axis=-1)
+    chosen = mx.argpartition(-scores, top_k - 1, axis=-1)[:, :top_k]
+    weights = mx.take_along_axis(scores, chosen, axis=-1)
+    order = mx.argsort(chosen.reshape(-1))
+    which = chosen.reshape(-1)[order]
+    hidden = _of_experts(x[order // top_k][:, None], up, which)
+    active = FORMULAS[act](hidden, _HERE) if act in FORMULAS else custom_kernels.activate(hidden[:, 0], act)[:, None]
+    rows = _of_experts(active, down, which)[mx.argsort(order), 0].reshape(total, top_k, x.shape[1])
+    return (float32(rows) * weights[..., None]).sum(axis=1).astype(x.dtype) + down.bias
+
+
+def _of_experts(x: mx.array, layer: nn.Module, which: mx.array) -> mx.array:
+    """Rows [n, 1, K] times the weights of their experts [n], which are in order: [n, 1, N]."""
+    weight = layer.weight.reshape(layer.count, -1, layer.weight.shape[-1])
+    if isinstance(layer, ExpertLayer):
+        turned = weight if layer.turned else weight.swapaxes(1, 2)
+        if default_backend() is None:  # MLX multiplies so on a CPU in float32 alone
+            return mx.gather_mm(float32(x), float32(turned), rhs_indices=which, sorted_indices=True).astype(x.dtype)
+        return mx.gather_mm(x, turned, rhs_indices=which, sorted_indices=True)
+    scales = layer.scales.reshape(*weight.shape[:2], -1)
+    biases = layer.biases.reshape(*weight.shape[:2], -1) if "biases" in layer else None
+    how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode, "transpose": not layer.turned}
+    return mx.gather_qmm(x, weight, scales, biases, rhs_indices=which, sorted_indices=True, **how)
+
+
 def encoder_layers(
     layers: PostNormLayers, x: mx.array, cu_seqlens: mx.array, max_seqlen: int, bias: mx.array | None = None
 ) -> mx.array:
@@ -256,9 +293,9 @@ def zeros_like(input_ids: mx.array) -> mx.array:
     return zeros(input_ids.shape[0])
 
 
-def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int) -> mx.array:
+def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int, unit: bool) -> mx.array:
     """See `ops`."""
-    return custom_kernels.mean_pool(hidden, cu_seqlens, skip)
+    return custom_kernels.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: TokenTable, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:
