@@ -17,6 +17,8 @@ NARROW = 384
 # Columns of a tile of such products where they divide the outputs: with these, and not with fewer, they are no slower
 # than cuBLAS. 131072 rows 768 wide take 737 us to 2304 outputs and 254 to 768, cuBLAS 792 and 268.
 MOST_COLUMNS = 192
+# Of fewer rows such a product is over before the host has launched it, for which it takes less by cuBLAS.
+FEW_ROWS = 1024
 # Wider rows do not fit beside each other into a multiprocessor's shared memory. Where an activation follows they need
 # not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes. So it is with
 # a LayerNorm, for rows that two blocks have.
@@ -46,9 +48,19 @@ def builtin_attention_is_faster(head_dim: int, max_seqlen: int) -> bool:
     return head_dim > 32 and max_seqlen > 64
 
 
-def builtin_linear_is_faster(outputs: int, inputs: int, act: str | None) -> bool:
-    """Whether cuBLAS is faster at the product, and needs no second launch."""
-    return act is None and inputs > NARROW and outputs % MOST_COLUMNS != 0
+def is_few(rows: int) -> bool:
+    """Whether a product whose rows stream by is not worth its launch."""
+    return rows < FEW_ROWS
+
+
+def builtin_linear_is_faster(rows: int, outputs: int, inputs: int, act: str | None) -> bool:
+    """Whether cuBLAS is faster at the product, or needs no second launch."""
+    return inputs > NARROW and (is_few(rows) or (act is None and outputs % MOST_COLUMNS != 0))
+
+
+def builtin_norm_after_linear_is_faster(rows: int, outputs: int) -> bool:
+    """Whether the product and the LayerNorm are, or no kernel has both."""
+    return outputs not in NORM_OUTPUTS and (is_few(rows) or outputs not in SHARED_NORM_OUTPUTS)
 
 
 def is_short(values: int) -> bool:

@@ -61,7 +61,9 @@ def linear(
         raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
     few = rows_of(x.shape[0]) if default_backend() == "metal" else None
     # CUDA's kernels add no residual, which MLX's product may.
-    quicker_by_mlx = few is None and (residual is not None or heuristics.builtin_linear_is_faster(outputs, inputs, act))
+    quicker_by_mlx = few is None and (
+        residual is not None or heuristics.builtin_linear_is_faster(x.shape[0], outputs, inputs, act)
+    )
     no_kernel = few is None and layer.laid_out is None
     if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer, residual):
         return builtin_linear(x, layer, act, residual)
