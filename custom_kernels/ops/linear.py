@@ -1,8 +1,7 @@
 """Linear layers, and the activation that follows them in the same launch.
 
-On an H100 MLX's own product, by cuBLAS, is no slower by itself (`scripts/bench_gpu.py --sides products`). But it writes
-a result that the next kernel reads again, and its calls take the host longer than a kernel's launch. CUDA's kernels
-take weights that `lay_out_linear` has laid out. Metal's is for few rows, whose product MLX may launch in two parts,
+On an H100 MLX's own product, by cuBLAS, is about as fast by itself (`scripts/bench_gpu.py --sides products`). But it
+writes a result that the next kernel reads again. CUDA's kernels take weights that `lay_out_linear` has laid out. Metal's is for few rows, whose product MLX may launch in two parts,
 before the activation and the residual in a launch each.
 """
 
