@@ -1,8 +1,9 @@
 """Linear layers, and the activation that follows them in the same launch.
 
 On an H100 MLX's own product, by cuBLAS, is about as fast by itself (`scripts/bench_gpu.py --sides products`). But it
-writes a result that the next kernel reads again. CUDA's kernels take weights that `lay_out_linear` has laid out. Metal's is for few rows, whose product MLX may launch in two parts,
-before the activation and the residual in a launch each.
+writes a result that the next kernel reads again. CUDA's kernels take weights that `lay_out_linear` has laid out.
+Metal's is for few rows, whose product MLX may launch in two parts, before the activation and the residual in a launch
+each.
 """
 
 from collections.abc import Iterator
