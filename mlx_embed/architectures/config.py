@@ -12,7 +12,7 @@ LARGEST_SIZE = 10**7
 # What float32 still holds.
 LARGEST_FLOAT = 1e38
 # Whole numbers that may be 0; all others are at least 1.
-MAY_BE_ZERO = ("pad_token_id", "type_vocab_size")
+MAY_BE_ZERO = ("moe_every_n_layers", "num_experts", "pad_token_id", "type_vocab_size")
 
 Config = TypeVar("Config")
 

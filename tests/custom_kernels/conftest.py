@@ -91,6 +91,12 @@ EXACT: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def gated(y: np.ndarray, act: str | None, gate: str) -> np.ndarray:
+    """act(a) * b of the halves of each row, in float64."""
+    first, second = np.split(y, 2, axis=-1)
+    return EXACT[act](first) * second if gate == "first" else first * EXACT[act](second)
+
+
 def random_layer(outputs: int, inputs: int, dtype: str) -> tuple[mx.array, mx.array]:
     return random(outputs, inputs, dtype=dtype, scale=inputs**-0.5), random(outputs, dtype=dtype)
 

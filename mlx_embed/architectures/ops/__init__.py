@@ -29,6 +29,7 @@ __all__ = [
     "Rope",
     "activation",
     "add_linear",
+    "alibi",
     "attention",
     "block",
     "causal_bias",
@@ -39,6 +40,7 @@ __all__ = [
     "embedding_norm",
     "encoder_layers",
     "erf",
+    "experts",
     "feed_forward",
     "float32",
     "gated",
@@ -193,6 +195,19 @@ def causal_bias(x: Array, num_heads: int, max_seqlen: int) -> Array:
     return _twin(x).constant(np.tile(row, (num_heads, 1)), x)
 
 
+def alibi(x: Array, num_heads: int, max_seqlen: int) -> Array:
+    """An attention's bias that lowers scores by distance (Press et al., 2021): [heads, 2 L - 1], L >= 1.
+
+    Of 2^k heads, the n-th lowers by 2^(-8 n / 2^k) a token; between two powers of two, the rest take every other one of
+    the next power's.
+    """
+    whole = 1 << (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * n / whole) for n in range(1, whole + 1)]
+    slopes += [2.0 ** (-4 * n / whole) for n in range(1, 2 * whole + 1, 2)][: num_heads - whole]
+    distances = np.abs(np.arange(1 - max(max_seqlen, 1), max(max_seqlen, 1)))
+    return _twin(x).constant(np.outer(slopes, -distances).astype(np.float32), x)
+
+
 def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Array:
     """norm(down(act(up(x))) + x): [T, hidden] -> [T, hidden]."""
     return _twin(x).feed_forward(x, up, down, act, norm)
@@ -214,6 +229,14 @@ def gated(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, residu
 def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> Array:
     """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
     return _twin(x).normed_feed_forward(x, norm, up, down, act, gate)
+
+
+def experts(x: Array, router: nn.Module, up: nn.Module, down: nn.Module, act: str, top_k: int) -> Array:
+    """The sum of each token's `top_k` experts, down_e(act(up_e(x))), by their weights: [T, hidden] -> [T, hidden].
+
+    The weights are the largest of softmax(x R^T), where R is the `Router`'s.
+    """
+    return _twin(x).experts(x, router, up, down, act, top_k)
 
 
 def encoder_layers(
@@ -297,9 +320,12 @@ def zeros_like(input_ids: Array) -> Array:
     return _twin(input_ids).zeros_like(input_ids)
 
 
-def mean_pool(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
-    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden]."""
-    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip)
+def mean_pool(hidden: Array, cu_seqlens: Array, skip: int, unit: bool = False) -> Array:
+    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden].
+
+    With `unit` scaled to length 1, in the same launch where there are launches.
+    """
+    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: Array, input_ids: Array, cu_seqlens: Array) -> Array:

@@ -11,10 +11,12 @@ import numpy as np
 
 import custom_kernels
 from custom_kernels import HeadNorms, LayerWeights, Rotation, position_ids, short_encoder
+from custom_kernels.backends import default_backend
 from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.attention import MASKED
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, unpad, zeros
+from mlx_embed.architectures.expert_layer import ExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
@@ -51,11 +53,16 @@ class Linear(nn.Module):
 
 
 def lay_out(encoder: nn.Module) -> None:
-    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
+    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves.
+
+    Layers that an activation follows are called `up`, or `up_gate`.
+    """
     for module in encoder.modules():
         for name, child in list(module.items()):
-            if type(child) is nn.Linear and (laid_out := custom_kernels.lay_out_linear(child.weight)) is not None:
-                setattr(module, name, Linear(child, laid_out))
+            if type(child) is nn.Linear:
+                laid_out = custom_kernels.lay_out_linear(child.weight, activated=name.startswith("up"))
+                if laid_out is not None:
+                    setattr(module, name, Linear(child, laid_out))
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNorm) -> mx.array:
@@ -211,14 +218,44 @@ def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, res
         first, second = mx.split(linear(x, up), 2, axis=-1)
         a, b = (first, second) if gate == "first" else (second, first)
         active = FORMULAS[act](a, _HERE) * b
+    elif isinstance(up, nn.QuantizedLinear):
+        active = custom_kernels.activate(up(x), act, gate)
     else:
-        active = custom_kernels.activate(linear(x, up), act, gate)
+        active = custom_kernels.gated_linear(x, _weights(up), act, gate)
     return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 
 def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
     """See `ops`."""
     return gated(norm(x), up, down, act, gate, x)
+
+
+def experts(x: mx.array, router: Router, up: nn.Module, down: nn.Module, act: str, top_k: int) -> mx.array:
+    """See `ops`: rows are put in the order of their experts first, so that each reads its weights once."""
+    total = x.shape[0]
+    scores = mx.softmax(float32(x) @ float32(router.weight).T, axis=-1)
+    chosen = mx.argpartition(-scores, top_k - 1, axis=-1)[:, :top_k]
+    weights = mx.take_along_axis(scores, chosen, axis=-1)
+    order = mx.argsort(chosen.reshape(-1))
+    which = chosen.reshape(-1)[order]
+    hidden = _of_experts(x[order // top_k][:, None], up, which)
+    active = FORMULAS[act](hidden, _HERE) if act in FORMULAS else custom_kernels.activate(hidden[:, 0], act)[:, None]
+    rows = _of_experts(active, down, which)[mx.argsort(order), 0].reshape(total, top_k, x.shape[1])
+    return (float32(rows) * weights[..., None]).sum(axis=1).astype(x.dtype) + down.bias
+
+
+def _of_experts(x: mx.array, layer: nn.Module, which: mx.array) -> mx.array:
+    """Rows [n, 1, K] times the weights of their experts [n], which are in order: [n, 1, N]."""
+    weight = layer.weight.reshape(layer.count, -1, layer.weight.shape[-1])
+    if isinstance(layer, ExpertLayer):
+        turned = weight if layer.turned else weight.swapaxes(1, 2)
+        if default_backend() is None:  # MLX multiplies so on a CPU in float32 alone
+            return mx.gather_mm(float32(x), float32(turned), rhs_indices=which, sorted_indices=True).astype(x.dtype)
+        return mx.gather_mm(x, turned, rhs_indices=which, sorted_indices=True)
+    scales = layer.scales.reshape(*weight.shape[:2], -1)
+    biases = layer.biases.reshape(*weight.shape[:2], -1) if "biases" in layer else None
+    how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode, "transpose": not layer.turned}
+    return mx.gather_qmm(x, weight, scales, biases, rhs_indices=which, sorted_indices=True, **how)
 
 
 def encoder_layers(
@@ -251,9 +288,9 @@ def zeros_like(input_ids: mx.array) -> mx.array:
     return zeros(input_ids.shape[0])
 
 
-def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int) -> mx.array:
+def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int, unit: bool) -> mx.array:
     """See `ops`."""
-    return custom_kernels.mean_pool(hidden, cu_seqlens, skip)
+    return custom_kernels.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: TokenTable, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:

@@ -1,11 +1,12 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import erf as _erf
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,6 +17,7 @@ from custom_kernels import cpu
 from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
+from mlx_embed.architectures.expert_layer import ExpertLayer, QuantizedExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
@@ -76,12 +78,26 @@ def lay_out(
                 setattr(module, name, ready)
                 if each is not None and isinstance(ready, cpu.Linear):
                     each()
-    mx.clear_cache()
+    _clear_cache()
     cpu.trim()
     for module in modules.values():
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child, dtype))
+
+
+def _clear_cache() -> None:
+    """Let MLX give back what memory it keeps.
+
+    With several GPUs its CUDA build leaves the thread that calls it on the last of them, and then fails to copy what
+    the others have. A thread of its own has nothing to copy afterwards.
+    """
+    if not mx.cuda.is_available():
+        mx.clear_cache()
+        return
+    thread = threading.Thread(target=mx.clear_cache)
+    thread.start()
+    thread.join()
 
 
 def attention_dtype(dtype: str) -> str:
@@ -135,7 +151,7 @@ def add_linear(x: Floats, layer: cpu.Linear, residual: Floats) -> Floats:
 
 def layer_norm(x: Floats, norm: cpu.Norm) -> Floats:
     """See `ops`."""
-    return cpu.layer_norm(x, *norm)
+    return cpu.layer_norm(np.ascontiguousarray(x), *norm)
 
 
 def rms_norm(x: Floats, norm: cpu.RMSNorm, residual: Floats | None) -> Floats:
@@ -240,6 +256,23 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
     return gated(layer_norm(x, norm), up, down, act, gate, x)
 
 
+def experts(x: Floats, router: cpu.Linear, up: "_Experts", down: "_Experts", act: str, top_k: int) -> Floats:
+    """See `ops`: one expert after the other, each on the rows that it has."""
+    logits = cpu.linear(x, router)
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chosen = np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k]
+    weights = np.zeros_like(scores)
+    np.put_along_axis(weights, chosen, np.take_along_axis(scores, chosen, axis=1), axis=1)
+    weights /= scores.sum(axis=1, keepdims=True)
+    out = np.tile(down.bias, (len(x), 1))
+    for expert, weight in enumerate(weights.T):
+        rows = np.flatnonzero(weight)
+        if len(rows):
+            active = linear(x[rows], up.layers[expert], act)
+            out[rows] += cpu.linear(active, down.layers[expert]) * weight[rows, None]
+    return out
+
+
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
@@ -267,9 +300,9 @@ def zeros_like(input_ids: Ints) -> Ints:
     return np.zeros_like(input_ids)
 
 
-def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int) -> Floats:
+def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int, unit: bool) -> Floats:
     """See `ops`."""
-    return cpu.mean_pool(hidden, cu_seqlens, skip)
+    return cpu.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: cpu.Table, input_ids: Ints, cu_seqlens: Ints) -> Floats:
@@ -316,12 +349,27 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
 
 
 _LINEAR = (nn.Linear, nn.QuantizedLinear)
-_LEAVES = (*_LINEAR, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+_EXPERTS = (ExpertLayer, QuantizedExpertLayer)
+_LEAVES = (*_LINEAR, *_EXPERTS, Router, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+
+
+class _Experts(NamedTuple):
+    """What an `ExpertLayer` is here: a linear layer for each, and the bias [N] that they share, of zeros for none."""
+
+    layers: tuple[cpu.Linear, ...]
+    bias: Floats
 
 
 def _laid_out(module: Any, dtype: str) -> Any:
     if isinstance(module, _LINEAR):
         return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
+    if isinstance(module, _EXPERTS):
+        matrices = np.split(_matrix(module), module.count)
+        turned = [np.ascontiguousarray(matrix.T) if module.turned else matrix for matrix in matrices]
+        bias = _float32(module.bias) if "bias" in module else np.zeros(len(turned[0]), dtype=np.float32)
+        return _Experts(tuple(cpu.Linear(matrix, None, dtype) for matrix in turned), bias)
+    if isinstance(module, Router):
+        return cpu.Linear(_float32(module.weight))
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
         return _matrix(module)
     if isinstance(module, LayerNorm):
