@@ -118,7 +118,7 @@ def load() -> tuple[Any, str]:
         "attention": (flag, [pointer] * 2 + [integer] * 5 + [real, pointer, integer, integer, flag, flag, pointer]),
         "disentangled_attention": (
             flag,
-            [pointer, pointer] + [integer] * 4 + [real, pointer, pointer, integer, pointer, integer, pointer],
+            [pointer, pointer] + [integer] * 4 + [real, pointer, pointer, integer, pointer, integer, flag, pointer],
         ),
         "output_norm": (flag, [pointer, integer] + [pointer] * 4 + [real, pointer]),
         "feed_forward": (flag, [pointer, integer, pointer, pointer, flag, flag, *[pointer] * 3, real, pointer]),

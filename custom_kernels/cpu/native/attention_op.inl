@@ -75,6 +75,20 @@ int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t cou
   return OK;
 }
 
+// Rows of x [total, width], rounded to bfloat16.
+struct Halved {
+  std::unique_ptr<float, void (*)(float*)> memory;
+  Halved(const float* x, int64_t total, int64_t width) : memory(allocate((size_t)(total * width + 1) / 2), release) {
+    uint16_t* to = reinterpret_cast<uint16_t*>(memory.get());
+    const int64_t rb = block_rows(total, std::max<int64_t>(1, 32768 / width));
+    parallel_for(ceil_div(total, rb), [&](int64_t job) {
+      const int64_t o = job * rb * width;
+      halves->round(x + o, std::min(rb * width, total * width - o), to + o);
+    });
+  }
+  const uint16_t* get() const { return reinterpret_cast<const uint16_t*>(memory.get()); }
+};
+
 Attending<float> attending() { return {kernels->attention_scratch, kernels->attention}; }
 Attending<uint16_t> attending16() { return {halves->attention_scratch, halves->attention}; }
 
@@ -87,14 +101,8 @@ EXPORT int mlx_embed_attention(const float* qkv, const int32_t* cu, int64_t coun
   return guarded([&] {
     const Seen seen = {kv_heads, window, causal != 0};
     if (!narrow) return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
-    const int64_t width = (heads + 2 * kv_heads) * head_dim,
-                  rb = block_rows(total, std::max<int64_t>(1, 32768 / width));
-    const std::unique_ptr<float, void (*)(float*)> memory(allocate((size_t)(total * width + 1) / 2), release);
-    uint16_t* qkv16 = reinterpret_cast<uint16_t*>(memory.get());
-    parallel_for(ceil_div(total, rb), [&](int64_t job) {
-      const int64_t o = job * rb * width;
-      halves->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
-    });
-    return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
+    const Halved halved(qkv, total, (heads + 2 * kv_heads) * head_dim);
+    return attend<uint16_t>(attending16(), halved.get(), cu, count, total, heads, head_dim, scale, bias, bias_length,
+                            seen, y);
   });
 }

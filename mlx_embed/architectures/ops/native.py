@@ -216,9 +216,10 @@ def disentangled_attention(
     max_seqlen: int,
 ) -> Floats:
     """See `ops`."""
+    dtype = _attention_dtype.get() if qkv.shape[1] // (3 * num_heads) % 2 == 0 else "float32"
     if to_key is None and to_query is None:
-        return cpu.attention(qkv, cu_seqlens, num_heads, scale)
-    return cpu.disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale)
+        return cpu.attention(qkv, cu_seqlens, num_heads, scale, dtype=dtype)
+    return cpu.disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale, dtype=dtype)
 
 
 def columns(x: Floats, begin: int, end: int) -> Floats:
