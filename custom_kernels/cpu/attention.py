@@ -37,7 +37,7 @@ def attention(
         window: attend only where |i - j| <= window. None attends everywhere.
         causal: attend only where j <= i.
         kv_heads: heads of key and value each, which divides num_heads; None for as many.
-        dtype: of the attendss: "float32", or "bfloat16", to which qkv and the weights of values are then rounded, while
+        dtype: of the products: "float32", or "bfloat16", to which qkv and the weights of values are then rounded, while
             scores and softmax stay float32.
 
     Returns:
