@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,6 +28,8 @@ __all__ = ["lay_out", "position_ids", "sequence_ids"]
 
 _HERE = sys.modules[__name__]
 NAMESPACE = mx
+# What follows a linear layer in the same launch, where there is a kernel for both.
+Then = Literal["activation", "norm"]
 erf = mx.erf
 
 
@@ -56,12 +58,15 @@ class Linear(nn.Module):
 def lay_out(encoder: nn.Module) -> None:
     """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves.
 
-    Layers that an activation follows are called `up`, or `up_gate`.
+    Layers that an activation follows are called `up` or `up_gate`; `out`, and `down` in a layer with an `output_norm`,
+    have a LayerNorm behind them.
     """
     for module in encoder.modules():
         for name, child in list(module.items()):
             if type(child) is nn.Linear:
-                laid_out = custom_kernels.lay_out_linear(child.weight, activated=name.startswith("up"))
+                normed = name == "down" and "output_norm" in module
+                then: Then | None = "activation" if name.startswith("up") else "norm" if normed else None
+                laid_out = custom_kernels.lay_out_linear(child.weight, then)
                 if laid_out is not None:
                     setattr(module, name, Linear(child, laid_out))
 
@@ -205,7 +210,7 @@ def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]
 
 def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    return norm(linear(linear(x, up, act), down), residual=x)
+    return output_norm(linear(x, up, act), down, x, norm)
 
 
 def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
