@@ -12,6 +12,8 @@ PLAIN_NORM_SIZE = 3 << 20
 MAX_SHORT = 2**17
 # Blocks of the launch for all layers: more of them only wait longer for each other.
 SHORT_BLOCKS = 128
+# Numbers of an encoder's layers that are kept in one array too: MLX takes 0.3 us, or more, for each array of a launch.
+MOST_KEPT_TWICE = 2**25
 # Wider rows leave little shared memory for the weights, so that they stream by too.
 NARROW = 384
 # Columns of a tile of such products where they divide the outputs: with these, and not with fewer, they are no slower

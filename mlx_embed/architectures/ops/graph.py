@@ -16,6 +16,7 @@ from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.attention import MASKED
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, unpad, zeros
+from custom_kernels.parameters import Layers
 from mlx_embed.architectures.expert_layer import ExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import disentangled, unseen
@@ -271,7 +272,9 @@ def encoder_layers(
     if is_short(x.size) and not unseen.is_any() and first.activation not in FORMULAS:
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
-            weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
+            weights = _kept(
+                layers, [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
+            )
             heads, scale = first.attention.num_heads, first.attention.scale
             eps, act = first.attention_norm.eps, first.activation
             kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
@@ -280,6 +283,16 @@ def encoder_layers(
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
+
+
+def _kept(layers: PostNormLayers, weights: list[LayerWeights]) -> Layers:
+    """The weights as they were taken before, unless somebody has replaced one."""
+    before = layers.kept
+    if not isinstance(before, Layers) or any(
+        old is not new for pair in zip(before, weights, strict=True) for old, new in zip(*pair, strict=True)
+    ):
+        layers.kept = before = Layers(weights)
+    return before
 
 
 def rope(qkv: mx.array, positions: mx.array, tables: Any, num_heads: int) -> mx.array:
