@@ -35,7 +35,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
     if (threadIdx.x / 32 % 4 == 0) {
       const int lane = threadIdx.x % 32;
       unsigned* const own = maps + blockIdx.x * 32;
-      describe<0>(own, map, x, total, lane);
+      describe(own, map, x, total, lane);
       if (lane == 0) {
         for (int tile = begin; tile < tiles; tile += step) {
           const int first = first_row(tile);

@@ -1,16 +1,14 @@
 // out [total, N] = LayerNorm(x w^T + b + residual), as output_norm.cu, but for rows of which a block has room for half:
 // the two of a cluster have the same ROWS, each WIDTH of their columns, and tell each other what their halves' means
-// are. x streams by, like w, each block fetching one group's rows for both, and behind them the residual, which is
-// there when the product is done. A thread has a quarter of two such half rows. Compiled in: as `products.cuh` says; N
-// is 4 * COLUMNS, GROUPS and CLUSTER are 2.
+// are. x streams by, like w, each block fetching one group's rows for both. A thread has a quarter of two such half
+// rows. Compiled in: as `products.cuh` says; N is 4 * COLUMNS, GROUPS and CLUSTER are 2.
 #include "shared/halves.cuh"
 #include "shared/products.cuh"
 
 constexpr int WIDTH = N / CLUSTER;
 constexpr int PARTS = WIDTH / COLUMNS;  // of a thread's sums, each one instruction's
 constexpr int PIECES = COLUMNS / 32;
-constexpr int BLOCKS = WIDTH / 64;                             // of 64 columns of a group's rows of the residual
-constexpr int FITTING = STAGE_BYTES / (GROUPS * BLOCK_BYTES);  // of them in a place, for each group
+constexpr int BATCH = 2;  // pieces of the residual that are on their way at once
 
 struct Half {
   float mean, square;  // of a half row, and the sum of what its values are away from it, squared
@@ -33,8 +31,7 @@ __device__ unsigned in_the_other(unsigned place, int rank) {
 
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1)
     output_norm_streamed(const T* x, const T* w, const T* bias, const T* residual, const T* norm_weight,
-                         const T* norm_bias, const unsigned* map, const unsigned* residual_map, T* out, unsigned* maps,
-                         int total, float eps) {
+                         const T* norm_bias, const unsigned* map, T* out, unsigned* maps, int total, float eps) {
   extern __shared__ unsigned char memory[];
   // For each group what the other block has found of its rows, by turns in two places, and a barrier that says so.
   __shared__ alignas(16) Half found[2][GROUPS][GROUP_ROWS];
@@ -64,12 +61,17 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
     if (threadIdx.x / 32 % 4 == 0) {
       const int lane = threadIdx.x % 32;
-      unsigned* const own = maps + blockIdx.x * 64;
-      describe<0>(own, map, x, total, lane);
-      describe<1>(own + 32, residual_map, residual, total, lane);
-      if (lane == 0) {
-        for (int tile = begin; tile < tiles; tile += step) {
-          const int first = tile * ROWS;
+      unsigned* const own = maps + blockIdx.x * 32;
+      describe(own, map, x, total, lane);
+      for (int tile = begin; tile < tiles; tile += step) {
+        // The residual will be wanted when the tile is done.
+        for (int row = tile * ROWS + lane; row < min(tile * ROWS + ROWS, total); row += 32) {
+          asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(residual + static_cast<long long>(row) * N +
+                                                                          rank * WIDTH),
+                       "n"(WIDTH * 2)
+                       : "memory");
+        }
+        if (lane == 0) {
           for (int depth = 0; depth < DEPTHS; ++depth) {
             barrier_wait(ring.empty + ring.stage * 8, ring.parity ^ 1);
             const unsigned barrier = ring.full + ring.stage * 8;
@@ -77,23 +79,12 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
             const T* const columns = w + (static_cast<long long>(depth) * N + rank * WIDTH) * 64;
             copy(ring.place(), columns, WIDTH * 128, barrier);
             copy_rows_to_all(ring.place() + WIDTH * 128 + rank * BLOCK_BYTES, own, depth * 64,
-                             first + rank * GROUP_ROWS, barrier);
-            ring.advance();
-          }
-          for (int from = 0; from < BLOCKS; from += FITTING) {
-            barrier_wait(ring.empty + ring.stage * 8, ring.parity ^ 1);
-            const unsigned barrier = ring.full + ring.stage * 8;
-            const int count = min(FITTING, BLOCKS - from) * GROUPS;
-            expect(barrier, count * BLOCK_BYTES);
-            for (int i = 0; i < count; ++i) {
-              copy_rows(ring.place() + i * BLOCK_BYTES, own + 32, rank * WIDTH + (from + i / GROUPS) * 64,
-                        first + i % GROUPS * GROUP_ROWS, barrier);
-            }
+                             tile * ROWS + rank * GROUP_ROWS, barrier);
             ring.advance();
           }
         }
+        __syncwarp();
       }
-      __syncwarp();
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
@@ -123,31 +114,32 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
 #pragma unroll
       for (int part = 0; part < PARTS; ++part) pin(sum[part]);
 
+      const T* from[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        from[half] = residual + static_cast<long long>(min(row + half * 8, total - 1)) * N + rank * WIDTH + left;
+      }
       float whole[2] = {};
 #pragma unroll
       for (int part = 0; part < PARTS; ++part) {
 #pragma unroll
-        for (int piece = 0; piece < PIECES; ++piece) {
-          const int half_block = part * PIECES + piece, block = half_block / 2;
-          if (half_block % (2 * FITTING) == 0) barrier_wait(ring.full + ring.stage * 8, ring.parity);
-          Eight beside[2];
+        for (int some = 0; some < PIECES; some += BATCH) {
+          Eight beside[BATCH][2];
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            uint4& to = *reinterpret_cast<uint4*>(&beside[half]);
-            const unsigned line =
-                ring.place() + (block % FITTING * GROUPS + group) * BLOCK_BYTES + (own_row + half * 8) * 128;
-            asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+          for (int i = 0; i < 2 * BATCH; ++i) {
+            // Volatile, so that a load is where it is written.
+            uint4& to = *reinterpret_cast<uint4*>(&beside[i / 2][i % 2]);
+            asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
                          : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
-                         : "r"(line + (((half_block % 2 * 4 + lane % 4) ^ lane / 4) << 4)));
+                         : "l"(from[i % 2] + part * COLUMNS + (some + i / 2) * 32));
           }
-          each(sum[part], piece, part * COLUMNS + piece * 32 + left, [&](float& s, int half, int i, int column) {
-            s += static_cast<float>(beside[half].at[i]) + offsets[column];
-            whole[half] += s;
-          });
-          if (half_block % (2 * FITTING) == 2 * FITTING - 1 || half_block == 2 * BLOCKS - 1) {
-            __syncwarp();
-            hand_back(ring.empty + ring.stage * 8, lane);
-            ring.advance();
+#pragma unroll
+          for (int piece = 0; piece < BATCH; ++piece) {
+            each(sum[part], some + piece, part * COLUMNS + (some + piece) * 32 + left,
+                 [&](float& s, int half, int i, int column) {
+                   s += static_cast<float>(beside[piece][half].at[i]) + offsets[column];
+                   whole[half] += s;
+                 });
           }
         }
       }

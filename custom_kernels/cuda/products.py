@@ -68,10 +68,9 @@ def launch_product(
     blocks = min(max(multiprocessors() // cluster, 1), heights * (1 if parameters else spans)) * cluster
     inputs = [x, laid_out, *others]
     results: list[tuple[tuple[int, ...], mx.Dtype]] = [((x.shape[0], outputs if width is None else width), x.dtype)]
-    if streamed:  # and each block's own map of x, and of a residual
-        wide_rows = [(depths * 64, 64), (outputs, 64)] if shared else [(depths * 64, groups * 64)]
-        inputs += [row_pieces(*of) for of in wide_rows]
-        results.append(((blocks, 32 * len(wide_rows)), mx.uint32))
+    if streamed:  # and each block's own map of x
+        inputs.append(row_pieces(depths * 64, 64 if shared else groups * 64))
+        results.append(((blocks, 32), mx.uint32))
     return launch_all(
         name,
         inputs,

@@ -56,8 +56,6 @@ __device__ void copy_to_all(unsigned to, const T* from, int bytes, unsigned barr
 }
 
 // By a warp: `map`, which tells the bulk copies of some array, in `own`, with the address and the rows of this one.
-// Each of several has its own WHICH.
-template <int WHICH>
 __device__ void describe(unsigned* own, const unsigned* map, const T* x, int total, int lane) {
   __shared__ alignas(128) unsigned changed[32];
   changed[lane] = map[lane];
