@@ -142,6 +142,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         """
         opened = open_model("from_pretrained", name_or_path, options)
         checkpoint = opened.checkpoint
+        dim = checkpoint.truncate_dim or checkpoint.dimension
+        rehearsal = opened.rehearse(EmbeddingHead(checkpoint.pooling, checkpoint.modules, 0, dim, checkpoint.normalize))
         tokenizer = tokenizer_of(checkpoint, opened.max_seq_length)
         if tokenizer.max_id() >= checkpoint.encoder_config.vocab_size:
             raise CheckpointError(
@@ -149,7 +151,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
                 f"config.json gives the model {checkpoint.encoder_config.vocab_size} embeddings; they are of different "
                 "checkpoints."
             )
-        engine = opened.load()
+        engine = opened.load(rehearsal.result())
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
         model._source = opened.source
@@ -267,7 +269,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             for window in begun:
                 window.close()
             raise
-        return lambda: self._finished(call, call.encoding.together(begun, len(texts)))[0]
+        return lambda: self._finished(call, call.encoding.together(begun, len(texts)))
 
     def _encoded(
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None
@@ -276,9 +278,9 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         self._for_task(options.get("task"), task)  # loaded in this thread, where waiting for another does no harm
         work = partial(self._computed, texts, options, task, return_info)
         call, encoded = self.engine.near(work) if are_short(texts) else work()
-        vectors, info = self._finished(call, encoded)
+        vectors = self._finished(call, encoded)
         output = vectors[0] if isinstance(texts, str) else vectors
-        return (output, info) if return_info else output
+        return (output, _info(call, encoded)) if return_info else output
 
     def _computed(self, texts: Texts, options: EncodeOptions, task: Task | None, counted: bool) -> tuple[Call, Encoded]:
         chosen = self._complete(options)
@@ -407,14 +409,11 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         )
         return Call(encoding, wanted, options["output_dtype"], ranges, options["show_progress_bar"])
 
-    def _finished(self, call: Call, encoded: Encoded) -> tuple[npt.NDArray[Any], EncodeInfo]:
-        """The vectors as they were asked for, and what is to be said of each text; warns of those that were cut."""
-        vectors, counts, chunks, whole = encoded
-        max_length = call.encoding.tokenizer.max_length
+    def _finished(self, call: Call, encoded: Encoded) -> npt.NDArray[Any]:
+        """The vectors as they were asked for; warns of texts that were cut."""
         if call.encoding.cuts:
-            self._say_what_was_cut(counts, max_length, whole)
-        vectors = quantize(np.ascontiguousarray(vectors[:, : call.dim]), call.output_dtype, call.ranges)
-        return vectors, EncodeInfo(counts, (counts > max_length) & (chunks == 1), chunks)
+            self._say_what_was_cut(encoded.counts, call.encoding.tokenizer.max_length, encoded.whole)
+        return quantize(np.ascontiguousarray(encoded.vectors[:, : call.dim]), call.output_dtype, call.ranges)
 
     def _dim(self, truncate_dim: int | None) -> int:
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
@@ -450,3 +449,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
                 f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."
             )
         return overlap
+
+
+def _info(call: Call, encoded: Encoded) -> EncodeInfo:
+    _, counts, chunks, _ = encoded
+    return EncodeInfo(counts, (counts > call.encoding.tokenizer.max_length) & (chunks == 1), chunks)

@@ -1,6 +1,7 @@
 """From a model's name to what every kind of model starts from: its checkpoint, and then the engine with its weights."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy.typing as npt
 from custom_kernels import transfer
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, quantization, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, choose, default_dtype, load, memory
-from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.engine import Engine, EngineChoice, HeadFunction, choose, default_dtype, load, memory
+from mlx_embed.engine.device import accelerator, is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.engine.rehearsal import rehearse_unread
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
@@ -56,9 +58,27 @@ class Opened:
     engine: EngineChoice
     source: "Source"
 
-    def load(self) -> Engine:
+    def rehearse(self, head: HeadFunction) -> "Future[HeadFunction | None]":
+        """Begin to compile what encoder and head take on CUDA, while the rest is read; gives the head, if it did."""
+        checkpoint = self.checkpoint
+        fixed = checkpoint.architecture.LAYOUT == "table" or checkpoint.config.get("quantization")
+
+        def work() -> HeadFunction | None:
+            if fixed or checkpoint.modules or accelerator() != "cuda" or is_cpu(self.device):
+                return None
+            if choose(self.engine, self.device, self.dtype) != "graph":
+                return None
+            try:
+                rehearse_unread(checkpoint, self.device, self.dtype, head)
+            except Exception:  # whatever is wrong, loading it says so
+                return None
+            return head
+
+        return worker.submit(work)
+
+    def load(self, known: HeadFunction | None = None) -> Engine:
         """The engine, with the encoder's weights; see `engine.load`."""
-        return load(self.checkpoint, self.engine, self.device, self.dtype)
+        return load(self.checkpoint, self.engine, self.device, self.dtype, known)
 
 
 def open_model(

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_decoders
+import gpu_race
 import gpu_texts
 import numpy as np
 
@@ -62,6 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
     parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 65536], help="tokens of decoders' batches")
+    parser.add_argument("--racers", nargs="+", choices=gpu_race.RACERS, default=list(gpu_race.RACERS))
     parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")
     parser.add_argument("--cranfield", type=Path, help="the folder of docs.jsonl, for the same")
     parser.add_argument("--json", type=Path, help="write every figure here")
@@ -415,6 +417,7 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "forward reference": forward_side,
     "launches": launches_side,
     "decoders": gpu_decoders.side,
+    "race": gpu_race.side,
     **TEXTS,
     "torch eager": torch_side,
     "sentence-transformers": sentence_transformers_side,

@@ -14,6 +14,7 @@ child may call them too.
 from custom_kernels.cpu import settings
 from custom_kernels.cpu.attention import attention
 from custom_kernels.cpu.cores import usable_cores
+from custom_kernels.cpu.disentangled_attention import disentangled_attention
 from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
@@ -50,6 +51,7 @@ __all__ = [
     "Table",
     "attention",
     "available",
+    "disentangled_attention",
     "embedding_norm",
     "feed_forward",
     "gather_mean",

@@ -109,6 +109,10 @@ def load() -> tuple[Any, str]:
         "rms_norm": (flag, [pointer] * 3 + [real, real, integer, integer, pointer]),
         "embedding_norm": (flag, [pointer] * 3 + [integer, pointer, pointer, real, integer, integer, pointer]),
         "attention": (flag, [pointer] * 2 + [integer] * 5 + [real, pointer, integer, integer, flag, flag, pointer]),
+        "disentangled_attention": (
+            flag,
+            [pointer, pointer] + [integer] * 4 + [real, pointer, pointer, integer, pointer, integer, pointer],
+        ),
         "output_norm": (flag, [pointer, integer] + [pointer] * 4 + [real, pointer]),
         "feed_forward": (flag, [pointer, integer, pointer, pointer, flag, flag, *[pointer] * 3, real, pointer]),
         "encoder": (

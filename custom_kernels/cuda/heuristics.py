@@ -12,16 +12,19 @@ PLAIN_NORM_SIZE = 3 << 20
 MAX_SHORT = 2**17
 # Blocks of the launch for all layers: more of them only wait longer for each other.
 SHORT_BLOCKS = 128
-# Rows wider than the first leave little shared memory for the weights, and so many of them are quicker by cuBLAS,
-# unless that needs another launch for an activation.
-NARROW, MANY = 384, 2**15
-# Wider rows do not fit beside each other into a multiprocessor's shared memory.
-MAX_LAID_OUT_INPUTS = 768
+# Wider rows leave little shared memory for the weights, so that they stream by too.
+NARROW = 384
+# Columns of a tile of such products where they divide the outputs: with these, and not with fewer, they are no slower
+# than cuBLAS. 131072 rows 768 wide take 737 us to 2304 outputs and 254 to 768, cuBLAS 792 and 268.
+MOST_COLUMNS = 192
+# Wider rows do not fit beside each other into a multiprocessor's shared memory. Where an activation follows they need
+# not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes.
+MAX_LAID_OUT_INPUTS, MAX_ACTIVATED_INPUTS = 768, 2048
 # Outputs whose rows `output_norm` has in registers.
 NORM_OUTPUTS = (256, 384)
-# Shared memory of a block on Hopper, and what of it a product keeps for barriers and alignment.
+# Shared memory of a block on Hopper, and what of it a product keeps for barriers, a map and alignment.
 HOPPER_MEMORY = 232448
-RESERVED = 1280
+RESERVED = 1536
 
 
 def builtin_norm_is_faster(size: int) -> bool:
@@ -42,9 +45,9 @@ def builtin_attention_is_faster(head_dim: int, max_seqlen: int) -> bool:
     return head_dim > 32 and max_seqlen > 64
 
 
-def builtin_linear_is_faster(rows: int, inputs: int, act: str | None) -> bool:
+def builtin_linear_is_faster(outputs: int, inputs: int, act: str | None) -> bool:
     """Whether cuBLAS is faster at the product, and needs no second launch."""
-    return act is None and inputs > NARROW and rows >= MANY
+    return act is None and inputs > NARROW and outputs % MOST_COLUMNS != 0
 
 
 def is_short(values: int) -> bool:
@@ -98,7 +101,27 @@ def pool_groups(chunks: int) -> int:
     return max(16 // chunks, 1)
 
 
-def linear_tiles(outputs: int, inputs: int) -> tuple[int, int]:
-    """(groups of 64 rows, columns) that a block computes at a time."""
-    narrow = inputs <= NARROW
-    return 3 if narrow else 2, 96 if narrow and outputs % 96 == 0 else 64
+class ProductTiles(NamedTuple):
+    """How a product is cut.
+
+    Attributes:
+        groups: of 64 rows, that a block computes at a time.
+        columns: likewise.
+        streamed: whether x comes piece by piece, like the weights, rather than whole rows of it.
+        cluster: of blocks, with as many rows each and the same columns.
+    """
+
+    groups: int
+    columns: int
+    streamed: bool = False
+    cluster: int = 1
+
+
+def streamed_tiles(outputs: int) -> ProductTiles:
+    """Of a linear layer whose rows stream by."""
+    return ProductTiles(2, 128 if outputs % MOST_COLUMNS else MOST_COLUMNS, streamed=True, cluster=2)
+
+
+def linear_tiles(outputs: int, inputs: int) -> ProductTiles:
+    """Of a linear layer."""
+    return streamed_tiles(outputs) if inputs > NARROW else ProductTiles(3, 64 if outputs % 96 else 96)

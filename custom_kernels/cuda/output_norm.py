@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from custom_kernels.cuda.heuristics import NORM_OUTPUTS
+from custom_kernels.cuda.heuristics import NORM_OUTPUTS, ProductTiles
 from custom_kernels.cuda.products import launch_product
 from custom_kernels.parameters import Linear
 
@@ -17,5 +17,6 @@ def output_norm(
     if layer.bias is None or bias is None:
         raise NotImplementedError("The CUDA kernel of output_norm is for a layer and a LayerNorm that have a bias.")
     others = [layer.bias, residual, weight, bias]
-    tiles = -(-total // 128)
-    return launch_product("output_norm", x, layer.laid_out, others, [total, eps], tiles, 2, 128, {}, parameters=3)
+    return launch_product(
+        "output_norm", x, layer.laid_out, others, [total, eps], ProductTiles(2, 128), {}, parameters=3
+    )

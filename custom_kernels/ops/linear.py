@@ -23,9 +23,13 @@ from custom_kernels.ops.activate import ACTIVATIONS, activate, reference_activat
 from custom_kernels.parameters import Linear
 
 
-def lay_out_linear(weight: mx.array) -> mx.array | None:
-    """A weight [N, K] as this machine's kernels of `linear` and `output_norm` read it, or None where there are none."""
-    return lay_out(weight) if default_backend() == "cuda" else None
+def lay_out_linear(weight: mx.array, activated: bool = False) -> mx.array | None:
+    """A weight [N, K] as this machine's kernels of products read it, or None where there are none.
+
+    It is a second copy; where no activation follows, it is wanted for narrower rows alone.
+    """
+    most = heuristics.MAX_ACTIVATED_INPUTS if activated else heuristics.MAX_LAID_OUT_INPUTS
+    return lay_out(weight, most) if default_backend() == "cuda" else None
 
 
 def linear(
@@ -55,7 +59,7 @@ def linear(
     if residual is not None and residual.shape != (x.shape[0], outputs):
         raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
     few = rows_of(x.shape[0]) if default_backend() == "metal" else None
-    quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(x.shape[0], inputs, act)
+    quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(outputs, inputs, act)
     no_kernel = few is None and layer.laid_out is None
     if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer, residual):
         return builtin_linear(x, layer, act, residual)
@@ -126,7 +130,8 @@ def sample(
     """x of so many rows, or of a typical number, and a layer."""
     x = random(rows if load is None else load.tokens, inputs, dtype=dtype, seed=1)
     weight = random(outputs, inputs, dtype=dtype, scale=inputs**-0.5, seed=2)
-    return x, Linear(weight, random(outputs, dtype=dtype, seed=3) if has_bias else None, lay_out_linear(weight))
+    bias = random(outputs, dtype=dtype, seed=3) if has_bias else None
+    return x, Linear(weight, bias, lay_out_linear(weight, activated=True))
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
@@ -170,4 +175,5 @@ LINEAR = Op(
     _sample,
     _typical,
     by_rows=_by_rows,
+    meanwhile=True,
 )

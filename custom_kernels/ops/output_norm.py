@@ -108,4 +108,5 @@ OUTPUT_NORM = Op(
     _sample,
     _typical,
     by_rows=_by_rows,
+    meanwhile=True,
 )

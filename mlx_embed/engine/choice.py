@@ -12,7 +12,7 @@ from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
 from mlx_embed.checkpoint import Checkpoint, quantization, weights
 from mlx_embed.checkpoint.safetensors import map_files, read_headers
-from mlx_embed.engine.contract import Engine
+from mlx_embed.engine.contract import Engine, HeadFunction
 from mlx_embed.engine.device import accelerator, is_cpu
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.native import NativeEngine
@@ -97,8 +97,10 @@ def native_dtype(dtype: mx.Dtype | None) -> mx.Dtype:
     return mx.float32
 
 
-def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> Engine:
-    """Load a checkpoint's encoder into the engine that is wanted.
+def load(
+    checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype | None, known: HeadFunction | None = None
+) -> Engine:
+    """Load a checkpoint's encoder into the engine that is wanted; `known` as of `GraphEngine`.
 
     Raises:
         CheckpointError: weights that are missing, broken or of another model.
@@ -130,7 +132,7 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         return encoder
 
     encoder = worker.run(encoder_laid_out, device)
-    engine = GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+    engine = GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads, known=known)
     if kernels and not is_cpu(device) and accelerator() == "metal":
         longest = checkpoint.max_seq_length or checkpoint.encoder_config.max_tokens
         worker.run(lambda: engine.prepare(longest), device)

@@ -48,7 +48,7 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
     }
     for (int64_t i = 0; i < M; i++) {
       const int64_t query = row + i;
-      const float* bias = a.bias ? a.bias + key - query : nullptr;
+      const float* bias = a.bias ? a.bias + query * a.bias_step + key : nullptr;
       const int64_t low = query - a.before - key;
       const int64_t high = smaller(to - j, query + a.after + 1 - key);
       for (int64_t v = 0; v < NV; v++) {

@@ -36,14 +36,21 @@ struct Product {
 // One head of one sequence, queries [row_begin, row_end) of `length`, of float or bfloat16 (uint16_t).
 template <class T> struct AttentionOf {
   const T *q, *k, *v;  // first token, this head; rows `stride` apart
-  const float* bias;   // this head's at distance 0, key - query = 0, or null
+  const float* bias;   // query i's and key j's is at i * bias_step + j; or null
   float* out;          // rows `out_stride` apart
-  int64_t stride, out_stride, length, head_dim, row_begin, row_end;
+  int64_t stride, out_stride, bias_step, length, head_dim, row_begin, row_end;
   int64_t before, after;  // query i sees keys i - before to i + after; `length` is far enough for all
   float scale;
 };
 typedef AttentionOf<float> Attention;
 typedef AttentionOf<uint16_t> Attention16;
+
+// What a head's keys and queries are multiplied by at each distance, as `lay_out_distances` has made it of the
+// distances key - query, and of query - key; null for nothing. Distance 0 is at `zero`.
+struct Distances {
+  const float *to_key, *to_query;
+  int64_t zero;
+};
 
 enum RowType { ROWS_FLOAT32 = 0, ROWS_FLOAT16 = 1, ROWS_BFLOAT16 = 2, ROWS_INT8 = 3 };
 
@@ -63,6 +70,10 @@ struct Kernels {
   Product product, by_sgemm;
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention&, float* scratch);
+  void (*lay_out_distances)(const float* table, int64_t stride, const int32_t* rows, int64_t count, int64_t width,
+                            float* out);
+  size_t (*distances_scratch)(int64_t rows, int64_t length, int64_t head_dim);
+  void (*distances)(const Distances&, Attention&, float* scratch);
   // weight null: only the sum. residual and bias may be null; y may be x.
   void (*layer_norm)(const float* x, const float* residual, const float* weight, const float* bias, float eps,
                      int64_t rows, int64_t width, float* y);

@@ -227,6 +227,34 @@ template <class T> struct Attending {
   void (*run)(const AttentionOf<T>&, float* scratch);
 };
 
+// Some queries of a head of a sequence.
+struct Job {
+  int32_t start, length, begin, end, head;
+};
+
+// What threads do of an attention, at most `most` queries each: the longest sequences go first, so that no thread is
+// left with one at the end.
+std::vector<Job> attention_jobs(const int32_t* cu, int64_t count, int64_t heads, int64_t most) {
+  std::vector<int32_t> order((size_t)count);
+  for (int64_t i = 0; i < count; i++) order[(size_t)i] = (int32_t)i;
+  const auto length = [&](int32_t s) { return cu[s + 1] - cu[s]; };
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return length(a) > length(b); });
+  const int64_t enough = 4 * thread_count();
+  std::vector<Job> jobs;
+  for (int32_t s : order) {
+    const int32_t n = length(s);
+    if (!n) break;
+    // Keys are laid out once a job: more than one block of queries only where jobs are few or the sequence long.
+    const int64_t parts = std::max<int64_t>(
+        ceil_div(n, most),
+        count * heads < enough ? std::min<int64_t>(ceil_div(enough, count * heads), ceil_div(n, 64)) : 1);
+    const int32_t rows = (int32_t)ceil_div(n, parts);
+    for (int64_t h = 0; h < heads; h++)
+      for (int32_t r = 0; r < n; r += rows) jobs.push_back({cu[s], n, r, std::min(n, r + rows), (int32_t)h});
+  }
+  return jobs;
+}
+
 // How heads share keys and values, and which tokens see each other.
 struct Seen {
   int64_t kv_heads;  // of key and value each; they divide the query's
@@ -239,28 +267,8 @@ template <class T>
 int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
            int64_t head_dim, float scale, const float* bias, int64_t bias_length, const Seen& seen, float* y) {
   if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
-  struct Job {
-    int32_t start, length, begin, end, head;
-  };
-  std::vector<int32_t> order((size_t)count);
-  for (int64_t i = 0; i < count; i++) order[(size_t)i] = (int32_t)i;
-  const auto length = [&](int32_t s) { return cu[s + 1] - cu[s]; };
-  // The longest go first, so that no thread is left with one at the end.
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return length(a) > length(b); });
-  if (bias && count && length(order[0]) > bias_length) return BAD_SEQUENCES;
-  const int64_t enough = 4 * thread_count();
-  std::vector<Job> jobs;
-  for (int32_t s : order) {
-    const int32_t n = length(s);
-    if (!n) break;
-    // Keys are laid out once a job: more than one block of queries only where jobs are few or the sequence long.
-    const int64_t parts = std::max<int64_t>(
-        ceil_div(n, 1024),
-        count * heads < enough ? std::min<int64_t>(ceil_div(enough, count * heads), ceil_div(n, 64)) : 1);
-    const int32_t rows = (int32_t)ceil_div(n, parts);
-    for (int64_t h = 0; h < heads; h++)
-      for (int32_t r = 0; r < n; r += rows) jobs.push_back({cu[s], n, r, std::min(n, r + rows), (int32_t)h});
-  }
+  const std::vector<Job> jobs = attention_jobs(cu, count, heads, 1024);
+  if (bias && !jobs.empty() && jobs[0].length > bias_length) return BAD_SEQUENCES;
   const int64_t hidden = heads * head_dim, kv = seen.kv_heads * head_dim, group = heads / seen.kv_heads;
   parallel_for((int64_t)jobs.size(), [&](int64_t j) {
     const Job& job = jobs[(size_t)j];
@@ -273,6 +281,7 @@ int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t cou
     a.out = y + job.start * hidden + job.head * head_dim;
     a.out_stride = hidden;
     a.bias = bias ? bias + job.head * (2 * bias_length - 1) + bias_length - 1 : nullptr;
+    a.bias_step = -1;
     a.length = job.length;
     a.head_dim = head_dim;
     a.row_begin = job.begin;
@@ -457,5 +466,6 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
   return status;
 }
 
+#include "disentangled.inl"
 #include "heads.inl"
 #include "top_k_scores_op.inl"

@@ -33,6 +33,7 @@ __all__ = [
     "attention",
     "block",
     "causal_bias",
+    "columns",
     "disentangled_attention",
     "distance_bias",
     "embed",
@@ -61,6 +62,7 @@ __all__ = [
     "product",
     "rms_norm",
     "rotation",
+    "settled",
     "zeros_like",
 ]
 
@@ -150,6 +152,7 @@ def disentangled_attention(
     qkv: Array,
     to_key: Array | None,
     to_query: Array | None,
+    rows: Array,
     cu_seqlens: Array,
     num_heads: int,
     scale: float,
@@ -157,10 +160,20 @@ def disentangled_attention(
 ) -> Array:
     """softmax(scale * (q_i k_j + q_i P_(i - j) + k_j R_(i - j))) V within each sequence: [T, 3 * H] -> [T, H].
 
-    `to_key` has P of the distances L - 1 down to -L, `to_query` R of 1 - L up to L: [2 L, H], L = max_seqlen >= 1;
-    None adds nothing.
+    `to_key` [U, H] has rows of P, and `to_query` of R; None adds nothing. `rows` [2 L + 1] says which of them each
+    distance from -L to L has, L >= max_seqlen and at least 1.
     """
-    return _twin(qkv).disentangled_attention(qkv, to_key, to_query, cu_seqlens, num_heads, scale, max_seqlen)
+    return _twin(qkv).disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale, max_seqlen)
+
+
+def settled(like: Array) -> bool:
+    """Whether weights stay as they are, as those laid out for the CPU's kernels do; a graph's may be replaced."""
+    return _twin(like) is native
+
+
+def columns(x: Array, begin: int, end: int) -> Array:
+    """Some columns of x [n, N]: [n, end - begin]."""
+    return _twin(x).columns(x, begin, end)
 
 
 def ids(values: np.ndarray[Any, np.dtype[Any]], like: Array) -> Array:
@@ -308,9 +321,12 @@ def zeros_like(input_ids: Array) -> Array:
     return _twin(input_ids).zeros_like(input_ids)
 
 
-def mean_pool(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
-    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden]."""
-    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip)
+def mean_pool(hidden: Array, cu_seqlens: Array, skip: int, unit: bool = False) -> Array:
+    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden].
+
+    With `unit` scaled to length 1, in the same launch where there are launches.
+    """
+    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: Array, input_ids: Array, cu_seqlens: Array) -> Array:

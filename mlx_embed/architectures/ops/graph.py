@@ -53,11 +53,16 @@ class Linear(nn.Module):
 
 
 def lay_out(encoder: nn.Module) -> None:
-    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
+    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves.
+
+    Layers that an activation follows are called `up`, or `up_gate`.
+    """
     for module in encoder.modules():
         for name, child in list(module.items()):
-            if type(child) is nn.Linear and (laid_out := custom_kernels.lay_out_linear(child.weight)) is not None:
-                setattr(module, name, Linear(child, laid_out))
+            if type(child) is nn.Linear:
+                laid_out = custom_kernels.lay_out_linear(child.weight, activated=name.startswith("up"))
+                if laid_out is not None:
+                    setattr(module, name, Linear(child, laid_out))
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNorm) -> mx.array:
@@ -155,6 +160,7 @@ def disentangled_attention(
     qkv: mx.array,
     to_key: mx.array | None,
     to_query: mx.array | None,
+    rows: mx.array,
     cu_seqlens: mx.array,
     num_heads: int,
     scale: float,
@@ -167,7 +173,8 @@ def disentangled_attention(
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     heads = block.reshape(*block.shape[:2], 3 * num_heads, head_dim).transpose(0, 2, 1, 3)
     q, k, v = mx.split(heads, 3, axis=1)
-    key, query = (None if x is None else _by_head(x, num_heads) for x in (to_key, to_query))
+    key = None if to_key is None else _by_head(to_key[rows[-2::-1]], num_heads)
+    query = None if to_query is None else _by_head(to_query[rows[1:]], num_heads)
     scores = disentangled.scores(q, k, key, query, scale)
     if valid is not None:
         scores = mx.where(valid[:, None, None, :], scores, MASKED)
@@ -178,6 +185,11 @@ def disentangled_attention(
 def _by_head(rows: mx.array, num_heads: int) -> mx.array:
     """[2 L, hidden] -> [heads, 2 L, head_dim]."""
     return rows.reshape(rows.shape[0], num_heads, -1).transpose(1, 0, 2)
+
+
+def columns(x: mx.array, begin: int, end: int) -> mx.array:
+    """See `ops`."""
+    return x[:, begin:end]
 
 
 def ids(values: np.ndarray[Any, np.dtype[Any]]) -> mx.array:
@@ -206,8 +218,10 @@ def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, res
         first, second = mx.split(linear(x, up), 2, axis=-1)
         a, b = (first, second) if gate == "first" else (second, first)
         active = FORMULAS[act](a, _HERE) * b
+    elif isinstance(up, nn.QuantizedLinear):
+        active = custom_kernels.activate(up(x), act, gate)
     else:
-        active = custom_kernels.activate(linear(x, up), act, gate)
+        active = custom_kernels.gated_linear(x, _weights(up), act, gate)
     return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 
@@ -274,9 +288,9 @@ def zeros_like(input_ids: mx.array) -> mx.array:
     return zeros(input_ids.shape[0])
 
 
-def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int) -> mx.array:
+def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int, unit: bool) -> mx.array:
     """See `ops`."""
-    return custom_kernels.mean_pool(hidden, cu_seqlens, skip)
+    return custom_kernels.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: TokenTable, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:

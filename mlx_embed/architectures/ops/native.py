@@ -1,10 +1,10 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import pairwise
 from math import erf as _erf
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,7 +19,7 @@ from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
 from mlx_embed.architectures.expert_layer import ExpertLayer, QuantizedExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
-from mlx_embed.architectures.ops import disentangled, unseen
+from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -78,12 +78,26 @@ def lay_out(
                 setattr(module, name, ready)
                 if each is not None and isinstance(ready, cpu.Linear):
                     each()
-    mx.clear_cache()
+    _clear_cache()
     cpu.trim()
     for module in modules.values():
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child, dtype))
+
+
+def _clear_cache() -> None:
+    """Let MLX give back what memory it keeps.
+
+    With several GPUs its CUDA build leaves the thread that calls it on the last of them, and then fails to copy what
+    the others have. A thread of its own has nothing to copy afterwards.
+    """
+    if not mx.cuda.is_available():
+        mx.clear_cache()
+        return
+    thread = threading.Thread(target=mx.clear_cache)
+    thread.start()
+    thread.join()
 
 
 def attention_dtype(dtype: str) -> str:
@@ -188,32 +202,21 @@ def disentangled_attention(
     qkv: Floats,
     to_key: Floats | None,
     to_query: Floats | None,
+    rows: Ints,
     cu_seqlens: Ints,
     num_heads: int,
     scale: float,
     max_seqlen: int,
 ) -> Floats:
-    """See `ops`: one text after the other, by numpy's products."""
-    total, hidden = qkv.shape[0], qkv.shape[1] // 3
-    out = np.empty((total, hidden), dtype=np.float32)
-    rows = [None if x is None else _by_head(x, num_heads) for x in (to_key, to_query)]
-    for start, end in pairwise(cu_seqlens.tolist()):
-        if (length := end - start) == 0:
-            continue
-        q, k, v = (_by_head(x, num_heads) for x in np.split(qkv[start:end], 3, axis=1))
-        near = slice(max_seqlen - length, max_seqlen + length)
-        key, query = (None if x is None else x[:, near] for x in rows)
-        scores = disentangled.scores(q, k, key, query, scale)
-        scores -= scores.max(axis=-1, keepdims=True)
-        weights = np.exp(scores, out=scores)
-        mixed = (weights @ v) / weights.sum(axis=-1, keepdims=True)
-        out[start:end] = mixed.transpose(1, 0, 2).reshape(length, hidden)
-    return out
+    """See `ops`."""
+    if to_key is None and to_query is None:
+        return cpu.attention(qkv, cu_seqlens, num_heads, scale)
+    return cpu.disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale)
 
 
-def _by_head(rows: Floats, num_heads: int) -> Floats:
-    """[n, hidden] -> [heads, n, head_dim]."""
-    return rows.reshape(len(rows), num_heads, -1).transpose(1, 0, 2)
+def columns(x: Floats, begin: int, end: int) -> Floats:
+    """See `ops`."""
+    return np.ascontiguousarray(x[:, begin:end])
 
 
 def ids(values: npt.NDArray[Any]) -> Ints:
@@ -297,9 +300,9 @@ def zeros_like(input_ids: Ints) -> Ints:
     return np.zeros_like(input_ids)
 
 
-def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int) -> Floats:
+def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int, unit: bool) -> Floats:
     """See `ops`."""
-    return cpu.mean_pool(hidden, cu_seqlens, skip)
+    return cpu.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: cpu.Table, input_ids: Ints, cu_seqlens: Ints) -> Floats:

@@ -86,7 +86,9 @@ def test_conversion_keeps_the_vectors(name: str, tmp_path: Path) -> None:
     stored = mx.load(str(tmp_path / "c/model.safetensors"))
     assert any(key.endswith(("qkv.scales", "query.scales")) for key in stored)
     assert any(key.endswith(("word_embeddings.scales", "embed_tokens.scales")) for key in stored)
-    assert least_cosine(encode(tmp_path / "c", texts), expected) >= (0.995 if name in (*DECODERS, "embedding_gemma2") else 0.999)
+    assert least_cosine(encode(tmp_path / "c", texts), expected) >= (
+        0.995 if name in (*DECODERS, "embedding_gemma2") else 0.999
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
