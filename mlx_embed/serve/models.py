@@ -162,8 +162,12 @@ class Embedder:
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)
 
-    def dimension(self, wanted: int | None) -> int:
-        """The length of vectors, where a client wants them cut.
+    def token_vectors(self, job: Job[Text]) -> list[Float32]:
+        """Of each text of a job of tokens that is done, an array [L, H]: the encoder's hidden states."""
+        return job.rows
+
+    def dimension(self, wanted: int | None, name: str = "dimensions") -> int:
+        """The length of vectors, where a client wants them cut; `name` is the request's field.
 
         Raises:
             Refusal: more than the model has, or less than one.
@@ -172,14 +176,18 @@ class Embedder:
         if wanted is None:
             return self.model.dimension
         if not 1 <= wanted <= whole:
-            raise Refusal("invalid", f"dimensions {wanted} is not within 1..{whole}, the model's.", param="dimensions")
+            raise Refusal("invalid", f"{name} {wanted} is not within 1..{whole}, the model's.", param=name)
         return wanted
 
     def vectors(self, job: Job[Text], dim: int, unit: bool | None = None) -> Float32:
         """[n, dim] of a job that is done; `unit` scales them to length 1, None as the checkpoint says."""
-        vectors: Float32 = np.stack(job.rows)[:, :dim]
+        vectors = self._whole(job)[:, :dim]
         unit = self.model.checkpoint.normalize if unit is None else unit
         return np.ascontiguousarray(ops.normalize(vectors) if unit else vectors)
+
+    def _whole(self, job: Job[Text]) -> Float32:
+        """The texts' vectors [n, D] of a job that is done."""
+        return np.stack(job.rows)
 
     def cut(self, job: Job[Text]) -> list[int]:
         """Which texts of a job were cut."""
