@@ -1,6 +1,6 @@
 """BGEM3: of each text a vector, a weight for each of its tokens, and a vector for each, in one forward pass."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,8 @@ from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.bge_m3 import M3Layers, load_m3
+from mlx_embed.checkpoint.modules import Pooling
+from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.encoding import by_windows
 from mlx_embed.engine import Engine
 from mlx_embed.engine.contract import Parameters
@@ -24,7 +26,6 @@ from mlx_embed.loading import CutsTexts, Source, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
-from mlx_embed.progress import Progress
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
 from mlx_embed.texts import checked
 from mlx_embed.tokenizer import Tokenizer
@@ -84,6 +85,20 @@ class M3Vectors(NamedTuple):
     multi_vector: MultiVectors | None
 
 
+class M3Text(NamedTuple):
+    """What BGE-M3 makes of one text; None for what was not asked for.
+
+    Attributes:
+        dense: float32 [H], of length 1.
+        sparse: a weight for each token of the vocabulary that the text has.
+        multi_vector: float32 [L, C], a vector of length 1 for each of its tokens but the first.
+    """
+
+    dense: Float32
+    sparse: SparseVector | None = None
+    multi_vector: Float32 | None = None
+
+
 @dataclass(frozen=True)
 class M3Head:
     """Hidden states to a row a token: its weight, then its vector, in whose place a text's first has the text's own."""
@@ -111,6 +126,8 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         engine: which computes it, and has its weights.
         name: as the hub or the caller knows it.
         dimension: the length of a text's vector.
+        token_dimension: the length of a token's vector.
+        vocabulary: the number of tokens that weights are over.
         prompts: texts to put in front, by name. This and the next are the checkpoint's, and may be changed.
         default_prompt_name: the prompt where none is given.
     """
@@ -128,9 +145,10 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         self.dimension = checkpoint.encoder_config.hidden_size
         self.prompts = dict(checkpoint.prompts)
         self.default_prompt_name = checkpoint.default_prompt_name
-        self._vocabulary = checkpoint.encoder_config.vocab_size
-        self._token_dimension: int = layers.colbert["weight"].shape[0]
+        self.vocabulary = checkpoint.encoder_config.vocab_size
+        self.token_dimension: int = layers.colbert["weight"].shape[0]
         self._head = engine.head(M3Head(), layers)
+        self._text_head = engine.head(EmbeddingHead(Pooling(("cls",)), (), 0, self.dimension, unit=True), ())
         self._unused = _unused_tokens(checkpoint, tokenizer)
 
     @classmethod
@@ -178,37 +196,51 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
             self.tokenizer,
             prompt,
             chosen["show_progress_bar"],
-            lambda tokens, advance: self._computed(tokens.ids, budget, size, with_sparse, with_multi, advance),
+            lambda tokens, advance: self.computed(
+                tokens.ids, budget, size, sparse=with_sparse, multi_vector=with_multi, advance=advance
+            ),
         )
         self._say_what_was_cut(counts, self.tokenizer.max_length)
-        dense = [np.zeros((0, self.dimension), np.float32), *(own for own, _, _ in found)]
-        sparse = [own for _, own, _ in found if own is not None]
-        multi = [own for _, _, own in found if own is not None]
+        dense = np.stack([text.dense for text in found]) if found else np.zeros((0, self.dimension), np.float32)
+        sparse = [text.sparse for text in found if text.sparse is not None]
+        multi = [text.multi_vector for text in found if text.multi_vector is not None]
         return M3Vectors(
-            np.concatenate(dense),
-            SparseVectors.of(sparse, self._vocabulary) if with_sparse else None,
+            dense,
+            SparseVectors.of(sparse, self.vocabulary) if with_sparse else None,
             MultiVectors.of(multi) if with_multi else None,
         )
 
-    def _computed(
-        self, ids: Ids, budget: int, size: int | None, sparse: bool, multi: bool, advance: Progress
-    ) -> list[tuple[Float32, SparseVector | None, Float32 | None]]:
-        """Of each text of ids its vector [1, D], and of the others what is wanted."""
-        found: list[Float32] = [None] * len(ids)  # type: ignore[list-item]
-        with closing(self.engine.run(self.engine.batches(ids, budget, size), self._head, of_tokens=True)) as run:
+    def computed(
+        self,
+        ids: Ids,
+        budget: int,
+        max_texts: int | None = None,
+        *,
+        sparse: bool = True,
+        multi_vector: bool = True,
+        advance: Callable[[int], Any] = lambda _: None,
+    ) -> list[M3Text]:
+        """What is wanted of token ids, as the tokenizer makes them, in one forward pass."""
+        batches = self.engine.batches(ids, budget, max_texts)
+        made: list[M3Text] = [None] * len(ids)  # type: ignore[list-item]
+        of_tokens = sparse or multi_vector
+        head = self._head if of_tokens else self._text_head
+        with closing(self.engine.run(batches, head, of_tokens=of_tokens)) as run:
             for batch, rows in run:
-                parts = np.split(rows, np.cumsum(ids.lengths[batch.texts])[:-1])
-                for text, own in zip(batch.texts.tolist(), parts, strict=True):
-                    found[text] = own if multi else own[:, : 1 + self.dimension].copy()
-                advance(len(batch.texts))
-        return [
-            (
-                own[:1, 1 : 1 + self.dimension].copy(),
-                self._weights(row, own[:, 0]) if sparse else None,
-                own[1:, 1 : 1 + self._token_dimension] if multi else None,
-            )
-            for row, own in zip(ids, found, strict=True)
-        ]
+                places = batch.texts.tolist()
+                parts = np.split(rows, np.cumsum(ids.lengths[batch.texts])[:-1]) if of_tokens else rows
+                for place, own in zip(places, parts, strict=True):
+                    made[place] = self._text(ids[place], own, sparse, multi_vector) if of_tokens else M3Text(own)
+                advance(len(places))
+        return made
+
+    def _text(self, ids: npt.NDArray[np.int32], own: Float32, sparse: bool, multi_vector: bool) -> M3Text:
+        """What is wanted of a text, of the head's rows [L, 1 + max(H, C)] of its tokens, which need not be kept."""
+        return M3Text(
+            own[0, 1 : 1 + self.dimension].copy(),
+            self._weights(ids, own[:, 0]) if sparse else None,
+            own[1:, 1 : 1 + self.token_dimension].copy() if multi_vector else None,
+        )
 
     def similarity(
         self, queries: M3Vectors, documents: M3Vectors, weights: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -99,7 +99,7 @@ def convert(
     *,
     dtype: str | None = None,
     quantize: int | str | None = None,
-    group_size: int = 64,
+    group_size: int | None = None,
     overwrite: bool = False,
     evaluate: str | Path | None = None,
     revision: str | None = None,
@@ -121,7 +121,7 @@ def convert(
         quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them. "int8-cpu" leaves the weights and
             says in config.json that a CPU is to compute in int8, but for the layers that cost most accuracy, which are
             found by a measurement on sample texts: see `int8_layers`. `from_pretrained(..., dtype="float32")` is exact.
-        group_size: 32, 64 or 128 weights share one quantization scale.
+        group_size: 32, 64 or 128 weights share one quantization scale; None is 64. It is of 8 and 4 bits alone.
         overwrite: replace a folder at `destination` that `convert` has written, and that holds nothing else.
         evaluate: for an embedding model, a folder of documents, queries and relevance judgements, laid out as
             `evaluation.read_collection` says; the report then tells what the conversion does to retrieval, both models
@@ -143,7 +143,12 @@ def convert(
     if isinstance(quantize, str) and not int8:
         raise TypeError(f"quantize is {quantize!r} and not {INT8_CPU!r}, where a whole number is needed.")
     quantize = None if quantize is None or int8 else whole_number("quantize", quantize)
-    group_size = whole_number("group_size", group_size)
+    if group_size is not None:
+        group_size = whole_number("group_size", group_size)
+        if quantize is None:
+            found = f"quantize={INT8_CPU!r}" if int8 else "none"
+            raise ValueError(f"group_size {group_size} is of weights of 8 or 4 bits, and there is {found}.")
+    group_size = 64 if group_size is None else group_size
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):

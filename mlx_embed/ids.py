@@ -13,7 +13,7 @@ Int32: TypeAlias = npt.NDArray[np.int32]
 Int64: TypeAlias = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # frozen ones take 0.4 us more to make, a tenth of what a query's ids do
 class Ids(Sequence[Any]):
     """A sequence of rows of ids, or of token types, each of them int32, a view of one array.
 
@@ -38,6 +38,8 @@ class Ids(Sequence[Any]):
     @cached_property
     def lengths(self) -> Int32:
         """int32 [n], the ids of each row."""
+        if len(self.offsets) == 2:  # a query's, for which the general way takes three times as long
+            return np.array([len(self.flat)], dtype=np.int32)
         return np.subtract(self.offsets[1:], self.offsets[:-1], dtype=np.int32, casting="unsafe")
 
     def __len__(self) -> int:

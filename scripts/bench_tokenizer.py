@@ -23,6 +23,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -77,31 +78,39 @@ def side(name: str, folder: Path, kind: str | None) -> dict[str, float]:
     from mlx_embed.checkpoint import read_checkpoint
     from mlx_embed.tokenizer import Tokenizer, framed
     from mlx_embed.tokenizer.fast import FastTokenizer
+    from mlx_embed.tokenizer.pairs import PairFrame, PairTokenizer
     from tests.mlx_embed.tokenizer import trained
 
-    tokenizer = Tokenizer(read_checkpoint(folder), 256)
-    if kind:
-        tokenizer._tokenizer = trained.library(kind, 8000)
-        tokenizer._frame = framed(tokenizer.library)
+    tokenizer, pairs = Tokenizer(read_checkpoint(folder), 256), PairTokenizer(read_checkpoint(folder), 256)
     if name == "pieces":
         sys.modules["nanotoken"] = None  # type: ignore[assignment]
-    start = time.perf_counter()
-    tokenizer.fast = None
-    if name in ("nano", "pieces"):
-        tokenizer.fast = FastTokenizer(tokenizer.library, tokenizer._frame, folder)
-        tokenizer.fast.prepare()
-        if tokenizer.fast.name != name:
-            return {}
-    loading = 1000 * (time.perf_counter() - start)
+    if kind:
+        tokenizer._tokenizer = pairs._texts._tokenizer = trained.library(kind, 8000)
+        tokenizer._frame, pairs._frame = framed(tokenizer.library), PairFrame.of(tokenizer.library, True)
+    for one in (pairs._texts, tokenizer):
+        start = time.perf_counter()
+        one.fast = None
+        if name in ("nano", "pieces"):
+            one.fast = FastTokenizer(one.library, one._frame, folder)
+            one.fast.prepare()
+            if one.fast.name != name:
+                return {}
+        loading = 1000 * (time.perf_counter() - start)
 
-    def make(texts: list[str]) -> Any:
+    def make(texts: list[Any]) -> Any:
+        of_pairs = isinstance(texts[0], tuple)
+        if name == "lists" and of_pairs:
+            return [(x.ids, x.type_ids) for x in cutting.encode_batch(texts, add_special_tokens=True)]
         if name == "lists":
             return [x.ids for x in tokenizer.library.encode_batch_fast(texts, add_special_tokens=True)]
-        return tokenizer(texts)
+        return pairs(texts) if of_pairs else tokenizer(texts)
 
+    cutting = copy(tokenizer.library)
+    cutting.enable_truncation(256)
     found: dict[str, float] = {}
     everything = corpora()
-    for title, texts in everything.items():
+    paired = {"pairs of a reranker": list(zip(everything["queries"], everything["documents"], strict=True))}
+    for title, texts in (everything | paired).items():
         windows = [texts[start : start + WINDOW] for start in range(0, len(texts), WINDOW)]
         for row, made in (("first pass", once), ("", median)):
             seconds = made(lambda windows=windows: [make(window) for window in windows])

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     ("mlx_embed.cli",),
     ("mlx_embed.commands",),
+    ("mlx_embed.encode_files",),
     ("mlx_embed.integrations", "mlx_embed.serve", "mlx_embed.jobs"),
     ("mlx_embed.measure", "mlx_embed.maps"),
     ("mlx_embed",),

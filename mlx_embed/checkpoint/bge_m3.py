@@ -25,6 +25,11 @@ class M3Layers(NamedTuple):
     colbert: dict[str, mx.array]
 
 
+def is_m3(folder: Path) -> bool:
+    """Whether a folder has BGE-M3's layers, as safetensors or as the pickles that are not opened."""
+    return all(any(present(folder / f"{name}.{suffix}") for suffix in ("safetensors", "pt")) for name in _NAMES)
+
+
 def load_m3(checkpoint: Checkpoint) -> M3Layers:
     """Read sparse_linear.safetensors and colbert_linear.safetensors, evaluated.
 

@@ -31,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the report; 1 where something does not agree."""
     from mlx_embed.arguments import output_files
+    from mlx_embed.engine.device import accelerator
     from mlx_embed.measure.compare import DEFAULT_TEXTS, compare
     from mlx_embed.measure.html import named_reports, page
     from mlx_embed.measure.report import to_json
@@ -39,6 +40,11 @@ def run(options: argparse.Namespace) -> int:
 
     if options.baseline and options.html is None:
         raise ValueError("--baseline is shown on the page: name that with --html.")
+    if options.sparse or options.multi_vector:
+        if options.html is not None:
+            raise ValueError("A page is made of models that give a vector a text: leave --html and --baseline out.")
+        if options.dtype is not None and accelerator() is None:
+            raise ValueError("--dtype is of the accelerator's side, and there is none here: leave it out.")
     before = named_reports(options.baseline)
     if options.html is not None:
         require()
@@ -47,8 +53,6 @@ def run(options: argparse.Namespace) -> int:
         texts = [line for line in options.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
     output_files({"--json": options.json, "--html": options.html}, [options.texts] if options.texts else [])
     if options.sparse or options.multi_vector:
-        if options.html is not None or options.baseline:
-            raise ValueError("A page is made of models that give a vector a text: leave --html and --baseline out.")
         from mlx_embed.kinds import MULTI_VECTOR, SPARSE
         from mlx_embed.measure.kinds import compare_kind
 

@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="BITS",
         help="8 or 4; or int8-cpu: weights stay, and CPUs compute in int8 but for the layers that cost most accuracy",
     )
-    parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights a scale (%(default)s)")
+    parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, help="of 8 and 4 bits, weights a scale (64)")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint at the destination")
     parser.add_argument(
         "--evaluate", type=Path, metavar="FOLDER", help="also measure retrieval, in BEIR's or Cranfield's layout"
@@ -32,6 +32,8 @@ def _quantization(text: str) -> int | str:
 
 def run(options: argparse.Namespace) -> int:
     """Convert, and print the report."""
+    if options.group_size is not None and options.quantize not in BITS:
+        raise ValueError("--group-size is of weights of 8 or 4 bits: it needs --quantize 8 or 4.")
     report = convert(
         options.source,
         options.destination,

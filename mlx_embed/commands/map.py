@@ -71,6 +71,10 @@ def _corpus(options: argparse.Namespace) -> "Corpus":
     from mlx_embed.records import reading
 
     if Path(options.source).expanduser().is_dir():
+        for name in ("model", "dtype", "device", "format", "fields", "id_field"):
+            if getattr(options, name):
+                option = "--field" if name == "fields" else f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is of a file; {options.source} is an index, which has its vectors.")
         with Index.open(options.source, read_only=True) as index:
             return corpus.of_index(index, options.columns, options.limit)
     columns = options.columns or []

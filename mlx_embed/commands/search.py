@@ -32,7 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEST",
-        help="only what passes: 'path=docs/**', 'path=*.md', 'id>=100'; repeatable, of one name with = any may hold",
+        help="only what passes: 'path=docs/**', 'path=*.md', 'id>=100'; repeatable, of one name with = any may hold; a "
+        "name in double quotes is of metadata, whatever it is called",
     )
     parser.add_argument("--min-score", type=float, metavar="X", help="nothing of a lower score")
     parser.add_argument(
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     conditions = wanted(options.filters)
     if options.min_score is not None:
         finite_number("--min-score", options.min_score)
+    if options.context and options.json:
+        raise ValueError("--context is of passages as text; JSON has where each stands in its file.")
     if options.context < 0:
         raise ValueError(f"--context {options.context} is not a number of lines.")
     reranker = None
@@ -85,10 +88,11 @@ def wanted(conditions: list[str]) -> dict[str, Any]:
     from mlx_embed.index import filters
 
     found = filters.parsed(conditions)
-    for name, values in found.items():
-        if isinstance(values, list):
-            # What is kept as text may look like a number: a CSV's 007 or 1.5.
-            found[name] = [*values, *(str(value) for value in values if type(value) in (int, float))]
+    for own in (found, found.get(filters.METADATA, {})):
+        for name, values in own.items():
+            if isinstance(values, list):
+                # What is kept as text may look like a number: a CSV's 007 or 1.5.
+                own[name] = [*values, *(str(value) for value in values if type(value) in (int, float))]
     if isinstance(globs := found.get(filters.PATH, []), dict):
         raise ValueError(f'--filter: a path takes "=" and a glob, not "{next(iter(globs))}".')
     if globs:

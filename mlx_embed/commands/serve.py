@@ -23,11 +23,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a model of a vector a token (ColBERT), which /rerank takes too; repeatable",
     )
     parser.add_argument(
+        "--bge-m3",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="BGE-M3 for vectors, weights of tokens, a vector a token, and /rerank by all three; repeatable",
+    )
+    parser.add_argument(
         "--served-model-name",
         action="append",
         default=[],
         metavar="NAME",
-        help="the name that clients use, of the models in their order, the rerankers, the sparse ones; repeatable",
+        help="the name that clients use, of the models in their order, then those of the options above; repeatable",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (%(default)s)")
@@ -73,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         from mlx_embed.serve.access import Access, allowed_origins, is_loopback
         from mlx_embed.serve.keys import read_keys
-        from mlx_embed.serve.kinds import SparseEmbedder, TokenEmbedder
+        from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TokenEmbedder
         from mlx_embed.serve.limits import Limits
         from mlx_embed.serve.models import Embedder, Models, Reranker, Served
         from mlx_embed.serve.run import Server, listen
@@ -84,8 +91,12 @@ def run(options: argparse.Namespace) -> int:
         raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
     from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
-    others = [*options.reranker, *options.sparse, *options.multi_vector]
+    if options.open_health and not options.api_key_file:
+        raise ValueError("--open-health is for a server with keys: name them by --api-key-file.")
+    others = [*options.reranker, *options.sparse, *options.multi_vector, *options.bge_m3]
     given = options.models or ([] if others else [DEFAULT_MODEL.value])
+    if options.accept_token_ids and not given and not options.bge_m3:
+        raise ValueError("--accept-token-ids is for embedding models, and none is served.")
     names = served_names([*given, *others], options.served_model_name)
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     loopback = is_loopback(options.host)
@@ -108,6 +119,7 @@ def run(options: argparse.Namespace) -> int:
         )
 
     def load() -> Sequence[Served]:
+        from mlx_embed.bge_m3 import BGEM3
         from mlx_embed.cross_encoder import CrossEncoder
         from mlx_embed.embedding_model import EmbeddingModel
         from mlx_embed.multi_vector_encoder import MultiVectorEncoder
@@ -121,13 +133,16 @@ def run(options: argparse.Namespace) -> int:
             # Without a model it is the default, or what stands in for it where that cannot be had.
             model = EmbeddingModel.from_pretrained(place if options.models else None, **chosen)
             name = next(left)
-            made.append(Embedder(name if options.models else model.name, model, *bounds))
+            named = options.models or options.served_model_name
+            made.append(Embedder(name if named else model.name, model, *bounds))
         for place in options.reranker:
             made.append(Reranker(next(left), CrossEncoder.from_pretrained(place, **chosen), *bounds))
         for place in options.sparse:
             made.append(SparseEmbedder(next(left), SparseEncoder.from_pretrained(place, **chosen), *bounds))
         for place in options.multi_vector:
             made.append(TokenEmbedder(next(left), MultiVectorEncoder.from_pretrained(place, **chosen), *bounds))
+        for place in options.bge_m3:
+            made.append(M3Embedder(next(left), BGEM3.from_pretrained(place, **chosen), *bounds))
         return made
 
     with listen(options.host, options.port) as listening:

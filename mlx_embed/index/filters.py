@@ -4,7 +4,8 @@ A filter is a mapping, all of whose conditions must hold. The key "path" takes a
 match: "*" and "?" stay within a folder, "**" does not, and a glob without "/" is of a file's name. Any other key is of
 the metadata: a value that is equal, a list of values of which one is, or a mapping of ">", ">=", "<", "<=", "!=", "=".
 Where metadata has a list, one of its values must meet the condition. Three keys put filters together: "$and" and "$or"
-take a list of filters, and "$not" takes one; "$id" takes an id or several.
+take a list of filters, and "$not" takes one; "$id" takes an id or several. "$metadata" takes a filter whose keys are
+all of the metadata, whatever they are called: there "path" and "$id" are keys like others.
 """
 
 import math
@@ -22,6 +23,7 @@ Filter: TypeAlias = Mapping[str, Any]
 
 PATH, ID = "path", "$id"
 AND, OR, NOT = "$and", "$or", "$not"
+METADATA = "$metadata"
 _OPERATORS = (">=", "<=", "!=", ">", "<", "=")
 _TEXTS = {PATH: "a glob or a list of globs", ID: "an id or a list of ids"}
 # "007", "1_000" and "nan" are words.
@@ -36,25 +38,29 @@ def parsed(conditions: Iterable[str]) -> dict[str, Any]:
     """A filter of conditions in words: "year>=2020", "lang=en", "path=docs/**", as a command line has them.
 
     What reads as a number, or as true or false, is that; put anything into double quotes to have it as a string.
-    Several of one key with "=" are alternatives.
+    Several of one key with "=" are alternatives. A key in double quotes is of the metadata, whatever it is called:
+    '"path"=x', '"a=b">3'.
 
     Raises:
         ValueError: a condition of another form.
     """
     found: dict[str, Any] = {}
     for condition in conditions:
-        match = re.match(r"([^<>=!]+)(>=|<=|!=|>|<|=)(.*)", condition, re.DOTALL)
+        match = re.match(r"(\s*\"[^\"]*\"\s*|[^<>=!]+)(>=|<=|!=|>|<|=)(.*)", condition, re.DOTALL)
         if not match:
             raise ValueError(f"The filter {condition!r} is not of the form KEY=VALUE, KEY>=VALUE, KEY!=VALUE or so.")
         key, operator, text = match[1].strip(), match[2], match[3].strip()
         value: Any = text if key == PATH else _value(text)
-        ranges = found[key] if isinstance(found.get(key), dict) else {}
+        own = found
+        if len(key) > 1 and key[0] == key[-1] == '"':
+            own, key = found.setdefault(METADATA, {}), key[1:-1]
+        ranges = own[key] if isinstance(own.get(key), dict) else {}
         if operator == "=" and not ranges:
-            found[key] = [*found.get(key, []), value]
-        elif key in found and not ranges:
+            own[key] = [*own.get(key, []), value]
+        elif key in own and not ranges:
             raise ValueError(f"The filter has {key}= and {key}{operator}; use one of them.")
         else:
-            found[key] = {**ranges, operator: value}
+            own[key] = {**ranges, operator: value}
     return found
 
 
@@ -104,24 +110,40 @@ def _check(given: Any, depth: int) -> None:
             for part in parts:
                 _check(part, depth + 1)
             continue
+        if key == METADATA:
+            if not isinstance(condition, Mapping):
+                raise TypeError(f"The filter's {key} is {condition!r}, where a mapping of keys is needed.")
+            for name, one in condition.items():
+                if not isinstance(name, str):
+                    raise TypeError(f"The filter's key {name!r} is a {type(name).__name__}, where a string is needed.")
+                _check_text("key", name)
+                _check_metadata(name, one)
+            continue
         if key.startswith("$"):
-            raise ValueError(f"The filter's {key} is not one of {', '.join((AND, OR, NOT, ID))}.")
-        if isinstance(condition, Mapping):
-            if unknown := [name for name in condition if name not in _OPERATORS]:
-                raise ValueError(f"The filter's {key} has {unknown[0]!r}, which is not one of {', '.join(_OPERATORS)}.")
-            values = list(condition.values())
-        else:
-            values = list(_alternatives(condition))
-        for value in values:
-            if isinstance(value, float) and math.isnan(value):
-                raise ValueError(f"The filter's {key} has nan, which is equal to nothing.")
-            if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 2**63):
-                raise TypeError(
-                    f"The filter's {key} has {value!r}, where a string, a number or a boolean is needed, a list of "
-                    'these, or a mapping such as {">=": 2020}.'
-                )
-            if isinstance(value, str):
-                _check_text(key, value)
+            raise ValueError(
+                f"The filter's {key} is not one of {', '.join((AND, OR, NOT, ID, METADATA))}; metadata of that name is "
+                f"asked for by {{{METADATA!r}: {{{key!r}: ...}}}}."
+            )
+        _check_metadata(key, condition)
+
+
+def _check_metadata(key: str, condition: Any) -> None:
+    if isinstance(condition, Mapping):
+        if unknown := [name for name in condition if name not in _OPERATORS]:
+            raise ValueError(f"The filter's {key} has {unknown[0]!r}, which is not one of {', '.join(_OPERATORS)}.")
+        values = list(condition.values())
+    else:
+        values = list(_alternatives(condition))
+    for value in values:
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"The filter's {key} has nan, which is equal to nothing.")
+        if not isinstance(value, (str, int, float)) or (isinstance(value, int) and abs(value) >= 2**63):
+            raise TypeError(
+                f"The filter's {key} has {value!r}, where a string, a number or a boolean is needed, a list of "
+                'these, or a mapping such as {">=": 2020}.'
+            )
+        if isinstance(value, str):
+            _check_text(key, value)
 
 
 def _check_text(key: str, text: str) -> None:
@@ -149,6 +171,8 @@ def _of_key(connection: Connection, key: str, condition: Any) -> Numbers:
         if key == AND:
             return _every(connection, parts)
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+    if key == METADATA:
+        return _every(connection, [_of_metadata(connection, name, one) for name, one in condition.items()])
     return _of_metadata(connection, key, condition)
 
 

@@ -170,18 +170,23 @@ def _filter(given: MetadataFilters | None) -> dict[str, Any] | None:
 
 
 def _condition(one: MetadataFilter) -> dict[str, Any]:
-    key, value, operator = one.key, one.value, one.operator
+    value, operator = one.value, one.operator
     values = value if isinstance(value, list) else [value]
+
+    def where(condition: Any) -> dict[str, Any]:
+        # A key with a $ in front means something else in an index's own filters.
+        return {"$metadata": {one.key: condition}} if one.key.startswith("$") else {one.key: condition}
+
     if operator in (FilterOperator.EQ, FilterOperator.CONTAINS):
-        return {key: value}
+        return where(value)
     if operator in (FilterOperator.IN, FilterOperator.ANY):
-        return {key: values}
+        return where(values)
     if operator == FilterOperator.ALL:
-        return {"$and": [{key: each} for each in values]}
+        return {"$and": [where(each) for each in values]}
     if operator in (FilterOperator.NE, FilterOperator.NIN):
-        return {"$not": {key: values}}
+        return {"$not": where(values)}
     if operator in (FilterOperator.GT, FilterOperator.GTE, FilterOperator.LT, FilterOperator.LTE):
-        return {key: {operator.value: value}}
+        return where({operator.value: value})
     if operator == FilterOperator.IS_EMPTY:
-        return {"$not": {key: {"!=": ""}}}
+        return {"$not": where({"!=": ""})}
     raise ValueError(f"An index has no filter {operator.value!r} of metadata; mode text_search looks for words.")

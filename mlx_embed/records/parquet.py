@@ -1,7 +1,7 @@
 """Parquet, by pyarrow."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ except ImportError as error:
     raise ImportError('Parquet needs pyarrow: pip install ".[parquet]" in a clone of mlx-embed') from error
 
 if TYPE_CHECKING:
+    from mlx_embed.records.ragged import Layout, Rows
     from mlx_embed.records.reading import Part
 
 # Rows that are in memory at a time.
@@ -58,22 +59,38 @@ def write(path: Path, vectors: Iterable[npt.NDArray[Any]], ids: Iterator[Any] | 
     """Write blocks of vectors [n, width] as a column "vector", and ids, if there are any, as a column "id"."""
     element = pa.from_numpy_dtype(np.dtype(dtype))
     schema = pa.schema([("vector", pa.list_(element, width))])
-    blocks = iter(vectors)
-    names: list[Any] = []
-    first = next(blocks, np.zeros((0, width), dtype))
+    _write(path, schema, ((len(block), [column(block)]) for block in vectors), ids)
+
+
+def write_ragged(path: Path, blocks: Iterable["Rows"], ids: Iterator[Any] | None, layout: "Layout") -> None:
+    """Write rows of several lengths, and ids, if there are any, as a column "id".
+
+    Weights are two columns of lists, "indices" (int32) and "values" (float), and vectors one, "vectors", of lists of
+    lists of one length: as Qdrant, LanceDB and polars take them.
+    """
+    flat = pa.list_(pa.float32(), layout.width) if layout.width else None
+    names = [("indices", pa.int32()), ("values", pa.float32())] if flat is None else [("vectors", flat)]
+    schema = pa.schema([(name, pa.list_(item)) for name, item in names])
+
+    def columns(rows: "Rows") -> list[Any]:
+        offsets = pa.array(np.concatenate([np.zeros(1, np.int32), np.cumsum(rows.lengths, dtype=np.int32)]))
+        items = [rows.items["index"], rows.items["value"]] if layout.weights else [rows.items]
+        inner = [pa.array(np.ascontiguousarray(item)) if layout.weights else column(item) for item in items]
+        return [pa.ListArray.from_arrays(offsets, own) for own in inner]
+
+    _write(path, schema, ((len(rows.lengths), columns(rows)) for rows in blocks), ids)
+
+
+def _write(path: Path, schema: Any, blocks: Iterable[tuple[int, list[Any]]], ids: Iterator[Any] | None) -> None:
+    """Blocks of so many rows, each by its columns; ids in front, of the first's type."""
+    first = None if ids is None else next(ids, None)
     if ids is not None:
-        names = list(islice(ids, len(first)))
-        schema = schema.insert(0, pa.field("id", pa.int64() if names and isinstance(names[0], int) else pa.string()))
+        ids = ids if first is None else chain([first], ids)
+        schema = schema.insert(0, pa.field("id", pa.int64() if isinstance(first, int) else pa.string()))
     with parquet.ParquetWriter(path, schema) as writer:
-        block: npt.NDArray[Any] | None = first
-        while block is not None:
-            columns = [column(block)]
-            if ids is not None:
-                columns.insert(0, pa.array(names, schema.field("id").type))
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-            block = next(blocks, None)
-            if ids is not None and block is not None:
-                names = list(islice(ids, len(block)))
+        for count, columns in blocks:
+            names = [] if ids is None else [pa.array(list(islice(ids, count)), schema.field("id").type)]
+            writer.write_table(pa.Table.from_arrays([*names, *columns], schema=schema))
 
 
 def column(vectors: npt.NDArray[Any]) -> Any:

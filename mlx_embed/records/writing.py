@@ -22,7 +22,7 @@ from mlx_embed.records.reading import Id
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 # Bytes of vectors that are in memory at a time where a finished file is written of them.
-_BLOCK = 2**24
+BLOCK = 2**24
 
 
 @dataclass
@@ -31,26 +31,28 @@ class Journal:
 
     Attributes:
         plan: what made it; a run that goes on must have the same.
-        rows: vectors.
+        rows: texts.
         ids: bytes of ids.
         state: what the caller wants to know when it goes on: JSON values.
+        items: of rows of several lengths, what they are made of; 0 of vectors.
     """
 
     plan: dict[str, Any]
     rows: int
     ids: int
     state: dict[str, Any]
+    items: int = 0
 
 
-def checked_target(file: str) -> Path:
+def checked_target(file: str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
     """The path to write to.
 
     Raises:
-        ValueError: another suffix than SUFFIXES, a folder in its place, or none to put it into.
+        ValueError: another suffix than those, a folder in its place, or none to put it into.
     """
     target = Path(file).expanduser().absolute()
-    if target.suffix not in SUFFIXES:
-        raise ValueError(f"{file} ends in none of {', '.join(SUFFIXES)}, by which the format is chosen.")
+    if target.suffix not in suffixes:
+        raise ValueError(f"{file} ends in none of {', '.join(suffixes)}, by which the format is chosen.")
     if target.is_dir():
         raise ValueError(f"{target} is a folder; name a file.")
     if not target.parent.is_dir():
@@ -94,7 +96,10 @@ class Partial:
             ValueError: it had another, or what it left is damaged.
         """
         self._width, self._dtype = width, np.dtype(dtype)
-        self._header = len(_header(0, width, self._dtype))
+        self._header = len(header((0, width), self._dtype))
+        self._go_on(plan, resume)
+
+    def _go_on(self, plan: Mapping[str, Any], resume: bool) -> None:
         found = self._read() if resume else None
         self.journal = found or Journal(dict(plan), 0, 0, {})
         if different := [key for key in plan if self.journal.plan.get(key) != plan[key]]:
@@ -105,21 +110,25 @@ class Partial:
             )
         self._log.unlink(missing_ok=True) if found is None else None
         self._id_file = self._ids.open("ab")
-        sizes = [(self._file, self._end(self.journal.rows)), (self._id_file, self.journal.ids)]
-        for file, size in sizes:
+        for file, size in self._kept():
             if found is not None and os.fstat(file.fileno()).st_size < size:
                 raise ValueError(f"What is left of {self.target} is damaged; start over without --resume.")
             file.truncate(size)
             file.seek(size)
 
-    def append(self, vectors: npt.NDArray[Any], ids: Iterable[Id | None], state: Mapping[str, Any]) -> None:
+    def append(self, rows: Any, ids: Iterable[Id | None], state: Mapping[str, Any]) -> None:
         """Add vectors [n, width] and their ids, of which all are None or none is; `state` is remembered with them."""
-        self._file.write(np.ascontiguousarray(vectors, self._dtype).tobytes())
+        self._file.write(np.ascontiguousarray(rows, self._dtype).tobytes())
+        self._keep(len(rows), ids, state)
+
+    def _keep(self, rows: int, ids: Iterable[Id | None], state: Mapping[str, Any], items: int = 0) -> None:
+        """Make sure of what was just written of so many rows."""
         self._id_file.write(b"".join(json.dumps(i).encode() + b"\n" for i in ids if i is not None))
-        for file in (self._file, self._id_file):
+        for file, _ in self._kept():
             file.flush()
             os.fsync(file.fileno())
-        self.journal = Journal(self.journal.plan, self.journal.rows + len(vectors), self._id_file.tell(), dict(state))
+        before, size = self.journal, self._id_file.tell()
+        self.journal = Journal(before.plan, before.rows + rows, size, dict(state), before.items + items)
         with replacing(self._log) as file:
             file.write(json.dumps(vars(self.journal)).encode())
 
@@ -127,7 +136,7 @@ class Partial:
         """Put the file in its place, and with an .npy file the one of ids, if there are any; the files written."""
         written = [self.target]
         self._file.seek(0)
-        self._file.write(_header(self.journal.rows, self._width, self._dtype))
+        self._file.write(header((self.journal.rows, self._width), self._dtype))
         self._file.flush()
         os.fsync(self._file.fileno())
         if self.target.suffix == ".npy":
@@ -154,8 +163,12 @@ class Partial:
 
     def discard(self) -> None:
         """Remove the files beside the target."""
-        for path in (self._log, self._ids, self._data):
+        for path in self._paths():
             path.unlink(missing_ok=True)
+
+    def _paths(self) -> tuple[Path, ...]:
+        """The files beside the target, the journal first: what it does not name does not count."""
+        return self._log, self._ids, self._data
 
     def __enter__(self) -> "Partial":
         return self
@@ -184,12 +197,16 @@ class Partial:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self._log} is damaged; start over without --resume.") from error
 
+    def _kept(self) -> list[tuple[BinaryIO, int]]:
+        """The files, and of each how many bytes are certainly there."""
+        return [(self._file, self._end(self.journal.rows)), (self._id_file, self.journal.ids)]
+
     def _end(self, rows: int) -> int:
         return self._header + rows * self._width * self._dtype.itemsize
 
     def _blocks(self) -> Iterator[npt.NDArray[Any]]:
         """The vectors, a few megabytes at a time."""
-        step = max(1, _BLOCK // (self._width * self._dtype.itemsize))
+        step = max(1, BLOCK // (self._width * self._dtype.itemsize))
         for start in range(0, self.journal.rows, step):
             count = min(step, self.journal.rows - start)
             self._file.seek(self._end(start))
@@ -214,11 +231,11 @@ def _ids_in(path: Path) -> Iterator[Id]:
             yield json.loads(line)
 
 
-def _header(rows: int, width: int, dtype: np.dtype[Any]) -> bytes:
+def header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """An .npy header, of one length whatever the number of rows: numpy leaves room for it to grow."""
     file = BytesIO()
     description = np.lib.format.dtype_to_descr(dtype)
-    np.lib.format.write_array_header_1_0(file, {"descr": description, "fortran_order": False, "shape": (rows, width)})
+    np.lib.format.write_array_header_1_0(file, {"descr": description, "fortran_order": False, "shape": shape})
     return file.getvalue()
 
 

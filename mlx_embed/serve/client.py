@@ -4,7 +4,7 @@ import json
 import time
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +16,13 @@ import numpy as np
 
 from mlx_embed.embedding_model import EncodeInfo
 from mlx_embed.errors import MLXEmbedError
+from mlx_embed.records.ragged import WEIGHT, Rows
 from mlx_embed.tokenizer.surrogates import well_formed
 
 # Of a request: a text more never makes its body too large, and several requests share batches.
 TEXTS, CHARACTERS = 512, 2**19
+# Of one for a vector a token, whose answer is a thousand times as large.
+TOKEN_CHARACTERS = 2**15
 # Requests under way, so that the server need not wait for the next.
 AT_ONCE = 2
 SECONDS = 300
@@ -38,6 +41,9 @@ class ServedModel:
         max_seq_length: tokens at which texts are cut.
         prompts: by name.
         default_prompt_name: of the prompt that goes before texts, where no other is asked for.
+        dimension: of its vectors, or of the vocabulary that weights are over.
+        kind: what is asked of it: "dense", "sparse" or "multi_vector".
+        task: what texts are for, "query" or "document", where the kind is not "dense".
     """
 
     url: str
@@ -45,6 +51,9 @@ class ServedModel:
     max_seq_length: int
     prompts: dict[str, str]
     default_prompt_name: str | None
+    dimension: int
+    kind: str
+    task: str | None
     _key: str | None
 
     def encode(
@@ -55,29 +64,50 @@ class ServedModel:
         Raises:
             MLXEmbedError: a server that does not answer, or has another model by now, or refuses the texts.
         """
-        ask = partial(self._part, {"model": self.name, "prompt_name": prompt_name, "truncate_dim": truncate_dim})
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            found = list(threads.map(ask, _parts(texts)))
-        vectors = np.concatenate([vectors for vectors, _ in found])
-        counts = np.array([count for _, counts in found for count in counts], dtype=np.int32)
-        return vectors, EncodeInfo(counts, counts > self.max_seq_length, np.ones_like(counts))
+        options = {"model": self.name, "prompt_name": prompt_name, "truncate_dim": truncate_dim}
+        parts, info = self._gathered(texts, options, CHARACTERS, _vectors)
+        return np.concatenate(parts), info
 
-    def _part(self, options: dict[str, Any], texts: list[str]) -> tuple[np.ndarray, list[int]]:
+    def rows(self, texts: Sequence[str], *, prompt_name: str | None = None) -> tuple[Rows, EncodeInfo]:
+        """What there is of the texts of a kind that is not "dense"; otherwise as `encode`."""
+        options = {"model": self.name, "prompt_name": prompt_name, "kinds": [self.kind], "task": self.task}
+        most = TOKEN_CHARACTERS if self.kind == "multi_vector" else CHARACTERS
+        parts, info = self._gathered(texts, options, most, partial(_rows, self.kind, self.dimension))
+        lengths, items = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Rows(lengths, items), info
+
+    def _gathered(
+        self,
+        texts: Sequence[str],
+        options: dict[str, Any],
+        characters: int,
+        read: Callable[[dict[str, Any], int], Any],
+    ) -> tuple[list[Any], EncodeInfo]:
+        """What is read of each answer, of requests of so many characters, and what is to be said of each text."""
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            found = list(threads.map(partial(self._part, options, read), _parts(texts, characters)))
+        counts = np.array([count for _, counts in found for count in counts], dtype=np.int32)
+        return [part for part, _ in found], EncodeInfo(counts, counts > self.max_seq_length, np.ones_like(counts))
+
+    def _part(
+        self, options: dict[str, Any], read: Callable[[dict[str, Any], int], Any], texts: list[str]
+    ) -> tuple[Any, list[int]]:
         answer = _asked(self.url, self._key, {"texts": list(map(well_formed, texts)), **options})
         try:
-            vectors = np.frombuffer(b64decode(answer["vectors"]), "<f4").astype(np.float32)
-            vectors, counts = vectors.reshape(len(texts), answer["dimension"]), list(map(int, answer["token_counts"]))
+            found, counts = read(answer, len(texts)), list(map(int, answer["token_counts"]))
         except (KeyError, TypeError, ValueError, Base64Error) as error:
             raise _no_server(self.url, error) from error
-        if len(counts) != len(texts) or not np.isfinite(vectors).all():
+        if len(counts) != len(texts):
             raise _no_server(self.url, "vectors that are not of the texts")
         if answer["max_tokens"] != self.max_seq_length:
             raise MLXEmbedError(f"The server at {self.url} has another model than before under {self.name!r}.")
-        return vectors, counts
+        return found, counts
 
 
-def connect(url: str, model: str | None = None, key: str | None = None) -> ServedModel:
-    """A model of the server at `url`: of a name that it knows, or without one its first embedding model.
+def connect(
+    url: str, model: str | None = None, key: str | None = None, kind: str = "dense", task: str | None = None
+) -> ServedModel:
+    """A model of the server at `url`: of a name that it knows, or without one its first of the kind.
 
     Raises:
         ValueError: no http or https URL.
@@ -87,7 +117,7 @@ def connect(url: str, model: str | None = None, key: str | None = None) -> Serve
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"The server {url!r} is no URL: it is, for example, http://127.0.0.1:8080.")
     url = url.rstrip("/")
-    answer = _asked(url, key, {"texts": [], "model": model})
+    answer = _asked(url, key, {"texts": [], "model": model, "kinds": [kind], "task": task})
     try:
         return ServedModel(
             url,
@@ -95,18 +125,44 @@ def connect(url: str, model: str | None = None, key: str | None = None) -> Serve
             int(answer["max_tokens"]),
             dict(answer["prompts"]),
             answer["default_prompt_name"],
+            int(answer["dimension"]),
+            kind,
+            task,
             key,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _no_server(url, error) from error
 
 
-def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+def _vectors(answer: dict[str, Any], count: int) -> np.ndarray:
+    vectors = np.frombuffer(b64decode(answer["vectors"]), "<f4").astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors that are not of the texts")
+    return vectors.reshape(count, answer["dimension"])
+
+
+def _rows(kind: str, dimension: int, answer: dict[str, Any], count: int) -> Rows:
+    if not count:
+        items = np.zeros(0, WEIGHT) if kind == "sparse" else np.zeros((0, dimension), np.float32)
+        return Rows(np.zeros(0, np.int32), items)
+    found = answer[kind]
+    lengths, values = np.array(found["lengths"], np.int32), np.frombuffer(b64decode(found["values"]), "<f4")
+    if kind == "sparse":
+        items = np.zeros(len(values), WEIGHT)
+        items["index"], items["value"] = np.frombuffer(b64decode(found["indices"]), "<i4"), values
+    else:
+        items = values.reshape(-1, dimension)
+    if len(lengths) != count or lengths.sum() != len(items) or not np.isfinite(values).all():
+        raise ValueError("rows that are not of the texts")
+    return Rows(lengths, items)
+
+
+def _parts(texts: Sequence[str], most: int) -> Iterator[list[str]]:
     """The texts as requests: one without any, where there are none."""
     part: list[str] = []
     characters = 0
     for text in texts:
-        if part and (len(part) == TEXTS or characters + len(text) > CHARACTERS):
+        if part and (len(part) == TEXTS or characters + len(text) > most):
             yield part
             part, characters = [], 0
         part.append(text)

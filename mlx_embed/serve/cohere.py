@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.kinds import TokenEmbedder
+from mlx_embed.serve.kinds import M3Embedder, TokenEmbedder
 from mlx_embed.serve.models import Embedder, Float32, Reranker, task_of
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service
@@ -101,7 +101,7 @@ class EmbedResponse(msgspec.Struct):
 
 async def rerank(service: Service, body: RerankRequest, call: Call) -> Reply:
     """Documents by their relevance to a query."""
-    model: Reranker | TokenEmbedder = service.models.find(body.model, Reranker, TokenEmbedder)
+    model = service.models.find(body.model, Reranker, TokenEmbedder, M3Embedder)
     if body.top_n is not None and body.top_n < 0:
         raise Refusal("invalid", f"top_n {body.top_n} is negative.", param="top_n")
     if body.max_tokens_per_doc is not None and body.max_tokens_per_doc < 1:
@@ -140,13 +140,14 @@ async def _embed(service: Service, body: EmbedRequest, call: Call, version: str)
     model: Embedder = service.models.find(body.model, Embedder)
     name = "texts" if body.inputs is None else "inputs"
     texts = service.contents(body.texts or [] if body.inputs is None else list(map(_text, body.inputs)), name=name)
-    dim = model.dimension(body.output_dimension)
+    dim = model.dimension(body.output_dimension, "output_dimension")
     kinds = body.embedding_types or ["float"]
     prompt = "" if body.input_type in NO_PROMPT else model.prompt(None, body.input_type)
     job = await service.embed(
         call,
         model,
         texts,
+        field=name,
         prompt=prompt,
         task=task_of(body.input_type),
         cut_left={"START": True, "END": False}.get(body.truncate or ""),

@@ -1,24 +1,30 @@
-"""Served models whose results are no single vector a text: weights of tokens, or a vector a token."""
+"""Served models whose results are no single vector a text: weights of tokens, a vector a token, or all three."""
 
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from mlx_embed.bge_m3 import BGEM3, M3Vectors
+from mlx_embed.checkpoint.modules import Pooling
+from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.ids import Ids
 from mlx_embed.late_interaction import max_sim
 from mlx_embed.multi_vector_encoder import MultiVectorEncoder
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import INPUT_TYPES, WARM_SECONDS, Text, input_task
+from mlx_embed.serve.models import INPUT_TYPES, WARM_SECONDS, Embedder, Float32, Text, input_task
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 from mlx_embed.sparse_encoder import SparseEncoder
+from mlx_embed.sparse_vectors import SparseVector, SparseVectors
 from mlx_embed.tokenizer import Tokenizer
 
 Model = TypeVar("Model", SparseEncoder, MultiVectorEncoder)
+# What BGE-M3's authors weigh cosines, weights of tokens and MaxSim with, where their model card ranks by all three.
+M3_WEIGHTS = (0.4, 0.2, 0.4)
 
 
 class TaskModel(Generic[Model]):
@@ -131,7 +137,89 @@ class TokenEmbedder(TaskModel[MultiVectorEncoder]):
         """See `TaskModel`."""
         return list(self.model.computed(ids, task, self.budget))
 
-    def scores(self, query: Job[Text], documents: Job[Text]) -> tuple[npt.NDArray[np.float32], int]:
-        """MaxSim of a query and documents [n], of jobs that are done, and the number of the query's vectors."""
+    def ranking(self, contents: Sequence[str], purpose: str, *, strict: bool) -> Job[Text]:
+        """What `scores` takes: a query, or documents."""
+        return self.job(contents, purpose, strict=strict)
+
+    def scores(self, query: Job[Text], documents: Job[Text]) -> tuple[Float32, Float32]:
+        """MaxSim of a query and documents [n], of jobs that are done; and its share of each of the query's vectors."""
         found = max_sim(self.model.engine, MultiVectors.of(query.rows), MultiVectors.of(documents.rows))[0]
-        return found, max(len(query.rows[0]), 1)
+        return found, found / max(len(query.rows[0]), 1)
+
+
+class Wanted(NamedTuple):
+    """Of what kinds a text's results are beside its vector; jobs of the same share batches."""
+
+    sparse: bool
+    multi_vector: bool
+
+
+class M3Embedder(Embedder):
+    """BGE-M3 that is served: an embedding model, whose texts have weights of tokens and a vector a token as well.
+
+    What one job asks for is computed in one forward pass. Attributes as `Embedder`'s, and:
+        m3: what computes the other two kinds; `model` is the same weights, for vectors alone.
+    """
+
+    kind = "BGE-M3 model"
+
+    def __init__(self, name: str, model: BGEM3, batch_tokens: int | None, waiting_tokens: int) -> None:
+        """See `Embedder`."""
+        pooling = Pooling(("cls",))
+        alone = replace(model.checkpoint, pooling=pooling, modules=(), normalize=True, dimension=model.dimension)
+        texts = EmbeddingModel(alone, model.tokenizer, model.engine, (), name=model.name)
+        texts.prompts, texts.default_prompt_name = model.prompts, model.default_prompt_name
+        super().__init__(name, texts, batch_tokens, waiting_tokens)
+        self.m3 = model
+
+    def job(
+        self,
+        contents: Sequence[str | Sequence[int]],
+        *,
+        prompt: str = "",
+        cut_left: bool | None = None,
+        task: str | None = None,
+        strict: bool = False,
+        tokens: bool = False,
+        sparse: bool = False,
+    ) -> Job[Text]:
+        """See `Embedder.job`; with `tokens` or `sparse` a row is an `M3Text`."""
+        if not tokens and not sparse:
+            return super().job(contents, prompt=prompt, cut_left=cut_left, task=task, strict=strict)
+        texts = [Text(content, prompt, cut_left, task) for content in contents]
+        limit = self.model.tokenizer.for_task(task).max_length if strict else None
+        return Job(texts, key=Wanted(sparse, tokens), limit=limit)
+
+    def token_vectors(self, job: Job[Text]) -> list[Float32]:
+        """Of each text of a job of tokens that is done, an array [L, C]."""
+        return [row.multi_vector for row in job.rows]
+
+    def weights(self, job: Job[Text]) -> list[SparseVector]:
+        """Of each text of a sparse job that is done, the weights of its tokens."""
+        return [row.sparse for row in job.rows]
+
+    def ranking(self, contents: Sequence[str], purpose: str, *, strict: bool) -> Job[Text]:
+        """What `scores` takes: a query, or documents."""
+        prompt = self.prompt(None, purpose)
+        return self.job(contents, prompt=prompt, task=purpose, strict=strict, tokens=True, sparse=True)
+
+    def scores(self, query: Job[Text], documents: Job[Text]) -> tuple[Float32, Float32]:
+        """The similarity of a query and documents [n], of jobs that are done; twice, for it is within -1..1 already.
+
+        It is of all three kinds, by M3_WEIGHTS: they come of one forward pass, and rank better together.
+        """
+        found = self.m3.similarity(self._gathered(query), self._gathered(documents), M3_WEIGHTS)[0]
+        return found, found
+
+    def _gathered(self, job: Job[Text]) -> M3Vectors:
+        sparse = SparseVectors.of(self.weights(job), self.m3.vocabulary)
+        return M3Vectors(self._whole(job), sparse, MultiVectors.of(self.token_vectors(job)))
+
+    def _whole(self, job: Job[Text]) -> Float32:
+        return np.stack([row.dense for row in job.rows]) if isinstance(job.key, Wanted) else super()._whole(job)
+
+    def _begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], Any]:
+        if not isinstance(key, Wanted):
+            return super()._begin(key, texts)
+        ids = Ids.of([text.ids for text in texts])
+        return partial(self.m3.computed, ids, self.budget, sparse=key.sparse, multi_vector=key.multi_vector)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -161,8 +162,12 @@ class Embedder:
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)
 
-    def dimension(self, wanted: int | None) -> int:
-        """The length of vectors, where a client wants them cut.
+    def token_vectors(self, job: Job[Text]) -> list[Float32]:
+        """Of each text of a job of tokens that is done, an array [L, H]: the encoder's hidden states."""
+        return job.rows
+
+    def dimension(self, wanted: int | None, name: str = "dimensions") -> int:
+        """The length of vectors, where a client wants them cut; `name` is the request's field.
 
         Raises:
             Refusal: more than the model has, or less than one.
@@ -171,14 +176,18 @@ class Embedder:
         if wanted is None:
             return self.model.dimension
         if not 1 <= wanted <= whole:
-            raise Refusal("invalid", f"dimensions {wanted} is not within 1..{whole}, the model's.", param="dimensions")
+            raise Refusal("invalid", f"{name} {wanted} is not within 1..{whole}, the model's.", param=name)
         return wanted
 
     def vectors(self, job: Job[Text], dim: int, unit: bool | None = None) -> Float32:
         """[n, dim] of a job that is done; `unit` scales them to length 1, None as the checkpoint says."""
-        vectors: Float32 = np.stack(job.rows)[:, :dim]
+        vectors = self._whole(job)[:, :dim]
         unit = self.model.checkpoint.normalize if unit is None else unit
         return np.ascontiguousarray(ops.normalize(vectors) if unit else vectors)
+
+    def _whole(self, job: Job[Text]) -> Float32:
+        """The texts' vectors [n, D] of a job that is done."""
+        return np.stack(job.rows)
 
     def cut(self, job: Job[Text]) -> list[int]:
         """Which texts of a job were cut."""
@@ -294,22 +303,19 @@ class Reranker:
         """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning."""
         if len(text) <= most:  # a token has a character at least
             return text
-        library = self.model.tokenizer.library
-        encoding = library.encode(text, add_special_tokens=False)
-        parts = [encoding, *encoding.overflowing]
-        last = parts[: -(-most // self.longest)][-1]  # each but the last has as many tokens as the model takes
-        kept = (most - 1) % self.longest + 1
-        if len(last) < kept or (len(last) == kept and last is parts[-1]):
+        tokenizer = self.model.tokenizer
+        encoding = tokenizer.library.encode(text, add_special_tokens=False)
+        parts = [encoding, *encoding.overflowing]  # of a reranker that generates, whose library cuts
+        places = list(chain.from_iterable(part.offsets for part in (parts[::-1] if tokenizer.cut_left else parts)))
+        if len(places) <= most:
             return text
-        if (library.truncation or {}).get("direction") == "left":
-            return text[last.offsets[-kept:][0][0] :]
-        return text[: last.offsets[:kept][-1][1]]
+        return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]]
 
     def _count(self, prompt: str, query: str, document: str) -> int:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""
         tokenizer = self.model.tokenizer
         parts = tokenizer.library.encode_batch([query, document], add_special_tokens=False)
-        return sum(map(len, parts)) + tokenizer.beside(prompt)
+        return sum(min(len(part), self.longest) for part in parts) + tokenizer.beside(prompt)
 
     def _begin(self, key: Hashable, pairs: list[Tokens]) -> Callable[[], Float32]:
         engine = self.model.engine

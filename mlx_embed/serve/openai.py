@@ -83,6 +83,7 @@ async def embeddings(service: Service, body: EmbeddingsRequest, call: Call) -> R
         call,
         model,
         contents,
+        field="input",
         prompt=model.prompt(body.prompt_name, body.input_type),
         task=task_of(body.input_type),
         cut_left={"start": True, "end": False}.get(body.truncate or ""),

@@ -347,7 +347,14 @@ def finite(rows: Sequence[Any]) -> Sequence[bool]:
     """Whether each row has numbers alone."""
     if isinstance(rows, np.ndarray):
         return list(np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
-    return [bool(np.isfinite(row).all()) for row in rows]
+    return [_finite(row) for row in rows]
+
+
+def _finite(row: Any) -> bool:
+    """Of an array, or of a tuple of them, in which some may be None."""
+    if isinstance(row, tuple):
+        return all(part is None or _finite(part) for part in row)
+    return bool(np.isfinite(row).all())
 
 
 def _fail(job: Job[Any], error: BaseException) -> None:

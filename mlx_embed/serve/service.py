@@ -15,7 +15,7 @@ from mlx_embed.engine.device import is_cpu
 from mlx_embed.scores import sigmoid
 from mlx_embed.serve.access import Access
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.kinds import TokenEmbedder
+from mlx_embed.serve.kinds import M3Embedder, TokenEmbedder
 from mlx_embed.serve.limits import ClientGone, Limits, Places, Receive
 from mlx_embed.serve.metrics import Metrics
 from mlx_embed.serve.models import Embedder, Float32, Models, Reranker, Served
@@ -141,41 +141,53 @@ class Service:
                 param=name,
             )
         for index, item in enumerate(listed):
+            where = name if given is item else f"{name}[{index}]"
             if isinstance(item, int):
-                raise Refusal("invalid", f"{name}[{index}] is a token id among texts.", param=name)
+                raise Refusal("invalid", f"{where} is a token id among texts.", param=name)
             if not isinstance(item, str):
-                self._check_ids(name, index, item)
+                self._check_ids(name, where, item)
             if not item:
-                raise Refusal("empty", f"{name}[{index}] is empty.", param=name)
+                raise Refusal("empty", f"{where} is empty.", param=name)
         return listed
 
-    async def embed(self, call: Call, model: Embedder, contents: Sequence[Any], **options: Any) -> Job[Any]:
-        """Texts, as a job that is done; `options` are those of `Embedder.job`."""
+    async def embed(
+        self, call: Call, model: Embedder, contents: Sequence[Any], *, field: str | Sequence[str], **options: Any
+    ) -> Job[Any]:
+        """Texts, as a job that is done; `field` is as of `done`, and `options` are those of `Embedder.job`."""
         for index, item in enumerate(contents):
             if not isinstance(item, str) and max(item) >= model.model.checkpoint.encoder_config.vocab_size:
-                raise Refusal("invalid", f"input[{index}] has a token id that the model does not have.", param="input")
-        return await self.done(call, model, model.job(contents, **options))
+                where = _where(field, index)
+                raise Refusal("invalid", f"{where} has a token id that the model does not have.", param=_top(where))
+        return await self.done(call, model, model.job(contents, **options), field)
 
     async def score(
-        self, call: Call, model: Reranker, pairs: Sequence[tuple[str, str]], **options: Any
+        self,
+        call: Call,
+        model: Reranker,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        field: str | Sequence[str],
+        **options: Any,
     ) -> tuple[Job[Any], Float32]:
-        """Pairs, as a job that is done, and its logits [n, labels]."""
-        job = await self.done(call, model, model.job(pairs, **options))
+        """Pairs, as a job that is done, and its logits [n, labels]; `field` is as of `done`."""
+        job = await self.done(call, model, model.job(pairs, **options), field)
         return job, model.logits(job)
 
     async def rank(
         self,
         call: Call,
-        model: Reranker | TokenEmbedder,
+        model: Reranker | TokenEmbedder | M3Embedder,
         query: str,
         documents: Sequence[str],
         *,
+        field: str = "documents",
         most: int | None = None,
         strict: bool = False,
     ) -> "Ranked":
-        """Documents by their relevance to a query.
+        """Documents, of a request's `field`, by their relevance to a query.
 
-        A model of late interaction scores by MaxSim, whose share of a query's vector is the relevance.
+        A model of late interaction scores by MaxSim, whose share of a query's vector is the relevance; BGE-M3 by all
+        that it computes, see `M3Embedder.scores`.
 
         Raises:
             Refusal: nothing to rank, too much of it, a model of several labels, or `most` of a model that scores no
@@ -186,40 +198,41 @@ class Service:
         if not query:
             raise Refusal("empty", "query is empty.", param="query")
         if not documents:
-            raise Refusal("empty", "documents is empty: it needs one text at least.", param="documents")
+            raise Refusal("empty", f"{field} is empty: it needs one text at least.", param=field)
         if len(documents) > self.limits.inputs:
             raise Refusal(
                 "invalid",
-                f"There are {len(documents)} documents, and this server takes {self.limits.inputs} at a time.",
-                param="documents",
+                f"{field} has {len(documents)} texts, and this server takes {self.limits.inputs} at a time.",
+                param=field,
             )
         if isinstance(model, Reranker):
-            _, logits = await self.score(call, model, [(query, text) for text in documents], most=most, strict=strict)
+            pairs = [(query, text) for text in documents]
+            _, logits = await self.score(call, model, pairs, field=field, most=most, strict=strict)
             raw, scores = logits[:, 0], relevance(logits[:, 0])
         elif most is not None:
             raise Refusal("invalid", f"{model.id} cuts documents at its own length.", param="max_tokens_per_doc")
         else:
-            asked = await self.done(call, model, model.job([query], "query", strict=strict))
-            found = await self.done(call, model, model.job(documents, "document", strict=strict))
-            raw, vectors = model.scores(asked, found)
-            scores = np.clip(raw / vectors, 0, 1).astype(np.float32)
+            asked = await self.done(call, model, model.ranking([query], "query", strict=strict), ["query"])
+            found = await self.done(call, model, model.ranking(documents, "document", strict=strict), field)
+            raw, shares = model.scores(asked, found)
+            scores = np.clip(shares, 0, 1).astype(np.float32)
         return Ranked(raw, scores, np.argsort(-raw, kind="stable").tolist())
 
-    def _check_ids(self, name: str, index: int, ids: Sequence[Any]) -> None:
+    def _check_ids(self, name: str, where: str, ids: Sequence[Any]) -> None:
         if not self.accept_token_ids:
             raise Refusal(
                 "invalid",
-                f"{name}[{index}] is made of token ids, which are another vocabulary's than this model's: send texts. "
+                f"{where} is made of token ids, which are another vocabulary's than this model's: send texts. "
                 "LangChain's OpenAIEmbeddings does so with check_embedding_ctx_length=False. A server started with "
                 "--accept-token-ids takes ids of the model's own vocabulary.",
                 param=name,
                 code="token_ids_not_accepted",
             )
         if min(ids, default=0) < 0:
-            raise Refusal("invalid", f"{name}[{index}] has a negative token id.", param=name)
+            raise Refusal("invalid", f"{where} has a negative token id.", param=name)
 
-    async def done(self, call: Call, model: Served, job: Job[Any]) -> Job[Any]:
-        """Wait for a job.
+    async def done(self, call: Call, model: Served, job: Job[Any], field: str | Sequence[str]) -> Job[Any]:
+        """Wait for a job, of texts that a request has in `field`, or each in one of these.
 
         Raises:
             Refusal: an overloaded server, a text that cannot be computed, or too long a wait.
@@ -254,9 +267,11 @@ class Service:
                 headers={"retry-after": str(LONGEST_RETRY)},
             )
         except TextTooLongError as error:
-            raise Refusal("invalid", f"input[{error.index}] {error}.", param="input", code="too_long") from error
+            where = _where(field, error.index)
+            raise Refusal("invalid", f"{where} {error}.", param=_top(where), code="too_long") from error
         except TextError as error:
-            raise Refusal("uncomputable", f"input[{error.index}] {error}.", param="input") from error
+            where = _where(field, error.index)
+            raise Refusal("uncomputable", f"{where} {error}.", param=_top(where)) from error
         except QueueClosedError as error:
             raise stopping() from error
         finally:
@@ -274,3 +289,13 @@ def relevance(logits: Float32) -> Float32:
     """Scores within 0..1."""
     scores: Float32 = sigmoid(logits.astype(np.float64)).astype(np.float32)
     return scores
+
+
+def _where(field: str | Sequence[str], index: int) -> str:
+    """The place in a request of one of its texts."""
+    return f"{field}[{index}]" if isinstance(field, str) else field[index]
+
+
+def _top(where: str) -> str:
+    """The field of the request that a place is in."""
+    return where.partition("[")[0].partition(".")[0]

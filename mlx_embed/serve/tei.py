@@ -11,8 +11,8 @@ from mlx_embed.scores import softmax
 from mlx_embed.serve import cohere
 from mlx_embed.serve.cohere import Document, RerankRequest
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.kinds import SparseEmbedder, TaskModel, TokenEmbedder
-from mlx_embed.serve.models import Embedder, Reranker
+from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TaskModel, TokenEmbedder
+from mlx_embed.serve.models import Embedder, Reranker, input_task
 from mlx_embed.serve.replies import Reply, json_reply
 from mlx_embed.serve.service import Call, Service, relevance
 
@@ -39,7 +39,8 @@ class Parameters(msgspec.Struct):
 class TeiEmbedRequest(msgspec.Struct):
     """`POST /embed` and `/embed_all`; `truncate` false refuses texts that are too long.
 
-    `input_type`, "query" or "document", is for a model of a vector a token, at `/embed_all`.
+    `input_type`, "query" or "document", says what texts are for: which prompt they get where none is named, and which
+    side of a model of a vector a token.
     """
 
     inputs: Inputs
@@ -149,30 +150,38 @@ async def embed(service: Service, body: TeiEmbedRequest, call: Call) -> Reply:
     """`POST /embed`: always a list of vectors."""
     model: Embedder = service.models.find(body.model, Embedder)
     dim = model.dimension(body.dimensions)
-    job = await service.embed(call, model, service.contents(body.inputs, name="inputs"), **_options(model, body))
+    contents = service.contents(body.inputs, name="inputs")
+    job = await service.embed(call, model, contents, field="inputs", **_options(model, body))
     return json_reply(list(model.vectors(job, dim, unit=body.normalize)))
 
 
 async def embed_all(service: Service, body: TeiEmbedRequest, call: Call) -> Reply:
-    """`POST /embed_all`: a vector of each token of each text, the encoder's, or a late-interaction model's."""
+    """`POST /embed_all`: a vector of each token of each text: the encoder's, or a late-interaction model's.
+
+    BGE-M3's are those by which it compares tokens, of all tokens but the first.
+    """
     model: Embedder | TokenEmbedder = service.models.find(body.model, Embedder, TokenEmbedder)
     contents = service.contents(body.inputs, name="inputs")
     if isinstance(model, Embedder):
-        job = await service.embed(call, model, contents, tokens=True, **_options(model, body))
-    else:
-        job = await service.done(call, model, model.job(contents, body.input_type or "document", **_taken(body)))
-    return json_reply(job.rows)
+        job = await service.embed(call, model, contents, field="inputs", tokens=True, **_options(model, body))
+        return json_reply(model.token_vectors(job))
+    job = model.job(contents, body.input_type or "document", **_taken(body))
+    return json_reply((await service.done(call, model, job, "inputs")).rows)
 
 
 async def embed_sparse(service: Service, body: SparseRequest, call: Call) -> Reply:
     """`POST /embed_sparse`: of each text the tokens of the vocabulary that have a weight."""
-    model: SparseEmbedder = service.models.find(body.model, SparseEmbedder)
+    model: SparseEmbedder | M3Embedder = service.models.find(body.model, SparseEmbedder, M3Embedder)
     contents = service.contents(body.inputs, name="inputs")
-    job = await service.done(call, model, model.job(contents, body.input_type, **_taken(body)))
+    if isinstance(model, M3Embedder):
+        options = _options(model, body)
+        rows = model.weights(await service.embed(call, model, contents, field="inputs", sparse=True, **options))
+    else:
+        rows = (await service.done(call, model, model.job(contents, body.input_type, **_taken(body)), "inputs")).rows
     return json_reply(
         [
             [{"index": i, "value": value} for i, value in zip(row.indices.tolist(), row.values.tolist(), strict=True)]
-            for row in job.rows
+            for row in rows
         ]
     )
 
@@ -181,10 +190,11 @@ async def similarity(service: Service, body: SimilarityRequest, call: Call) -> R
     """`POST /similarity`: of a sentence and each of others."""
     model: Embedder = service.models.find(body.model, Embedder)
     given = body.inputs
-    service.contents(given.sentences, name="inputs.sentences")
-    contents = service.contents([given.source_sentence, *given.sentences], name="inputs")
+    contents = service.contents(given.source_sentence, name="inputs.source_sentence")
+    contents = contents + service.contents(given.sentences, name="inputs.sentences")
+    fields = ["inputs.source_sentence", *(f"inputs.sentences[{i}]" for i in range(len(given.sentences)))]
     options = _options(model, body.parameters or Parameters())
-    job = await service.embed(call, model, contents, **options)
+    job = await service.embed(call, model, contents, field=fields, **options)
     vectors = model.vectors(job, model.dimension(None))
     return json_reply(np.ascontiguousarray(model.model.similarity(vectors[:1], vectors[1:])[0]))
 
@@ -198,8 +208,8 @@ async def rerank(service: Service, body: EitherRerankRequest, call: Call) -> Rep
             body.query, body.documents, body.model, body.top_n, body.return_documents, body.max_tokens_per_doc
         )
         return await cohere.rerank(service, asked, call)
-    model: Reranker | TokenEmbedder = service.models.find(body.model, Reranker, TokenEmbedder)
-    ranked = await service.rank(call, model, body.query, body.texts, strict=body.truncate is False)
+    model = service.models.find(body.model, Reranker, TokenEmbedder, M3Embedder)
+    ranked = await service.rank(call, model, body.query, body.texts, field="texts", strict=body.truncate is False)
     scores, order = (ranked.raw if body.raw_scores else ranked.relevance).tolist(), ranked.order
     texts = body.texts if body.return_text else None
     return json_reply([{"index": i, "score": scores[i]} | ({} if texts is None else {"text": texts[i]}) for i in order])
@@ -215,8 +225,11 @@ async def predict(service: Service, body: PredictRequest, call: Call) -> Reply:
         raise Refusal("invalid", f"inputs needs 1 to {service.limits.inputs} pairs of texts.", param="inputs")
     for index, pair in enumerate(pairs):
         if isinstance(pair, str) or len(pair) != 2:
-            raise Refusal("invalid", f"inputs[{index}] is no pair of texts, which {model.id} scores.", param="inputs")
-    _, logits = await service.score(call, model, [(a, b) for a, b in pairs], strict=body.truncate is False)
+            where = "inputs" if single else f"inputs[{index}]"
+            raise Refusal("invalid", f"{where} is no pair of texts, which {model.id} scores.", param="inputs")
+    field = ["inputs"] if single else "inputs"
+    strict = body.truncate is False
+    _, logits = await service.score(call, model, [(a, b) for a, b in pairs], field=field, strict=strict)
     scores = logits if body.raw_scores else _probabilities(logits)
     found = [
         sorted(
@@ -331,9 +344,11 @@ def timing_headers(call: Call, seconds: float) -> dict[str, str]:
     }
 
 
-def _options(model: Embedder, given: TeiEmbedRequest | Parameters) -> dict[str, Any]:
+def _options(model: Embedder, given: TeiEmbedRequest | SparseRequest | Parameters) -> dict[str, Any]:
+    purpose = None if isinstance(given, Parameters) else given.input_type
     return {
-        "prompt": model.prompt(given.prompt_name, None),
+        "prompt": model.prompt(given.prompt_name, purpose),
+        "task": input_task(purpose),
         "cut_left": _cut_left(given.truncation_direction),
         "strict": given.truncate is False,
     }

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Any
 
 import tokenizers
+from tokenizers import models
 
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.errors import CheckpointError
@@ -23,10 +25,14 @@ class Tokenizer:
 
     Attributes:
         max_length: tokens at which texts are cut, special tokens included.
+        cut_left: whether texts lose their beginnings rather than their ends.
+        token_types: whether the model is told which of a pair's texts a token is of.
         fast: what makes the library's ids in less time, where it can; None leaves all to the library.
     """
 
     max_length: int
+    cut_left: bool
+    token_types: bool
     fast: FastTokenizer | None
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
@@ -36,7 +42,8 @@ class Tokenizer:
         self._tokenizer = source.tokenizer
         if checkpoint.multi_vector is not None:
             markers.keep_whole(source.tokenizer, checkpoint.multi_vector.markers)
-        self._cut_left = source.truncation_side == "left"
+        self.cut_left = source.truncation_side == "left"
+        self.token_types = source.token_types
         self._special = checkpoint.special_tokens
         self._frame = self._special_tokens() if self._special else Frame()
         self._breaks_at_spaces = beginnings.breaks_at_spaces(source.tokenizer)
@@ -81,7 +88,7 @@ class Tokenizer:
         are to be cut at their end, which some tokenizers do before they read one.
         """
         contents = [prompt + text for text in texts] if prompt else list(texts)
-        if whole or self._cut_left or not self._breaks_at_spaces:
+        if whole or self.cut_left or not self._breaks_at_spaces:
             return Encoded(self._made(contents))
         begun = beginnings.of(contents, self.max_length)
         encoded = Encoded(self._made(begun), whole=begun == contents)
@@ -98,7 +105,7 @@ class Tokenizer:
     ) -> Tokens:
         """The token ids of encoded texts, cut or split as by `__call__`; cut_left=None cuts at the checkpoint's end."""
         if overlap is None:
-            return self._frame.cut(encoded, self.max_length, self._cut_left if cut_left is None else cut_left)
+            return self._frame.cut(encoded, self.max_length, self.cut_left if cut_left is None else cut_left)
         head = max(self.prompt_length(prompt) - len(self._frame.before), 0)
         return self._frame.split(encoded, self.max_length, head, overlap)
 
@@ -131,6 +138,7 @@ class Tokenizer:
 
     def _special_tokens(self) -> Frame:
         try:
+            self._tokenizer.encode("a")
             return framed(self._tokenizer)
         except CheckpointError:
             raise
@@ -146,10 +154,11 @@ def framed(library: tokenizers.Tokenizer) -> Frame:
     Raises:
         CheckpointError: it changes the text's own tokens.
     """
-    plain = library.encode("a", add_special_tokens=False).ids
-    whole = library.encode("a", add_special_tokens=True).ids
-    extra = len(whole) - len(plain)
-    for before in range(extra + 1):
-        if whole[before : before + len(plain)] == plain:
-            return Frame(tuple(whole[:before]), tuple(whole[before + len(plain) :]))
-    raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+    text = 2**32 - 1  # the id of a token that no vocabulary has
+    any_text: Any = tokenizers.Tokenizer(models.WordLevel({"a": text}, unk_token="a"))
+    any_text.post_processor = library.post_processor
+    whole = any_text.encode("a").ids
+    if whole.count(text) != 1:
+        raise CheckpointError("tokenizer.json has a post-processor that changes the text's own tokens.")
+    place = whole.index(text)
+    return Frame(tuple(whole[:place]), tuple(whole[place + 1 :]))

@@ -16,7 +16,7 @@ TRIES = 100
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "StripAccents"}
 # Those that may leave nothing of a character.
 _REMOVE = {"BertNormalizer", "StripAccents"}
-_PRE_TOKENIZERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
+_AT_SPACES = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 # Patterns of the tokenizers of Llama 3, Qwen and their kind: what they match has a space at its beginning only.
 _PATTERNS = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + numbers + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
@@ -29,27 +29,31 @@ def breaks_at_spaces(tokenizer: Tokenizer) -> bool:
     """Whether the tokens before a single space between two words are the same without what follows.
 
     It is said of normalizers that change characters one by one, or with the marks that follow them, and of
-    pre-tokenizers that split at every space, or before it; all others may look further.
+    pre-tokenizers that split at every space, or before it; all others may look further. So does a step behind those
+    that asks where in the text a word stands.
     """
+    first, *others = _pre_tokenizers(tokenizer)
     return (
-        _splits(_first(tokenizer))
-        and all(map(_local, _steps(tokenizer)))
+        _splits(first)
+        and not any(step.get("prepend_scheme") == "first" for step in others)
+        and all(_local(step, first.get("replacement")) for step in _steps(tokenizer))
         and not any(map(_has_space_within, _added(tokenizer)))
     )
 
 
 def closes_gaps(tokenizer: Tokenizer) -> bool:
     """Whether the spaces around a character that is dropped, such as an accent alone, may make a token together."""
-    first, normalizer = _first(tokenizer), _steps(tokenizer)
-    counted = first.get("type") not in _PRE_TOKENIZERS
+    first, normalizer = _pre_tokenizers(tokenizer)[0], _steps(tokenizer)
+    counted = first.get("type") not in _AT_SPACES
     if first.get("type") == "Metaspace":  # makes a token of each space that no step has put together
         counted = any(step.get("type") == "Replace" and "Regex" in step["pattern"] for step in normalizer)
+    counted = counted or any(step.get("type") == "Strip" for step in normalizer)
     return counted and any(step.get("type") in _REMOVE for step in normalizer)
 
 
 def breaks_at_lines(tokenizer: Tokenizer) -> int:
     """Behind what the end of a line ends a word, where a space does: 0 nothing, 1 letters and numbers, 2 anything."""
-    first = _first(tokenizer)
+    first = _pre_tokenizers(tokenizer)[0]
     if first.get("add_prefix_space"):
         return 0  # a word behind it would be given a space
     if first.get("type") == "Split":
@@ -74,12 +78,10 @@ def _has_space_within(text: str) -> bool:
     return any(map(str.isspace, text.lstrip()))
 
 
-def _first(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The first step of the pre-tokenizer."""
-    first: dict[str, Any] = state(tokenizer.pre_tokenizer)
-    if first.get("type") == "Sequence":
-        first = first["pretokenizers"][0] if first["pretokenizers"] else {}
-    return first
+def _pre_tokenizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """The pre-tokenizer's steps; an empty one where there is none."""
+    found = state(tokenizer.pre_tokenizer)
+    return found.get("pretokenizers", [found]) or [{}]
 
 
 def _splits(step: dict[str, Any]) -> bool:
@@ -89,17 +91,17 @@ def _splits(step: dict[str, Any]) -> bool:
         regular = step["pattern"].get("Regex") in _PATTERNS
         return regular and step["behavior"] == "Isolated" and not step["invert"]
     return (
-        kind in _PRE_TOKENIZERS
+        kind in _AT_SPACES
         or (kind == "ByteLevel" and bool(step["use_regex"]))
         or (kind == "Metaspace" and bool(step["split"]))
     )
 
 
-def _local(step: dict[str, Any]) -> bool:
-    """Whether a normalizer's step looks no further than a word with the spaces before it."""
+def _local(step: dict[str, Any], space: str | None) -> bool:
+    """Whether a normalizer's step looks no further than a word with the spaces before it; `space` is as good as one."""
     if step.get("type") == "Replace":
         text = step["pattern"].get("String")
-        spaces = step["pattern"].get("Regex") == " {2,}" and step["content"] in (" ", "\u2581")
+        spaces = step["pattern"].get("Regex") == " {2,}" and step["content"] in (" ", space)
         return spaces or (text is not None and not any(map(str.isspace, text + step["content"])))
     if step.get("type") == "Strip":
         return not step["strip_left"]

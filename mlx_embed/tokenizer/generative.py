@@ -78,6 +78,7 @@ class GenerativeTokenizer:
     Attributes:
         max_length: tokens at which what is asked is cut.
         token_types: False, since these models have none.
+        cut_left: whether texts lose their beginnings rather than their ends.
         score: the tokens that answer.
     """
 
@@ -103,6 +104,7 @@ class GenerativeTokenizer:
             config = checkpoint.tokenizer_config
             special = {role: _text(config[role]) for role in _ROLES if config.get(role) is not None}
             self._render = renderer(self._chat.template, {**special, **self._chat.arguments})
+        self.cut_left = source.truncation_side == "left"
         self._tokenizer.enable_truncation(max_length, direction=source.truncation_side)
         self([("a", "b")])  # a broken template fails here rather than at the first question
 

@@ -122,8 +122,8 @@ def _unknown(library: Tokenizer) -> int:
 
 def known(library: Tokenizer) -> bool:
     """Whether the ids of a text are those of its pieces, one after the other."""
-    steady = not getattr(library.model, "dropout", None) and not library.encode_special_tokens
-    return steady and breaks_at_spaces(library) and not closes_gaps(library)
+    drawn = any(getattr(library.model, name, None) for name in ("dropout", "alpha", "nbest_size"))  # by chance
+    return not drawn and not library.encode_special_tokens and breaks_at_spaces(library) and not closes_gaps(library)
 
 
 def maker(library: Tokenizer, frame: Frame) -> "PieceTokenizer | None":

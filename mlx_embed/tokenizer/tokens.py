@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ class Tokens(NamedTuple):
         ids: a row a text, special tokens included, none longer than max_length; one a chunk, where texts are split.
         counts: int32 [n], each text's tokens, special ones included, before truncation or splitting.
         chunks: int32 [n], the rows of each text.
-        weights: float32, one a row: its tokens without special ones and prompt.
+        weights: float32, one a row: where texts are split, its tokens without special ones and prompt; else 1.
         whole: whether every text was read to its end; else a count above max_length may be too small.
     """
 
@@ -99,8 +100,8 @@ class Frame:
             first = np.maximum(starts, stops - room) if left else starts
             last = stops if left else np.minimum(stops, starts + room)
             ids = self._rows(whole, starts, stops, [(first, last)])
-        chunks = np.ones(len(ids), dtype=np.int32)
-        return Tokens(ids if len(self) else _filled(ids), counts, chunks, _weights(ids, len(self)), encoded.whole)
+        chunks, weights = _ones(len(ids))
+        return Tokens(ids if len(self) else filled(ids), counts, chunks, weights, encoded.whole)
 
     def split(self, encoded: Encoded, max_length: int, head: int, overlap: int) -> Tokens:
         """Rows of at most max_length tokens: chunks that share `overlap` tokens with the one before.
@@ -117,7 +118,8 @@ class Frame:
         first = body[text] + number * (room - overlap)
         last = np.minimum(first + room, stops[text])
         ids = self._rows(whole, starts[text], stops[text], [(starts[text], body[text]), (first, last)])
-        return Tokens(_filled(ids), whole.lengths, chunks.astype(np.int32), _weights(ids, len(self) + head))
+        weights = np.subtract(ids.lengths, len(self) + head, dtype=np.float32)
+        return Tokens(filled(ids), whole.lengths, chunks.astype(np.int32), weights)
 
     def _texts(self, whole: Ids) -> tuple[Int64, Int64]:
         """Where each text's own tokens start and end."""
@@ -130,11 +132,16 @@ class Frame:
         return whole.pieces(first, last)
 
 
-def _weights(ids: Ids, others: int) -> npt.NDArray[np.float32]:
-    return np.subtract(ids.lengths, others, dtype=np.float32)
+@lru_cache(maxsize=16)
+def _ones(count: int) -> tuple[Int32, npt.NDArray[np.float32]]:
+    """So many ones, which cannot be written to; a query's are there already."""
+    ones = np.ones(count, dtype=np.int32), np.ones(count, dtype=np.float32)
+    for array in ones:
+        array.flags.writeable = False
+    return ones
 
 
-def _filled(ids: Ids) -> Ids:
+def filled(ids: Ids) -> Ids:
     """The ids with a 0 in each empty row: an encoder needs a token of every text."""
     lengths = ids.lengths
     if lengths.min(initial=1) > 0:

@@ -49,7 +49,7 @@ def test_live(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["qwen3, chat", "llama, own output"])
 def test_conversion_keeps_the_scores(name: str, quantize: int | None, tmp_path: Path) -> None:
     generative(name, tmp_path / "a")
-    convert(tmp_path / "a", tmp_path / "b", quantize=quantize, group_size=32)
+    convert(tmp_path / "a", tmp_path / "b", quantize=quantize, group_size=quantize and 32)
     before, after = (load(tmp_path / place).predict(PAIRS, activation="Identity") for place in "ab")
     assert np.abs(before - after).max() <= (TOLERANCE if quantize is None else 0.05 * np.abs(before).max())
 

@@ -131,14 +131,13 @@ bool letter(unsigned char first) {
 // blank that it stands on, so what marks stand on counts too.
 bool plain(const char* text, const char* space) {
   const auto at = [&](int back) { return space - back >= text ? static_cast<unsigned char>(space[-back]) : 0; };
-  if (at(1) < 0x80) return !blank(0, 0, at(1));
   while (at(1) >= 0x80) {
     if (blank(at(3), at(2), at(1))) return false;
     do --space;
     while (at(0) < 0xc0 && space > text);
     if (letter(at(0))) return true;
   }
-  return true;
+  return !blank(0, 0, at(1));
 }
 
 // Whether a piece may begin here, behind the text's first byte.

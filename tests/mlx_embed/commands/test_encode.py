@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel, cli
-from mlx_embed.commands import encode
+from mlx_embed.encode_files import dense
 from tests.conftest import DATA, ROOT
 
 MODEL = str(DATA / "tiny-bert")
@@ -32,7 +32,7 @@ def run(*arguments: str | Path, code: int = 0) -> None:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "PART", 8)
+    monkeypatch.setattr(dense, "PART", 8)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ KILLED = {
 SCRIPT = """
 import os, signal, sys
 from mlx_embed import cli
-from mlx_embed.commands import encode
+from mlx_embed.encode_files import dense
 from mlx_embed.records import writing
 from mlx_embed.records.writing import Partial
 def dying(function, call, before):
@@ -203,7 +203,7 @@ def dying(function, call, before):
         if calls[0] == call: os.kill(os.getpid(), signal.SIGKILL)
         return found
     return wrapped
-encode.PART = 8
+dense.PART = 8
 PLACE
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -402,6 +402,6 @@ def test_it_streams() -> None:
 
 
 def test_parts_are_bounded_by_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "PART_CHARACTERS", 10)
-    records = [encode.Record("x" * n, None, "") for n in (4, 4, 4, 30, 1, 1, 1, 1, 1, 1, 1, 1, 1)]
-    assert [len(part) for part in encode.parts(iter(records))] == [3, 1, 8, 1]
+    monkeypatch.setattr(dense, "PART_CHARACTERS", 10)
+    records = [dense.Record("x" * n, None, "") for n in (4, 4, 4, 30, 1, 1, 1, 1, 1, 1, 1, 1, 1)]
+    assert [len(part) for part in dense.parts(iter(records))] == [3, 1, 8, 1]

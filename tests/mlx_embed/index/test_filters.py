@@ -110,6 +110,8 @@ def test_paths(index: Index, globs: Any, wanted: list[str]) -> None:
         (["lang!=en"], {"lang": {"!=": "en"}}),
         (["x=-1", "x=+.5", "x=2.", "x=1e3", "x=0"], {"x": [-1, 0.5, 2.0, 1000.0, 0]}),
         (["x=007", "x=1_000", "x=nan", "x=inf", "x=1e999"], {"x": ["007", "1_000", "nan", "inf", "1e999"]}),
+        (['"path"=a', '"path"=b', "path=*.md"], {"$metadata": {"path": ["a", "b"]}, "path": ["*.md"]}),
+        (['"a=b" >= 3', '"$id"!=x', '""=1'], {"$metadata": {"a=b": {">=": 3}, "$id": {"!=": "x"}, "": [1]}}),
         ([], {}),
     ],
 )
@@ -118,7 +120,7 @@ def test_conditions_in_words(words: list[str], wanted: Any) -> None:
     filters.checked(wanted)
 
 
-@pytest.mark.parametrize("words", [["year"], ["=x"], [">=3"], ["year=1", "year>3"]])
+@pytest.mark.parametrize("words", [["year"], ["=x"], [">=3"], ["year=1", "year>3"], ['"a"=1', '"a">3']])
 def test_conditions_in_words_that_are_none(words: list[str]) -> None:
     with pytest.raises(ValueError, match="filter"):
         filters.parsed(words)
@@ -140,7 +142,11 @@ def test_conditions_in_words_that_are_none(words: list[str]) -> None:
         ({"$not": [{}]}, r"\$not is \[{}\], where a filter is needed"),
         ({"$not": {"$or": [{"year": None}]}}, "year has None"),
         ({"$id": 3}, r"\$id is 3, where an id or a list"),
-        ({"$nor": []}, r"\$nor is not one of"),
+        ({"$nor": []}, r"\$nor is not one of .*\{'\$metadata': \{'\$nor': \.\.\.\}\}"),
+        ({"$metadata": 3}, r"\$metadata is 3, where a mapping"),
+        ({"$metadata": {"path": None}}, "path has None"),
+        ({"$metadata": {3: 1}}, "key 3 is a int"),
+        ({"$metadata": {"\ud800": 1}}, "key has .*, which is no Unicode text"),
         ({"lang": "\ud800"}, "lang has .*, which is no Unicode text"),
         ({"lang": {"<": "\ud800"}}, "lang has .*, which is no Unicode text"),
         ({"\ud800": 1}, "key has .*, which is no Unicode text"),
@@ -153,6 +159,19 @@ def test_conditions_in_words_that_are_none(words: list[str]) -> None:
 def test_bad_filters(index: Index, condition: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         index.search("wing", filter=condition)
+
+
+KEYS = ["$id", "$and", "$metadata", "path", "a.b", "", "a=b", " x ", "ключ", 'q"q', "$"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_metadata_of_any_name_is_found(index: Index, key: str) -> None:
+    index.add(["1", "2", "3"], ["wing"] * 3, [{key: 5}, {key: 6}, {"other": 5}])
+    assert set(index.get(filter={"$metadata": {key: 5}})) == {"1"}
+    assert set(index.get(filter={"$metadata": {key: {">": 5}, "other": []}})) == set()
+    assert set(index.get(filter={"$not": {"$metadata": {key: [5, 6]}}})) == {"3"}
+    if '"' not in key:
+        assert set(index.get(filter=filters.parsed([f'"{key}">=6']))) == {"2"}
 
 
 def test_attributes_go_with_their_texts(filled: Index) -> None:

@@ -12,6 +12,7 @@ from mlx_embed import CrossEncoder, EmbeddingModel
 from tests.checkpoints import reranker as make_reranker
 from tests.conftest import DATA
 from tests.mlx_embed.integrations.conftest import theirs
+from tests.multi_vector import make as make_multi_vector
 from tests.sparse import make as make_sparse
 
 pytest.importorskip("mteb", reason="mteb is not installed")
@@ -20,14 +21,16 @@ import mteb
 import sentence_transformers
 from mteb.mocks import mock_tasks
 
-from mlx_embed.integrations.mteb import MLXCrossEncoder, MLXEncoder, MLXSparseEncoder
+from mlx_embed.integrations import mteb as adapter
+from mlx_embed.integrations.mteb import MLXCrossEncoder, MLXEncoder, MLXMultiVectorEncoder, MLXSparseEncoder
 
 TASKS = ["Retrieval", "STS", "Reranking", "Summarization", "PairClassification", "Classification", "BitextMining"]
 
 
 def scores(model: Any, task: str) -> dict[str, float]:
     """Every number that mteb gives a model, by its place."""
-    found = mteb.evaluate(model, getattr(mock_tasks, f"Mock{task}Task")(), cache=None, show_progress_bar=False)
+    made = getattr(mock_tasks, f"Mock{task}Task", None) or getattr(mock_tasks, f"Mock{task}")
+    found = mteb.evaluate(model, made(), cache=None, show_progress_bar=False)
     (result,) = found.task_results
     return dict(numbers(result.scores))
 
@@ -73,11 +76,50 @@ def test_live_reranker(task: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("task", ["Retrieval", "STS", "Classification"])
+@pytest.mark.parametrize("task", ["Retrieval", "Reranking", "STS", "Classification"])
 def test_live_sparse_encoder(task: str, tmp_path: Path) -> None:
     folder = make_sparse(tmp_path / "sparse", "bert")
     reference = sentence_transformers.SparseEncoder(str(folder), device="cpu")
     assert same(scores(MLXSparseEncoder(folder), task), scores(reference, task))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layout", ["sentence-transformers", "prompts"])
+@pytest.mark.parametrize("task", ["Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking"])
+def test_live_multi_vector_encoder(task: str, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "DOCUMENTS", 3)
+    folder = make_multi_vector(tmp_path / "late", layout)
+    reference = sentence_transformers.MultiVectorEncoder(str(folder), device="cpu")
+    assert same(scores(MLXMultiVectorEncoder(folder), task), scores(reference, task))
+
+
+def test_a_search_has_the_best_of_all_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import Dataset
+
+    monkeypatch.setattr(adapter, "DOCUMENTS", 3)
+    encoder = MLXMultiVectorEncoder(make_multi_vector(tmp_path / "late", "sentence-transformers"))
+    assert isinstance(encoder, mteb.SearchProtocol)
+    texts = ["the wing", "heat of the flow", "code", "a query", "the flow", "wing of heat", "code of code"]
+    corpus = Dataset.from_list([{"id": f"d{i}", "text": text} for i, text in enumerate(texts)])
+    queries = Dataset.from_list([{"id": "q0", "text": "heat"}, {"id": "q1", "text": "the code"}])
+    how: dict[str, Any] = {
+        "task_metadata": mock_tasks.MockRetrievalTask().metadata,
+        "hf_split": "test",
+        "hf_subset": "default",
+        "encode_kwargs": {"batch_size": 2},
+    }
+    encoder.index(corpus, **how)
+    found = encoder.search(queries, top_k=4, **how)
+    for name, text in (("q0", "heat"), ("q1", "the code")):
+        expected = {f"d{entry['corpus_id']}": entry["score"] for entry in encoder.model.rank(text, texts, top_k=4)}
+        assert list(found[name]) == list(expected)
+        assert found[name] == pytest.approx(expected, abs=1e-5)
+    encoder.index(corpus, **how)
+    ranked = {"q0": ["d6", "d0", "d3", "d5"], "q1": []}
+    found = encoder.search(queries, top_k=3, top_ranked=ranked, **how)
+    own = [entry for entry in encoder.model.rank("heat", texts) if f"d{entry['corpus_id']}" in ranked["q0"]]
+    assert list(found["q0"]) == [f"d{entry['corpus_id']}" for entry in own[:3]]
+    assert found["q1"] == {}
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ def test_formats(model: SparseEncoder) -> None:
     assert all(type(token) is int and type(weight) is float for token, weight in to_milvus(vectors[0]).items())
     tokens = MultiVectors.of([np.ones((2, 3)), np.zeros((1, 3))])
     assert to_qdrant(tokens) == [[[1.0] * 3] * 2, [[0.0] * 3]]
+    assert to_qdrant(np.ones((2, 1, 3), dtype=np.float32)) == [[[1.0] * 3]] * 2
+    assert to_qdrant(np.ones((2, 3), dtype=np.float32)) == [[1.0] * 3] * 2
+
+
+@pytest.mark.parametrize(("form", "given"), [(to_qdrant, [1.0]), (to_milvus, np.ones((2, 3))), (to_milvus, {3: 1.0})])
+def test_what_is_no_vector(form: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match="SparseVectors are needed"):
+        form(given)
 
 
 @pytest.mark.usefixtures("frameworks")

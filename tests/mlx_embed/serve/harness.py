@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mlx_embed import CrossEncoder, EmbeddingModel, MultiVectorEncoder, SparseEncoder
-from mlx_embed.serve.kinds import SparseEmbedder, TokenEmbedder
+from mlx_embed import BGEM3, CrossEncoder, EmbeddingModel, MultiVectorEncoder, SparseEncoder
+from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TokenEmbedder
 from mlx_embed.serve.models import Embedder, Models, Reranker, Served
 from mlx_embed.serve.run import Server, listen
 from mlx_embed.serve.service import Service
@@ -66,7 +66,7 @@ def cross_encoder(reranker_folder: Path) -> CrossEncoder:
 def serving(
     embedders: Mapping[str, EmbeddingModel],
     rerankers: Mapping[str, CrossEncoder] | None = None,
-    others: Mapping[str, SparseEncoder | MultiVectorEncoder] | None = None,
+    others: Mapping[str, SparseEncoder | MultiVectorEncoder | BGEM3] | None = None,
     *,
     batch_tokens: int | None = None,
     hold: threading.Event | None = None,
@@ -85,6 +85,8 @@ def serving(
         for name, model in others.items():
             if isinstance(model, SparseEncoder):
                 made.append(SparseEmbedder(name, model, batch_tokens, waiting))
+            elif isinstance(model, BGEM3):
+                made.append(M3Embedder(name, model, batch_tokens, waiting))
             else:
                 made.append(TokenEmbedder(name, model, batch_tokens, waiting))
         return made

@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel, MLXEmbedError, cli
+from mlx_embed import BGEM3, EmbeddingModel, MLXEmbedError, MultiVectorEncoder, SparseEncoder, cli
+from mlx_embed.encode_files import dense
 from mlx_embed.serve import client
 from mlx_embed.serve.access import Access
 from mlx_embed.serve.client import connect
+from tests.bge_m3 import make as make_m3
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
+from tests.multi_vector import make as make_multi_vector
+from tests.sparse import make as make_sparse
 
 TOLERANCE = 1e-5
 TEXTS = [*random_texts(40, 30, seed=3), "", "the wing " * 60, "naïve \ud800 surrogate"]
@@ -55,7 +59,7 @@ def test_vectors(
 def test_many_requests(running: Running, encoder: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TEXTS", 7)
     monkeypatch.setattr(client, "CHARACTERS", 700)
-    sizes = [len(part) for part in client._parts(TEXTS)]
+    sizes = [len(part) for part in client._parts(TEXTS, 700)]
     assert max(sizes) == 7
     assert min(sizes) < 7
     vectors, info = connect(running.url).encode(TEXTS)
@@ -84,10 +88,78 @@ def test_the_server_of_the_environment(
     assert np.abs(encoded(tmp_path, ["wing"]) - encoder.encode(["wing"])).max() <= TOLERANCE
 
 
-def test_going_on(running: Running, encoder: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlx_embed.commands import encode
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, dict[str, str]]]:
+    """A server of a sparse model, one of a vector a token, and BGE-M3; and their folders."""
+    made = {name: tmp_path_factory.mktemp(name) / "model" for name in ("splade", "colbert", "m3")}
+    folders = {
+        "splade": make_sparse(made["splade"], "queries looked up"),
+        "colbert": make_multi_vector(made["colbert"], "sentence-transformers"),
+    }
+    folders["m3"] = make_m3(made["m3"], 20)
+    others = {
+        "splade": SparseEncoder.from_pretrained(folders["splade"], device="cpu"),
+        "colbert": MultiVectorEncoder.from_pretrained(folders["colbert"], device="cpu"),
+        "m3": BGEM3.from_pretrained(folders["m3"], device="cpu"),
+    }
+    with serving({}, {}, others) as running:
+        yield running, {name: str(folder) for name, folder in folders.items()}
 
-    monkeypatch.setattr(encode, "PART", 8)
+
+@pytest.mark.parametrize("task", ["query", "document"])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("sparse", "splade"), ("sparse", "m3"), ("multi-vector", "colbert"), ("multi-vector", "m3")]
+)
+def test_other_kinds(
+    kinds: tuple[Running, dict[str, str]],
+    kind: str,
+    name: str,
+    task: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(client, "TEXTS", 7)
+    path, (running, folders) = str(file_of(tmp_path, TEXTS)), kinds
+    command = ["encode", path, f"--{kind}", "--task", task, "-o"]
+    assert cli.main([*command, str(tmp_path / "own.npz"), "--model", folders[name], "--device", "cpu"]) == 0
+    assert cli.main([*command, str(tmp_path / "out.npz"), "--model", name, "--server", running.url]) == 0
+    ours, servers = (line for line in capsys.readouterr().err.splitlines() if " tokens, by " in line)
+    assert ours.partition(" by ")[0] == servers.partition(" by ")[0]
+    with np.load(tmp_path / "own.npz") as own, np.load(tmp_path / "out.npz") as found:
+        assert set(own) == set(found)
+        for array in set(own) - {"format"}:
+            assert found[array] == pytest.approx(own[array], abs=TOLERANCE)
+
+
+def test_other_kinds_go_on(
+    kinds: tuple[Running, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(dense, "PART", 8)
+    path, ask = str(file_of(tmp_path, TEXTS)), client._asked
+    calls: list[int] = []
+    command = ["encode", path, "--sparse", "--server", kinds[0].url, "-o"]
+    assert cli.main([*command, str(tmp_path / "whole.npz")]) == 0
+
+    def fail(url: str, key: str | None, body: dict[str, Any]) -> dict[str, Any]:
+        calls.append(len(body["texts"]))
+        if len(calls) == 5:
+            raise MLXEmbedError("The server has gone.")
+        return ask(url, key, body)
+
+    monkeypatch.setattr(client, "_asked", fail)
+    assert cli.main([*command, str(tmp_path / "out.npz")]) == 2
+    assert "16 texts are done and kept" in capsys.readouterr().err
+    monkeypatch.setattr(client, "_asked", ask)
+    assert cli.main([*command, str(tmp_path / "out.npz"), "--resume"]) == 0
+    assert (tmp_path / "out.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_going_on(running: Running, encoder: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "PART", 8)
     path, out, calls = file_of(tmp_path, TEXTS), tmp_path / "out.npy", []
     ask = client._asked
 
@@ -123,7 +195,7 @@ def test_a_key(encoder: EmbeddingModel, tmp_path: Path, capsys: pytest.CaptureFi
         (["--device", "cpu"], "--device is what the server"),
         (["--long-text", "mean_of_chunks"], "needs the model here"),
         (["--prompt-name", "other"], "prompt_name 'other' is not among the model's: "),
-        (["--truncate-dim", "99"], r"dimensions 99 is not within 1\.\.32"),
+        (["--truncate-dim", "99"], r"truncate_dim 99 is not within 1\.\.32"),
     ],
 )
 def test_what_a_server_cannot_do(
@@ -139,7 +211,7 @@ def test_what_a_server_cannot_do(
 def test_too_many_texts(running: Running) -> None:
     answer = running.post("/v1/encode", {"texts": ["a"] * 2049})
     assert answer.status_code == 400
-    assert "2049 texts" in answer.json()["error"]["message"]
+    assert "texts has 2049" in answer.json()["error"]["message"]
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def test_scores_are_within_0_and_1_whatever_the_checkpoint_applies(tmp_path: Any
         ({"query": "a", "documents": []}, "documents is empty"),
         ({"query": "a"}, "missing required field `documents`"),
         ({"query": "a", "documents": [{"title": "x"}]}, "missing required field `text`"),
-        ({"query": "a", "documents": ["a"] * 2049}, "2049 documents"),
+        ({"query": "a", "documents": ["a"] * 2049}, "documents has 2049 texts"),
         ({"query": "a", "documents": ["a"], "top_n": -1}, "top_n -1"),
         ({"query": "a", "documents": ["a"], "max_tokens_per_doc": 0}, "max_tokens_per_doc 0"),
     ],

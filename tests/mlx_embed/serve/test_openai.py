@@ -102,7 +102,7 @@ def test_which_end_is_cut(running: Running, encoder: EmbeddingModel) -> None:
     ("body", "message", "param", "code"),
     [
         ({"input": []}, "input is empty", "input", "empty"),
-        ({"input": ""}, "input[0] is empty", "input", "empty"),
+        ({"input": ""}, "input is empty", "input", "empty"),
         ({"input": ["a", ""]}, "input[1] is empty", "input", "empty"),
         ({"input": [[]]}, "input[0]", "input", "token_ids_not_accepted"),
         ({"input": ["a"] * 2049}, "input[2048]", "input", None),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import pytest
 
 from mlx_embed import EmbeddingModel, cli
 from mlx_embed.commands.serve import served_names
+from tests.bge_m3 import make as make_m3
 from tests.conftest import DATA, ROOT
 from tests.mlx_embed.serve.harness import SECONDS, random_texts, serving, until
+from tests.multi_vector import make as make_multi_vector
+from tests.sparse import make as make_sparse
 
 TOLERANCE = 1e-5
 
@@ -150,6 +154,35 @@ def test_a_warning_where_everybody_may_use_it() -> None:
 )
 def test_names(models: list[str], wanted: list[str], names: list[str]) -> None:
     assert served_names(models, wanted) == names
+
+
+def test_each_option_serves_a_model_of_its_kind(
+    tmp_path: Path, reranker_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[str, str]] = []
+
+    class Loading:
+        def __init__(self, service: Any, load: Any) -> None:
+            assert service.models.names == ["tiny-bert", "tiny-reranker", "s", "l", "m3"]
+            service.models.add(load())
+            served.extend((name, model.kind) for name, model in service.models.loaded.items())
+            service.models.close()
+
+        def serve_on(self, listening: Any) -> None:
+            pass
+
+    monkeypatch.setattr(import_module("mlx_embed.serve.run"), "Server", Loading)
+    sparse, late = make_sparse(tmp_path / "s", "queries looked up"), make_multi_vector(tmp_path / "l", "prompts")
+    options = ["--reranker", reranker_folder, "--sparse", sparse, "--multi-vector", late]
+    options += ["--bge-m3", make_m3(tmp_path / "m3"), "--port", "0", "--device", "cpu"]
+    assert cli.main(["serve", str(DATA / "tiny-bert"), *map(str, options)]) == 0
+    assert served == [
+        ("tiny-bert", "embedding model"),
+        ("tiny-reranker", "reranker"),
+        ("s", "sparse model"),
+        ("l", "late-interaction model"),
+        ("m3", "BGE-M3 model"),
+    ]
 
 
 def test_the_description_has_every_route(encoder: EmbeddingModel) -> None:

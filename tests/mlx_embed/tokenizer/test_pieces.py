@@ -1,6 +1,7 @@
 """Ids put together from those of pieces: the library's own, whatever the tokenizer, the text and the memory."""
 
 import io
+import random
 import threading
 from functools import cache
 from itertools import chain, islice
@@ -18,6 +19,7 @@ from mlx_embed.tokenizer.pieces import PieceTokenizer, known
 from tests.conftest import TINY
 from tests.mlx_embed.tokenizer import trained
 from tests.mlx_embed.tokenizer.checkpoints import library
+from tests.mlx_embed.tokenizer.composed import composed
 from tests.mlx_embed.tokenizer.strings import strings
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason=cpu.why_unavailable() or "available")
@@ -72,6 +74,17 @@ def test_random_strings(name: str) -> None:
     assert ids(fast, texts) == expected
     assert ids(fast, texts[::-1]) == expected[::-1], "from memory"
     assert [ids(fast, [text])[0] for text in texts[:50]] == expected[:50]
+
+
+@pytest.mark.parametrize("first", [20, 7690, 8138, 9440, 10150, 10880])
+def test_tokenizers_put_together_at_random(first: int) -> None:
+    """Whatever is known makes the library's ids; scripts/fuzz_tokenizer.py tries thousands."""
+    found = [composed(random.Random(seed)) for seed in range(first, first + 14)]
+    taken = [one for one in found if known(one)]
+    assert taken
+    for place, one in enumerate(taken):
+        texts = list(islice(strings(one, place), 40))
+        assert ids(made(one), texts) == ids(one, texts)
 
 
 def test_of_known_pieces_the_library_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +259,10 @@ def test_what_a_normalizer_makes_a_space_of(name: str) -> None:
     assert ids(made(found), texts) == ids(found, texts)
 
 
+# It looks where in the text a word stands.
+FIRST = pre_tokenizers.Metaspace(prepend_scheme="first")
+
+
 def unlike() -> list[Any]:
     def change(name: str, value: Any) -> Any:
         return lambda found: setattr(found, name, value)
@@ -264,6 +281,11 @@ def unlike() -> list[Any]:
         change("normalizer", normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])),
         change("normalizer", normalizers.BertNormalizer()),
         change("model", models.BPE(dropout=0.1)),
+        change("model", models.Unigram([("the", 0.0)], 0, False, 0.1, None)),
+        change("model", models.Unigram([("the", 0.0)], 0, False, None, 2)),
+        change("normalizer", normalizers.Replace(Regex(" {2,}"), "▁")),
+        change("normalizer", normalizers.Sequence([normalizers.StripAccents(), normalizers.Strip(left=False)])),
+        change("pre_tokenizer", pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), FIRST])),
         lambda found: found.add_tokens([AddedToken("the wing")]),
         lambda found: found.add_tokens([AddedToken("the\nwing")]),
         folded_token,

@@ -16,7 +16,7 @@ def encoded(*contents: list[int]) -> Encoded:
 def test_cut(left: bool, middle: list[int]) -> None:
     found = FRAME.cut(encoded([1, 2, 3, 4, 5], [], [6]), 5, left)
     assert found.ids.tolist() == [[101, 102, *middle, 103], [101, 102, 103], [101, 102, 6, 103]]
-    assert (found.counts.tolist(), found.chunks.tolist(), found.weights.tolist()) == ([8, 3, 4], [1, 1, 1], [2, 0, 1])
+    assert (found.counts.tolist(), found.chunks.tolist(), found.weights.tolist()) == ([8, 3, 4], [1, 1, 1], [1, 1, 1])
 
 
 def test_split() -> None:
