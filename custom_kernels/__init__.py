@@ -12,6 +12,7 @@ from custom_kernels.choice.switch import use_kernels  # noqa: E402
 from custom_kernels.ops.activate import activate, gelu, gelu_tanh  # noqa: E402
 from custom_kernels.ops.attention import attention  # noqa: E402
 from custom_kernels.ops.embedding_norm import embedding_norm  # noqa: E402
+from custom_kernels.ops.gated_linear import gated_linear  # noqa: E402
 from custom_kernels.ops.gather_mean import gather_mean  # noqa: E402
 from custom_kernels.ops.layer_norm import layer_norm  # noqa: E402
 from custom_kernels.ops.linear import lay_out_linear, linear  # noqa: E402
@@ -34,6 +35,7 @@ __all__ = [
     "activate",
     "attention",
     "embedding_norm",
+    "gated_linear",
     "gather_mean",
     "gelu",
     "gelu_tanh",

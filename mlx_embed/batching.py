@@ -81,13 +81,15 @@ def packed_batches(
     ids = Ids.of(ids)
     beside = [None if given is None else Ids.of(given).flat for given in (token_types, unseen)]
     lengths, starts = ids.lengths, ids.offsets[:-1]
-    order = _longest_first(lengths)
-    room = _room(batch_tokens, ragged)
+    room, bucket = _room(batch_tokens, ragged), batch_tokens if bucketed else None
+    if len(lengths) == 1:  # a query: there is nothing to sort or to cut, which would take some time
+        yield _batch(ids.flat, beside, starts, lengths, np.zeros(1, dtype=np.int32), bucket, room)
+        return
+    order = np.argsort(-lengths, kind="stable").astype(np.int32)
     start = 0
     while start < len(order):
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded, room) + start
         texts = order[start:end]
-        bucket = batch_tokens if bucketed else None
         yield _batch(ids.flat, beside, starts[texts], lengths[texts], texts, bucket, room)
         start = end
 
@@ -131,17 +133,8 @@ def _rows(size: int, width: int, room: int) -> tuple[int, int]:
     return MAX_PADDING * full, MAX_PADDING * full + MIN_BLOCK // width
 
 
-def _longest_first(lengths: Int32) -> Int32:
-    """The places of texts of these lengths. One alone, a query, has nothing to sort, which would take some time."""
-    return (
-        np.argsort(-lengths, kind="stable").astype(np.int32) if len(lengths) > 1 else np.zeros(len(lengths), np.int32)
-    )
-
-
 def _cut(lengths: Int32, batch_tokens: int, padded: bool, room: int) -> int:
     """How many texts of descending `lengths` make the next batch."""
-    if len(lengths) == 1:
-        return 1
     total = np.cumsum(lengths, dtype=np.int64)
     stop = total > batch_tokens
     if padded:
@@ -160,8 +153,9 @@ def _batch(
     room: int,
 ) -> Batch:
     """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `packed_shapes`."""
-    total, longest = int(lengths.sum()), int(lengths.max())
-    size, count = total, len(lengths)
+    n = len(lengths)
+    total, longest = (int(lengths.sum()), int(lengths.max())) if n > 1 else (int(lengths[0]),) * 2
+    size, count = total, n
     fillers: list[int] = []
     if bucket is not None:
         longest, size = _width(longest), _size(total, bucket)
@@ -172,10 +166,12 @@ def _batch(
         count = next(n for n in _rows(size, longest, room) if n >= count + len(fillers))
     cu_seqlens = np.full(count + 1, size, dtype=np.int32)
     cu_seqlens[0] = 0
-    np.cumsum([*lengths, *fillers], out=cu_seqlens[1 : 1 + len(lengths) + len(fillers)])
+    cu_seqlens[1 : n + 1] = np.cumsum(lengths) if n > 1 else lengths
+    if len(fillers) > 1:  # the last ends at `size`
+        cu_seqlens[n + 1 : n + 1 + len(fillers)] = total + np.cumsum(fillers)
     places: Any = slice(int(starts[0]), int(starts[0]) + total)
-    if len(lengths) > 1:
-        places = np.arange(total) + np.repeat(starts - cu_seqlens[: len(lengths)], lengths)
+    if n > 1:
+        places = np.arange(total) + np.repeat(starts - cu_seqlens[:n], lengths)
     input_ids = _filled(flat[places], size)
     types, unseen = (None if given is None else _filled(given[places], size) for given in beside)
     return Batch(texts, input_ids, cu_seqlens, longest, types, unseen)

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,16 @@ from mlx_embed.checkpoint import (
 from mlx_embed.checkpoint.folder import PROJECTION
 from mlx_embed.checkpoint.modules import Dense, Normalize
 from mlx_embed.checkpoint.sparse import read_sides
+from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, in_folders
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.engine import load
 from mlx_embed.engine.device import DTYPES
+from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
+from mlx_embed.loading import checked_length
 from mlx_embed.texts import logger
 
 if TYPE_CHECKING:
@@ -100,6 +104,7 @@ def convert(
     dtype: str | None = None,
     quantize: int | str | None = None,
     group_size: int | None = None,
+    task: str | None = None,
     overwrite: bool = False,
     evaluate: str | Path | None = None,
     revision: str | None = None,
@@ -122,6 +127,8 @@ def convert(
             says in config.json that a CPU is to compute in int8, but for the layers that cost most accuracy, which are
             found by a measurement on sample texts: see `int8_layers`. `from_pretrained(..., dtype="float32")` is exact.
         group_size: 32, 64 or 128 weights share one quantization scale; None is 64. It is of 8 and 4 bits alone.
+        task: of a model with a LoRA for each task, the one that is merged into the weights, as an adapter is. None
+            keeps them all beside the weights, which cannot be quantized then.
         overwrite: replace a folder at `destination` that `convert` has written, and that holds nothing else.
         evaluate: for an embedding model, a folder of documents, queries and relevance judgements, laid out as
             `evaluation.read_collection` says; the report then tells what the conversion does to retrieval, both models
@@ -131,9 +138,10 @@ def convert(
         local_files_only: likewise.
 
     Raises:
-        ValueError: an option that is not one of those above, quantize given with a quantized source, or with a sparse
-            or static one, a source and a destination of which one is inside the other, a malformed folder to evaluate
-            on, or a model to evaluate that is no embedding model.
+        ValueError: an option that is not one of those above, a task that the model does not have, quantize given with a
+            quantized source, with a sparse or static one, or with several tasks, a source and a destination of which
+            one is inside the other, a malformed folder to evaluate on, or a model to evaluate that is no embedding
+            model.
         FileExistsError: something is at `destination`, and `overwrite` was not given or `convert` has not written it.
         TypeError: a number that is none.
         OSError: the disk is full, or files may not become so large.
@@ -170,6 +178,13 @@ def convert(
     checkpoint = read_checkpoint(
         folder, hub.repository_id(source), kind, cache_dir=cache_dir, local_files_only=local_files_only
     )
+    if task is not None:
+        checkpoint = checkpoint.for_task(task)
+    elif checkpoint.tasks and quantize is not None:
+        raise ValueError(
+            f"{folder} has tasks ({', '.join(checkpoint.tasks)}), whose LoRAs cannot be added to quantized weights; "
+            "pass one as task, which is merged first."
+        )
     static = checkpoint.architecture.LAYOUT == "table"
     if quantize is not None and (static or kind == SPARSE):
         raise ValueError(
@@ -192,18 +207,16 @@ def convert(
     if (reranker or kind != DENSE) and collection is not None:
         what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
         raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
+    kept = _kept(checkpoint) if int8 else None
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
         try:
-            _write(checkpoint, kind, written, dtype, quantize, group_size)
+            _write(checkpoint, kind, written, dtype, quantize, group_size, kept)
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
-        if int8:
-            logger.info("Choosing the layers that stay in bfloat16.")
-            kept = int8_layers.choose(checkpoint, written, SAMPLE)
         logger.info("Comparing vectors with the source's.")
-        cosine = least_cosine(kind, folder, written, SAMPLE)
+        cosine = least_cosine(kind, folder, written, SAMPLE, checkpoint.task)
         exact = quantize is None and not int8
         if not cosine >= (LEAST_COSINE if exact else -1.0):
             raise MLXEmbedError(
@@ -223,25 +236,44 @@ def convert(
             difference if reranker else None,
             None
             if collection is None
-            else quality(EmbeddingModel.from_pretrained(folder), EmbeddingModel.from_pretrained(written), collection),
-            kept if int8 else None,
+            else quality(
+                EmbeddingModel.from_pretrained(folder, task=task), EmbeddingModel.from_pretrained(written), collection
+            ),
+            kept,
         )
         record(written)
         put(written, target)
     return report
 
 
+def _kept(checkpoint: Checkpoint) -> tuple[str, ...]:
+    engine = load(checkpoint, "native", mx.Device(mx.cpu), mx.int8)
+    assert isinstance(engine, NativeEngine)
+    return int8_layers.choose(checkpoint, engine, checked_length(None, checkpoint))
+
+
 def _write(
-    checkpoint: Checkpoint, kind: str, target: Path, dtype: str | None, bits: int | None, group_size: int
+    checkpoint: Checkpoint,
+    kind: str,
+    target: Path,
+    dtype: str | None,
+    bits: int | None,
+    group_size: int,
+    kept: Sequence[str] | None,
 ) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     from shutil import copyfile
 
     module_files = {file for folder in _module_folders(checkpoint, kind) for file in safetensors.files(folder)}
+    places = [checkpoint.transformer / name for name in checkpoint.tasks] if in_folders(checkpoint.config) else []
+    if checkpoint.task is None:
+        module_files |= {place / adapters.FILE for place in places}
     module_files |= {path for name in _LAYERS if (path := checkpoint.folder / name).is_file()}
     for path in [*_kept_files(checkpoint.folder), *module_files]:
         # The shards become one file, and an adapter a part of it.
         if path.parent == checkpoint.transformer and path.name.endswith((".index.json", adapters.CONFIG)):
+            continue
+        if checkpoint.task is not None and path.parent in places:
             continue
         copy = target / path.relative_to(checkpoint.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +282,11 @@ def _write(
     config = {
         key: value for key, value in checkpoint.config.items() if not key.startswith(("quantization", "int8_cpu"))
     }
+    if checkpoint.task is not None and config.pop(STATED, None) is not None:
+        path = target / "modules.json"
+        if path.is_file():
+            usual = path.read_text(encoding="utf-8").replace(OWN_MODULE, "sentence_transformers.models.Transformer")
+            path.write_text(usual, encoding="utf-8")
     if checkpoint.prompts and kind == DENSE:
         # The E5 family's prompts come from the model's name, which a converted folder need not carry.
         path = target / "config_sentence_transformers.json"
@@ -268,6 +305,8 @@ def _write(
             head |= masked_lm.head_arrays(checkpoint, DTYPES[dtype] if dtype else None)
             if checkpoint.multi_vector is not None and checkpoint.multi_vector.projected:
                 head |= safetensors.load_tensors({PROJECTION: weights.read_tensors(checkpoint)[PROJECTION]})
+            if checkpoint.task is None:
+                head |= weights.load_tasks(checkpoint)
             try:
                 weights.save_encoder(encoder, transformer, head)
             except RuntimeError as error:  # MLX does not say why it could not write
@@ -275,6 +314,8 @@ def _write(
             if how := quantization.stated(encoder):
                 config["quantization"] = how
 
+    if kept is not None:
+        config["int8_cpu"] = {"bfloat16": list(kept)}
     transformer.mkdir(parents=True, exist_ok=True)
     if checkpoint.architecture.LAYOUT == "table":
         from mlx_embed.checkpoint.static import save_table

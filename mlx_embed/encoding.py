@@ -90,15 +90,19 @@ class Encoding:
 
         With it, each window's go to their place at once, while the next are computed.
         """
-        placed = None if total is None else np.empty((total, self.dim), dtype=np.float32)
+        placed: Float32 | None = None
         parts = [np.zeros((0, self.dim), dtype=np.float32)]
         counts, chunks = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
         done, whole = 0, True
         for window in begun:
             vectors = mean_of_chunks(window.rows(), window.weights, window.chunks, self.unit)
-            if placed is None:
+            if len(vectors) == total:
+                return Encoded(vectors, window.counts, window.chunks, window.whole)
+            if total is None:
                 parts.append(vectors)
             else:
+                if placed is None:
+                    placed = np.empty((total, self.dim), dtype=np.float32)
                 placed[done : done + len(vectors)] = vectors
             done += len(vectors)
             counts.append(window.counts)

@@ -1,6 +1,7 @@
 """From a model's name to what every kind of model starts from: its checkpoint, and then the engine with its weights."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import transfer
+from mlx_embed import int8_layers
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, quantization, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, choose, default_dtype, load, memory
-from mlx_embed.engine.device import is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.engine import Engine, EngineChoice, HeadFunction, choose, default_dtype, load, memory
+from mlx_embed.engine.device import accelerator, is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.engine.native import NativeEngine
+from mlx_embed.engine.rehearsal import rehearse_unread
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
 from mlx_embed.options import LOAD, LoadOptions, complete
@@ -56,9 +60,32 @@ class Opened:
     engine: EngineChoice
     source: "Source"
 
-    def load(self) -> Engine:
-        """The engine, with the encoder's weights; see `engine.load`."""
-        return load(self.checkpoint, self.engine, self.device, self.dtype)
+    def rehearse(self, head: HeadFunction) -> "Future[HeadFunction | None]":
+        """Begin to compile what encoder and head take on CUDA, while the rest is read; gives the head, if it did."""
+        checkpoint = self.checkpoint
+        fixed = checkpoint.architecture.LAYOUT == "table" or checkpoint.config.get("quantization")
+
+        def work() -> HeadFunction | None:
+            if fixed or checkpoint.modules or accelerator() != "cuda" or is_cpu(self.device):
+                return None
+            if choose(self.engine, self.device, self.dtype) != "graph":
+                return None
+            try:
+                rehearse_unread(checkpoint, self.device, self.dtype, head)
+            except Exception:  # whatever is wrong, loading it says so
+                return None
+            return head
+
+        return worker.submit(work)
+
+    def load(self, known: HeadFunction | None = None) -> Engine:
+        """The engine, with the encoder's weights; see `engine.load`. In int8 some layers stay in bfloat16."""
+        wanted = self.dtype is not None and self.dtype == mx.int8
+        kept = int8_layers.known(self.checkpoint) if wanted else ()
+        engine = load(self.checkpoint, self.engine, self.device, self.dtype, known, kept or ())
+        if kept is None and isinstance(engine, NativeEngine) and engine.dtype == mx.int8:
+            int8_layers.settle(self.checkpoint, engine, self.max_seq_length)
+        return engine
 
 
 def open_model(
@@ -96,6 +123,8 @@ def open_model(
     checkpoint = read_checkpoint(
         folder, name, kind, cache_dir=options["cache_dir"], local_files_only=options["local_files_only"]
     )
+    if options["task"] is not None:
+        checkpoint = checkpoint.for_task(options["task"])
     dtype = default_dtype(checkpoint, device) if dtype is None else dtype
     native = is_cpu(device) and choose(options["engine"], device, dtype) == "native"
     if native and options["dtype"] is None and quantization.kept_in_bfloat16(checkpoint.config) is not None:

@@ -47,14 +47,15 @@ class LoadOptions(TypedDict, total=False):
         dtype: "float32", "float16" or "bfloat16". None is float32 on the CPU and the checkpoint's own elsewhere, but
             float16 on Metal for an encoder stored as float32, of which "float32" gives the exact vectors. On a CPU
             "bfloat16" is about twice as fast where the processor multiplies it, and there is "int8", faster still
-            and less precise; what it does not have, and float16, the native kernels compute in the next better one,
-            and say so.
+            and less precise, whose first load of a model measures which layers are to stay in bfloat16; what it does
+            not have, and float16, the native kernels compute in the next better one, and say so.
         device: "cpu", "gpu", "metal" or "cuda". None is MLX's default device.
         engine: "auto" takes the fastest for the device: the native CPU kernels, or MLX graphs with this package's GPU
             kernels. "native" and "graph" name one of these; a graph on the CPU is compiled, by the C++ compiler.
             "reference" is MLX's own ops alone, which "auto" is too where the environment has
             MLX_EMBED_KERNELS=reference.
         max_seq_length: tokens at which texts are cut, instead of the checkpoint's number.
+        task: of a model with a LoRA for each task, that which its vectors are for, unless `encode` is told another.
         revision: a branch, tag or commit of the hub repository.
         cache_dir: the hub's cache folder, if not the usual one.
         local_files_only: never download.
@@ -64,6 +65,7 @@ class LoadOptions(TypedDict, total=False):
     device: str | mx.Device | None
     engine: EngineChoice
     max_seq_length: int | None
+    task: str | None
     revision: str | None
     cache_dir: str | Path | None
     local_files_only: bool
@@ -75,6 +77,8 @@ class EncodeOptions(TypedDict, total=False):
     Attributes:
         prompt_name: the checkpoint's prompt to put before each text.
         prompt: the text to put before each text, instead of a named one.
+        task: of a model with a LoRA for each task, that which vectors are for, as "retrieval.query". Each task that is
+            used keeps weights of its own in memory.
         normalize_embeddings: None gives vectors of length 1 where the checkpoint normalises, also when they are cut;
             True gives them always. False gives sentence-transformers' numbers: the checkpoint normalises whole vectors,
             and those that are cut are shorter.
@@ -97,6 +101,7 @@ class EncodeOptions(TypedDict, total=False):
 
     prompt_name: str | None
     prompt: str | None
+    task: str | None
     normalize_embeddings: bool | None
     truncate_dim: int | None
     output_dtype: OutputDtype
@@ -161,6 +166,7 @@ LOAD: LoadOptions = {
     "device": None,
     "engine": "auto",
     "max_seq_length": None,
+    "task": None,
     "revision": None,
     "cache_dir": None,
     "local_files_only": False,
@@ -168,6 +174,7 @@ LOAD: LoadOptions = {
 ENCODE: EncodeOptions = {
     "prompt_name": None,
     "prompt": None,
+    "task": None,
     "normalize_embeddings": None,
     "truncate_dim": None,
     "output_dtype": "float32",

@@ -51,7 +51,7 @@ class Window:
         lengths = tokens.ids.lengths
         # Where each text has one row, what is missing of it was cut.
         single = len(self.weights) == len(self.counts)
-        self._advance.note(int(lengths.sum()), int((self.counts > lengths).sum()) if single else 0)
+        self._advance.note(len(tokens.ids.flat), int(np.count_nonzero(self.counts > lengths)) if single else 0)
         yield from engine.batches(tokens.ids, budget, max_texts)
 
     def _computed(self, rows: int) -> None:

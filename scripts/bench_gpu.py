@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_decoders
+import gpu_race
 import gpu_texts
 import numpy as np
 
@@ -62,6 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
     parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 65536], help="tokens of decoders' batches")
+    parser.add_argument("--racers", nargs="+", choices=gpu_race.RACERS, default=list(gpu_race.RACERS))
     parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")
     parser.add_argument("--cranfield", type=Path, help="the folder of docs.jsonl, for the same")
     parser.add_argument("--json", type=Path, help="write every figure here")
@@ -341,12 +343,14 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
     from mlx_embed.measure.launches import count_launches
 
     figures: Figures = {}
-    for count, length in ((1, 16), (32, 128)):
+    for model, count, length in (("MiniLM-L6", 1, 16), ("MiniLM-L6", 32, 128), ("BERT-base", 32, 128)):
+        if model not in options.models:
+            continue
         texts = [" ".join(f"w{i}" for i in row[2:]) for row in tokens(count, length) % (VOCABULARY - 5)]
         for name, kernels in (("", True), (", MLX's own ops", False)):
-            launches = count_launches(work / "MiniLM-L6", mx.float16, texts, kernels=kernels).total()
-            figures[f"MiniLM-L6 {count} x {length}{name}, launches"] = launches
-            figures[f"MiniLM-L6 {count} x {length}{name}, launches a layer, about"] = launches / 6
+            launches = count_launches(work / model, mx.float16, texts, kernels=kernels).total()
+            figures[f"{model} {count} x {length}{name}, launches"] = launches
+            figures[f"{model} {count} x {length}{name}, launches a layer, about"] = launches / MODELS[model][0]
     return figures
 
 
@@ -415,6 +419,7 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "forward reference": forward_side,
     "launches": launches_side,
     "decoders": gpu_decoders.side,
+    "race": gpu_race.side,
     **TEXTS,
     "torch eager": torch_side,
     "sentence-transformers": sentence_transformers_side,

@@ -68,19 +68,19 @@ def weights(kind: str, config: dict[str, Any], rng: np.random.Generator) -> dict
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def with_modules(folder: Path, stack: list[tuple[str, dict[str, Any]]], *, layout: int = 6) -> Path:
-    """tiny-bert with other modules, in sentence-transformers' layout of today (6) or of before version 5 (4)."""
+def with_modules(folder: Path, stack: list[tuple[str, dict[str, Any]]], *, layout: int = 6, base: str = "bert") -> Path:
+    """An encoder with other modules, in sentence-transformers' layout of today (6) or of before version 5 (4)."""
     rng = np.random.default_rng(7)
-    transformer = folder if layout == 6 else folder / "0_Transformer"
-    shutil.copytree(
-        DATA / "tiny-bert", transformer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("?_*", "modules*")
-    )
+    transformer = encoder(base, folder if layout == 6 else folder / "0_Transformer")
+    for path in transformer.glob("?_*"):
+        shutil.rmtree(path)
     package = "sentence_transformers.base.modules" if layout == 6 else "sentence_transformers.models"
     listed = [{"idx": 0, "name": "0", "path": transformer.relative_to(folder).name, "type": f"{package}.Transformer"}]
     if layout == 4:
         tokenizer = json.loads((transformer / "tokenizer_config.json").read_text()) | {"model_max_length": 512}
         (transformer / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-        (transformer / "config_sentence_transformers.json").unlink()
+        for name in ("modules.json", "config_sentence_transformers.json"):
+            (transformer / name).unlink(missing_ok=True)
         (transformer / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": true}')
     for index, (kind, config) in enumerate(stack, start=1):
         place = folder / f"{index}_{kind}"

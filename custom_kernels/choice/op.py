@@ -15,7 +15,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ from custom_kernels.backends import KERNEL_BACKENDS, default_backend, require_ba
 from custom_kernels.choice import trust, tune
 from custom_kernels.choice.serving import is_serving
 from custom_kernels.choice.switch import kernels_wanted
-from custom_kernels.cuda.ahead import rehearsed
+from custom_kernels.cuda.ahead import rehearsed, under_way
 
 # Of the largest value of the reference. A broken kernel is far off; the reference itself may use TF32.
 TOLERANCE = {mx.float32: 4e-3, mx.float16: 1e-2, mx.bfloat16: 6e-2}
@@ -53,6 +54,8 @@ _trusted: dict[tuple[Any, ...], bool] = {}
 _switched_off: set[tuple[str, str, str]] = set()
 # (back end, op, variant, load) to what computes it.
 _chosen: dict[tuple[Any, ...], Kernel] = {}
+# Whether a rehearsal goes through what runs while kernels are being compiled.
+_meanwhile: ContextVar[bool] = ContextVar("_meanwhile", default=False)
 # Re-entrant: a way to compute an op may itself be made of ops that choose.
 _lock = threading.RLock()
 
@@ -122,6 +125,9 @@ class Op:
         typical: of a back end, or of none, the variants and loads of common encoders.
         by_rows: the reference of a result whose rows depend on the rows of the same places alone, in those arguments
             that have as many: it is asked for some of them, by numpy's product. MLX's on a CPU takes seconds for all.
+        meanwhile: on CUDA, whether the first of the builtins runs while the kernels of a model are being compiled: it
+            needs none that takes so long.
+        others: by back end and name, kernels beside those, which run only where they were timed and are faster.
     """
 
     name: str
@@ -131,6 +137,8 @@ class Op:
     sample: Callable[[Any, Load | None], Arguments]
     typical: Callable[[str | None], Iterable[tuple[Any, Load]]]
     by_rows: Kernel | None = None
+    meanwhile: bool = False
+    others: Mapping[str, Mapping[str, Kernel]] = field(default_factory=dict)
 
     def pick(self, backend: str | None, variant: Any, load: Load) -> Kernel:
         """What computes this variant here.
@@ -164,6 +172,8 @@ class Op:
             return self._unchecked(found, variant)
         if found == "metal" and is_serving():
             return self._unasked(found, variant)
+        if self.meanwhile and found == "cuda" and under_way():
+            return self.builtin(variant)
         with _lock:
             if key not in _chosen:
                 _chosen[key] = self._fastest(variant, load) if found == "metal" else self._checked(found, variant)
@@ -174,12 +184,13 @@ class Op:
         return next(iter(self.builtins(variant).values()))
 
     def candidates(self, backend: str, variant: Any) -> Iterator[tuple[str, Kernel]]:
-        """Names and functions: the kernel and the built-in ways, without those that differ from the reference here.
+        """Names and functions: the kernels and the built-in ways, without those that differ from the reference here.
 
         Each is compared when its turn comes, which may take seconds where MLX has to compile it.
         """
         kernel = self.kernels.get(backend)
-        ways = {**({} if kernel is None else {"kernel": kernel}), **self.builtins(variant)}
+        kernels = {**({} if kernel is None else {"kernel": kernel}), **self.others.get(backend, {})}
+        ways = {**kernels, **self.builtins(variant)}
         none = True
         for name, way in ways.items():
             if self._passes(backend, name, way, variant):
@@ -205,10 +216,16 @@ class Op:
     def _unchecked(self, backend: str, variant: Any) -> Kernel:
         """The kernel, for a rehearsal, and where there is none what runs instead."""
         kernel, builtin = self.kernels.get(backend), self.builtin(variant)
-        if kernel is None or (backend, self.name, "kernel") in _switched_off:
+        if kernel is None or (backend, self.name, "kernel") in _switched_off or (self.meanwhile and _meanwhile.get()):
             return builtin
 
         def either(*arguments: Any, **options: Any) -> mx.array:
+            if self.meanwhile:
+                token = _meanwhile.set(True)
+                try:
+                    builtin(*arguments, **options)
+                finally:
+                    _meanwhile.reset(token)
             try:
                 return kernel(*arguments, **options)
             except NotImplementedError:

@@ -14,6 +14,7 @@ child may call them too.
 from custom_kernels.cpu import settings
 from custom_kernels.cpu.attention import attention
 from custom_kernels.cpu.cores import usable_cores
+from custom_kernels.cpu.disentangled_attention import disentangled_attention
 from custom_kernels.cpu.embedding_norm import embedding_norm
 from custom_kernels.cpu.encoder import Encoder, EncoderLayer
 from custom_kernels.cpu.feed_forward import feed_forward
@@ -21,6 +22,7 @@ from custom_kernels.cpu.gather_mean import Table, gather_mean
 from custom_kernels.cpu.inner_products import inner_products
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import (
+    attends,
     available,
     instruction_set,
     multiply_by,
@@ -48,8 +50,10 @@ __all__ = [
     "Norm",
     "RMSNorm",
     "Table",
+    "attends",
     "attention",
     "available",
+    "disentangled_attention",
     "embedding_norm",
     "feed_forward",
     "gather_mean",

@@ -7,6 +7,7 @@ compiled in; what changes from batch to batch is an argument.
 from custom_kernels.cuda.activate import activate
 from custom_kernels.cuda.attention import attention
 from custom_kernels.cuda.embedding_norm import embedding_norm
+from custom_kernels.cuda.gated_linear import gated_linear
 from custom_kernels.cuda.layer_norm import layer_norm
 from custom_kernels.cuda.linear import linear
 from custom_kernels.cuda.linear_max import linear_max
@@ -23,6 +24,7 @@ __all__ = [
     "activate",
     "attention",
     "embedding_norm",
+    "gated_linear",
     "layer_norm",
     "linear",
     "linear_max",

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from custom_kernels.cuda.activations import ACTIVATIONS
+from custom_kernels.cuda.activations import ACTIVATIONS, GATES
 from custom_kernels.cuda.launch import launch
 
 
@@ -13,7 +13,7 @@ def activate(x: mx.array, act: str, gate: str | None = None) -> mx.array:
     constants = {
         "WIDTH": width,
         "VEC": vector,
-        "GATE": (None, "first", "second").index(gate),
+        "GATE": GATES.index(gate),
         "ACTIVATION": ACTIVATIONS.index(act),
     }
     grid = (-(-rows * width // (vector * 256)), 256)

@@ -4,7 +4,7 @@ On a machine that has compiled nothing yet a model's kernels take NVRTC some sec
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -14,6 +14,8 @@ Wanted = dict[Any, Callable[[], Any]]
 _wanted: ContextVar[Wanted | None] = ContextVar("_wanted", default=None)
 # More at once would only wait for each other's memory.
 THREADS = 16
+# Those that have begun, and were not over when it was last looked.
+_begun: list[Future[Any]] = []
 
 
 @contextmanager
@@ -38,6 +40,16 @@ def compile_all(wanted: Mapping[Any, Callable[[], Any]]) -> None:
         return
     executor = ThreadPoolExecutor(min(len(wanted), THREADS), "mlx-embed-nvrtc")
     with suppress(RuntimeError):  # the process is ending
-        for compile_one in wanted.values():
-            executor.submit(compile_one)
+        _begun.extend([executor.submit(compile_one) for compile_one in wanted.values()])
     executor.shutdown(wait=False)
+
+
+def under_way(patience: float = 0.0) -> bool:
+    """Whether something is still being compiled, after waiting for so many seconds at most."""
+    if not _begun:
+        return False
+    done, _ = wait(tuple(_begun), patience)
+    for one in done:
+        with suppress(ValueError):  # another thread was first
+            _begun.remove(one)
+    return bool(_begun)

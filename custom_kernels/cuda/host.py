@@ -121,7 +121,7 @@ def _seen(words: Int32, place: int) -> bool:
     while not words[place]:
         if time.perf_counter() > end:
             return False
-        time.sleep(0)  # lets another thread have Python's lock
+        os.sched_yield()  # lets another thread have Python's lock; `time.sleep(0)` takes a timer's 0.06 ms
     return True
 
 

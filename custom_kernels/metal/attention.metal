@@ -3,7 +3,12 @@
 // T's, and what they add up to is float. The bias is by distance: [heads, 2 * L - 1], key - query in the place key -
 // query + L - 1 of the head's. Template: T, DIM, HEADS, GROUP (heads that share one of key and value), ROWS,
 // SIMDGROUPS, KEYS, RUN (elements that are read at once: a divisor of DIM), HAS_BIAS, WINDOW (one more than the
-// distance that is still seen; 0: any), CAUSAL.
+// distance that is still seen; 0: any), CAUSAL, ROTATE, NORM.
+//
+// With ROTATE queries and keys are rotated as they are loaded, elements d and d + HALF of a head together, and with
+// NORM divided by the root of their mean square before that, and multiplied with weights, as in rope.metal. RUN divides
+// HALF then, and with NORM the DIM / RUN threads that load a key are a power of two, and of one simdgroup. `numbers`
+// are the norms' eps and offset.
 //
 // A lane holds two neighbours of a row of each 8 x 8 matrix, laid out as MLX's own attention takes it to be.
 using Run = Elements<T, RUN>;
@@ -12,6 +17,7 @@ constexpr int WIDTH = HEADS * DIM + 2 * KV;
 constexpr int QUERIES = 8 * ROWS * SIMDGROUPS;
 constexpr int PARTS = (DIM + 7) / 8;
 constexpr int PADDED = 8 * PARTS;
+constexpr int HALF = DIM / 2;
 constexpr int STRIDE = PADDED + 16 / int(sizeof(T));
 constexpr float LOG2_E = 1.44269504f;
 // Below any score. A row that has met masked keys only gives them weight, until its first real key rescales it by 0.
@@ -71,6 +77,8 @@ for (int r = 0; r < ROWS; ++r) {
   row_max[r] = MASKED;
   weight_sum[r] = 0.0f;
   const int query = mine + 8 * r + row;
+  const size_t from = size_t(start + query) * WIDTH + head * DIM;
+  float square = 0.0f;
 #pragma clang loop unroll(full)
   for (int part = 0; part < PARTS; ++part) {
 #pragma clang loop unroll(full)
@@ -78,10 +86,36 @@ for (int r = 0; r < ROWS; ++r) {
       const int d = 8 * part + column + i;
       T value = T(0.0f);
       if (query < length && d < DIM) {
-        value = qkv[size_t(start + query) * WIDTH + head * DIM + d];
+        value = qkv[from + d];
       }
+      square += float(value) * float(value);
       q[r][part].thread_elements()[i] = value;
       sum[r][part].thread_elements()[i] = 0.0f;
+    }
+  }
+  if (!ROTATE) {
+    continue;
+  }
+  // The eight columns of a row lie in the lanes that differ in bits 0 and 3.
+  square += simd_shuffle_xor(square, 1);
+  square += simd_shuffle_xor(square, 8);
+  const float size = NORM ? metal::precise::rsqrt(square / DIM + numbers[0]) : 1.0f;
+#pragma clang loop unroll(full)
+  for (int part = 0; part < PARTS; ++part) {
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 2; ++i) {
+      const int d = 8 * part + column + i;
+      if (query < length && d < DIM) {
+        const int other = d < HALF ? d + HALF : d - HALF;
+        const int angle = query * HALF + metal::min(d, other);
+        float x = float(q[r][part].thread_elements()[i]);
+        float y = float(qkv[from + other]);
+        if (NORM) {
+          x *= size * (numbers[1] + float(query_norm[d]));
+          y *= size * (numbers[1] + float(query_norm[other]));
+        }
+        q[r][part].thread_elements()[i] = T(x * cosines[angle] + (d < HALF ? -y : y) * sines[angle]);
+      }
     }
   }
 }
@@ -93,12 +127,44 @@ for (int base = begin; base < end; base += KEYS) {
   for (int i = int(thread_index_in_threadgroup); i < runs; i += 32 * SIMDGROUPS) {
     const int key = i / (PADDED / RUN);
     const int d = i % (PADDED / RUN) * RUN;
+    const int other = d < HALF ? d + HALF : d - HALF;
+    const bool there = base + key < end && d < DIM;
     Run k = {};
     Run v = {};
-    if (base + key < end && d < DIM) {
-      const size_t from = size_t(start + base + key) * WIDTH + (HEADS + head / GROUP) * DIM + d;
-      k = *(const device Run*)(qkv + from);
-      v = *(const device Run*)(qkv + from + KV);
+    Run y = {};
+    if (there) {
+      const size_t from = size_t(start + base + key) * WIDTH + (HEADS + head / GROUP) * DIM;
+      k = *(const device Run*)(qkv + from + d);
+      v = *(const device Run*)(qkv + from + KV + d);
+      if (ROTATE) {
+        y = *(const device Run*)(qkv + from + other);
+      }
+    }
+    float size = 1.0f;
+    if (NORM) {
+      float square = 0.0f;
+#pragma clang loop unroll(full)
+      for (int j = 0; j < RUN; ++j) {
+        square += float(k.at[j]) * float(k.at[j]);
+      }
+#pragma clang loop unroll(full)
+      for (int step = 1; step < DIM / RUN; step *= 2) {
+        square += simd_shuffle_xor(square, step);
+      }
+      size = metal::precise::rsqrt(square / DIM + numbers[0]);
+    }
+    if (ROTATE && there) {
+      const int angle = (base + key) * HALF + metal::min(d, other);
+#pragma clang loop unroll(full)
+      for (int j = 0; j < RUN; ++j) {
+        float first = float(k.at[j]);
+        float second = float(y.at[j]);
+        if (NORM) {
+          first *= size * (numbers[1] + float(key_norm[d + j]));
+          second *= size * (numbers[1] + float(key_norm[other + j]));
+        }
+        k.at[j] = T(first * cosines[angle + j] + (d < HALF ? -second : second) * sines[angle + j]);
+      }
     }
     *(threadgroup Run*)(key_tile + (key * STRIDE + d)) = k;
     *(threadgroup Run*)(value_tile + (key * STRIDE + d)) = v;
@@ -157,7 +223,6 @@ for (int base = begin; base < end; base += KEYS) {
         new_max = metal::max(new_max, value);
       }
     }
-    // The eight columns of a row lie in the lanes that differ in bits 0 and 3.
     new_max = metal::max(new_max, simd_shuffle_xor(new_max, 1));
     new_max = metal::max(new_max, simd_shuffle_xor(new_max, 8));
     const float rescale = metal::fast::exp2(row_max[r] - new_max);

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from custom_kernels.metal.launch import kernel, row_threads
+from custom_kernels.metal.launch import kernel, row_threads, shared_source
 
 
 def embedding_norm(
@@ -17,7 +17,7 @@ def embedding_norm(
     # What is absent is passed as something else of the same kind, and never read.
     padded = [*lookups, lookups[0], lookups[0]][:3]
     pairs = ("table0", "ids0", "table1", "ids1", "table2", "ids2")
-    (out,) = kernel("embedding_norm", *pairs, "weight", "bias", "eps")(
+    (out,) = kernel("embedding_norm", *pairs, "weight", "bias", "eps", header=shared_source("normalise"))(
         inputs=[
             *(array for pair in padded for array in pair),
             table if weight is None else weight,

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from custom_kernels.metal.launch import kernel, row_threads
+from custom_kernels.metal.launch import kernel, row_threads, shared_source
 
 
 def layer_norm(
@@ -12,7 +12,7 @@ def layer_norm(
     width = x.shape[-1]
     reads, threads = row_threads(width)
     rows = x.reshape(-1, width)
-    (out,) = kernel("layer_norm", "x", "residual", "weight", "bias", "eps")(
+    (out,) = kernel("layer_norm", "x", "residual", "weight", "bias", "eps", header=shared_source("normalise"))(
         # Without a residual or a bias the kernel still has the parameter, and never reads it.
         inputs=[
             rows,

@@ -7,6 +7,7 @@ from custom_kernels.choice.op import Op
 from custom_kernels.ops.activate import ACTIVATE
 from custom_kernels.ops.attention import ATTENTION
 from custom_kernels.ops.embedding_norm import EMBEDDING_NORM
+from custom_kernels.ops.gated_linear import GATED_LINEAR
 from custom_kernels.ops.gather_mean import GATHER_MEAN
 from custom_kernels.ops.layer_norm import LAYER_NORM
 from custom_kernels.ops.linear import LINEAR
@@ -27,6 +28,7 @@ OPS: tuple[Op, ...] = (
     RMS_NORM,
     ACTIVATE,
     LINEAR,
+    GATED_LINEAR,
     OUTPUT_NORM,
     SHORT_ENCODER,
     MEAN_POOL,

@@ -1,8 +1,8 @@
 """Packed (varlen) self-attention: every sequence attends to itself, and nothing else.
 
 Heads of key and value may be fewer than the query's (grouped-query attention), each shared by as many neighbours. A
-token may see only what is before it, and only so far. Rotary positions are a part of the op, since the CUDA kernel
-rotates what it loads.
+token may see only what is before it, and only so far. Rotary positions are a part of the op, since kernels may rotate
+what they load.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +17,7 @@ from custom_kernels.arrays import FLOATS, random, spelled, starts
 from custom_kernels.backends import default_backend
 from custom_kernels.choice.op import Arguments, Kernel, Load, Op, typical_encoders
 from custom_kernels.cuda import heuristics
+from custom_kernels.metal.attention import rotating_attention
 from custom_kernels.ops.rope import Normed, rope
 from custom_kernels.packed import counting, pad, unpad
 from custom_kernels.parameters import Rotation
@@ -124,7 +125,9 @@ class Variant(NamedTuple):
         mask = ("" if self.bias is None else ", bias") + ("" if self.window is None else f", window {self.window}")
         mask += ", causal" if self.causal else ""
         shared = "" if self.group == 1 else f", {self.group} to a key's"
-        return f"{spelled(self.dtype)}, heads of {self.head_dim}{shared}{mask}{', rotated' if self.rotated else ''}"
+        if self.rotated is not None:
+            mask += ", rotated" if self.rotated.normed is None else ", normalised and rotated"
+        return f"{spelled(self.dtype)}, heads of {self.head_dim}{shared}{mask}"
 
 
 def reference_attention(
@@ -287,4 +290,5 @@ ATTENTION = Op(
     _builtins,
     _sample,
     _typical,
+    others={"metal": {"rotating kernel": rotating_attention}},
 )

@@ -17,11 +17,16 @@ _FILES = {
     "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
     "electra": "electra",
+    "embedding_gemma2": "embedding_gemma2",
+    "embedding_gemma2_text": "embedding_gemma2",
     "eurobert": "eurobert",
     "gemma": "gemma",
     "gemma3_text": "gemma3_text",
     "gte": "gte",
+    "jina_bert": "jina_bert",
+    "jina_embeddings_v3": "jina_embeddings_v3",
     "llama": "llama",
+    "llama_bidirec": "llama",
     "mistral": "mistral",
     "modernbert": "modernbert",
     "mpnet": "mpnet",
@@ -31,8 +36,12 @@ _FILES = {
     "qwen3": "qwen3",
     "roberta": "roberta",
     "t5": "t5",
+    "ultrabert": "ultrabert",
     "xlm-roberta": "roberta",
 }
+
+# What their own code defines under the model_type of another: told apart by config.json's position_embedding_type.
+_BY_POSITIONS = {("bert", "alibi"): "jina_bert", ("xlm-roberta", "rotary"): "jina_embeddings_v3"}
 
 
 class _Architectures(Mapping[str, Architecture]):
@@ -56,6 +65,9 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError('config.json has no "model_type"; is this the folder of a transformers checkpoint?')
+    positions = config.get("position_embedding_type")
+    if isinstance(positions, str):
+        model_type = _BY_POSITIONS.get((model_type, positions), model_type)
     if model_type not in ARCHITECTURES:
         known = f"mlx_embed has {', '.join(sorted(ARCHITECTURES))}."
         if config.get("auto_map"):

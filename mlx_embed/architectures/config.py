@@ -12,7 +12,7 @@ LARGEST_SIZE = 10**7
 # What float32 still holds.
 LARGEST_FLOAT = 1e38
 # Whole numbers that may be 0; all others are at least 1.
-MAY_BE_ZERO = ("pad_token_id", "type_vocab_size")
+MAY_BE_ZERO = ("moe_every_n_layers", "num_experts", "pad_token_id", "type_vocab_size")
 
 Config = TypeVar("Config")
 
@@ -61,6 +61,7 @@ def read_config(
         values[field.name] = float(value) if kind is float else value  # MLX takes no int beyond 64 bits
     result = cls(**values)
     heads = values.get("num_attention_heads", 1)
-    if heads < 1 or values["hidden_size"] % heads:
-        raise CheckpointError(f"config.json has hidden_size {values['hidden_size']} for {heads} attention heads.")
+    hidden_size = values.get("hidden_size", 0)  # absent where heads are of a size of their own
+    if heads < 1 or hidden_size % heads:
+        raise CheckpointError(f"config.json has hidden_size {hidden_size} for {heads} attention heads.")
     return result

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.nn as nn
 import numpy as np
@@ -174,6 +174,10 @@ class Distances(nn.Module):
         return ops.embed(self.rows, ids) if self.norm is None else ops.embedding_norm([(self.rows, ids)], self.norm)
 
 
+# What a layer multiplies queries by at each distance, and keys; None for nothing.
+Projected: TypeAlias = tuple[Array | None, Array | None]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention by contents and distances."""
 
@@ -190,22 +194,19 @@ class Attention(nn.Module):
         if not self.share and "p2c" in config.kinds:
             self.to_query = nn.Linear(hidden, hidden)
 
-    def __call__(self, x: Array, distances: Array, rows: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
+    def __call__(self, x: Array, projected: Projected, rows: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden], before the output projection.
 
-        `distances` [U, hidden] are embedded, and `rows` [2 L + 1] says which of them each distance from -L to L has.
+        `projected` are distances, and `rows` [2 L + 1] says which of them each distance from -L to L has.
         """
-        to_key, to_query = self._projected(distances)
-        to_key = None if to_key is None else to_key[rows[:-1][::-1]]
-        to_query = None if to_query is None else to_query[rows[1:]]
         qkv = ops.linear(x, self.qkv)
-        return ops.disentangled_attention(qkv, to_key, to_query, cu_seqlens, self.num_heads, self.scale, max_seqlen)
+        return ops.disentangled_attention(qkv, *projected, rows, cu_seqlens, self.num_heads, self.scale, max_seqlen)
 
-    def _projected(self, distances: Array) -> tuple[Array | None, Array | None]:
-        """Distances as the query meets them, and the key: [U, hidden] each."""
+    def projected(self, distances: Array) -> Projected:
+        """Embedded distances as the query meets them, and the key: [U, hidden] to [U, hidden] each."""
         if self.share:
             both = ops.linear(distances, self.qkv)
-            query, key = both[:, : self.hidden_size], both[:, self.hidden_size : 2 * self.hidden_size]
+            query, key = (ops.columns(both, i * self.hidden_size, (i + 1) * self.hidden_size) for i in range(2))
             return key if "c2p" in self.kinds else None, query if "p2c" in self.kinds else None
         return (
             ops.linear(distances, self.to_key) if "c2p" in self.kinds else None,
@@ -226,9 +227,9 @@ class Layer(nn.Module):
         self.output_norm = LayerNorm(hidden, eps)
         self.activation = ops.activation(config.hidden_act)
 
-    def __call__(self, x: Array, distances: Array, rows: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
+    def __call__(self, x: Array, projected: Projected, rows: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden]."""
-        attended = self.attention(x, distances, rows, cu_seqlens, max_seqlen)
+        attended = self.attention(x, projected, rows, cu_seqlens, max_seqlen)
         x = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
         return ops.feed_forward(x, self.up, self.down, self.activation, self.output_norm)
 
@@ -245,16 +246,28 @@ class Model(nn.Module):
         self.distances = Distances(config)
         self.layers = [Layer(config) for _ in range(config.num_hidden_layers)]
         self.buckets = (config.span, config.farthest, config.logarithmic)
+        self._every: list[Projected] = []
 
     def __call__(
         self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
     ) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden]."""
         x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
-        # Far distances share their rows, so that fewer are projected than there are.
-        used, rows = np.unique(distance_rows(max(max_seqlen, 1), *self.buckets), return_inverse=True)
-        distances = self.distances(ops.ids(used, input_ids))
-        places = ops.ids(rows, input_ids)
-        for layer in self.layers:
-            x = layer(x, distances, places, cu_seqlens, max_seqlen)
+        projected, rows = self._projected(distance_rows(max(max_seqlen, 1), *self.buckets), input_ids)
+        for layer, of_layer in zip(self.layers, projected, strict=True):
+            x = layer(x, of_layer, rows, cu_seqlens, max_seqlen)
         return x
+
+    def _projected(self, rows: npt.NDArray[np.int32], like: Array) -> tuple[list[Projected], Array]:
+        """The distances of these rows for each layer, and where each of them is."""
+        if ops.settled(like):
+            if not self._every:
+                self._every = self._of_layers(np.arange(2 * self.buckets[0]), like)
+            return self._every, ops.ids(rows, like)
+        # Far distances share their rows, and short texts have few, so that not all are projected.
+        used, places = np.unique(rows, return_inverse=True)
+        return self._of_layers(used, like), ops.ids(places, like)
+
+    def _of_layers(self, rows: npt.NDArray[Any], like: Array) -> list[Projected]:
+        distances = self.distances(ops.ids(rows, like))
+        return [layer.attention.projected(distances) for layer in self.layers]

@@ -44,6 +44,10 @@ class Config(decoder.Config):
 
 def Model(config: Config) -> nn.Module:  # noqa: N802
     """The encoder: token ids to hidden states."""
+    return uniform(config, style(config))
+
+
+def style(config: Any) -> Style:
+    """How layers are that may have biases, which config.json says of attention and of the feed-forward."""
     biases = {"qkv_bias": config.attention_bias, "out_bias": config.attention_bias, "mlp_bias": config.mlp_bias}
-    style = Style(activation("silu"), config.head_dim**-0.5, **biases)
-    return uniform(config, style)
+    return Style(activation("silu"), config.head_dim**-0.5, **biases)

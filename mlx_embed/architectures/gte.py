@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import mlx.nn as nn
+
 from mlx_embed.architectures import nomic_bert, ops
 from mlx_embed.architectures.config import read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
 from mlx_embed.architectures.direction import checked_direction
+from mlx_embed.architectures.ops import Rope
 from mlx_embed.errors import UnsupportedModelError
 
 PREFIXES = ("gte.", "new.")
@@ -43,7 +46,7 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class Config(nomic_bert.Config):
+class Config(nomic_bert.RotaryConfig):
     """The part of config.json that shapes the encoder.
 
     RoPE's frequencies are theta^(-2i / head_dim) / slowdown.
@@ -70,11 +73,15 @@ class Config(nomic_bert.Config):
         return replace(result, slowdown=slowdown)
 
 
-class Model(nomic_bert.Model):
+class Model(nomic_bert.Encoder):
     """The encoder: token ids to hidden states."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config, bias=True, slowdown=config.slowdown)
+        super().__init__(config, config.slowdown)
+
+    def layer(self, config: Config, rope: Rope, index: int) -> nn.Module:
+        """One of its layers."""
+        return nomic_bert.Layer(config, rope, nomic_bert.GatedMLP(config, down_bias=True), bias=True)
 
 
 def _ntk_factor(scaling: Any) -> float:

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al., 2023) as an embedder."""
+"""Llama (Touvron et al., 2023) as an embedder; "llama_bidirec" (llama-embed-nemotron) is one that is not causal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from mlx_embed.architectures.decoder import (
     uniform,
     with_sizes_of_heads,
 )
-from mlx_embed.architectures.direction import decoder_is_causal
+from mlx_embed.architectures.direction import checked_direction, decoder_is_causal
 from mlx_embed.architectures.ops import activation
 
 __all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
@@ -36,7 +36,10 @@ class Config(decoder.Config):
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         expect(config, hidden_act="silu")
-        derived = turned(config, 10_000.0) | {"causal": decoder_is_causal(config)}
+        # NVIDIA's own model_type of Llamas whose tokens see the whole text.
+        both = config.get("model_type") == "llama_bidirec"
+        causal = checked_direction(config, causal=False) if both else decoder_is_causal(config)
+        derived = turned(config, 10_000.0) | {"causal": causal}
         return read(cls, config, derived | with_sizes_of_heads(config))
 
 

@@ -1,4 +1,7 @@
-"""NomicBERT (Nussbaum et al., 2024), packed: BERT with rotary positions and SwiGLU, without biases."""
+"""NomicBERT (Nussbaum et al., 2024), packed: BERT with rotary positions and SwiGLU, without biases.
+
+nomic-embed-text-v2-moe has biases and GELU, and in every other layer experts in the place of the feed-forward.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +9,14 @@ from typing import Any
 
 import mlx.nn as nn
 
-from mlx_embed.architectures import ops
+from mlx_embed.architectures import bert, ops
 from mlx_embed.architectures.config import read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
-from mlx_embed.architectures.direction import checked_direction
+from mlx_embed.architectures.direction import checked_direction, flag
+from mlx_embed.architectures.experts import Experts
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array, Rope
-from mlx_embed.errors import UnsupportedModelError
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 PREFIXES = ("nomic_bert.", "bert.")
 RENAMES = (
@@ -32,7 +36,12 @@ RENAMES = (
     ("post_mlp_layernorm.", "output_norm."),
     ("mlp.fc11.", "mlp.up."),
     ("mlp.fc12.", "mlp.gate."),
+    ("mlp.fc1.", "mlp.up."),
     ("mlp.fc2.", "mlp.down."),
+    ("mlp.router.layer.", "mlp.router."),
+    ("mlp.experts.mlp.w1", "mlp.up.weight"),
+    ("mlp.experts.mlp.w2", "mlp.down.weight"),
+    ("mlp.experts.bias", "mlp.down.bias"),
     ("mlp.up_proj.", "mlp.up."),
     ("mlp.gate_proj.", "mlp.gate."),
     ("mlp.down_proj.", "mlp.down."),
@@ -50,24 +59,25 @@ _NAMES = {
     "layer_norm_eps": "layer_norm_epsilon",
 }
 _FIXED = {
-    "activation_function": "swiglu",
     "prenorm": False,
     "parallel_block": False,
-    "qkv_proj_bias": False,
-    "mlp_fc1_bias": False,
-    "mlp_fc2_bias": False,
     "rotary_emb_fraction": 1.0,
     "rotary_emb_interleaved": False,
     "rotary_emb_scale_base": None,
     "rotary_scaling_factor": None,
     "use_rms_norm": False,
-    "moe_every_n_layers": 0,
+    "moe_normalize_expert_weights": False,
+    "expert_choice_router": False,
+    "num_shared_experts": 0,
+    "ffn_div": 1,
 }
+# The authors' names of a feed-forward: its activation, and whether it is gated.
+_ACTIVATIONS = {"swiglu": ("silu", True), "gelu": ("gelu", False)}
 
 
 @dataclass(frozen=True)
-class Config:
-    """The part of config.json that shapes the encoder."""
+class RotaryConfig:
+    """The part of config.json that shapes a post-norm encoder with rotary positions."""
 
     vocab_size: int
     hidden_size: int
@@ -80,6 +90,27 @@ class Config:
     layer_norm_eps: float = 1e-12
     theta: float = 1000.0
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens, that the model was made for."""
+        return self.max_position_embeddings
+
+
+@dataclass(frozen=True)
+class Config(RotaryConfig):
+    """The part of config.json that shapes the encoder.
+
+    Where `moe_every_n_layers` is n, layers 1, n + 1, ... have experts, of which each token has `moe_top_k`.
+    """
+
+    gated: bool = True
+    qkv_proj_bias: bool = False
+    mlp_fc1_bias: bool = False
+    mlp_fc2_bias: bool = False
+    moe_every_n_layers: int = 0
+    num_experts: int = 0
+    moe_top_k: int = 1
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json, transformers' or the authors'."""
@@ -88,22 +119,34 @@ class Config:
             if authors and config.get(name, value) not in (value, None):
                 raise UnsupportedModelError(f'config.json has "{name}": {config[name]!r}; mlx_embed has {value!r}.')
         name = "rotary_emb_base" if authors else "rope_theta"
-        theta = rope_theta(config, cls.theta, name=name)
-        result = read_config(cls, {**config, "theta": theta}, _NAMES if authors else {})
+        derived: dict[str, Any] = {"theta": rope_theta(config, cls.theta, name=name)}
+        if authors:
+            function = config.get("activation_function") or "swiglu"
+            if function not in _ACTIVATIONS:
+                raise UnsupportedModelError(
+                    f'config.json has "activation_function": {function!r}; mlx_embed has {", ".join(_ACTIVATIONS)}.'
+                )
+            derived["hidden_act"], derived["gated"] = _ACTIVATIONS[function]
+            for key in ("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias"):
+                derived[key] = flag(config, key, default=False)
+        result = read_config(cls, {**config, **derived}, _NAMES if authors else {})
+        if result.moe_every_n_layers and not 1 <= result.moe_top_k <= result.num_experts:
+            raise CheckpointError(
+                f'config.json has "moe_top_k": {result.moe_top_k} of "num_experts": {result.num_experts}.'
+            )
         checked_direction(config, causal=False)
         ops.activation(result.hidden_act)
         return result
 
-    @property
-    def max_tokens(self) -> int:
-        """The longest text, in tokens, that the model was made for."""
-        return self.max_position_embeddings
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer has experts in the place of a feed-forward."""
+        return self.moe_every_n_layers > 0 and layer % self.moe_every_n_layers == 1
 
 
 class Embeddings(nn.Module):
     """Word + token type, normalised; positions come in with the attention."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: bert.EmbeddingsConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.token_type_embeddings = (
@@ -137,29 +180,43 @@ class Attention(nn.Module):
         return ops.attention(qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen)
 
 
-class MLP(nn.Module):
+class GatedMLP(nn.Module):
     """A gated feed-forward: down(up(x) * act(gate(x)))."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str, *, bias: bool) -> None:
+    def __init__(self, config: RotaryConfig, *, up_bias: bool = False, down_bias: bool = False) -> None:
         super().__init__()
-        self.up_gate = nn.Linear(hidden_size, 2 * intermediate_size, bias=False)
-        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
-        self.activation = ops.activation(hidden_act)
+        self.up_gate = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=up_bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=down_bias)
+        self.activation = ops.activation(config.hidden_act)
 
     def __call__(self, x: Array, norm: LayerNorm) -> Array:
         """[T, hidden] -> [T, hidden], added to x and normalised."""
         return ops.gated_feed_forward(x, self.up_gate, self.down, self.activation, "second", norm)
 
 
-class Layer(nn.Module):
-    """Attention, then a gated feed-forward; each is added to its input and normalised."""
+class MLP(nn.Module):
+    """A feed-forward of two layers: down(act(up(x)))."""
 
-    def __init__(self, config: Config, rope: Rope, *, bias: bool) -> None:
+    def __init__(self, config: RotaryConfig, *, up_bias: bool = True, down_bias: bool = True) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=up_bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=down_bias)
+        self.activation = ops.activation(config.hidden_act)
+
+    def __call__(self, x: Array, norm: LayerNorm) -> Array:
+        """[T, hidden] -> [T, hidden], added to x and normalised."""
+        return ops.feed_forward(x, self.up, self.down, self.activation, norm)
+
+
+class Layer(nn.Module):
+    """Attention, then a feed-forward; each is added to its input and normalised."""
+
+    def __init__(self, config: RotaryConfig, rope: Rope, mlp: nn.Module, *, bias: bool) -> None:
         super().__init__()
         hidden, eps = config.hidden_size, config.layer_norm_eps
         self.attention = Attention(hidden, config.num_attention_heads, rope, bias=bias)
         self.attention_norm = LayerNorm(hidden, eps)
-        self.mlp = MLP(hidden, config.intermediate_size, config.hidden_act, bias=bias)
+        self.mlp = mlp
         self.output_norm = LayerNorm(hidden, eps)
 
     def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
@@ -169,15 +226,19 @@ class Layer(nn.Module):
         return self.mlp(x, self.output_norm)
 
 
-class Model(nn.Module):
-    """The encoder: token ids to hidden states."""
+class Encoder(nn.Module):
+    """Layers with rotary positions, between token ids and hidden states."""
 
-    def __init__(self, config: Config, *, bias: bool = False, slowdown: float = 1.0) -> None:
+    def __init__(self, config: RotaryConfig, slowdown: float = 1.0) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
         head_dim = config.hidden_size // config.num_attention_heads
         rope = Rope(head_dim, config.theta, config.max_position_embeddings, slowdown)
-        self.layers = [Layer(config, rope, bias=bias) for _ in range(config.num_hidden_layers)]
+        self.layers = [self.layer(config, rope, index) for index in range(config.num_hidden_layers)]
+
+    def layer(self, config: Any, rope: Rope, index: int) -> nn.Module:
+        """One of its layers, the first of which has index 0."""
+        raise NotImplementedError
 
     def __call__(
         self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
@@ -188,3 +249,17 @@ class Model(nn.Module):
         for layer in self.layers:
             x = layer(x, positions, cu_seqlens, max_seqlen)
         return x
+
+
+class Model(Encoder):
+    """The encoder: token ids to hidden states."""
+
+    def layer(self, config: Config, rope: Rope, index: int) -> nn.Module:
+        """One of its layers, the first of which has index 0."""
+        if config.has_experts(index):
+            sizes = config.hidden_size, config.intermediate_size
+            mlp: nn.Module = Experts(*sizes, config.num_experts, config.moe_top_k, ops.activation(config.hidden_act))
+        else:
+            kind = GatedMLP if config.gated else MLP
+            mlp = kind(config, up_bias=config.mlp_fc1_bias, down_bias=config.mlp_fc2_bias)
+        return Layer(config, rope, mlp, bias=config.qkv_proj_bias)

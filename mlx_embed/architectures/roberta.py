@@ -7,7 +7,17 @@ from mlx_embed.architectures.contract import Layout
 from mlx_embed.architectures.ops import Array
 
 PREFIXES = ("roberta.",)
-RENAMES = bert.RENAMES
+# The names of Jina's own XLM-R, of jina-reranker-v2 with RoBERTa's positions, of jina-embeddings-v3 with rotary ones.
+JINA_RENAMES = (
+    (".parametrizations.weight.original", ".weight"),
+    ("emb_ln.", "embeddings.norm."),
+    ("encoder.layers.", "layers."),
+    ("mixer.Wqkv.", "attention.qkv."),
+    ("mixer.out_proj.", "attention.out."),
+    ("norm1.", "attention_norm."),
+    ("norm2.", "output_norm."),
+)
+RENAMES = (*JINA_RENAMES, ("mlp.fc1.", "up."), ("mlp.fc2.", "down."), *bert.RENAMES)
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 LAYOUT: Layout = "packed"
 

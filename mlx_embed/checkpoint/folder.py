@@ -19,6 +19,7 @@ from mlx_embed.checkpoint.multi_vector import MultiVector, read_expansion, read_
 from mlx_embed.checkpoint.safetensors import other_weights, read_headers, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
 from mlx_embed.checkpoint.sparse import read_sides
+from mlx_embed.checkpoint.tasks import checked_task, in_folders, task_names
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
@@ -73,6 +74,8 @@ class Checkpoint:
         generates: whether this is opened as a reranker, and is a causal model, which answers with a token.
         score: of such a reranker, the tokens that answer; None where the folder does not say.
         chat: how it is asked, if by a chat template.
+        tasks: those that it has a LoRA for.
+        task: the one of them that is merged into the weights when they are read; None is none.
         multi_vector: what is of its own in a model of a vector a token, where it is opened as one.
     """
 
@@ -101,7 +104,20 @@ class Checkpoint:
     generates: bool = False
     score: LogitScore | None = None
     chat: Chat | None = None
+    tasks: tuple[str, ...] = ()
+    task: str | None = None
     multi_vector: MultiVector | None = None
+
+    def for_task(self, name: str) -> "Checkpoint":
+        """The same with another task's LoRA.
+
+        Raises:
+            ValueError: a task that it does not have.
+            CheckpointError, UnsupportedModelError: as `read_adapter`.
+        """
+        task = checked_task(self.tasks, name)
+        adapter = read_adapter(self.transformer / task) if in_folders(self.config) else self.adapter
+        return replace(self, task=task, adapter=adapter)
 
     @property
     def weights(self) -> Path:
@@ -161,6 +177,7 @@ def read_checkpoint(
     scored = kind == "CrossEncoder" and [module for module, _ in entries] == ["Transformer", _LOGIT_SCORE]
     settings = Settings() if bare else read_settings(transformer, _LOGIT_SCORE if scored else kind)
     config = {**_config(base or transformer), **settings.config}
+    tasks = () if adapter is not None else task_names(transformer, config)
     implementation = architecture(config)
     encoder_config = implementation.Config.from_dict(config)
     hidden_size = encoder_config.hidden_size
@@ -201,6 +218,7 @@ def read_checkpoint(
         tokenizer_config=tokenizer,
         base=base,
         adapter=adapter,
+        tasks=tasks,
         generates=generates,
         score=read_logit_score(inside(folder, entries[1][1]), encoder_config.vocab_size) if scored else None,
         chat=read_chat(transformer, tokenizer, settings.modalities, settings.chat) if generates else None,

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 
@@ -19,7 +21,15 @@ def listed(folder: Path) -> list[tuple[str, str]]:
         found = [(str(entry["type"]), str(entry["path"])) for entry in entries]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
-    return [(kind_of(path, name), place) for name, place in found]
+    return [("Transformer" if _is_jina(folder, name, place) else kind_of(path, name), place) for name, place in found]
+
+
+def _is_jina(folder: Path, name: str, place: str) -> bool:
+    """Whether a module is jina-embeddings-v3's own; other models have modules of that name that do something else."""
+    if name != OWN_MODULE:
+        return False
+    path = inside(folder, place) / "config.json"
+    return present(path) and read_json(path).get(STATED) is not None
 
 
 # PyLate's own module, which is sentence-transformers' on tokens.

@@ -130,11 +130,10 @@ def quantize(encoder: nn.Module, found: Mapping[str, Quantization]) -> None:
 
 def stated(encoder: nn.Module) -> dict[str, Any] | None:
     """What config.json is to say of an encoder's quantization; None where no layer is quantized."""
-    kinds = (nn.QuantizedLinear, nn.QuantizedEmbedding)
     found = {
         path: {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
         for path, module in encoder.named_modules()
-        if isinstance(module, kinds)
+        if "scales" in module
     }
     if not found:
         return None

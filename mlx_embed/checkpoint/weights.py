@@ -12,6 +12,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_embed.architectures import Architecture, EncoderConfig
+from mlx_embed.architectures.expert_layer import ExpertLayer
 from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.modules import Dense, Module, Normalize
@@ -30,6 +31,7 @@ from mlx_embed.checkpoint.safetensors import (
     map_float32,
     read_headers,
 )
+from mlx_embed.checkpoint.tasks import lora_tensors, of_task
 from mlx_embed.errors import CheckpointError
 
 _log = logging.getLogger("mlx_embed")
@@ -81,7 +83,8 @@ def load_encoder(
     renamed = {name: tensor for name, tensor in tensors.items() if not _SILENT.fullmatch(name)}
     # Building an encoder takes time for each layer that config.json asks for, so the number is checked first.
     _check_layers(config, renamed)
-    encoder = architecture.Model(config)
+    told = getattr(config, "for_tensors", None)
+    encoder = architecture.Model(config if told is None else told(renamed.keys()))
     renamed = _used(checkpoint, renamed, set(encoder))
     renamed, quantized = _quantized(checkpoint, renamed, encoder)
     sources = _fuse(renamed)
@@ -112,13 +115,20 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     Raises: as `read_headers`, and CheckpointError where two tensors are one.
     """
-    tensors = _rename(read_headers(checkpoint.weights), checkpoint.architecture)
+    headers = of_task(read_headers(checkpoint.weights), checkpoint.config, checkpoint.tasks, checkpoint.task)
+    tensors = _rename(headers, checkpoint.architecture)
     if checkpoint.adapter is None:
         return tensors
     shares = _shares(checkpoint.encoder_config)
     return adapters.merged(
         checkpoint.adapter, tensors, lambda name: encoder_name(name, checkpoint.architecture), shares
     )
+
+
+def load_tasks(checkpoint: Checkpoint) -> dict[str, mx.array]:
+    """The LoRAs that lie in the weights' file, by what the architecture calls them."""
+    found = lora_tensors(read_headers(checkpoint.weights))
+    return load_tensors({encoder_name(tensor.name, checkpoint.architecture): tensor for tensor in found})
 
 
 def _used(checkpoint: Checkpoint, renamed: Mapping[str, Tensor], parts: set[str]) -> dict[str, Tensor]:
@@ -228,7 +238,7 @@ def quantize(encoder: nn.Module, bits: int, group_size: int) -> None:
     """Quantize the encoder's linear layers and word embeddings in place, wherever group_size divides their rows."""
 
     def wanted(path: str, module: nn.Module) -> bool:
-        if path.endswith(("word_embeddings", "embed_tokens")) or isinstance(module, nn.Linear):
+        if path.endswith(("word_embeddings", "embed_tokens")) or isinstance(module, (nn.Linear, ExpertLayer)):
             return bool(module.weight.shape[-1] % group_size == 0)
         return False
 

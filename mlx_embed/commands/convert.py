@@ -20,6 +20,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="8 or 4; or int8-cpu: weights stay, and CPUs compute in int8 but for the layers that cost most accuracy",
     )
     parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, help="of 8 and 4 bits, weights a scale (64)")
+    parser.add_argument(
+        "--task", metavar="NAME", help="merge the LoRA for this task (of a model that has some: keep all)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint at the destination")
     parser.add_argument(
         "--evaluate", type=Path, metavar="FOLDER", help="also measure retrieval, in BEIR's or Cranfield's layout"
@@ -40,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         quantize=options.quantize,
         group_size=options.group_size,
+        task=options.task,
         overwrite=options.overwrite,
         evaluate=options.evaluate,
     )

@@ -1,5 +1,6 @@
 """Which engine runs a model, decided once, when it is loaded."""
 
+from collections.abc import Collection
 from functools import cache
 from typing import Literal, get_args
 
@@ -10,9 +11,9 @@ from custom_kernels import cpu
 from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
-from mlx_embed.checkpoint import Checkpoint, quantization, weights
+from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.safetensors import map_files, read_headers
-from mlx_embed.engine.contract import Engine
+from mlx_embed.engine.contract import Engine, HeadFunction
 from mlx_embed.engine.device import accelerator, is_cpu
 from mlx_embed.engine.graph import GraphEngine
 from mlx_embed.engine.native import NativeEngine
@@ -97,8 +98,17 @@ def native_dtype(dtype: mx.Dtype | None) -> mx.Dtype:
     return mx.float32
 
 
-def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype | None) -> Engine:
-    """Load a checkpoint's encoder into the engine that is wanted.
+def load(
+    checkpoint: Checkpoint,
+    wanted: str,
+    device: mx.Device,
+    dtype: mx.Dtype | None,
+    known: HeadFunction | None = None,
+    kept: Collection[str] = (),
+) -> Engine:
+    """Load a checkpoint's encoder into the engine that is wanted; `known` as of `GraphEngine`.
+
+    Natively in int8, the linear layers whose paths are among `kept` are in bfloat16.
 
     Raises:
         CheckpointError: weights that are missing, broken or of another model.
@@ -120,7 +130,7 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         computed = native_dtype(dtype)
         if dtype is not None and dtype != computed:
             _say_other(spelled(dtype), spelled(computed))
-        return worker.run(lambda: _native(checkpoint, computed, pads), device)
+        return worker.run(lambda: _native(checkpoint, computed, pads, kept if computed == mx.int8 else ()), device)
     kernels = chosen == "graph"
 
     def encoder_laid_out() -> nn.Module:
@@ -130,16 +140,15 @@ def load(checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype
         return encoder
 
     encoder = worker.run(encoder_laid_out, device)
-    engine = GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads)
+    engine = GraphEngine(encoder, device, kernels=kernels, compiled=_compiled(chosen, device), pads=pads, known=known)
     if kernels and not is_cpu(device) and accelerator() == "metal":
         longest = checkpoint.max_seq_length or checkpoint.encoder_config.max_tokens
         worker.run(lambda: engine.prepare(longest), device)
     return engine
 
 
-def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool) -> NativeEngine:
+def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool, kept: Collection[str]) -> NativeEngine:
     pages = map_files(checkpoint.weights)
-    kept = (quantization.kept_in_bfloat16(checkpoint.config) or ()) if dtype == mx.int8 else ()
     # Most of the weights are laid out somewhere else. Of the tables, whose rows stay there, a text needs few.
     return NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads, kept=kept, pages=pages)
 

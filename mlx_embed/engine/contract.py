@@ -67,7 +67,7 @@ class Engine(Protocol):
     ) -> Iterator[Batch]:
         """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts.
 
-        `unseen`, as long as the ids, has a 1 for each token that none is to attend to; decoders have no such tokens.
+        `unseen`, as long as the ids, has a 1 for each token that none is to attend to.
         `Ids` are used as they lie; rows of another kind are laid end to end first.
         """
         ...
@@ -136,6 +136,8 @@ class Gathering:
 
 def gathered(parts: Sequence[tuple[Batch, Rows]]) -> Rows:
     """The rows of batches, at least one, in the order of the texts."""
+    if len(parts) == 1 and len(parts[0][1]) == 1:
+        return parts[0][1]
     out = np.empty((sum(len(batch.texts) for batch, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
     for batch, rows in parts:
         out[batch.texts] = rows

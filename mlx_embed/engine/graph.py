@@ -17,7 +17,7 @@ from custom_kernels import mean_pool
 from custom_kernels.choice.op import CLASSES, Load
 from custom_kernels.choice.serving import serving
 from custom_kernels.choice.switch import use_kernels
-from custom_kernels.cuda.ahead import compile_all, rehearsal
+from custom_kernels.cuda.ahead import under_way
 from custom_kernels.metal.linear import ROWS
 from custom_kernels.ops.attention import LENGTHS
 from custom_kernels.transfer import find_way, to_device, to_host
@@ -25,11 +25,14 @@ from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
+from mlx_embed.engine.rehearsal import SHAPES, rehearse
 from mlx_embed.engine.worker import worker
 
 # Enough to fill the device, few enough for padded attention's scores to fit.
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
+# Seconds that a first batch waits for kernels: they are there by then where an earlier process has compiled them.
+PATIENCE = 0.1
 
 
 class GraphEngine:
@@ -42,21 +45,30 @@ class GraphEngine:
     """
 
     ahead = 1
-    # Shapes whose kernels are compiled ahead on CUDA: a full batch's, and a query's.
-    rehearsed: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16))
+    # Shapes whose kernels are compiled ahead on CUDA.
+    rehearsed: tuple[Shape, ...] = SHAPES
 
     def __init__(
-        self, encoder: nn.Module, device: mx.Device, *, kernels: bool, compiled: bool, pads: bool = False
+        self,
+        encoder: nn.Module,
+        device: mx.Device,
+        *,
+        kernels: bool,
+        compiled: bool,
+        pads: bool = False,
+        known: HeadFunction | None = None,
     ) -> None:
         """Take a loaded encoder.
 
-        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch.
+        `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch. `known` is a head
+        whose kernels have begun to be compiled already.
         """
         self.device = device
         self.encoder = encoder
         self.kernels = kernels
         self.compiled = compiled
         # On a GPU attention is packed, unless its kernel turns out not to work, or on Metal not to be fastest.
+        self._known = known
         self._ragged = kernels and not pads and not is_cpu(device) and accelerator() is not None
         # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
         self._steps: deque[Callable[[], None]] = deque()
@@ -114,20 +126,21 @@ class GraphEngine:
             return rows
 
         if self._ragged and self.rehearsed and accelerator() == "cuda":
-            worker.submit(partial(self._rehearse, forward))
-        return mx.compile(forward) if self.compiled else forward
+            worker.submit(partial(self._rehearse, None if function == self._known else forward))
+        return _Compiled(forward) if self.compiled else forward
 
-    def _rehearse(self, forward: Callable[..., mx.array]) -> None:
-        """Begin to compile the kernels that this takes, for a machine that has not, or to read what one has."""
-        with mx.stream(self.device), use_kernels(self.kernels):
-            with rehearsal() as wanted:
-                try:
-                    for tokens, texts, longest in self.rehearsed:
-                        given = (mx.zeros((n,), dtype=mx.int32) for n in (tokens, texts + 1))
-                        forward(*given, longest, None)
-                finally:
-                    compile_all(wanted)
-            find_way()
+    def _rehearse(self, forward: Callable[..., mx.array] | None) -> None:
+        """Begin to compile the kernels that this takes, and meanwhile do what else takes a process some time once."""
+        try:
+            if forward is not None:
+                whole = partial(_of_one_type, forward)
+                rehearse(lambda: whole, self.device, self.rehearsed)
+        finally:
+            with mx.stream(self.device), use_kernels(self.kernels):
+                find_way()
+                if self.dtype != mx.float32:
+                    x, bias = (mx.zeros(shape, dtype=self.dtype) for shape in ((64, 64), (64,)))
+                    mx.eval(mx.addmm(bias, x, x))  # MLX makes cuBLAS ready, 0.1 s
 
     def prepare(self, longest: int) -> None:
         """Let every op find out how it is best computed, for texts up to `longest` tokens and batches of each class.
@@ -182,11 +195,16 @@ class GraphEngine:
                 window.fail(error)
             worker.stop_if_ending()  # its reader must not take these rows for all
             self._steps.append(window.finish)
+
+        def work_and_read_later() -> None:
+            work()
             worker.later(self._read)  # behind the next window, which reads it sooner
 
-        worker.submit(work)
         if worker.is_here:
+            work()
             self._read()
+        else:
+            worker.later(work_and_read_later)
         return Gathering(window.rows.result, stop.set)
 
     def near(self, work: Callable[[], Result]) -> Result:
@@ -231,6 +249,35 @@ class GraphEngine:
         if of_tokens:
             return lambda: wait()[batch.tokens]
         return lambda: wait()[: len(batch.texts)]
+
+
+def _of_one_type(forward: Callable[..., mx.array], input_ids: mx.array, cu_seqlens: mx.array, longest: int) -> mx.array:
+    return forward(input_ids, cu_seqlens, longest, None)
+
+
+class _Compiled:
+    """A forward pass as compiled graphs, which are made once more when all kernels that they want are compiled.
+
+    Until then some ops are computed by other kernels: see `Op.meanwhile`.
+    """
+
+    def __init__(self, forward: Callable[..., mx.array]) -> None:
+        self._forward = forward
+        self._graphs = self._compiled()
+        # Whether graphs were made while kernels were being compiled; None before there are any.
+        self._early: bool | None = None
+
+    def __call__(self, *given: Any) -> mx.array:
+        if self._early is not False:
+            early = under_way(PATIENCE if self._early is None else 0.0)
+            if self._early and not early:
+                self._graphs = self._compiled()
+            self._early = early
+        return self._graphs(*given)
+
+    def _compiled(self) -> Callable[..., mx.array]:
+        """A function that has no graphs yet, which MLX keeps by the function that they are of."""
+        return mx.compile(partial(self._forward))
 
 
 class _Window:

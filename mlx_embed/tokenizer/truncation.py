@@ -15,7 +15,7 @@ def warn_truncated(counts: npt.NDArray[np.int32], max_length: int, whole: bool =
 
     Unless `whole`, counts of such texts may be too small.
     """
-    cut = int((counts > max_length).sum())
+    cut = int(np.count_nonzero(counts > max_length))
     if cut:
         warn(
             f"{cut} of {len(counts)} texts are longer than the model's {max_length} tokens (the longest has "

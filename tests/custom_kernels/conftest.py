@@ -91,6 +91,12 @@ EXACT: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def gated(y: np.ndarray, act: str | None, gate: str) -> np.ndarray:
+    """act(a) * b of the halves of each row, in float64."""
+    first, second = np.split(y, 2, axis=-1)
+    return EXACT[act](first) * second if gate == "first" else first * EXACT[act](second)
+
+
 def random_layer(outputs: int, inputs: int, dtype: str) -> tuple[mx.array, mx.array]:
     return random(outputs, inputs, dtype=dtype, scale=inputs**-0.5), random(outputs, dtype=dtype)
 
@@ -193,6 +199,7 @@ class Machine:
         self.kernels: list[str] = []  # what ran, at other than a sample's shapes
         for name in PLAYED:
             self.ship(name, OP[name].reference)
+        monkeypatch.setitem(OP["attention"].others["metal"], "rotating kernel", self._rotating)
         monkeypatch.delitem(OP["position_ids"].kernels, "metal")
         self.restart()
         self.by_the_clock = tune.measure
@@ -206,6 +213,12 @@ class Machine:
             return kernel(*arguments, **options)
 
         self.monkeypatch.setitem(OP[name].kernels, "metal", called)
+
+    def _rotating(self, *arguments: Any, **options: Any) -> mx.array:
+        if arguments[5] is None:
+            raise NotImplementedError
+        self.kernels.append("rotating attention")
+        return OP["attention"].reference(*arguments, **options)
 
     def restart(self) -> None:
         """What a process remembers is forgotten."""

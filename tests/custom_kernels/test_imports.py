@@ -118,6 +118,7 @@ def test_exported_members() -> None:
         "activate",
         "attention",
         "embedding_norm",
+        "gated_linear",
         "gather_mean",
         "gelu",
         "gelu_tanh",

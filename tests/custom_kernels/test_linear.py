@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 
 from custom_kernels import Linear, lay_out_linear, linear
-from tests.custom_kernels.conftest import DTYPES, EXACT, TOLERANCE, error, exact, exact_linear, random, random_layer
+from tests.custom_kernels.conftest import (
+    DTYPES,
+    EXACT,
+    TOLERANCE,
+    error,
+    exact,
+    exact_linear,
+    random,
+    random_layer,
+)
 
 
-def laid_out_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array) -> mx.array | None:
+def laid_out_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array, then: Any = None) -> mx.array | None:
     monkeypatch.setattr("custom_kernels.ops.linear.default_backend", lambda: "cuda")
     monkeypatch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
-    return lay_out_linear(weight)
+    return lay_out_linear(weight, then)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -43,6 +52,13 @@ def test_what_no_kernel_takes_is_not_laid_out(
     monkeypatch: pytest.MonkeyPatch, outputs: int, inputs: int, dtype: str
 ) -> None:
     assert laid_out_on_cuda(monkeypatch, random(outputs, inputs, dtype=dtype)) is None
+
+
+def test_wider_rows_are_laid_out_where_more_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert laid_out_on_cuda(monkeypatch, random(96, 832, dtype="float16"), then="activation") is not None
+    assert laid_out_on_cuda(monkeypatch, random(96, 2112, dtype="float16"), then="activation") is None
+    assert laid_out_on_cuda(monkeypatch, random(768, 3072, dtype="float16"), then="norm") is not None
+    assert laid_out_on_cuda(monkeypatch, random(384, 3072, dtype="float16"), then="norm") is None
 
 
 def test_nothing_is_laid_out_for_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def variants(op: Op) -> list[Any]:
 
 # Products of as many rows as a GPU's kernels want are slow on a CPU.
 GPU = any(getattr(mx, backend).is_available() for backend in KERNEL_BACKENDS)
-FEW = {} if GPU else {"linear": Load.of(128), "output_norm": Load.of(128)}
+FEW = {} if GPU else {"linear": Load.of(128), "gated_linear": Load.of(64), "output_norm": Load.of(128)}
 
 CASES = [pytest.param(op, variant, id=f"{op.name}-{i}") for op in OPS for i, variant in enumerate(variants(op))]
 
@@ -52,7 +52,7 @@ def test_every_kernel_takes_what_the_op_hands_it(op: Op) -> None:
     """Also those of other machines, where a kernel that does not would be switched off."""
     for variant in variants(op)[:1]:
         arguments, options = op.sample(variant, Load.of(16))
-        for kernel in op.kernels.values():
+        for kernel in (*op.kernels.values(), *(way for ways in op.others.values() for way in ways.values())):
             inspect.signature(kernel).bind(*arguments, **options)
 
 
@@ -72,7 +72,7 @@ def test_every_way_equals_the_reference(op: Op, variant: Any) -> None:
             found = way(*arguments, **options)
         except NotImplementedError:
             assert name in KERNEL_BACKENDS, "a built-in way takes everything"
-            wanted = HOPPER and op.name in ("linear", "output_norm") and variant.dtype != mx.float32
+            wanted = HOPPER and op.name in ("linear", "gated_linear", "output_norm") and variant.dtype != mx.float32
             wanted &= getattr(variant, "rows", None) is None  # few rows are for Metal
             assert not wanted or variant.outputs == 768, variant
             continue
@@ -107,7 +107,7 @@ def test_ops_are_found_by_their_names() -> None:
         assert getattr(custom_kernels, op.name) is getattr(module, op.name)
         for backend in KERNEL_BACKENDS:
             assert op.kernels.get(backend) is getattr(getattr(custom_kernels, backend), op.name, None)
-    assert {op.name for op in OPS if twins.native(op)} == set(names) - {"activate", "short_encoder"}
+    assert {op.name for op in OPS if twins.native(op)} == set(names) - {"activate", "gated_linear", "short_encoder"}
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)

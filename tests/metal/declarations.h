@@ -16,7 +16,7 @@ using uint3 = uint __attribute__((ext_vector_type(3)));
 #define constant __attribute__((address_space(2)))
 #define threadgroup __attribute__((address_space(3)))
 #define thread
-#define METAL_FUNC inline
+#define METAL_FUNC inline __attribute__((__always_inline__))
 #define INFINITY __builtin_inff()
 
 // In Metal a structure is copied from one address space to another; here a vector is.

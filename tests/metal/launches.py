@@ -12,8 +12,9 @@ import numpy as np
 
 from custom_kernels import metal
 from custom_kernels.metal.activate import ACTIVATIONS as ACTIVE
+from custom_kernels.metal.attention import rotating_attention
 from custom_kernels.metal.linear import ACTIVATIONS, ROWS
-from custom_kernels.parameters import HeadNorms, Linear
+from custom_kernels.parameters import HeadNorms, Linear, Rotation
 from tests.metal.emulation import emulated_metal
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
@@ -47,6 +48,13 @@ def _texts(dtype: mx.Dtype, lengths: list[int], heads: tuple[int, ...]) -> None:
         metal.attention(qkv, cu_seqlens, 1, 0.2, mx.zeros((1, 199)), max_seqlen=99, window=3)
         shared = mx.zeros((total, 4 * dim), dtype=dtype)
         metal.attention(shared, cu_seqlens, 2, 0.2, max_seqlen=99, window=3, causal=True, kv_heads=1)
+        if dim % 2 == 0:
+            angles, weight = mx.zeros((max(lengths), dim // 2)), mx.zeros((dim,), dtype=dtype)
+            turns = [Rotation(mx.zeros((total,), dtype=mx.int32), angles, angles)]
+            if dtype != mx.float32 or dim < 256:
+                turns.append(turns[0]._replace(norms=HeadNorms(weight, weight, 1e-6)))
+            for turn in turns:
+                rotating_attention(shared, cu_seqlens, 2, 0.2, None, turn, max_seqlen=99, causal=True, kv_heads=1)
     metal.mean_pool(mx.zeros((total, 96), dtype=dtype), cu_seqlens, 0, True)
     metal.position_ids(cu_seqlens, total)
     rows = mx.zeros((total, 96), dtype=dtype)

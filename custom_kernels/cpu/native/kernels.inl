@@ -17,6 +17,7 @@ namespace {
 #include "gemm.inl"
 #include "sgemm.inl"
 #include "attention.inl"
+#include "distances.inl"
 #include "rows.inl"
 #include "top_k_scores.inl"
 #include "table.inl"
@@ -29,6 +30,7 @@ const Kernels TABLE = {{NAME, NR, laid_out, lay_out, gemm_scratch, gemm},
                        {"cblas_sgemm", NR, laid_out_plainly, lay_out_plainly, no_scratch, gemm_by_sgemm},
                        attention_scratch,
                        attention,
+                       {distances_laid_out, lay_out_distances, distances_scratch, distances},
                        layer_norm,
                        rms_norm,
                        gather,

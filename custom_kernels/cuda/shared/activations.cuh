@@ -7,22 +7,25 @@ __device__ float activation(float x) {
   return x / (1.0f + __expf(-x));
 }
 
-// The same for results of 16 bits. GELU is x / (1 + 2^(x p(x^2))), where p is fitted to log2(Phi(-x) / Phi(x)) / x:
-// within 1e-5 everywhere, and within a quarter of what rounding to float16 may cost.
+// The same for results of 16 bits: all but ReLU are x / (1 + 2^power). Of GELU power is x p(x^2), where p is fitted to
+// log2(Phi(-x) / Phi(x)) / x: within 1e-5 everywhere, and within a quarter of what rounding to float16 may cost.
 template <int KIND>
 __device__ float short_activation(float x) {
+  if constexpr (KIND == 2) return activation<KIND>(x);
+  float power = -1.44269504f * x;
+  const float u = x * x;
   if constexpr (KIND == 0) {
-    const float u = x * x;
     float p = 2.095291e-7f + u * -2.3008676e-9f;
     p = -7.4562939e-6f + u * p;
     p = 1.1628397e-4f + u * p;
     p = 3.2050439e-4f + u * p;
     p = -0.10534615f + u * p;
     p = -2.3018641f + u * p;
-    float power, inverse;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * p));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + power));
-    return x * inverse;
+    power = x * p;
   }
-  return activation<KIND>(x);
+  if constexpr (KIND == 1) power *= 1.59576912f * (1.0f + 0.044715f * u);
+  float y, inverse;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(power));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + y));
+  return x * inverse;
 }

@@ -4,14 +4,16 @@
 // `lay_out` of products.py has laid w out as [K / 64, N, 64], so that a place is one bulk copy: in the order of the
 // tensor cores' 128-byte swizzle, and each 32 rows of w such that a thread's sums of them are 8 neighbours in the
 // result.
-// Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, WGMMA (the instruction).
+// With STREAMED the rows of x are in the ring too, behind the columns, and CLUSTER blocks fill and empty each other's.
+// Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, PLACE_COLUMNS (of w in
+// a place, COLUMNS or a multiple), STREAMED, CLUSTER, WGMMA (the instruction).
 constexpr int GROUP_ROWS = 64;
 constexpr int ROWS = GROUPS * GROUP_ROWS;
 constexpr int DEPTHS = K / 64;
 constexpr int SPANS = N / COLUMNS;
 constexpr int SUMS = COLUMNS / 2;      // of a thread: for each 8 columns two in its row, two in the row 8 below
 constexpr int BLOCK_BYTES = 64 * 128;  // of a group's rows, 64 columns of them
-constexpr int STAGE_BYTES = COLUMNS * 128;
+constexpr int STAGE_BYTES = PLACE_COLUMNS * 128 + (STREAMED ? GROUPS * BLOCK_BYTES : 0);
 constexpr int THREADS = (GROUPS + 1) * 128;  // one warpgroup fetches
 
 struct alignas(16) Eight {
@@ -32,6 +34,68 @@ __device__ void barrier_wait(unsigned barrier, int parity) {
       : "memory");
 }
 
+// By one thread, and the only one that arrives: so many bytes are to come.
+__device__ void expect(unsigned barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+// One bulk copy, whose bytes `barrier` counts.
+__device__ void copy(unsigned to, const T* from, int bytes, unsigned barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
+// The same to the same place, and for the same barrier, of both blocks of a cluster.
+__device__ void copy_to_all(unsigned to, const T* from, int bytes, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], "
+      "%4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<unsigned short>(3))
+      : "memory");
+}
+
+// By a warp: `map`, which tells the bulk copies of some array, in `own`, with the address and the rows of this one.
+__device__ void describe(unsigned* own, const unsigned* map, const T* x, int total, int lane) {
+  __shared__ alignas(128) unsigned changed[32];
+  changed[lane] = map[lane];
+  __syncwarp();
+  if (lane == 0) {
+    asm volatile(
+        "tensormap.replace.tile.global_address.shared::cta.b1024.b64 [%0], %1;\n"
+        "tensormap.replace.tile.global_dim.shared::cta.b1024.b32 [%0], 1, %2;" ::"r"(shared_address(changed)),
+        "l"(x), "r"(total)
+        : "memory");
+  }
+  __syncwarp();
+  asm volatile(
+      "tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%0], [%1], 128;\n"
+      "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(own),
+      "r"(shared_address(changed))
+      : "memory");
+}
+
+// One bulk copy of 64 columns, from `column` on, of the rows from `row` on of the array that `map` tells of.
+__device__ void copy_rows(unsigned to, const unsigned* map, int column, int row, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
+__device__ void copy_rows_to_all(unsigned to, const unsigned* map, int column, int row, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(static_cast<unsigned short>(3))
+      : "memory");
+}
+
+__device__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 // The ring in shared memory, with a barrier a place that says that it is full and one that it is empty again.
 struct Ring {
   unsigned places, full, empty;
@@ -42,8 +106,9 @@ struct Ring {
 
   __device__ void initialise() {
     for (int s = 0; s < STAGES; ++s) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full + s * 8) : "memory");
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + s * 8), "n"(GROUPS * 4) : "memory");
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + s * 8), "n"(1) : "memory");
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + s * 8), "n"(GROUPS * CLUSTER * 4)
+                   : "memory");
     }
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
   }
@@ -61,11 +126,8 @@ struct Ring {
   __device__ void fetch(const T* w, int row, int depth) {
     barrier_wait(empty + stage * 8, parity ^ 1);
     const unsigned barrier = full + stage * 8;
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "n"(STAGE_BYTES) : "memory");
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(place()),
-        "l"(w + (static_cast<long long>(depth) * N + row) * 64), "n"(STAGE_BYTES), "r"(barrier)
-        : "memory");
+    expect(barrier, STAGE_BYTES);
+    copy(place(), w + (static_cast<long long>(depth) * N + row) * 64, STAGE_BYTES, barrier);
     advance();
   }
 };
@@ -77,15 +139,28 @@ __device__ unsigned long long described(unsigned place) {
 
 __device__ void wgmma(float (&sum)[SUMS], unsigned long long rows, unsigned long long columns, int keep) { WGMMA; }
 
-// One place of the ring times the rows at the same depth: added to `sum`, or, if not `keep`, in its place. The tensor
-// cores go on while the threads do; `finish_wgmma` waits until all but the last `n` such products are done.
-__device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
+// The next place is full, and may be multiplied.
+__device__ void begin_place(const Ring& ring) {
   barrier_wait(ring.full + ring.stage * 8, ring.parity);
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-  const unsigned long long a = described(rows), b = described(ring.place());
+}
+
+// 64 columns of a group's rows times as many of COLUMNS of w: added to `sum`, or, if not `keep`, in its place.
+__device__ void multiply_block(float (&sum)[SUMS], unsigned rows, unsigned columns, bool keep) {
+  const unsigned long long a = described(rows), b = described(columns);
 #pragma unroll
   for (int i = 0; i < 4; ++i) wgmma(sum, a + i * 2, b + i * 2, keep || i > 0);
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// No more of this place. The tensor cores go on while the threads do; `finish_wgmma` waits until all but the last `n`
+// such places are done.
+__device__ void end_place() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// One place of the ring times the rows at the same depth.
+__device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
+  begin_place(ring);
+  multiply_block(sum, rows, ring.place(), keep);
+  end_place();
 }
 
 template <int LEFT>
@@ -93,12 +168,25 @@ __device__ void finish_wgmma() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
+// By a warp, whose product of a place is done: it may be filled again, in all blocks of the cluster.
+__device__ void hand_back(unsigned barrier, int lane) {
+  if constexpr (CLUSTER == 1) {
+    if (lane == 0) barrier_arrive(barrier);
+  } else if (lane < CLUSTER) {
+    asm volatile(
+        "{.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(barrier),
+        "r"(lane)
+        : "memory");
+  }
+}
+
 // After such a product: on to the next place. Unless this was the `first`, the place before it, whose barrier is
 // `last`, is empty again once its product is done.
 __device__ void go_on(Ring& ring, unsigned& last, bool first, int lane) {
   if (!first) {
     finish_wgmma<1>();
-    if (lane == 0) barrier_arrive(last);
+    hand_back(last, lane);
   }
   last = ring.empty + ring.stage * 8;
   ring.advance();
@@ -107,7 +195,7 @@ __device__ void go_on(Ring& ring, unsigned& last, bool first, int lane) {
 // After the last of a sum's products.
 __device__ void finish(unsigned last, int lane) {
   finish_wgmma<0>();
-  if (lane == 0) barrier_arrive(last);
+  hand_back(last, lane);
 }
 
 // The compiler knows not that the tensor cores write the sums: they are in these registers, before and after.

@@ -29,15 +29,18 @@ __all__ = [
     "Rope",
     "activation",
     "add_linear",
+    "alibi",
     "attention",
     "block",
     "causal_bias",
+    "columns",
     "disentangled_attention",
     "distance_bias",
     "embed",
     "embedding_norm",
     "encoder_layers",
     "erf",
+    "experts",
     "feed_forward",
     "float32",
     "gated",
@@ -53,11 +56,13 @@ __all__ = [
     "normed_feed_forward",
     "offset_position_ids",
     "output_norm",
+    "own",
     "places",
     "position_ids",
     "product",
     "rms_norm",
     "rotation",
+    "settled",
     "zeros_like",
 ]
 
@@ -147,6 +152,7 @@ def disentangled_attention(
     qkv: Array,
     to_key: Array | None,
     to_query: Array | None,
+    rows: Array,
     cu_seqlens: Array,
     num_heads: int,
     scale: float,
@@ -154,10 +160,20 @@ def disentangled_attention(
 ) -> Array:
     """softmax(scale * (q_i k_j + q_i P_(i - j) + k_j R_(i - j))) V within each sequence: [T, 3 * H] -> [T, H].
 
-    `to_key` has P of the distances L - 1 down to -L, `to_query` R of 1 - L up to L: [2 L, H], L = max_seqlen >= 1;
-    None adds nothing.
+    `to_key` [U, H] has rows of P, and `to_query` of R; None adds nothing. `rows` [2 L + 1] says which of them each
+    distance from -L to L has, L >= max_seqlen and at least 1.
     """
-    return _twin(qkv).disentangled_attention(qkv, to_key, to_query, cu_seqlens, num_heads, scale, max_seqlen)
+    return _twin(qkv).disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale, max_seqlen)
+
+
+def settled(like: Array) -> bool:
+    """Whether weights stay as they are, as those laid out for the CPU's kernels do; a graph's may be replaced."""
+    return _twin(like) is native
+
+
+def columns(x: Array, begin: int, end: int) -> Array:
+    """Some columns of x [n, N]: [n, end - begin]."""
+    return _twin(x).columns(x, begin, end)
 
 
 def ids(values: np.ndarray[Any, np.dtype[Any]], like: Array) -> Array:
@@ -178,6 +194,19 @@ def causal_bias(x: Array, num_heads: int, max_seqlen: int) -> Array:
     distances = np.arange(1 - max(max_seqlen, 1), max(max_seqlen, 1))
     row = np.where(distances > 0, MASKED, 0).astype(np.float32)
     return _twin(x).constant(np.tile(row, (num_heads, 1)), x)
+
+
+def alibi(x: Array, num_heads: int, max_seqlen: int) -> Array:
+    """An attention's bias that lowers scores by distance (Press et al., 2021): [heads, 2 L - 1], L >= 1.
+
+    Of 2^k heads, the n-th lowers by 2^(-8 n / 2^k) a token; between two powers of two, the rest take every other one of
+    the next power's.
+    """
+    whole = 1 << (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * n / whole) for n in range(1, whole + 1)]
+    slopes += [2.0 ** (-4 * n / whole) for n in range(1, 2 * whole + 1, 2)][: num_heads - whole]
+    distances = np.abs(np.arange(1 - max(max_seqlen, 1), max(max_seqlen, 1)))
+    return _twin(x).constant(np.outer(slopes, -distances).astype(np.float32), x)
 
 
 def feed_forward(x: Array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> Array:
@@ -201,6 +230,14 @@ def gated(x: Array, up: nn.Module, down: nn.Module, act: str, gate: Gate, residu
 def normed_feed_forward(x: Array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> Array:
     """down(act(a) * b) + x, where a and b are the halves of up(norm(x)): [T, hidden] -> [T, hidden]."""
     return _twin(x).normed_feed_forward(x, norm, up, down, act, gate)
+
+
+def experts(x: Array, router: nn.Module, up: nn.Module, down: nn.Module, act: str, top_k: int) -> Array:
+    """The sum of each token's `top_k` experts, down_e(act(up_e(x))), by their weights: [T, hidden] -> [T, hidden].
+
+    The weights are the largest of softmax(x R^T), where R is the `Router`'s.
+    """
+    return _twin(x).experts(x, router, up, down, act, top_k)
 
 
 def encoder_layers(
@@ -284,9 +321,12 @@ def zeros_like(input_ids: Array) -> Array:
     return _twin(input_ids).zeros_like(input_ids)
 
 
-def mean_pool(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
-    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden]."""
-    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip)
+def mean_pool(hidden: Array, cu_seqlens: Array, skip: int, unit: bool = False) -> Array:
+    """The average of each text's tokens but its first `skip`, in float32: [T, hidden] -> [n, hidden].
+
+    With `unit` scaled to length 1, in the same launch where there are launches.
+    """
+    return _twin(hidden).mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: Array, input_ids: Array, cu_seqlens: Array) -> Array:
@@ -317,6 +357,11 @@ def float32(x: Array) -> Array:
 def erf(x: Array) -> Array:
     """The error function of each element, in x's dtype."""
     return _twin(x).erf(x)
+
+
+def own(values: Array, x: Array) -> Array:
+    """An array that is an encoder's own, in none of its layers, as one of x's kind and dtype."""
+    return _twin(x).own(values, x)
 
 
 def namespace(x: Array) -> Any:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,10 +11,13 @@ import numpy as np
 
 import custom_kernels
 from custom_kernels import HeadNorms, LayerWeights, Rotation, position_ids, short_encoder
+from custom_kernels.backends import default_backend
 from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.attention import MASKED
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, unpad, zeros
+from custom_kernels.parameters import Layers
+from mlx_embed.architectures.expert_layer import ExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
@@ -25,6 +28,8 @@ __all__ = ["lay_out", "position_ids", "sequence_ids"]
 
 _HERE = sys.modules[__name__]
 NAMESPACE = mx
+# What follows a linear layer in the same launch, where there is a kernel for both.
+Then = Literal["activation", "norm"]
 erf = mx.erf
 
 
@@ -51,11 +56,19 @@ class Linear(nn.Module):
 
 
 def lay_out(encoder: nn.Module) -> None:
-    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves."""
+    """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves.
+
+    Layers that an activation follows are called `up` or `up_gate`; `out`, and `down` in a layer with an `output_norm`,
+    have a LayerNorm behind them.
+    """
     for module in encoder.modules():
         for name, child in list(module.items()):
-            if type(child) is nn.Linear and (laid_out := custom_kernels.lay_out_linear(child.weight)) is not None:
-                setattr(module, name, Linear(child, laid_out))
+            if type(child) is nn.Linear:
+                normed = name == "down" and "output_norm" in module
+                then: Then | None = "activation" if name.startswith("up") else "norm" if normed else None
+                laid_out = custom_kernels.lay_out_linear(child.weight, then)
+                if laid_out is not None:
+                    setattr(module, name, Linear(child, laid_out))
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, mx.array]], norm: LayerNorm) -> mx.array:
@@ -153,6 +166,7 @@ def disentangled_attention(
     qkv: mx.array,
     to_key: mx.array | None,
     to_query: mx.array | None,
+    rows: mx.array,
     cu_seqlens: mx.array,
     num_heads: int,
     scale: float,
@@ -165,7 +179,8 @@ def disentangled_attention(
     block, valid = pad(qkv, cu_seqlens, max_seqlen)
     heads = block.reshape(*block.shape[:2], 3 * num_heads, head_dim).transpose(0, 2, 1, 3)
     q, k, v = mx.split(heads, 3, axis=1)
-    key, query = (None if x is None else _by_head(x, num_heads) for x in (to_key, to_query))
+    key = None if to_key is None else _by_head(to_key[rows[-2::-1]], num_heads)
+    query = None if to_query is None else _by_head(to_query[rows[1:]], num_heads)
     scores = disentangled.scores(q, k, key, query, scale)
     if valid is not None:
         scores = mx.where(valid[:, None, None, :], scores, MASKED)
@@ -176,6 +191,11 @@ def disentangled_attention(
 def _by_head(rows: mx.array, num_heads: int) -> mx.array:
     """[2 L, hidden] -> [heads, 2 L, head_dim]."""
     return rows.reshape(rows.shape[0], num_heads, -1).transpose(1, 0, 2)
+
+
+def columns(x: mx.array, begin: int, end: int) -> mx.array:
+    """See `ops`."""
+    return x[:, begin:end]
 
 
 def ids(values: np.ndarray[Any, np.dtype[Any]]) -> mx.array:
@@ -190,7 +210,7 @@ def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]
 
 def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    return norm(linear(linear(x, up, act), down), residual=x)
+    return output_norm(linear(x, up, act), down, x, norm)
 
 
 def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
@@ -204,14 +224,44 @@ def gated(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, res
         first, second = mx.split(linear(x, up), 2, axis=-1)
         a, b = (first, second) if gate == "first" else (second, first)
         active = FORMULAS[act](a, _HERE) * b
+    elif isinstance(up, nn.QuantizedLinear):
+        active = custom_kernels.activate(up(x), act, gate)
     else:
-        active = custom_kernels.activate(linear(x, up), act, gate)
+        active = custom_kernels.gated_linear(x, _weights(up), act, gate)
     return linear(active, down) if residual is None else add_linear(active, down, residual)
 
 
 def normed_feed_forward(x: mx.array, norm: LayerNorm, up: nn.Module, down: nn.Module, act: str, gate: Gate) -> mx.array:
     """See `ops`."""
     return gated(norm(x), up, down, act, gate, x)
+
+
+def experts(x: mx.array, router: Router, up: nn.Module, down: nn.Module, act: str, top_k: int) -> mx.array:
+    """See `ops`: rows are put in the order of their experts first, so that each reads its weights once."""
+    total = x.shape[0]
+    scores = mx.softmax(float32(x) @ float32(router.weight).T, axis=-1)
+    chosen = mx.argpartition(-scores, top_k - 1, axis=-1)[:, :top_k]
+    weights = mx.take_along_axis(scores, chosen, axis=-1)
+    order = mx.argsort(chosen.reshape(-1))
+    which = chosen.reshape(-1)[order]
+    hidden = _of_experts(x[order // top_k][:, None], up, which)
+    active = FORMULAS[act](hidden, _HERE) if act in FORMULAS else custom_kernels.activate(hidden[:, 0], act)[:, None]
+    rows = _of_experts(active, down, which)[mx.argsort(order), 0].reshape(total, top_k, x.shape[1])
+    return (float32(rows) * weights[..., None]).sum(axis=1).astype(x.dtype) + down.bias
+
+
+def _of_experts(x: mx.array, layer: nn.Module, which: mx.array) -> mx.array:
+    """Rows [n, 1, K] times the weights of their experts [n], which are in order: [n, 1, N]."""
+    weight = layer.weight.reshape(layer.count, -1, layer.weight.shape[-1])
+    if isinstance(layer, ExpertLayer):
+        turned = weight if layer.turned else weight.swapaxes(1, 2)
+        if default_backend() is None:  # MLX multiplies so on a CPU in float32 alone
+            return mx.gather_mm(float32(x), float32(turned), rhs_indices=which, sorted_indices=True).astype(x.dtype)
+        return mx.gather_mm(x, turned, rhs_indices=which, sorted_indices=True)
+    scales = layer.scales.reshape(*weight.shape[:2], -1)
+    biases = layer.biases.reshape(*weight.shape[:2], -1) if "biases" in layer else None
+    how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode, "transpose": not layer.turned}
+    return mx.gather_qmm(x, weight, scales, biases, rhs_indices=which, sorted_indices=True, **how)
 
 
 def encoder_layers(
@@ -222,7 +272,9 @@ def encoder_layers(
     if is_short(x.size) and not unseen.is_any() and first.activation not in FORMULAS:
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
-            weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
+            weights = _kept(
+                layers, [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
+            )
             heads, scale = first.attention.num_heads, first.attention.scale
             eps, act = first.attention_norm.eps, first.activation
             kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
@@ -231,6 +283,16 @@ def encoder_layers(
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
+
+
+def _kept(layers: PostNormLayers, weights: list[LayerWeights]) -> Layers:
+    """The weights as they were taken before, unless somebody has replaced one."""
+    before = layers.kept
+    if not isinstance(before, Layers) or any(
+        old is not new for pair in zip(before, weights, strict=True) for old, new in zip(*pair, strict=True)
+    ):
+        layers.kept = before = Layers(weights)
+    return before
 
 
 def rope(qkv: mx.array, positions: mx.array, tables: Any, num_heads: int) -> mx.array:
@@ -244,9 +306,9 @@ def zeros_like(input_ids: mx.array) -> mx.array:
     return zeros(input_ids.shape[0])
 
 
-def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int) -> mx.array:
+def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int, unit: bool) -> mx.array:
     """See `ops`."""
-    return custom_kernels.mean_pool(hidden, cu_seqlens, skip)
+    return custom_kernels.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: TokenTable, input_ids: mx.array, cu_seqlens: mx.array) -> mx.array:
@@ -273,6 +335,11 @@ def normalize(vectors: mx.array) -> mx.array:
 def constant(values: np.ndarray[Any, np.dtype[np.float32]], x: mx.array) -> mx.array:
     """These numbers as an array of x's dtype."""
     return mx.array(values).astype(x.dtype)
+
+
+def own(values: mx.array, x: mx.array) -> mx.array:
+    """See `ops`."""
+    return values.astype(x.dtype)
 
 
 def float32(x: mx.array) -> mx.array:

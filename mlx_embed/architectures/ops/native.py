@@ -1,12 +1,12 @@
 """The ops on numpy arrays: the native CPU kernels, which compute at once from weights laid out for them."""
 
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import pairwise
 from math import erf as _erf
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,8 +17,9 @@ from custom_kernels import cpu
 from custom_kernels.cpu import position_ids, sequence_ids
 from custom_kernels.ops.activate import Gate
 from custom_kernels.parameters import HeadNorms, Rotation
+from mlx_embed.architectures.expert_layer import ExpertLayer, QuantizedExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
-from mlx_embed.architectures.ops import disentangled, unseen
+from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
 from mlx_embed.architectures.ops.layers import PostNormLayers, parts
 from mlx_embed.architectures.token_table import TokenTable
@@ -54,13 +55,16 @@ def lay_out(
     kept: Collection[str] = (),
     better: str = "float32",
     each: Callable[[], None] | None = None,
-) -> None:
+) -> dict[str, cpu.Linear]:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of
     BERT's kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see
     `cpu.Linear`. Those whose paths are among `kept` are in `better` instead. `each` is called after each linear layer,
     whose weight is of no more use then.
+
+    Returns:
+        The linear layers by their paths.
 
     Raises:
         CheckpointError: a path in `kept` at which there is no linear layer.
@@ -70,24 +74,42 @@ def lay_out(
         raise CheckpointError(f"{strangers[0]} is to stay out of int8, and is no linear layer of this model.")
     # Without the leaves, so that the weights of each go as soon as it is laid out.
     modules = {path: module for path, module in encoder.named_modules() if not isinstance(module, _LEAVES)}
+    layers = dict[str, cpu.Linear]()
     for path, module in modules.items():
         for name in list(module):
-            own = better if f"{path}.{name}".removeprefix(".") in kept else dtype
-            if (ready := _laid_out(module[name], own)) is not None:
+            place = f"{path}.{name}".removeprefix(".")
+            if (ready := _laid_out(module[name], better if place in kept else dtype)) is not None:
                 setattr(module, name, ready)
-                if each is not None and isinstance(ready, cpu.Linear):
-                    each()
-    mx.clear_cache()
+                if isinstance(ready, cpu.Linear):
+                    layers[place] = ready
+                    if each is not None:
+                        each()
+    _clear_cache()
     cpu.trim()
     for module in modules.values():
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child, dtype))
+    return layers
+
+
+def _clear_cache() -> None:
+    """Let MLX give back what memory it keeps.
+
+    With several GPUs its CUDA build leaves the thread that calls it on the last of them, and then fails to copy what
+    the others have. A thread of its own has nothing to copy afterwards.
+    """
+    if not mx.cuda.is_available():
+        mx.clear_cache()
+        return
+    thread = threading.Thread(target=mx.clear_cache)
+    thread.start()
+    thread.join()
 
 
 def attention_dtype(dtype: str) -> str:
-    """What attention is in beside linear layers in `dtype`: bfloat16 where they are narrow and the processor has it."""
-    return "bfloat16" if dtype != "float32" and cpu.product("bfloat16") else "float32"
+    """What attention is in beside linear layers in `dtype`: bfloat16 where they are narrow and it is faster so."""
+    return "bfloat16" if dtype != "float32" and cpu.attends("bfloat16") else "float32"
 
 
 def laid_out(module: Mapping[str, mx.array]) -> Any:
@@ -136,7 +158,7 @@ def add_linear(x: Floats, layer: cpu.Linear, residual: Floats) -> Floats:
 
 def layer_norm(x: Floats, norm: cpu.Norm) -> Floats:
     """See `ops`."""
-    return cpu.layer_norm(x, *norm)
+    return cpu.layer_norm(np.ascontiguousarray(x), *norm)
 
 
 def rms_norm(x: Floats, norm: cpu.RMSNorm, residual: Floats | None) -> Floats:
@@ -187,32 +209,22 @@ def disentangled_attention(
     qkv: Floats,
     to_key: Floats | None,
     to_query: Floats | None,
+    rows: Ints,
     cu_seqlens: Ints,
     num_heads: int,
     scale: float,
     max_seqlen: int,
 ) -> Floats:
-    """See `ops`: one text after the other, by numpy's products."""
-    total, hidden = qkv.shape[0], qkv.shape[1] // 3
-    out = np.empty((total, hidden), dtype=np.float32)
-    rows = [None if x is None else _by_head(x, num_heads) for x in (to_key, to_query)]
-    for start, end in pairwise(cu_seqlens.tolist()):
-        if (length := end - start) == 0:
-            continue
-        q, k, v = (_by_head(x, num_heads) for x in np.split(qkv[start:end], 3, axis=1))
-        near = slice(max_seqlen - length, max_seqlen + length)
-        key, query = (None if x is None else x[:, near] for x in rows)
-        scores = disentangled.scores(q, k, key, query, scale)
-        scores -= scores.max(axis=-1, keepdims=True)
-        weights = np.exp(scores, out=scores)
-        mixed = (weights @ v) / weights.sum(axis=-1, keepdims=True)
-        out[start:end] = mixed.transpose(1, 0, 2).reshape(length, hidden)
-    return out
+    """See `ops`."""
+    dtype = _attention_dtype.get() if qkv.shape[1] // (3 * num_heads) % 2 == 0 else "float32"
+    if to_key is None and to_query is None:
+        return cpu.attention(qkv, cu_seqlens, num_heads, scale, dtype=dtype)
+    return cpu.disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale, dtype=dtype)
 
 
-def _by_head(rows: Floats, num_heads: int) -> Floats:
-    """[n, hidden] -> [heads, n, head_dim]."""
-    return rows.reshape(len(rows), num_heads, -1).transpose(1, 0, 2)
+def columns(x: Floats, begin: int, end: int) -> Floats:
+    """See `ops`."""
+    return np.ascontiguousarray(x[:, begin:end])
 
 
 def ids(values: npt.NDArray[Any]) -> Ints:
@@ -252,6 +264,23 @@ def normed_feed_forward(x: Floats, norm: cpu.Norm, up: cpu.Linear, down: cpu.Lin
     return gated(layer_norm(x, norm), up, down, act, gate, x)
 
 
+def experts(x: Floats, router: cpu.Linear, up: "_Experts", down: "_Experts", act: str, top_k: int) -> Floats:
+    """See `ops`: one expert after the other, each on the rows that it has."""
+    logits = cpu.linear(x, router)
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chosen = np.argpartition(-scores, top_k - 1, axis=1)[:, :top_k]
+    weights = np.zeros_like(scores)
+    np.put_along_axis(weights, chosen, np.take_along_axis(scores, chosen, axis=1), axis=1)
+    weights /= scores.sum(axis=1, keepdims=True)
+    out = np.tile(down.bias, (len(x), 1))
+    for expert, weight in enumerate(weights.T):
+        rows = np.flatnonzero(weight)
+        if len(rows):
+            active = linear(x[rows], up.layers[expert], act)
+            out[rows] += cpu.linear(active, down.layers[expert]) * weight[rows, None]
+    return out
+
+
 def encoder_layers(
     layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
 ) -> Floats:
@@ -279,9 +308,9 @@ def zeros_like(input_ids: Ints) -> Ints:
     return np.zeros_like(input_ids)
 
 
-def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int) -> Floats:
+def mean_pool(hidden: Floats, cu_seqlens: Ints, skip: int, unit: bool) -> Floats:
     """See `ops`."""
-    return cpu.mean_pool(hidden, cu_seqlens, skip)
+    return cpu.mean_pool(hidden, cu_seqlens, skip, unit)
 
 
 def gather_mean(table: cpu.Table, input_ids: Ints, cu_seqlens: Ints) -> Floats:
@@ -310,6 +339,11 @@ def constant(values: Floats, x: Floats) -> Floats:
     return values
 
 
+def own(values: mx.array | Floats, x: Floats) -> Floats:
+    """See `ops`."""
+    return _float32(values)
+
+
 def float32(x: Floats) -> Floats:
     """See `ops`."""
     return x
@@ -328,12 +362,27 @@ def _gated(x: Floats, act: str, gate: Gate) -> Floats:
 
 
 _LINEAR = (nn.Linear, nn.QuantizedLinear)
-_LEAVES = (*_LINEAR, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+_EXPERTS = (ExpertLayer, QuantizedExpertLayer)
+_LEAVES = (*_LINEAR, *_EXPERTS, Router, nn.Embedding, nn.QuantizedEmbedding, LayerNorm, RMSNorm)
+
+
+class _Experts(NamedTuple):
+    """What an `ExpertLayer` is here: a linear layer for each, and the bias [N] that they share, of zeros for none."""
+
+    layers: tuple[cpu.Linear, ...]
+    bias: Floats
 
 
 def _laid_out(module: Any, dtype: str) -> Any:
     if isinstance(module, _LINEAR):
         return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
+    if isinstance(module, _EXPERTS):
+        matrices = np.split(_matrix(module), module.count)
+        turned = [np.ascontiguousarray(matrix.T) if module.turned else matrix for matrix in matrices]
+        bias = _float32(module.bias) if "bias" in module else np.zeros(len(turned[0]), dtype=np.float32)
+        return _Experts(tuple(cpu.Linear(matrix, None, dtype) for matrix in turned), bias)
+    if isinstance(module, Router):
+        return cpu.Linear(_float32(module.weight))
     if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)):
         return _matrix(module)
     if isinstance(module, LayerNorm):

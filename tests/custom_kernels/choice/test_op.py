@@ -162,6 +162,42 @@ def test_in_a_rehearsal_nothing_is_checked_or_remembered(monkeypatch: pytest.Mon
         assert error(layer_norm(x, ones, None, 1e-5, mx.zeros_like(x)), exact(normal(x))) <= 1e-5
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_while_kernels_are_being_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA: an op that can do without its own for so long does, and remembers nothing of it."""
+    monkeypatch.setattr(op, "default_backend", lambda: "cuda")
+    under_way = [True]
+    monkeypatch.setattr(op, "under_way", lambda: under_way[0])
+    monkeypatch.setattr(op.Op, "_passes", lambda *_: True)
+    ran: list[str] = []
+
+    def way(name: str) -> op.Kernel:
+        def run(x: mx.array) -> mx.array:
+            ran.append(name)
+            return x
+
+        return run
+
+    builtins = {"built-in": way("built-in")}
+    kernels = {"cuda": way("kernel")}
+    ops = [
+        op.Op("some", kernels, way("reference"), lambda _: builtins, lambda *_: ((), {}), lambda _: (), None, meanwhile)
+        for meanwhile in (True, False)
+    ]
+
+    def names() -> list[str]:
+        ran.clear()
+        for one in ops:
+            one.pick(None, one.meanwhile, op.Load.of(1))(mx.zeros((1,)))
+        return list(ran)
+
+    assert names() == ["built-in", "kernel"]
+    with rehearsal():
+        assert names() == ["built-in", "kernel", "kernel"], "what both take is compiled"
+    under_way[0] = False
+    assert names() == ["kernel", "kernel"]
+
+
 @pytest.mark.parametrize("wrong", [None, 0, 125, 3000])
 @pytest.mark.parametrize("act", [None, "gelu"])
 def test_a_product_is_checked_by_rows(wrong: int | None, act: str | None) -> None:

@@ -18,7 +18,7 @@ from custom_kernels.choice.op import Load
 from custom_kernels.choice.serving import serving
 from custom_kernels.ops.attention import reference_attention
 from custom_kernels.ops.layer_norm import LAYER_NORM, reference_layer_norm
-from tests.custom_kernels.conftest import Machine, random
+from tests.custom_kernels.conftest import OP, Machine, random, rotation, starts
 
 PADDED = "built-in, heads padded to 64"
 
@@ -62,6 +62,24 @@ def test_the_winner_is_used(mac: Machine, winner: str, compiled: bool, monkeypat
     # The last of the calls is the expectation's, and a kernel is played by the reference.
     assert heads == [64 if winner == PADDED else 32, 32]
     assert mac.kernels == (["attention"] if winner == "kernel" else [])
+
+
+@pytest.mark.parametrize("winner", ["kernel", "rotating kernel"])
+def test_a_second_kernel_is_timed_too(mac: Machine, winner: str) -> None:
+    mac.monkeypatch.delitem(OP["rope"].kernels, "metal")
+    lengths, turn = [4, 7], rotation([4, 7], 32)
+
+    def attend_rotated() -> None:
+        attention(random(11, 192), starts(lengths), 2, 0.2, None, turn, max_seqlen=7)
+
+    with serving():
+        attend_rotated()
+    assert not mac.timed, "while somebody waits"
+    mac.seconds[winner] = 1e-4
+    attend_rotated()
+    mac.kernels.clear()
+    attend_rotated()
+    assert mac.kernels == ["attention" if winner == "kernel" else "rotating attention"]
 
 
 def test_wide_heads_are_not_padded(mac: Machine) -> None:

@@ -88,3 +88,17 @@ def test_errors_of_what_is_compiled_ahead_are_left_to_who_needs_it() -> None:
     wanted: dict[str, Callable[[], object]] = {"a": broken, "b": done.set}
     ahead.compile_all(wanted)
     assert done.wait(10)
+
+
+def test_whether_something_is_still_being_compiled() -> None:
+    go_on = threading.Event()
+    wanted: dict[str, Callable[[], object]] = {"a": lambda: go_on.wait(10), "b": lambda: 1 / 0}
+    assert not ahead.under_way()
+    ahead.compile_all(wanted)
+    assert ahead.under_way()
+    start = time.perf_counter()
+    assert ahead.under_way(0.05)
+    assert time.perf_counter() - start >= 0.05
+    go_on.set()
+    assert not ahead.under_way(10)
+    assert not ahead.under_way()

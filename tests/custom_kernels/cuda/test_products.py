@@ -17,6 +17,7 @@ from tests.custom_kernels.conftest import (
     exact,
     exact_linear,
     forget_kernels,
+    gated,
     normed,
     poison,
     random,
@@ -52,13 +53,16 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         (2304, 768, None, True, "bfloat16"),
         (1024, 512, "gelu", True, "float16"),
         (256, 256, None, True, "float16"),
+        (4096, 1024, "gelu", True, "float16"),
+        (768, 768, "gelu_tanh", False, "bfloat16"),
+        (384, 2048, "relu", True, "float16"),
     ],
 )
 def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bool, dtype: str, total: int) -> None:
     weight, bias = random_layer(outputs, inputs, dtype)
     x = random(total, inputs, dtype=dtype)
     expected = EXACT[act](exact_linear(x, weight, bias if biased else None))
-    laid_out = lay_out_linear(weight)
+    laid_out = lay_out_linear(weight, "activation" if act else None)
     assert laid_out is not None
     layer = Linear(weight, bias if biased else None, laid_out)
     for _ in range(2):
@@ -66,6 +70,34 @@ def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bo
         found = cuda.linear(x, layer, act)
         assert found.dtype == DTYPES[dtype]
         assert error(found, expected) <= TOLERANCE[dtype]
+
+
+@on_hopper
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("total", [1, 127, 128, 129, 257, 1500, 20000])
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "act", "gate", "biased", "dtype"),
+    [
+        (6144, 1024, "silu", "second", False, "bfloat16"),
+        (2304, 768, "gelu", "first", True, "float16"),
+        (384, 192, "gelu_tanh", "first", False, "float16"),
+        (1024, 384, "silu", "second", True, "bfloat16"),
+        (256, 2048, "relu", "second", False, "float16"),
+    ],
+)
+def test_gated_linear_on_hopper(
+    outputs: int, inputs: int, act: str, gate: str, biased: bool, dtype: str, total: int
+) -> None:
+    weight, bias = random_layer(outputs, inputs, dtype)
+    x = random(total, inputs, dtype=dtype)
+    layer = Linear(weight, bias if biased else None, lay_out_linear(weight, then="activation"))
+    expected = gated(exact_linear(x, weight, layer.bias), act, gate)
+    assert layer.laid_out is not None
+    for _ in range(2):
+        poison(total, outputs // 2, dtype=dtype)
+        found = cuda.gated_linear(x, layer, act, gate)
+        assert found.dtype == DTYPES[dtype]
+        assert error(found, expected) <= 2 * TOLERANCE[dtype]
 
 
 @on_hopper
@@ -79,6 +111,9 @@ def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bo
         (256, 256, "float16"),
         (384, 64, "float16"),
         (256, 320, "bfloat16"),
+        (768, 768, "float16"),
+        (768, 3072, "bfloat16"),
+        (512, 64, "float16"),
     ],
 )
 @pytest.mark.parametrize("far", [0.0, 300.0])
@@ -88,7 +123,7 @@ def test_output_norm_on_hopper(far: float, outputs: int, inputs: int, dtype: str
     residual = residual.astype(DTYPES[dtype])
     norm_weight, norm_bias = random(outputs, dtype=dtype), random(outputs, dtype=dtype)
     expected = normed(exact_linear(x, weight, bias) + exact(residual), norm_weight, norm_bias, 1e-5)
-    laid_out = lay_out_linear(weight)
+    laid_out = lay_out_linear(weight, "norm")
     assert laid_out is not None
     layer = Linear(weight, bias, laid_out)
     for _ in range(2):

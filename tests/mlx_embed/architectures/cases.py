@@ -12,6 +12,7 @@ import pytest
 from mlx_embed import EmbeddingModel
 from tests.checkpoints import FAMILIES, decoder, edit, encoder
 from tests.conftest import DATA
+from tests.definitions import Defined
 
 TOLERANCE = 1e-5
 WORDS = ["the", "wing", "flow", "of", "heat", "is", "in", "code", "qux", "42", "!"]
@@ -36,6 +37,10 @@ def _encoder(base: str, **changes: Any) -> Case:
     return Case(base, ("encoders", base), changes)
 
 
+def _defined(base: str, **changes: Any) -> Case:
+    return Case(base, ("defined", base), changes)
+
+
 def _decoder(key: str, **changes: Any) -> Case:
     return Case(key.split(",")[0], ("decoders", key), changes)
 
@@ -56,6 +61,20 @@ CASES = {
     "eurobert": _encoder("eurobert"),
     "t5": _encoder("t5"),
     "t5, gated": _encoder("t5_gated", model_type="t5"),
+    "jina_bert": _defined("jina_bert"),
+    "jina_bert, code": _defined("jina_bert_code", model_type="bert"),
+    "nomic_bert, experts": _defined("nomic_bert_moe", model_type="nomic_bert"),
+    "jina_embeddings_v3": _defined("jina_embeddings_v3"),
+    "embedding_gemma2": _defined("embedding_gemma2"),
+    "ultrabert": _defined("ultrabert"),
+    "ultrabert, of old": _defined(
+        "ultrabert",
+        layer_types=None,
+        attention_windows=[6, None, 6],
+        sliding_window=None,
+        rope_parameters=None,
+        rope_theta=[10_000.0, 2_560_000.0, 10_000.0],
+    ),
 }
 DECODER_CASES: dict[str, dict[str, Any]] = {
     "qwen3": {},
@@ -108,6 +127,7 @@ DECODER_CASES: dict[str, dict[str, Any]] = {
     },
 }
 CASES |= {key: _decoder(key, **changes) for key, changes in DECODER_CASES.items()}
+CASES["llama_bidirec"] = Case("llama", ("decoders", "llama, both ways"), {"model_type": "llama_bidirec"})
 # One for each set of weights.
 BASES = [name for name, case in CASES.items() if name == case.base]
 DECODERS = [name for name in BASES if name in FAMILIES]
@@ -164,8 +184,19 @@ def needs_transformers(model_type: str) -> Any:
     return found
 
 
+def is_defined(folder: Path) -> bool:
+    """Whether transformers has a checkpoint's model not at all, or another under its name."""
+    config = json.loads((folder / "config.json").read_text())
+    return "moe_top_k" in config or config.get("position_embedding_type") == "alibi"
+
+
 def oracle(folder: Path) -> Any:
-    """The checkpoint in sentence-transformers, in float32; a bare transformers checkpoint is mean pooled there."""
+    """The checkpoint in sentence-transformers, in float32; a bare transformers checkpoint is mean pooled there.
+
+    What transformers does not have is computed by its definition.
+    """
+    if is_defined(folder):
+        return Defined(folder)
     pytest.importorskip("sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
     transformers = needs_transformers(json.loads((folder / "config.json").read_text())["model_type"])
     import torch

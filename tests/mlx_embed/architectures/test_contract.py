@@ -12,6 +12,7 @@ from mlx_embed.checkpoint.modules import ACTIVATIONS
 from tests.mlx_embed.architectures.cases import BASES, CASES, DECODERS, make
 
 TYPES = {"bert": 2, "roberta": 1, "nomic_bert": 2, "gte": 1, "electra": 2, "albert": 2}
+TYPES |= {"jina_bert": 2, "jina_embeddings_v3": 1}
 
 
 def test_every_architecture_has_a_case() -> None:
@@ -40,7 +41,8 @@ def test_what_a_config_says(name: str, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(make(name, tmp_path))
     assert checkpoint.architecture is ARCHITECTURES[name]
     config = checkpoint.encoder_config
-    assert (config.vocab_size, config.hidden_size) == (120, 32)
-    assert config.num_hidden_layers == {"bert": 3, "mpnet": 3, "modernbert": 4}.get(name, 3 if name in DECODERS else 2)
+    assert (config.vocab_size, config.hidden_size) == (120, 64 if name == "embedding_gemma2" else 32)
+    three = name in (*DECODERS, "bert", "mpnet", "ultrabert", "embedding_gemma2")
+    assert config.num_hidden_layers == (4 if name == "modernbert" else 3 if three else 2)
     assert config.max_tokens == (1 << 15 if name == "t5" else 64)
     assert config.type_vocab_size == TYPES.get(name, 0)

@@ -54,11 +54,12 @@ def test_its_authors_keys_of_what_shows_in_the_vectors(tmp_path: Path) -> None:
         {"rotary_emb_fraction": 0.5},
         {"rotary_emb_interleaved": True},
         {"rotary_scaling_factor": 2},
-        {"qkv_proj_bias": True},
-        {"mlp_fc1_bias": True},
         {"prenorm": True},
         {"use_rms_norm": True},
-        {"moe_every_n_layers": 2},
+        {"moe_normalize_expert_weights": True},
+        {"expert_choice_router": True},
+        {"num_shared_experts": 1},
+        {"ffn_div": 2},
     ],
 )
 def test_what_is_not_implemented(change: dict[str, Any], tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.checkpoints import FLAGS, NORMALIZE, STACKS, pooling, with_modules
+from tests.checkpoints import FLAGS, NORMALIZE, STACKS, dense, edit, pooling, read, with_modules
 from tests.conftest import DATA
 from tests.mlx_embed.checkpoint.test_modules import PROMPT, PROMPTS, close, load, oracle
 
@@ -78,6 +79,32 @@ def _bare(folder: Path) -> Path:
     return folder
 
 
+def _gentler(folder: Path, by: float = 8.0) -> Path:
+    """The tensors of a folder as float32, divided, so that tanh tells them apart."""
+    tensors = {name: array.astype(mx.float32) / by for name, array in read(folder).items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
+    return folder
+
+
+def _labse(folder: Path) -> Path:
+    """As LaBSE lies on the hub: the first token, a Dense layer with tanh, and in config.json BERT's own pooler."""
+    with_modules(folder, [pooling("cls"), dense(32, 32), NORMALIZE], layout=4)
+    own = {"directionality": "bidi", "pooler_fc_size": 768, "pooler_num_attention_heads": 12, "pooler_type": "first"}
+    edit(folder / "0_Transformer", architectures=["BertModel"], **own)
+    settings = {"max_seq_length": 40, "do_lower_case": False}
+    (folder / "0_Transformer/sentence_bert_config.json").write_text(json.dumps(settings))
+    _gentler(folder / "2_Dense")
+    return folder
+
+
+def _distiluse(folder: Path) -> Path:
+    """As distiluse-base-multilingual-cased lies there: DistilBERT's average, fewer dimensions, of any length."""
+    with_modules(folder, [pooling("mean"), dense(32, 20)], layout=4, base="distilbert")
+    edit(_gentler(folder / "0_Transformer", 1.0), sinusoidal_pos_embds=False, tie_weights_=True, dtype="float32")
+    _gentler(folder / "2_Dense")
+    return folder
+
+
 def _stack(name: str) -> Callable[[Path], Path]:
     return lambda folder: with_modules(folder, STACKS[name])
 
@@ -96,6 +123,8 @@ SETTINGS: dict[str, tuple[Callable[[Path], Path], list[Call]]] = {
     "17 tokens": (_short, PLAIN),
     "lowercased": (_lower(True), PLAIN),
     "not lowercased": (_lower(False), PLAIN),
+    "LaBSE": (_labse, PLAIN),
+    "distiluse": (_distiluse, PLAIN),
     "bare": (_bare, PLAIN),
     "normalised when told": (_stack("mean"), [("encode", {"normalize_embeddings": True})]),
     "cut and normalised": (_stack("two dense"), [("encode", {"truncate_dim": 8, "normalize_embeddings": True})]),

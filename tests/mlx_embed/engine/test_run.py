@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -232,7 +233,7 @@ def test_what_is_near_the_engine_is_done_at_once(model: EmbeddingModel) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_kernels_are_asked_for_when_a_head_is_made(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA, which this engine is made to believe in; that a rehearsal fails does not matter."""
-    from mlx_embed.engine import graph
+    from mlx_embed.engine import graph, rehearsal
 
     model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="reference")
     whole = vectors(model.engine, model.head(), 4096)
@@ -247,7 +248,7 @@ def test_kernels_are_asked_for_when_a_head_is_made(fails: bool, monkeypatch: pyt
             return encoder(input_ids, cu_seqlens, max_seqlen, *types)
 
     encoder = model.engine.encoder  # type: ignore[attr-defined]
-    monkeypatch.setattr(graph, "compile_all", asked.append)
+    monkeypatch.setattr(rehearsal, "compile_all", asked.append)
     monkeypatch.setattr(model.engine, "_ragged", True)
     monkeypatch.setattr(graph, "accelerator", lambda: "cuda")
     monkeypatch.setattr(model.engine, "rehearsed", ((64, 4, 16),))
@@ -257,3 +258,29 @@ def test_kernels_are_asked_for_when_a_head_is_made(fails: bool, monkeypatch: pyt
     assert worker.submit(lambda: head).result() is head
     assert asked == [{}]
     assert seen[0] == (64, 4, 16)
+
+
+def test_graphs_are_made_again_once_all_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of batches that could not wait: until then other kernels compute them."""
+    from mlx_embed.engine import graph
+
+    patient: list[float] = []
+    left = [True, True, False]
+
+    def under_way(patience: float) -> bool:
+        patient.append(patience)
+        return left.pop(0)
+
+    traced: list[int] = []
+
+    def forward(x: mx.array) -> mx.array:
+        traced.append(x.shape[0])
+        return x + len(traced)
+
+    monkeypatch.setattr(graph, "under_way", under_way)
+    compiled = graph._Compiled(forward)
+    assert [compiled(mx.zeros((1,))).item() for _ in range(5)] == [1, 1, 2, 2, 2]
+    assert patient == [graph.PATIENCE, 0, 0], "the first alone waits, and nobody asks once all are there"
+    left.append(False)
+    at_once = graph._Compiled(forward)
+    assert [at_once(mx.zeros((1,))).item() for _ in range(2)] == [3, 3]

@@ -1,0 +1,49 @@
+"""The kernels of a model on CUDA, which begin to be compiled by a rehearsal in which nothing is launched."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import mlx.core as mx
+
+from custom_kernels.choice.switch import use_kernels
+from custom_kernels.cuda.ahead import compile_all, rehearsal
+from mlx_embed.architectures.ops import graph
+from mlx_embed.batching import Shape
+from mlx_embed.checkpoint import Checkpoint
+from mlx_embed.checkpoint.safetensors import FLOATS, read_headers
+from mlx_embed.engine.contract import HeadFunction
+
+# A full batch's, and a query's.
+SHAPES: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16))
+
+
+def rehearse(make: Callable[[], Callable[..., mx.array]], device: mx.Device, shapes: Iterable[Shape] = SHAPES) -> None:
+    """Begin to compile the kernels that a forward pass takes, or to read what a process before this one has compiled.
+
+    `make` gives the forward pass: of input ids [tokens], cu_seqlens [texts + 1] and the longest text's tokens.
+    """
+    with mx.stream(device), use_kernels(True), rehearsal() as wanted:
+        try:
+            forward = make()
+            for tokens, texts, longest in shapes:
+                input_ids, cu_seqlens = (mx.zeros((n,), dtype=mx.int32) for n in (tokens, texts + 1))
+                forward(input_ids, cu_seqlens, longest)
+        finally:
+            compile_all(wanted)
+
+
+def rehearse_unread(checkpoint: Checkpoint, device: mx.Device, dtype: mx.Dtype | None, head: HeadFunction) -> None:
+    """As `rehearse`, of a checkpoint's encoder before its weights are read, and of a head that has none."""
+    rehearse(partial(_forward, checkpoint, dtype, head), device)
+
+
+def _forward(checkpoint: Checkpoint, dtype: mx.Dtype | None, head: HeadFunction) -> Callable[..., mx.array]:
+    stored = (FLOATS[tensor.dtype] for tensor in read_headers(checkpoint.weights) if tensor.dtype in FLOATS)
+    encoder = checkpoint.architecture.Model(checkpoint.encoder_config)  # lazy: its numbers are never made
+    encoder.set_dtype(next(stored) if dtype is None else dtype)
+    graph.lay_out(encoder)
+
+    def forward(input_ids: mx.array, cu_seqlens: mx.array, longest: int) -> mx.array:
+        return head(encoder(input_ids, cu_seqlens, longest), cu_seqlens, longest, ())
+
+    return forward

@@ -1,0 +1,64 @@
+"""Kernels that begin to be compiled before weights are read; nothing is launched, so that this runs anywhere."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from custom_kernels.cuda.ahead import rehearsed
+from mlx_embed import EmbeddingModel, loading
+from mlx_embed.checkpoint import read_checkpoint
+from mlx_embed.engine import rehearsal
+from mlx_embed.engine.rehearsal import SHAPES, rehearse_unread
+from tests.conftest import DATA
+
+CPU = mx.Device(mx.cpu)
+
+
+@pytest.mark.parametrize("dtype", [None, mx.bfloat16])
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_encoder_that_is_not_read(dtype: mx.Dtype | None, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes through every shape in the dtype that it will have, and what it wanted so far is compiled in any case."""
+    seen: list[Any] = []
+    compiled: list[Any] = []
+    monkeypatch.setattr(rehearsal, "compile_all", compiled.append)
+
+    def head(hidden: mx.array, cu_seqlens: mx.array, longest: int, parameters: Any) -> mx.array:
+        wanted = rehearsed()
+        assert wanted is not None
+        wanted[len(seen)] = print
+        seen.append((hidden.shape, hidden.dtype, cu_seqlens.shape, longest, parameters))
+        if fails:
+            raise ValueError("no such shape")
+        return hidden
+
+    checkpoint = read_checkpoint(DATA / "tiny-bert")
+    try:
+        rehearse_unread(checkpoint, CPU, dtype, head)
+    except ValueError:
+        assert fails
+    expected = [((tokens, 32), dtype or mx.float32, (texts + 1,), longest, ()) for tokens, texts, longest in SHAPES]
+    assert seen == expected[: 1 if fails else None]
+    assert compiled == [dict.fromkeys(range(len(seen)), print)]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_head_of_a_model_is_rehearsed_once(broken: bool, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    """While it is loaded on CUDA, which it is made to believe in; what is wrong with it is found by loading it."""
+    monkeypatch.setattr(loading, "accelerator", lambda: "cuda")
+    monkeypatch.setattr(loading, "is_cpu", lambda _: False)
+    monkeypatch.setattr(loading, "choose", lambda *_: "graph")
+    monkeypatch.setattr(loading, "prepare_accelerator", lambda: None)
+    asked: list[Any] = []
+
+    def rehearse_unread(checkpoint: Any, device: Any, dtype: Any, head: Any) -> None:
+        asked.append(head)
+        if broken:
+            raise ValueError("no such shape")
+
+    monkeypatch.setattr(loading, "rehearse_unread", rehearse_unread)
+    model = EmbeddingModel.from_pretrained(checkpoint, device="cpu", engine="reference")
+    assert len(asked) == 1
+    assert model.engine._known == (None if broken else asked[0])  # type: ignore[attr-defined]
+    assert model.engine.name == "reference"
