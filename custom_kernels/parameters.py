@@ -1,6 +1,7 @@
 """Weights that ops take together."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -48,6 +49,22 @@ class LayerWeights(NamedTuple):
     down_bias: mx.array
     output_norm_weight: mx.array
     output_norm_bias: mx.array
+
+
+class Layers(list[LayerWeights]):
+    """The parameters of an encoder's layers, and all of them in one array, for launches that are to take few."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in all."""
+        return sum(array.size for weights in self for array in weights)
+
+    @cached_property
+    def end_to_end(self) -> mx.array:
+        """[size]: each layer's parameters in their order, layer after layer."""
+        array = mx.concatenate([array.reshape(-1) for weights in self for array in weights])
+        mx.eval(array)  # or every graph would do it again
+        return array
 
 
 class HeadNorms(NamedTuple):

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,13 @@ from mlx_embed.checkpoint.sparse import read_sides
 from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, in_folders
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.engine import load
 from mlx_embed.engine.device import DTYPES
+from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
+from mlx_embed.loading import checked_length
 from mlx_embed.texts import logger
 
 if TYPE_CHECKING:
@@ -204,16 +207,14 @@ def convert(
     if (reranker or kind != DENSE) and collection is not None:
         what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
         raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
+    kept = _kept(checkpoint) if int8 else None
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
         try:
-            _write(checkpoint, kind, written, dtype, quantize, group_size)
+            _write(checkpoint, kind, written, dtype, quantize, group_size, kept)
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
-        if int8:
-            logger.info("Choosing the layers that stay in bfloat16.")
-            kept = int8_layers.choose(checkpoint, written, SAMPLE)
         logger.info("Comparing vectors with the source's.")
         cosine = least_cosine(kind, folder, written, SAMPLE, checkpoint.task)
         exact = quantize is None and not int8
@@ -238,15 +239,27 @@ def convert(
             else quality(
                 EmbeddingModel.from_pretrained(folder, task=task), EmbeddingModel.from_pretrained(written), collection
             ),
-            kept if int8 else None,
+            kept,
         )
         record(written)
         put(written, target)
     return report
 
 
+def _kept(checkpoint: Checkpoint) -> tuple[str, ...]:
+    engine = load(checkpoint, "native", mx.Device(mx.cpu), mx.int8)
+    assert isinstance(engine, NativeEngine)
+    return int8_layers.choose(checkpoint, engine, checked_length(None, checkpoint))
+
+
 def _write(
-    checkpoint: Checkpoint, kind: str, target: Path, dtype: str | None, bits: int | None, group_size: int
+    checkpoint: Checkpoint,
+    kind: str,
+    target: Path,
+    dtype: str | None,
+    bits: int | None,
+    group_size: int,
+    kept: Sequence[str] | None,
 ) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     from shutil import copyfile
@@ -301,6 +314,8 @@ def _write(
             if how := quantization.stated(encoder):
                 config["quantization"] = how
 
+    if kept is not None:
+        config["int8_cpu"] = {"bfloat16": list(kept)}
     transformer.mkdir(parents=True, exist_ok=True)
     if checkpoint.architecture.LAYOUT == "table":
         from mlx_embed.checkpoint.static import save_table

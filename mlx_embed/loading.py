@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import transfer
+from mlx_embed import int8_layers
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, hub, quantization, read_checkpoint
 from mlx_embed.engine import Engine, EngineChoice, HeadFunction, choose, default_dtype, load, memory
 from mlx_embed.engine.device import accelerator, is_cpu, prepare_accelerator, resolve_device, resolve_dtype
+from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.rehearsal import rehearse_unread
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
@@ -77,8 +79,13 @@ class Opened:
         return worker.submit(work)
 
     def load(self, known: HeadFunction | None = None) -> Engine:
-        """The engine, with the encoder's weights; see `engine.load`."""
-        return load(self.checkpoint, self.engine, self.device, self.dtype, known)
+        """The engine, with the encoder's weights; see `engine.load`. In int8 some layers stay in bfloat16."""
+        wanted = self.dtype is not None and self.dtype == mx.int8
+        kept = int8_layers.known(self.checkpoint) if wanted else ()
+        engine = load(self.checkpoint, self.engine, self.device, self.dtype, known, kept or ())
+        if kept is None and isinstance(engine, NativeEngine) and engine.dtype == mx.int8:
+            int8_layers.settle(self.checkpoint, engine, self.max_seq_length)
+        return engine
 
 
 def open_model(

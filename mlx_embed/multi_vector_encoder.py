@@ -123,6 +123,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         self._how: MultiVector = checkpoint.multi_vector
         self._head = engine.head(TokenHead(checkpoint.modules, checkpoint.normalize), parameters)
         self._added = _added_token(checkpoint, tokenizer)
+        self._in_front = checkpoint.tokenizer_config.get("padding_side") == "left"
         self._skipped = _skipped_tokens(self._how, tokenizer)
 
     @classmethod
@@ -325,7 +326,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         if clustering is None:
             clustering = _clustering(self._how.clustering, None, task or "document")
         if expansion is not None:
-            ids, added = _lengthened(ids, expansion.length, self._added)
+            ids, added = _lengthened(ids, expansion.length, self._added, self._in_front)
             unseen = None if expansion.attended else added
         found: list[Float32] = [None] * len(ids)  # type: ignore[list-item]
         batches = self.engine.batches(ids, budget, max_texts, unseen=unseen)
@@ -350,13 +351,14 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         return kept
 
 
-def _lengthened(ids: Ids, length: int, token: int) -> tuple[Ids, Ids]:
-    """Rows of at least `length` ids, the shorter ones followed by `token`; and a 1 for each id that was added."""
+def _lengthened(ids: Ids, length: int, token: int, in_front: bool) -> tuple[Ids, Ids]:
+    """Rows of at least `length` ids, `token` behind the shorter ones or `in_front`; and a 1 for each that was added."""
     lengths = np.maximum(ids.lengths, length)
     offsets = ends(lengths)
     flat = np.full(offsets[-1], token, dtype=np.int32)
     added = np.ones(offsets[-1], dtype=np.int32)
-    own = np.arange(len(ids.flat)) + np.repeat(offsets[:-1] - ids.offsets[:-1], ids.lengths)
+    first = offsets[:-1] + (lengths - ids.lengths if in_front else 0)
+    own = np.arange(len(ids.flat)) + np.repeat(first - ids.offsets[:-1], ids.lengths)
     flat[own], added[own] = ids.flat, 0
     return Ids(flat, offsets), Ids(added, offsets)
 
@@ -366,11 +368,10 @@ def _added_token(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
     how, settings = checkpoint.multi_vector, checkpoint.tokenizer_config
     if how is None or how.expansion is None:
         return -1
-    decodes = hasattr(checkpoint.encoder_config, "num_key_value_heads")
-    if decodes or settings.get("padding_side") == "left":
+    if settings.get("padding_side") == "left" and not (how.expansion.attended and how.expansion.fixed):
         raise UnsupportedModelError(
-            f"{checkpoint.folder} adds tokens to queries, which mlx_embed does for encoders whose padding is on the "
-            "right alone."
+            f"{checkpoint.folder} adds tokens in front of queries, for its padding is on the left. mlx_embed does that "
+            "only where the others attend to them and all queries are of one length."
         )
     if how.expansion.length > checkpoint.encoder_config.max_tokens:
         raise CheckpointError(

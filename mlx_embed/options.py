@@ -47,8 +47,8 @@ class LoadOptions(TypedDict, total=False):
         dtype: "float32", "float16" or "bfloat16". None is float32 on the CPU and the checkpoint's own elsewhere, but
             float16 on Metal for an encoder stored as float32, of which "float32" gives the exact vectors. On a CPU
             "bfloat16" is about twice as fast where the processor multiplies it, and there is "int8", faster still
-            and less precise; what it does not have, and float16, the native kernels compute in the next better one,
-            and say so.
+            and less precise, whose first load of a model measures which layers are to stay in bfloat16; what it does
+            not have, and float16, the native kernels compute in the next better one, and say so.
         device: "cpu", "gpu", "metal" or "cuda". None is MLX's default device.
         engine: "auto" takes the fastest for the device: the native CPU kernels, or MLX graphs with this package's GPU
             kernels. "native" and "graph" name one of these; a graph on the CPU is compiled, by the C++ compiler.

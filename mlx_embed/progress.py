@@ -38,6 +38,18 @@ class Progress:
         return ", ".join(parts)
 
 
+class Within(Progress):
+    """What is done within larger steps: those are counted, and of this only tokens and cut texts."""
+
+    def __init__(self, steps: Progress) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def note(self, tokens: int, cut: int) -> None:
+        """So many more tokens are on their way, and so many more texts were cut."""
+        self._steps.note(tokens, cut)
+
+
 class Bar(Progress):
     """A bar with the rate, the time that is left, tokens and cut texts; `bar` is tqdm's."""
 

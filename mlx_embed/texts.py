@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
-from mlx_embed.progress import Bar, Lines, Progress, Ticker
+from mlx_embed.progress import Bar, Lines, Progress, Ticker, Within
 
 logger = logging.getLogger("mlx_embed")
 
@@ -134,12 +134,19 @@ def in_lines(ticker: Ticker) -> Iterator[None]:
 
 @contextmanager
 def progress(
-    show: bool | None, total: int | None, unit: str = "text", *, description: str = "Encoding", done: int = 0
+    show: bool | None,
+    total: int | None,
+    unit: str = "text",
+    *,
+    description: str = "Encoding",
+    done: int = 0,
+    steps: bool = False,
 ) -> Iterator[Progress]:
     """A bar over texts, lines in its place (see `in_lines`), or nothing; gives what advances it.
 
     None shows a bar where mlx_embed logs at INFO, as its commands do on a terminal, and only for what takes longer than
-    BAR_AFTER. `done` have been done before.
+    BAR_AFTER. `done` have been done before. `steps` says that it counts no texts: what embeds some meanwhile does not
+    advance it.
     """
     if (outer := _outer.get()) is not None:
         yield outer
@@ -155,7 +162,7 @@ def progress(
 
         delay = BAR_AFTER if show is None else 0
         shown = Bar(tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=1))
-    token = _outer.set(shown)
+    token = _outer.set(Within(shown) if steps else shown)
     try:
         yield shown
     finally:

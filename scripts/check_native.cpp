@@ -20,12 +20,14 @@ using Ints = std::vector<int32_t>;
 extern "C" {
 const char* mlx_embed_choose(const char*);
 const char* mlx_embed_product(int);
+int mlx_embed_attends(int);
 void mlx_embed_multiply_by(void*);
 void mlx_embed_set_threads(int64_t);
 float* mlx_embed_allocate(int64_t);
 void mlx_embed_release(float*);
 void* mlx_embed_lay_out(const float*, const float*, int64_t, int64_t, int);
 void mlx_embed_discard(void*);
+void mlx_embed_exchange(void*, void*);
 int mlx_embed_linear(const float*, int64_t, const void*, int, const float*, float*);
 int mlx_embed_layer_norm(const float*, const float*, const float*, const float*, float, int64_t, int64_t, float*);
 int mlx_embed_embedding_norm(const float* const*, const int64_t*, const int32_t* const*, int64_t, const float*,
@@ -33,7 +35,7 @@ int mlx_embed_embedding_norm(const float* const*, const int64_t*, const int32_t*
 int mlx_embed_attention(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, int64_t, float, const float*,
                         int64_t, int64_t, int, int, float*);
 int mlx_embed_disentangled_attention(const float*, const int32_t*, int64_t, int64_t, int64_t, int64_t, float,
-                                     const float*, const float*, int64_t, const int32_t*, int64_t, float*);
+                                     const float*, const float*, int64_t, const int32_t*, int64_t, int, float*);
 int mlx_embed_rms_norm(const float*, const float*, const float*, float, float, int64_t, int64_t, float*);
 int mlx_embed_output_norm(const float*, int64_t, const void*, const float*, const float*, const float*, float, float*);
 int mlx_embed_feed_forward(const float*, int64_t, const void*, const void*, int, int, const float*, const float*,
@@ -57,8 +59,8 @@ int mlx_embed_encoder(const float*, const EncoderLayer*, int64_t, int64_t, const
 }
 
 enum Kind { FLOAT32, BFLOAT16, INT8 };
-static Kind kind = FLOAT32;                                                       // of every layer that is laid out
-static bool narrow() { return kind != FLOAT32 && *mlx_embed_product(BFLOAT16); }  // whether attention is on bfloat16
+static Kind kind = FLOAT32;                                                      // of every layer that is laid out
+static bool narrow() { return kind != FLOAT32 && mlx_embed_attends(BFLOAT16); }  // whether attention is on bfloat16
 
 static std::atomic<int> failures{0}, checks{0};
 
@@ -138,6 +140,13 @@ static void products(int rows, int n, int k) {
   Floats y = unset((size_t)rows * n);
   mlx_embed_linear(x.data(), rows, layer, 1, residual.data(), y.data());
   close("linear", y, linear(seen, weight, b, rows, n, k, true, residual), tolerance);
+  void* other = mlx_embed_lay_out(Floats(w.size()).data(), nullptr, n, k, kind);
+  mlx_embed_exchange(layer, other);
+  Floats again = unset(y.size());
+  mlx_embed_linear(x.data(), rows, other, 1, residual.data(), again.data());
+  close("exchange", again, y, 0);
+  mlx_embed_exchange(layer, other);
+  mlx_embed_discard(other);
   y = unset(y.size());
   mlx_embed_output_norm(x.data(), rows, layer, residual.data(), gamma.data(), beta.data(), 1e-3f, y.data());
   const Floats sum = linear(seen, weight, b, rows, n, k, false, residual);
@@ -216,10 +225,11 @@ static void disentangled(const Ints& lengths, int heads, int d, bool to_key, boo
   for (int i = 0; i < 2 * far + 1; i++) place.push_back(i * i % used);
   const Floats qkv = normal((size_t)total * 3 * hidden, 27), p = normal((size_t)used * hidden, 28),
                r = normal((size_t)used * hidden, 29);
+  const bool on_bfloat16 = narrow() && d % 2 == 0;
   Floats y = unset((size_t)total * hidden), wanted((size_t)total * hidden);
   mlx_embed_disentangled_attention(qkv.data(), cu.data(), (int64_t)lengths.size(), total, heads, d, 0.2f,
                                    to_key ? p.data() : nullptr, to_query ? r.data() : nullptr, used, place.data(), far,
-                                   y.data());
+                                   on_bfloat16, y.data());
   std::vector<double> weight;
   for (size_t s = 0; s < lengths.size(); s++)
     for (int h = 0; h < heads; h++)
@@ -242,7 +252,7 @@ static void disentangled(const Ints& lengths, int heads, int d, bool to_key, boo
           wanted[(size_t)(cu[s] + i) * hidden + h * d + c] = (float)out;
         }
       }
-  close("disentangled_attention", y, wanted);
+  close("disentangled_attention", y, wanted, on_bfloat16 ? 4e-2f : 2e-5f);
 }
 
 static void rows(int width) {
@@ -514,7 +524,8 @@ int main() {
       if (!*name || std::any_of(seen.begin(), seen.end(), [&](const char* s) { return !strcmp(s, name); })) continue;
       seen.push_back(name);
       all_threads();
-      if (!strcmp(most, "avx512_bf16") || !strcmp(most, "neon_dot")) blocks_are_dots(most);
+      // Without AVX-512, as under valgrind, the cap leaves float32's other products alone, which are no such pair.
+      if (kind != FLOAT32 && (!strcmp(most, "avx512_bf16") || !strcmp(most, "neon_dot"))) blocks_are_dots(most);
       printf("%s: %d checks, %d failed so far\n", name, checks.load(), failures.load());
     }
   }

@@ -254,7 +254,7 @@ def compiled(options: argparse.Namespace, **how: Any) -> Cases:
         mask = inputs["attention_mask"][:, :, None]
         return torch.nn.functional.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
 
-    return {TEXTS: [by_batches(options, 512, 32, True, embed)]} | torch_ids(options, how)
+    return {TEXTS: [by_batches(options, 512, 64, True, embed)]} | torch_ids(options, how)
 
 
 def mlx_embeddings(options: argparse.Namespace) -> Cases:

@@ -84,16 +84,17 @@ def query(model: Path, corpus: list[str]) -> Figures:
         return engine.near(lambda: engine.gather(engine.batches(row, engine.budget(None)), head, bool).result())
 
     figures: Figures = {}
-    for name, run, given in (("string", loaded.encode, asked), ("ids", from_ids, ids)):
-        for one in given:
+    for name, run, given in 2 * (("string", loaded.encode, asked), ("ids", from_ids, ids)):
+        again = ", again" if f"one query from its {name}, ms, median" in figures else ""
+        for one in given * (3 if again else 1):  # a GPU, and a core, take a while to get to their full clocks
             run(one)
         seconds = []
         for one in given:
             start = time.perf_counter()
             run(one)
             seconds.append(time.perf_counter() - start)
-        figures[f"one query from its {name}, ms, median"] = statistics.median(seconds) * 1e3
-        figures[f"one query from its {name}, ms, p90"] = float(np.quantile(seconds, 0.9)) * 1e3
+        figures[f"one query from its {name}, ms, median{again}"] = statistics.median(seconds) * 1e3
+        figures[f"one query from its {name}, ms, p90{again}"] = float(np.quantile(seconds, 0.9)) * 1e3
     return figures
 
 

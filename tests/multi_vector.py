@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from tests.checkpoints import edit, encoder, read
+from tests.checkpoints import FAMILIES, damage, decoder, edit, encoder, read
 
 EXPANSION = {"strategy": "fixed", "attend": False, "length": 12}
 DENSE = {"in_features": 32, "out_features": 16, "bias": False}
@@ -47,6 +47,10 @@ CASES: dict[str, dict[str, Any]] = {
         name: {"model_type": name, "expansion": EXPANSION}
         for name in ("distilbert", "modernbert", "mpnet", "roberta", "nomic_bert")
     },
+    "qwen3": {"model_type": "qwen3", "expansion": EXPANSION},
+    "mistral, attended": {"model_type": "mistral", "expansion": {**EXPANSION, "attend": True}},
+    "llama, attended in front": {"model_type": "llama", "expansion": {**EXPANSION, "attend": True}, "side": "left"},
+    "gemma3_text, no expansion": {"model_type": "gemma3_text", "settings": {"query_length": 7}},
     "pylate": {"layout": "pylate", "sentence": PYLATE},
     "pylate, attended": {"layout": "pylate", "sentence": {**PYLATE, "attend_to_expansion_tokens": True}},
     "pylate, no expansion": {"layout": "pylate", "sentence": {**PYLATE, "do_query_expansion": False}},
@@ -54,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
         "layout": "pylate",
         "sentence": {key: value for key, value in PYLATE.items() if key not in ("model_type", "skiplist_words")},
     },
+    "pylate, mistral": {"layout": "pylate", "sentence": PYLATE, "model_type": "mistral"},
     "stanford": {"layout": "stanford", "metadata": {"query_maxlen": 12, "doc_maxlen": 20}},
     "stanford, attended": {
         "layout": "stanford",
@@ -76,7 +81,11 @@ def make(folder: Path, name: str) -> Path:
     """The folder of one of CASES."""
     case, rng = CASES[name], np.random.default_rng(5)
     layout, model_type = case.get("layout", "own"), case.get("model_type", "bert")
-    encoder(model_type, folder)
+    if model_type in FAMILIES:
+        decoder(model_type, folder)
+        damage(folder, "tokenizer_config.json", {"padding_side": case.get("side", "right")})
+    else:
+        encoder(model_type, folder)
     for path in (*folder.glob("?_*"), *folder.glob("*sentence*"), *folder.glob("modules.json")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if model_type == "modernbert":

@@ -22,7 +22,7 @@ LEVELS = [
     ("mlx_embed.convert",),
     ("mlx_embed.index",),
     ("mlx_embed.records",),
-    ("mlx_embed.evaluation", "mlx_embed.destination", "mlx_embed.kinds", "mlx_embed.int8_layers"),
+    ("mlx_embed.evaluation", "mlx_embed.destination", "mlx_embed.kinds"),
     (
         "mlx_embed.embedding_model",
         "mlx_embed.cross_encoder",
@@ -31,7 +31,7 @@ LEVELS = [
         "mlx_embed.bge_m3",
     ),
     ("mlx_embed.loading", "mlx_embed.codes"),
-    ("mlx_embed.options",),
+    ("mlx_embed.options", "mlx_embed.int8_layers"),
     ("mlx_embed.encoding",),
     ("mlx_embed.window", "mlx_embed.embedding_head", "mlx_embed.static_tokenizer", "mlx_embed.late_interaction"),
     ("mlx_embed.texts", "mlx_embed.tokenizer", "mlx_embed.engine", "mlx_embed.vector_dtypes"),

@@ -22,6 +22,7 @@ from custom_kernels.cpu.gather_mean import Table, gather_mean
 from custom_kernels.cpu.inner_products import inner_products
 from custom_kernels.cpu.layer_norm import Norm, layer_norm
 from custom_kernels.cpu.library import (
+    attends,
     available,
     instruction_set,
     multiply_by,
@@ -49,6 +50,7 @@ __all__ = [
     "Norm",
     "RMSNorm",
     "Table",
+    "attends",
     "attention",
     "available",
     "disentangled_attention",

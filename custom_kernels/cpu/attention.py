@@ -4,7 +4,7 @@ from typing import Any
 
 from custom_kernels.cpu import memory
 from custom_kernels.cpu.arguments import Floats, Ints, at, bias_length, floats, ints
-from custom_kernels.cpu.library import check_sequences, library, product
+from custom_kernels.cpu.library import attends, check_sequences, library
 from custom_kernels.cpu.rope import rope
 
 
@@ -95,7 +95,7 @@ def attends_in(op: str, dtype: str, head_dim: int) -> bool:
     """
     if dtype == "float32":
         return False
-    if dtype != "bfloat16" or not product(dtype):
+    if dtype != "bfloat16" or not attends(dtype):
         raise ValueError(f"{op} has no attention in {dtype!r} on this processor; it has 'float32'.")
     if head_dim % 2:
         raise ValueError(f"{op} in bfloat16 needs heads of an even size, got {head_dim}.")

@@ -2,6 +2,7 @@
 
 from custom_kernels.cpu import memory
 from custom_kernels.cpu.arguments import Floats, Ints, at, floats, ints
+from custom_kernels.cpu.attention import attends_in
 from custom_kernels.cpu.library import BAD_IDS, check_sequences, library
 
 
@@ -13,6 +14,8 @@ def disentangled_attention(
     cu_seqlens: Ints,
     num_heads: int,
     scale: float,
+    *,
+    dtype: str = "float32",
 ) -> Floats:
     """softmax(scale * (q_i k_j + q_i P_(i - j) + k_j R_(i - j))) V within each sequence of a packed batch.
 
@@ -24,13 +27,14 @@ def disentangled_attention(
         cu_seqlens: [n + 1] int32, from 0 to T.
         num_heads: heads of all of them.
         scale: usually 1 / sqrt(3 * head_dim), where there are both.
+        dtype: of the products, as in `attention`; P and R are rounded to it too.
 
     Returns:
         [T, num_heads * head_dim].
 
     Raises:
         TypeError, ValueError: arrays of another type, layout or shape, sequences that do not run from 0 to T, or one
-            longer than L; rows that are not there.
+            longer than L; rows that are not there; a dtype that is not here, or an odd head_dim in bfloat16.
     """
     if qkv.ndim != 2 or num_heads < 1 or qkv.shape[1] == 0 or qkv.shape[1] % (3 * num_heads):
         raise ValueError(
@@ -44,6 +48,7 @@ def disentangled_attention(
             f"disentangled_attention needs rows [2 L + 1], of each distance to both sides, got {rows.shape}."
         )
     total, hidden = qkv.shape[0], qkv.shape[1] // 3
+    narrow = attends_in("disentangled_attention", dtype, hidden // num_heads)
     tables = {name: table for name, table in (("to_key", to_key), ("to_query", to_query)) if table is not None}
     if not tables:
         raise ValueError("disentangled_attention needs to_key, to_query or both; without distances, use attention.")
@@ -65,6 +70,7 @@ def disentangled_attention(
         count,
         at(rows),
         longest,
+        narrow,
         at(out),
     )
     if status == BAD_IDS:

@@ -45,6 +45,11 @@ def product(dtype: str) -> str:
     return name.decode()
 
 
+def attends(dtype: str) -> bool:
+    """Whether attention can be in this dtype, "float32" or "bfloat16"; products may be in dtypes that it is not in."""
+    return bool(library().mlx_embed_attends(KINDS[dtype]))
+
+
 def multiply_by(sgemm: Any | None) -> None:
     """Let layers that are made in float32 from now on be multiplied by a BLAS: its cblas_sgemm, a function of ctypes.
 
@@ -101,9 +106,11 @@ def load() -> tuple[Any, str]:
         "release": (None, [pointer]),
         "trim": (None, []),
         "product": (ctypes.c_char_p, [flag]),
+        "attends": (flag, [flag]),
         "multiply_by": (None, [pointer]),
         "lay_out": (pointer, [pointer, pointer, integer, integer, flag]),
         "discard": (None, [pointer]),
+        "exchange": (None, [pointer, pointer]),
         "linear": (flag, [pointer, integer, pointer, flag, pointer, pointer]),
         "layer_norm": (flag, [pointer] * 4 + [real, integer, integer, pointer]),
         "rms_norm": (flag, [pointer] * 3 + [real, real, integer, integer, pointer]),
@@ -111,7 +118,7 @@ def load() -> tuple[Any, str]:
         "attention": (flag, [pointer] * 2 + [integer] * 5 + [real, pointer, integer, integer, flag, flag, pointer]),
         "disentangled_attention": (
             flag,
-            [pointer, pointer] + [integer] * 4 + [real, pointer, pointer, integer, pointer, integer, pointer],
+            [pointer, pointer] + [integer] * 4 + [real, pointer, pointer, integer, pointer, integer, flag, pointer],
         ),
         "output_norm": (flag, [pointer, integer] + [pointer] * 4 + [real, pointer]),
         "feed_forward": (flag, [pointer, integer, pointer, pointer, flag, flag, *[pointer] * 3, real, pointer]),

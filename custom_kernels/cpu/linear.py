@@ -46,6 +46,22 @@ class Linear:
         # later may begin one.
         weakref.finalize(self, native.mlx_embed_discard, self.handle).atexit = False
 
+    def exchange(self, other: "Linear") -> None:
+        """Take another layer's weight, bias and dtype for one's own, in whatever `Encoder` either is a part of.
+
+        Not while either multiplies. Where an `Encoder` attends in bfloat16, no layer of it may become one of float32.
+
+        Raises:
+            ValueError: a layer of another shape.
+        """
+        if (self.out_features, self.in_features) != (other.out_features, other.in_features):
+            raise ValueError(
+                f"Linear exchanges weights of one shape, got {(self.out_features, self.in_features)} and "
+                f"{(other.out_features, other.in_features)}."
+            )
+        library().mlx_embed_exchange(self.handle, other.handle)
+        self.dtype, other.dtype = other.dtype, self.dtype
+
 
 def linear(x: Floats, layer: Linear, act: str | None = None, residual: Floats | None = None) -> Floats:
     """act(x W^T + bias) + residual.

@@ -12,16 +12,21 @@ PLAIN_NORM_SIZE = 3 << 20
 MAX_SHORT = 2**17
 # Blocks of the launch for all layers: more of them only wait longer for each other.
 SHORT_BLOCKS = 128
+# Numbers of an encoder's layers that are kept in one array too: MLX takes 0.3 us, or more, for each array of a launch.
+MOST_KEPT_TWICE = 2**25
 # Wider rows leave little shared memory for the weights, so that they stream by too.
 NARROW = 384
 # Columns of a tile of such products where they divide the outputs: with these, and not with fewer, they are no slower
 # than cuBLAS. 131072 rows 768 wide take 737 us to 2304 outputs and 254 to 768, cuBLAS 792 and 268.
 MOST_COLUMNS = 192
+# Of fewer rows such a product is over before the host has launched it, for which it takes less by cuBLAS.
+FEW_ROWS = 1024
 # Wider rows do not fit beside each other into a multiprocessor's shared memory. Where an activation follows they need
-# not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes.
-MAX_LAID_OUT_INPUTS, MAX_ACTIVATED_INPUTS = 768, 2048
-# Outputs whose rows `output_norm` has in registers.
-NORM_OUTPUTS = (256, 384)
+# not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes. So it is with
+# a LayerNorm, for rows that two blocks have.
+MAX_LAID_OUT_INPUTS, MAX_ACTIVATED_INPUTS, MAX_NORMED_INPUTS = 768, 2048, 3072
+# Outputs whose rows `output_norm` has in the registers of a block, and of two.
+NORM_OUTPUTS, SHARED_NORM_OUTPUTS = (256, 384), (512, 768)
 # Shared memory of a block on Hopper, and what of it a product keeps for barriers, a map and alignment.
 HOPPER_MEMORY = 232448
 RESERVED = 1536
@@ -45,9 +50,19 @@ def builtin_attention_is_faster(head_dim: int, max_seqlen: int) -> bool:
     return head_dim > 32 and max_seqlen > 64
 
 
-def builtin_linear_is_faster(outputs: int, inputs: int, act: str | None) -> bool:
-    """Whether cuBLAS is faster at the product, and needs no second launch."""
-    return act is None and inputs > NARROW and outputs % MOST_COLUMNS != 0
+def is_few(rows: int) -> bool:
+    """Whether a product whose rows stream by is not worth its launch."""
+    return rows < FEW_ROWS
+
+
+def builtin_linear_is_faster(rows: int, outputs: int, inputs: int, act: str | None) -> bool:
+    """Whether cuBLAS is faster at the product, or needs no second launch."""
+    return inputs > NARROW and (is_few(rows) or (act is None and outputs % MOST_COLUMNS != 0))
+
+
+def builtin_norm_after_linear_is_faster(rows: int, outputs: int) -> bool:
+    """Whether the product and the LayerNorm are, or no kernel has both."""
+    return outputs not in NORM_OUTPUTS and (is_few(rows) or outputs not in SHARED_NORM_OUTPUTS)
 
 
 def is_short(values: int) -> bool:
@@ -109,17 +124,33 @@ class ProductTiles(NamedTuple):
         columns: likewise.
         streamed: whether x comes piece by piece, like the weights, rather than whole rows of it.
         cluster: of blocks, with as many rows each and the same columns.
+        shared: whether the blocks of a cluster have the same rows instead, and each its part of the columns.
     """
 
     groups: int
     columns: int
     streamed: bool = False
     cluster: int = 1
+    shared: bool = False
 
 
 def streamed_tiles(outputs: int) -> ProductTiles:
     """Of a linear layer whose rows stream by."""
     return ProductTiles(2, 128 if outputs % MOST_COLUMNS else MOST_COLUMNS, streamed=True, cluster=2)
+
+
+def norm_tiles(outputs: int) -> ProductTiles:
+    """Of a linear layer with the residual and its LayerNorm."""
+    if outputs in SHARED_NORM_OUTPUTS:
+        return ProductTiles(2, outputs // 4, streamed=True, cluster=2, shared=True)
+    return ProductTiles(2, 128)
+
+
+def most_inputs(outputs: int, then: str | None) -> int:
+    """The widest rows whose layer is laid out, where an "activation", a "norm" or None follows it."""
+    if then == "norm" and outputs in SHARED_NORM_OUTPUTS:
+        return MAX_NORMED_INPUTS
+    return MAX_ACTIVATED_INPUTS if then == "activation" else MAX_LAID_OUT_INPUTS
 
 
 def linear_tiles(outputs: int, inputs: int) -> ProductTiles:

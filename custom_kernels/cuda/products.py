@@ -54,21 +54,22 @@ def launch_product(
     if laid_out is None or architecture() != "sm_90":
         raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and laid out weights.")
     depths, outputs, _ = laid_out.shape
-    groups, columns, streamed, cluster = tiles
+    groups, columns, streamed, cluster, shared = tiles
     if outputs % columns:
         raise NotImplementedError(f"The CUDA kernel of this product takes multiples of {columns} outputs.")
     rows = groups * 64 * 128  # bytes of 64 columns of them
     kept = RESERVED + (0 if streamed else depths * rows) + parameters * outputs * 4
-    stage = columns * 128 + (rows if streamed else 0)
+    wide = outputs // cluster if shared else columns
+    stage = wide * 128 + (rows if streamed else 0)
     stages = min((HOPPER_MEMORY - kept) // stage, 8)
     if stages < 3:
         raise NotImplementedError(f"Rows {depths * 64} wide do not fit into the CUDA kernels of products.")
-    heights, spans = -(-x.shape[0] // (groups * 64 * cluster)), outputs // columns
+    heights, spans = -(-x.shape[0] // (groups * 64 * (1 if shared else cluster))), outputs // columns
     blocks = min(max(multiprocessors() // cluster, 1), heights * (1 if parameters else spans)) * cluster
     inputs = [x, laid_out, *others]
     results: list[tuple[tuple[int, ...], mx.Dtype]] = [((x.shape[0], outputs if width is None else width), x.dtype)]
     if streamed:  # and each block's own map of x
-        inputs.append(row_pieces(depths * 64, groups * 64))
+        inputs.append(row_pieces(depths * 64, 64 if shared else groups * 64))
         results.append(((blocks, 32), mx.uint32))
     return launch_all(
         name,
@@ -82,6 +83,7 @@ def launch_product(
             "K": depths * 64,
             "N": outputs,
             "COLUMNS": columns,
+            "PLACE_COLUMNS": wide,
             "STAGES": stages,
             "GROUPS": groups,
             "STREAMED": streamed,

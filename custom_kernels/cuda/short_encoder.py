@@ -1,14 +1,16 @@
 """All layers of an encoder in one launch on CUDA."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import mlx.core as mx
 
 from custom_kernels.cuda.activations import ACTIVATIONS
+from custom_kernels.cuda.ahead import rehearsed
 from custom_kernels.cuda.driver import multiprocessors
-from custom_kernels.cuda.heuristics import SHORT_BLOCKS
+from custom_kernels.cuda.heuristics import MOST_KEPT_TWICE, SHORT_BLOCKS
 from custom_kernels.cuda.launch import launch_all
-from custom_kernels.parameters import LayerWeights
+from custom_kernels.parameters import Layers, LayerWeights
 
 
 def short_encoder(
@@ -38,11 +40,15 @@ def short_encoder(
         "BFLOAT": x.dtype == mx.bfloat16,
         "LAYERS": len(layers),
     }
-    places = range(len(LayerWeights._fields) * len(layers))
+    arrays = [array for weights in layers for array in weights]
     macros = {
-        "WEIGHTS": ", ".join(f"const T* w{i}" for i in places),
-        "FILL": " ".join(f"table[{i}] = w{i};" for i in places),
+        "WEIGHTS": ", ".join(f"const T* w{i}" for i in range(len(arrays))),
+        "FILL": " ".join(f"table[{i}] = w{i};" for i in range(len(arrays))),
     }
+    if isinstance(layers, Layers) and layers.size <= MOST_KEPT_TWICE:
+        starts = accumulate((array.size for array in arrays[:-1]), initial=0)
+        macros = {"WEIGHTS": "const T* w", "FILL": " ".join(f"table[{i}] = w + {at};" for i, at in enumerate(starts))}
+        arrays = [layers.end_to_end if rehearsed() is None else x]
     out, *_ = launch_all(
         "short_encoder",
         [
@@ -52,7 +58,7 @@ def short_encoder(
             mx.zeros((64,), dtype=mx.int32, stream=mx.gpu),
             # Without a bias the kernel still has the parameter, and never reads it.
             x if bias is None else bias,
-            *(array for weights in layers for array in weights),
+            *arrays,
         ],
         [total, cu_seqlens.shape[0] - 1, 0 if bias is None else bias.shape[1] // 2, scale, eps],
         (min(multiprocessors(), SHORT_BLOCKS), 256),

@@ -1,13 +1,13 @@
 """Linear layers, and the activation that follows them in the same launch.
 
-On an H100 MLX's own product, by cuBLAS, is no slower by itself (`scripts/bench_gpu.py --sides products`). But it writes
-a result that the next kernel reads again, and its calls take the host longer than a kernel's launch. CUDA's kernels
-take weights that `lay_out_linear` has laid out. Metal's is for few rows, whose product MLX may launch in two parts,
-before the activation and the residual in a launch each.
+On an H100 MLX's own product, by cuBLAS, is about as fast by itself (`scripts/bench_gpu.py --sides products`). But it
+writes a result that the next kernel reads again. CUDA's kernels take weights that `lay_out_linear` has laid out.
+Metal's is for few rows, whose product MLX may launch in two parts, before the activation and the residual in a launch
+each.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -23,13 +23,14 @@ from custom_kernels.ops.activate import ACTIVATIONS, activate, reference_activat
 from custom_kernels.parameters import Linear
 
 
-def lay_out_linear(weight: mx.array, activated: bool = False) -> mx.array | None:
+def lay_out_linear(weight: mx.array, then: Literal["activation", "norm"] | None = None) -> mx.array | None:
     """A weight [N, K] as this machine's kernels of products read it, or None where there are none.
 
-    It is a second copy; where no activation follows, it is wanted for narrower rows alone.
+    It is a second copy; where neither an activation nor a LayerNorm follows, it is wanted for narrower rows alone.
     """
-    most = heuristics.MAX_ACTIVATED_INPUTS if activated else heuristics.MAX_LAID_OUT_INPUTS
-    return lay_out(weight, most) if default_backend() == "cuda" else None
+    if default_backend() != "cuda":
+        return None
+    return lay_out(weight, heuristics.most_inputs(weight.shape[0], then))
 
 
 def linear(
@@ -59,18 +60,17 @@ def linear(
     if residual is not None and residual.shape != (x.shape[0], outputs):
         raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
     few = rows_of(x.shape[0]) if default_backend() == "metal" else None
-    quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(outputs, inputs, act)
+    # CUDA's kernels add no residual, which MLX's product may.
+    quicker_by_mlx = few is None and (
+        residual is not None or heuristics.builtin_linear_is_faster(x.shape[0], outputs, inputs, act)
+    )
     no_kernel = few is None and layer.laid_out is None
     if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer, residual):
         return builtin_linear(x, layer, act, residual)
     variant = Variant(
         x.dtype, outputs, inputs, act, layer.bias is not None, few is not None and residual is not None, few
     )
-    kernel = LINEAR.pick(None, variant, Load.of(x.shape[0]))
-    if few is not None:
-        return kernel(x, layer, act, residual)
-    y = kernel(x, layer, act)
-    return y if residual is None else y + residual
+    return LINEAR.pick(None, variant, Load.of(x.shape[0]))(x, layer, act, residual)
 
 
 class Variant(NamedTuple):
@@ -131,7 +131,7 @@ def sample(
     x = random(rows if load is None else load.tokens, inputs, dtype=dtype, seed=1)
     weight = random(outputs, inputs, dtype=dtype, scale=inputs**-0.5, seed=2)
     bias = random(outputs, dtype=dtype, seed=3) if has_bias else None
-    return x, Linear(weight, bias, lay_out_linear(weight, activated=True))
+    return x, Linear(weight, bias, lay_out(weight, inputs) if default_backend() == "cuda" else None)
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:

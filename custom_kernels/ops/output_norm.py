@@ -8,7 +8,7 @@ import mlx.core as mx
 from custom_kernels import cuda
 from custom_kernels.arrays import random, spelled
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
-from custom_kernels.cuda.heuristics import NORM_OUTPUTS
+from custom_kernels.cuda import heuristics
 from custom_kernels.ops.layer_norm import layer_norm, reference_layer_norm
 from custom_kernels.ops.linear import check, linear, numpy_product, of_many_dtypes, sample
 from custom_kernels.parameters import Linear
@@ -47,7 +47,8 @@ def output_norm(
         raise ValueError(f"output_norm of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
     complete = layer.laid_out is not None and layer.bias is not None and bias is not None
     alike = not of_many_dtypes(x, *layer, residual, weight, bias)
-    if not (complete and alike and x.size and outputs in NORM_OUTPUTS):
+    quicker = heuristics.builtin_norm_after_linear_is_faster(x.shape[0], outputs)
+    if not (complete and alike and x.size) or quicker:
         return builtin_output_norm(x, layer, residual, weight, bias, eps)
     variant = Variant(x.dtype, outputs, inputs, eps)
     return OUTPUT_NORM.pick(None, variant, Load.of(x.shape[0]))(x, layer, residual, weight, bias, eps)

@@ -14,7 +14,7 @@ from custom_kernels.cuda.short_encoder import capacity
 from custom_kernels.ops.activate import ACTIVATIONS
 from custom_kernels.ops.attention import reference_attention
 from custom_kernels.ops.layer_norm import reference_layer_norm
-from custom_kernels.parameters import LayerWeights
+from custom_kernels.parameters import Layers, LayerWeights
 
 __all__ = ["LayerWeights", "is_short", "short_encoder"]
 
@@ -97,7 +97,7 @@ def _sample(variant: Variant, load: Load | None) -> Arguments:
     bias = None if biased is None else random(heads, 2 * total - 1, dtype=biased)
     scale = (hidden // heads) ** -0.5
     x = random(total, hidden, dtype=dtype, seed=200)
-    return (x, starts(total // 3, total - total // 3), [weights] * layers, heads, scale, eps, act, bias), {}
+    return (x, starts(total // 3, total - total // 3), Layers([weights] * layers), heads, scale, eps, act, bias), {}
 
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:

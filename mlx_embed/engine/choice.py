@@ -1,5 +1,6 @@
 """Which engine runs a model, decided once, when it is loaded."""
 
+from collections.abc import Collection
 from functools import cache
 from typing import Literal, get_args
 
@@ -10,7 +11,7 @@ from custom_kernels import cpu
 from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
-from mlx_embed.checkpoint import Checkpoint, quantization, weights
+from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.safetensors import map_files, read_headers
 from mlx_embed.engine.contract import Engine, HeadFunction
 from mlx_embed.engine.device import accelerator, is_cpu
@@ -98,9 +99,16 @@ def native_dtype(dtype: mx.Dtype | None) -> mx.Dtype:
 
 
 def load(
-    checkpoint: Checkpoint, wanted: str, device: mx.Device, dtype: mx.Dtype | None, known: HeadFunction | None = None
+    checkpoint: Checkpoint,
+    wanted: str,
+    device: mx.Device,
+    dtype: mx.Dtype | None,
+    known: HeadFunction | None = None,
+    kept: Collection[str] = (),
 ) -> Engine:
     """Load a checkpoint's encoder into the engine that is wanted; `known` as of `GraphEngine`.
+
+    Natively in int8, the linear layers whose paths are among `kept` are in bfloat16.
 
     Raises:
         CheckpointError: weights that are missing, broken or of another model.
@@ -122,7 +130,7 @@ def load(
         computed = native_dtype(dtype)
         if dtype is not None and dtype != computed:
             _say_other(spelled(dtype), spelled(computed))
-        return worker.run(lambda: _native(checkpoint, computed, pads), device)
+        return worker.run(lambda: _native(checkpoint, computed, pads, kept if computed == mx.int8 else ()), device)
     kernels = chosen == "graph"
 
     def encoder_laid_out() -> nn.Module:
@@ -139,9 +147,8 @@ def load(
     return engine
 
 
-def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool) -> NativeEngine:
+def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool, kept: Collection[str]) -> NativeEngine:
     pages = map_files(checkpoint.weights)
-    kept = (quantization.kept_in_bfloat16(checkpoint.config) or ()) if dtype == mx.int8 else ()
     # Most of the weights are laid out somewhere else. Of the tables, whose rows stay there, a text needs few.
     return NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads, kept=kept, pages=pages)
 

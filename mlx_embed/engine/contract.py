@@ -67,7 +67,7 @@ class Engine(Protocol):
     ) -> Iterator[Batch]:
         """Token ids, and their types where texts are pairs, as batches of at most so many tokens and texts.
 
-        `unseen`, as long as the ids, has a 1 for each token that none is to attend to; decoders have no such tokens.
+        `unseen`, as long as the ids, has a 1 for each token that none is to attend to.
         `Ids` are used as they lie; rows of another kind are laid end to end first.
         """
         ...

@@ -139,8 +139,8 @@ class GraphEngine:
             with mx.stream(self.device), use_kernels(self.kernels):
                 find_way()
                 if self.dtype != mx.float32:
-                    x = mx.zeros((64, 64), dtype=self.dtype)
-                    mx.eval(mx.addmm(x[0], x, x))  # MLX makes cuBLAS ready, 0.1 s
+                    x, bias = (mx.zeros(shape, dtype=self.dtype) for shape in ((64, 64), (64,)))
+                    mx.eval(mx.addmm(bias, x, x))  # MLX makes cuBLAS ready, 0.1 s
 
     def prepare(self, longest: int) -> None:
         """Let every op find out how it is best computed, for texts up to `longest` tokens and batches of each class.

@@ -52,7 +52,13 @@ class NativeEngine:
         name = spelled(dtype)
         accelerate.decide()
         self._attention = native.attention_dtype(name)
-        native.lay_out(encoder, name, kept, self._attention, partial(let_go, pages or {}))
+        better = "bfloat16" if cpu.product("bfloat16") else "float32"
+        self.layers = native.lay_out(encoder, name, kept, better, partial(let_go, pages or {}))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The linear layers that are in another dtype than this engine's."""
+        return tuple(path for path, layer in self.layers.items() if layer.dtype != spelled(self.dtype))
 
     def budget(self, batch_tokens: int | None) -> int:
         """See `Engine`."""

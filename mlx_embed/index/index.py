@@ -1,7 +1,7 @@
 """Index: texts, their vectors and their words in a folder."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -222,7 +222,7 @@ class Index:
         """Put the chunks of a file in the place of those that it had, all in one commit."""
         self.replace_files([(path, stat, chunks)])
 
-    def replace_files(self, files: Iterable[FileChunks]) -> int:
+    def replace_files(self, files: Iterable[FileChunks], advance: Callable[[int], Any] = lambda _: None) -> int:
         """`replace_file` of many, embedded together: the way to index a folder.
 
         A commit has whole files only, and is made every few seconds, or after some thousand chunks, so that what was
@@ -232,6 +232,7 @@ class Index:
         Args:
             files: of each its path, its state and its chunks, which have that path and are numbered by their ordinals;
                 a generator is read as it is needed.
+            advance: told of each commit how many files it has.
 
         Returns:
             How many files were committed.
@@ -253,6 +254,7 @@ class Index:
                 for path, stat, _ in batch:
                     rows.put_file(transaction.connection, path, stat)
             count += len(batch)
+            advance(len(batch))
             pace.learn(len(entries), time.monotonic() - began)
         return count
 

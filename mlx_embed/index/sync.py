@@ -14,6 +14,8 @@ from mlx_embed.index.documents import Document, kind_of
 from mlx_embed.index.entries import Chunk, FileStat
 from mlx_embed.index.lock import LOCK
 from mlx_embed.index.sources import BinaryError, Found, Walk
+from mlx_embed.progress import Progress
+from mlx_embed.texts import progress
 
 if TYPE_CHECKING:
     from mlx_embed.index.index import Index
@@ -97,6 +99,7 @@ class _Sync:
         self._chunker = chunker_of(index)
         self._known = index.files()
         self._summary = Summary()
+        self._advance = Progress()
         self._touched: list[tuple[str, FileStat]] = []
         self._spoilt: set[str] = set()  # files that are there, and of which the index can have nothing
         self._vanished: dict[tuple[str, str], list[str]] = defaultdict(list)  # by bytes and kind
@@ -120,7 +123,8 @@ class _Sync:
                 stale.append(file)
         if stale:
             logger.info("Reading %d files.", len(stale))
-            self._index.replace_files(self._changes(stale))
+            with progress(None, len(stale), "file", description="Indexing", steps=True) as self._advance:
+                self._index.replace_files(self._changes(stale), self._advance)
         if self._touched:
             self._index.touch_files(self._touched)
         moved_from = {path for path, _ in summary.moved}
@@ -139,7 +143,9 @@ class _Sync:
         batch: list[tuple[str, FileStat, list[Document]]] = []
         characters = 0
         for file in stale:
-            if (change := self._change(file)) is not None:
+            if (change := self._change(file)) is None:
+                self._advance(1)  # there is nothing to do
+            else:
                 batch.append(change)
                 characters += sum(len(document.text) for document in change[2])
             if len(batch) == _FILES or characters >= _CHARACTERS:

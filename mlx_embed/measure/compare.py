@@ -26,8 +26,10 @@ from custom_kernels.arrays import spelled
 from custom_kernels.cpu import blas
 from custom_kernels.ops import OPS
 from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.engine import Engine
 from mlx_embed.engine.device import accelerator, describe
 from mlx_embed.engine.graph import GraphEngine
+from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.measure import kernels
 from mlx_embed.measure.launches import count_launches
@@ -164,7 +166,7 @@ def subject(sides: Sides, texts: Sequence[str], load: float) -> Subject:
         texts=len(texts),
         tokens=(min(tokens), statistics.fmean(tokens), max(tokens)),
         sides=tuple(
-            Side(name, side.engine.name, describe(side.device), spelled(side.dtype), _threads(name))
+            Side(name, _engine(side.engine), describe(side.device), spelled(side.dtype), _threads(name))
             for name, side in sides.items()
         ),
         accelerator=accelerator(),
@@ -174,6 +176,13 @@ def subject(sides: Sides, texts: Sequence[str], load: float) -> Subject:
         cores=cpu.usable_cores(),
         load=load,
     )
+
+
+def _engine(engine: Engine) -> str:
+    """Its name, and how many layers int8 leaves to bfloat16."""
+    if isinstance(engine, NativeEngine) and engine.kept:
+        return f"{engine.name}, {len(engine.kept)} of {len(engine.layers)} layers in bfloat16"
+    return engine.name
 
 
 def agreements(sides: Sides, texts: Sequence[str]) -> Iterator[Agreement]:

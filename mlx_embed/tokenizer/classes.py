@@ -163,19 +163,62 @@ def _camembert(made: Tokenizer, file: Tokenizer, settings: Settings, unknown: st
     _sentencepiece(made, file, settings, file.model.token_to_id(unknown) or 0)
 
 
+def _t5(made: Tokenizer, file: Tokenizer, settings: Settings, unknown: str) -> None:
+    _sentencepiece(made, file, {}, 2)
+
+
+def _albert(made: Tokenizer, file: Tokenizer, settings: Settings, unknown: str) -> None:
+    _sentencepiece(made, file, {"add_prefix_space": _given(settings, "add_prefix_space", True)}, 1)
+    steps: list[Any] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not _given(settings, "keep_accents", False):
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if _given(settings, "do_lower_case", True):
+        steps.append(normalizers.Lowercase())
+    made.normalizer = normalizers.Sequence([*steps, *([made.normalizer] if made.normalizer is not None else [])])
+
+
+def _deberta_v2(made: Tokenizer, file: Tokenizer, settings: Settings, unknown: str) -> None:
+    if _charsmap(file) is not None:
+        # Version 5 drops the table by which SentencePiece reads characters; the models were trained with it.
+        made.normalizer, made.pre_tokenizer = file.normalizer, file.pre_tokenizer
+        return
+    number = file.model.token_to_id(unknown)
+    _unigram(made, file, 1 if number is None else number)
+    steps: list[Any] = [normalizers.Lowercase()] if _given(settings, "do_lower_case", False) else []
+    spaces = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+    made.normalizer = normalizers.Sequence([*steps, spaces, normalizers.NFC(), normalizers.Strip(left=False)])
+    scheme = "always" if _given(settings, "add_prefix_space", True) else "first"
+    parts: list[Any] = [pre_tokenizers.Punctuation("isolated")] if _given(settings, "split_by_punct", False) else []
+    made.pre_tokenizer = pre_tokenizers.Sequence([*parts, pre_tokenizers.Metaspace("▁", prepend_scheme=scheme)])
+
+
+def _given(settings: Settings, key: str, default: bool) -> bool:
+    """A key that is true or false, where null is false."""
+    return bool(optional_flag(settings, key)) if key in settings else default
+
+
 def _sentencepiece(made: Tokenizer, file: Tokenizer, settings: Settings, unknown: int) -> None:
-    if not _has_unknown(file.model, unknown):
-        vocabulary = json.loads(file.to_str())["model"]["vocab"]
-        made.model = models.Unigram([(piece, score) for piece, score in vocabulary], unknown, False)
-    maps = [
-        part["precompiled_charsmap"] for part in normalizer_steps(file.normalizer) if part.get("type") == "Precompiled"
-    ]
-    if maps:
-        made.normalizer = normalizers.Precompiled(base64.b64decode(maps[0]))
+    _unigram(made, file, unknown)
+    table = _charsmap(file)
+    if table is not None:
+        made.normalizer = normalizers.Precompiled(base64.b64decode(table))
     scheme = "always" if flag(settings, "add_prefix_space", True) else "never"
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", prepend_scheme=scheme)]
     )
+
+
+def _unigram(made: Tokenizer, file: Tokenizer, unknown: int) -> None:
+    """The file's pieces, with this id for what is in none."""
+    if not _has_unknown(file.model, unknown):
+        vocabulary = json.loads(file.to_str())["model"]["vocab"]
+        made.model = models.Unigram([(piece, score) for piece, score in vocabulary], unknown, False)
+
+
+def _charsmap(file: Tokenizer) -> str | None:
+    """The table by which SentencePiece reads characters, in base64."""
+    steps = normalizer_steps(file.normalizer)
+    return next((part["precompiled_charsmap"] for part in steps if part.get("type") == "Precompiled"), None)
 
 
 def _has_unknown(model: models.Model, unknown: int) -> bool:
@@ -192,6 +235,17 @@ def _typed(first: End, last: End) -> processors.PostProcessor:
 
 def _untyped(first: End, last: End) -> processors.PostProcessor:
     return processors.RobertaProcessing(last, first)
+
+
+def _text_end(first: End, last: End) -> processors.PostProcessor:
+    """The last behind each text, whose name is T5's even where the checkpoint has another."""
+    ends = [("</s>", last[1])]
+    return processors.TemplateProcessing(single=["$A", "</s>"], pair=["$A", "</s>", "$B", "</s>"], special_tokens=ends)
+
+
+def _typed_ends(first: End, last: End) -> processors.PostProcessor:
+    single = f"{first[0]}:0 $A:0 {last[0]}:0"
+    return processors.TemplateProcessing(single=single, pair=f"{single} $B:1 {last[0]}:1", special_tokens=[first, last])
 
 
 _FILE = TokenizerClass(models.Model, {}, None)
@@ -226,6 +280,18 @@ CLASSES: dict[str, TokenizerClass] = {
         ("bos", "eos"),
         extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
     ),
+    "Albert": TokenizerClass(models.Unigram, {**_BRACKETS, "unk": "<unk>", "pad": "<pad>"}, _albert),
+    "DebertaV2": TokenizerClass(
+        models.Unigram, {**_BRACKETS, "bos": "[CLS]", "eos": "[SEP]"}, _deberta_v2, _typed_ends, token_types=True
+    ),
+    "T5": TokenizerClass(
+        models.Unigram,
+        {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
+        _t5,
+        _text_end,
+        ("eos", "eos"),
+        extra=tuple(f"<extra_id_{number}>" for number in range(100)),
+    ),
     "Qwen2": TokenizerClass(models.BPE, dict.fromkeys(("unk", "eos", "pad"), "<|endoftext|>"), _qwen2),
     "Llama": TokenizerClass(models.BPE, {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}, _llama),
     "Gemma": TokenizerClass(models.BPE, {role: f"<{role}>" for role in ("unk", "bos", "eos", "pad", "mask")}, _gemma),
@@ -241,18 +307,21 @@ _REGISTERED: dict[str, str | None] = {
     "camembert": "Camembert",
     **dict.fromkeys(("qwen2", "qwen3"), "Qwen2"),
     "gemma3_text": "Gemma",
+    "albert": "Albert",
+    "deberta-v2": "DebertaV2",
+    "t5": "T5",
     **dict.fromkeys(("mistral", "modernbert"), None),
 }
 # transformers holds that checkpoints of these name the wrong class.
 _MISNAMED = ("modernbert", "qwen2")
 
 # Classes of transformers that rebuild tokenizer.json by rules which are not written here.
-_TYPED_ELSEWHERE = {"DebertaV2", "LayoutLMv2", "MarkupLM"}
+_TYPED_ELSEWHERE = {"LayoutLMv2", "MarkupLM"}
 _ELSEWHERE = _TYPED_ELSEWHERE | {
-    *("Albert", "Barthez", "BigBird", "Blenderbot", "CLIP", "CodeGen", "CodeLlama", "Cohere", "Esmc", "Funnel"),
+    *("Barthez", "BigBird", "Blenderbot", "CLIP", "CodeGen", "CodeLlama", "Cohere", "Esmc", "Funnel"),
     *("GPTNeoX", "Herbert", "Lasr", "LayoutLMv3", "LayoutXLM", "Luke", "MBart", "MBart50", "MLuke", "Nllb"),
     *("Nougat", "OpenAIGPT", "Pegasus", "Qwen3_5", "Reformer", "RemBert", "RoFormer", "SeamlessM4T", "Siglip2"),
-    *("Splinter", "T5", "Tipsv2", "Udop", "VideoPrism", "Whisper", "XGLM", "XLNet"),
+    *("Splinter", "Tipsv2", "Udop", "VideoPrism", "Whisper", "XGLM", "XLNet"),
 }
 # Classes of which transformers 4 obeys add_bos_token and add_eos_token.
 FLAGGED = {"Llama": ("<s>", "</s>"), "CodeLlama": ("<s>", "</s>"), "Gemma": ("<bos>", "<eos>")}

@@ -19,10 +19,10 @@ from tests.custom_kernels.conftest import (
 )
 
 
-def laid_out_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array, activated: bool = False) -> mx.array | None:
+def laid_out_on_cuda(monkeypatch: pytest.MonkeyPatch, weight: mx.array, then: Any = None) -> mx.array | None:
     monkeypatch.setattr("custom_kernels.ops.linear.default_backend", lambda: "cuda")
     monkeypatch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
-    return lay_out_linear(weight, activated)
+    return lay_out_linear(weight, then)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -54,9 +54,11 @@ def test_what_no_kernel_takes_is_not_laid_out(
     assert laid_out_on_cuda(monkeypatch, random(outputs, inputs, dtype=dtype)) is None
 
 
-def test_wider_rows_are_laid_out_where_an_activation_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert laid_out_on_cuda(monkeypatch, random(96, 832, dtype="float16"), activated=True) is not None
-    assert laid_out_on_cuda(monkeypatch, random(96, 2112, dtype="float16"), activated=True) is None
+def test_wider_rows_are_laid_out_where_more_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert laid_out_on_cuda(monkeypatch, random(96, 832, dtype="float16"), then="activation") is not None
+    assert laid_out_on_cuda(monkeypatch, random(96, 2112, dtype="float16"), then="activation") is None
+    assert laid_out_on_cuda(monkeypatch, random(768, 3072, dtype="float16"), then="norm") is not None
+    assert laid_out_on_cuda(monkeypatch, random(384, 3072, dtype="float16"), then="norm") is None
 
 
 def test_nothing_is_laid_out_for_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,17 @@
 """All layers of an encoder in one launch, against float64."""
 
+import importlib
+import re
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from custom_kernels import LayerWeights, cuda, short_encoder
+from custom_kernels.cuda.ahead import rehearsal
 from custom_kernels.ops.activate import ACTIVATIONS
 from custom_kernels.ops.short_encoder import is_short, reference_short_encoder
+from custom_kernels.parameters import Layers
 from tests.custom_kernels.conftest import DTYPES, TOLERANCE, error, exact, exact_attention, normed, random, starts
 
 
@@ -80,8 +85,9 @@ def test_short_encoder(
     if mx.cuda.is_available():
         kernel = short_encoder(len(x), layers, heads, 1e-5, act, bias)
         assert kernel is cuda.short_encoder
-        for _ in range(3):
-            found = kernel(x, starts(lengths), *arguments)
+        kept = (Layers(layers), *arguments[1:])
+        for given in (arguments, kept, kept):
+            found = kernel(x, starts(lengths), *given)
             assert found.dtype == DTYPES[dtype]
             assert error(found, expected) <= bound
 
@@ -91,3 +97,28 @@ def test_long_batches_and_float32_have_no_short_encoder() -> None:
     assert short_encoder(4097, [half], 4, 1e-5, "gelu", None) is None
     assert short_encoder(16, [full], 4, 1e-5, "gelu", None) is None
     assert [is_short(n) for n in (0, 1, 2**17, 2**17 + 1)] == [False, True, True, False]
+
+
+def test_weights_that_are_laid_end_to_end_are_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("custom_kernels.cuda.short_encoder")
+    monkeypatch.setattr(module, "multiprocessors", lambda: 132)
+    monkeypatch.setattr(mx, "gpu", mx.cpu)
+    layers = Layers(random_layer(64, 96, "float16") for _ in range(2))
+
+    def macros() -> dict[str, str]:
+        with rehearsal() as wanted:
+            module.short_encoder(random(5, 64, dtype="float16"), starts([5]), layers, 2, 0.2, 1e-5, "gelu")
+        ((_, _, _, found),) = wanted
+        return dict(found)
+
+    found = macros()
+    places = re.findall(r"table\[(\d+)\] = w \+ (\d+);", found["FILL"])
+    arrays = [array for weights in layers for array in weights]
+    assert found["WEIGHTS"] == "const T* w"
+    assert [int(i) for i, _ in places] == list(range(len(arrays)))
+    for array, (_, place) in zip(arrays, places, strict=True):
+        there = layers.end_to_end[int(place) : int(place) + array.size]
+        assert mx.array_equal(there.reshape(array.shape), array).item()
+    assert layers.size == layers.end_to_end.size
+    monkeypatch.setattr(module, "MOST_KEPT_TWICE", layers.size - 1)
+    assert macros()["FILL"].startswith("table[0] = w0; table[1] = w1; ")

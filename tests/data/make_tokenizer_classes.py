@@ -10,11 +10,13 @@ parts; "other" is the outcome of another version where its ids differ.
 """
 
 import argparse
+import base64
 import contextlib
 import io
 import json
 import logging
 import os
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -124,7 +126,24 @@ def metaspace(scheme: str = "always") -> dict[str, Any]:
     return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
 
 
-def unigram(special: list[str]) -> dict[str, Any]:
+def charsmap(old: str, new: str) -> dict[str, Any]:
+    """SentencePiece's table of replaced characters, with one of ASCII: a trie in which it leads to the other."""
+    trie = [0] * 256
+    trie[ord(old)] = ord(old) | 1 << 8 | 1 << 10  # its label, that a value follows, and that it is one place off
+    trie[ord(old) ^ 1] = 0  # where in the text below the replacement begins
+    table = struct.pack("<I256I", 4 * len(trie), *trie) + new.encode() + b"\0"
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
+
+
+def several(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"normalizer": {"type": "Sequence", "normalizers": list(steps)}}
+
+
+def replaced(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def unigram(special: list[str], unknown: str = "<unk>", ends: Any = None) -> dict[str, Any]:
     words = [
         "▁the",
         "the",
@@ -149,11 +168,11 @@ def unigram(special: list[str]) -> dict[str, Any]:
     return whole(
         added_tokens=added([token for token in special if "NOTUSED" not in token], ids),
         pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace()]},
-        post_processor=template("<s>", "</s>", pair, ids),
+        post_processor=template(*(ends or ("<s>", "</s>", pair)), ids),
         decoder=metaspace(),
         model={
             "type": "Unigram",
-            "unk_id": ids["<unk>"],
+            "unk_id": ids[unknown],
             "vocab": [list(item) for item in scores.items()],
             "byte_fallback": False,
         },
@@ -208,6 +227,16 @@ def modernbert() -> dict[str, Any]:
     return made | {"normalizer": {"type": "NFC"}}
 
 
+TABLE = charsmap("W", "w")
+STRIP, SPACES = {"type": "Strip", "strip_left": False, "strip_right": True}, {"Regex": " {2,}"}
+QUOTES = [replaced({"String": quotes}, '"') for quotes in ("``", "''")]
+FLAT = [{"type": kind} for kind in ("NFKD", "StripAccents", "Lowercase")]
+# As transformers 4 writes them, of a SentencePiece model with a table of characters.
+OLD_T5 = several(TABLE, STRIP, replaced(SPACES, "▁"))
+OLD_ALBERT = several(*QUOTES, *FLAT, TABLE, replaced(SPACES, " "))
+OLD_DEBERTA = several(STRIP | {"strip_left": True}, TABLE, replaced(SPACES, " "))
+# As version 5 does.
+NEW_DEBERTA = several(replaced({"Regex": r"\s{2,}|[\n\r\t]"}, " "), {"type": "NFC"}, STRIP)
 SPLIT_AT_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 FILES = {
     "bert": wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], "[CLS]", "[SEP]", TYPED, "[UNK]"),
@@ -215,6 +244,10 @@ FILES = {
     "roberta": byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], roberta),
     "xlm-roberta": unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]),
     "camembert": unigram(["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<s>", "</s>", "<mask>"]),
+    # Without a normalizer; with that which transformers 4 writes, and with version 5's, see `cases`.
+    "t5": unigram(["<pad>", "</s>", "<unk>"], ends=("", "</s>", [(n, 0) for n in ("$A", "</s>", "$B", "</s>")])),
+    "albert": unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"], ends=("[CLS]", "[SEP]", TYPED)),
+    "deberta-v2": unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], "[UNK]", ("[CLS]", "[SEP]", TYPED)),
     "modernbert": modernbert(),
     "qwen": qwen(),
     # The normalizer that transformers 4 writes for Llama and Mistral.
@@ -226,6 +259,7 @@ FILES = {
 BERT, DISTILBERT, MPNET = ({"tokenizer_class": f"{name}Tokenizer"} for name in ("Bert", "DistilBert", "MPNet"))
 ROBERTA, XLMR, CAMEMBERT = ({"tokenizer_class": f"{name}Tokenizer"} for name in ("Roberta", "XLMRoberta", "Camembert"))
 QWEN, LLAMA, GEMMA = ({"tokenizer_class": f"{name}Tokenizer"} for name in ("Qwen2", "Llama", "Gemma"))
+T5, ALBERT, DEBERTA = ({"tokenizer_class": f"{name}Tokenizer"} for name in ("T5", "Albert", "DebertaV2"))
 FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
 LEFT = {"truncation": {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}}
 PAD_LEFT = {
@@ -392,6 +426,29 @@ def cases() -> Iterator[dict[str, Any]]:
         yield case("bert", "new", config, CASED, config={"tokenizer_class": "BertTokenizer"})
     for file, model_type in (("bert", "bert"), ("roberta", "roberta"), ("xlm-roberta", "xlm-roberta")):
         yield case(file, model_type, {}, PAD_LEFT if file == "bert" else None, bare=True)
+    # Unigram models of other classes, with their own table of characters and without.
+    for change in (None, OLD_T5, {"pre_tokenizer": metaspace()}, {"post_processor": None}, {"model": {"unk_id": 0}}):
+        yield case("t5", "t5", T5, change)
+    for keys in ({"add_prefix_space": False}, {"additional_special_tokens": ["<extra_id_0>"], "extra_ids": 1}):
+        yield case("t5", "t5", T5 | keys, OLD_T5)
+    for change in (None, OLD_ALBERT, several(TABLE), {"pre_tokenizer": metaspace()}, {"model": {"unk_id": 0}}):
+        yield case("albert", "albert", ALBERT, change)
+    for keys in (
+        *({"do_lower_case": False}, {"keep_accents": True}, {"add_prefix_space": False}, {"add_prefix_space": None}),
+        {"do_lower_case": False, "keep_accents": True},
+    ):
+        yield case("albert", "albert", ALBERT | keys, OLD_ALBERT)
+    for change in (None, OLD_DEBERTA, NEW_DEBERTA, {"post_processor": None}, {"model": {"unk_id": 0}}):
+        yield case("deberta-v2", "deberta-v2", DEBERTA, change)
+    for keys in (
+        *({"do_lower_case": True}, {"split_by_punct": True}, {"add_prefix_space": False}, {"do_lower_case": None}),
+        {"unk_token": "<blank>"},
+    ):
+        yield case("deberta-v2", "deberta-v2", DEBERTA | keys, NEW_DEBERTA)
+    for config in ({}, FAST):
+        yield case("t5", "t5", config, OLD_T5)
+        yield case("albert", "albert", config, OLD_ALBERT)
+        yield case("deberta-v2", "deberta-v2", config, NEW_DEBERTA)
     # Decoders: bos and eos.
     ends: tuple[dict[str, Any], ...] = (
         *({}, {"add_eos_token": True}, {"add_bos_token": True}, {"add_bos_token": False}),

@@ -59,6 +59,10 @@ def unavailable() -> str | None:
     return None if COMPILER else "the emulation needs g++ or clang++"
 
 
+# Where a kernel's header ends.
+BODY = "\n// body\n"
+
+
 @contextmanager
 def emulated_metal(
     seed: int = 0,
@@ -67,7 +71,7 @@ def emulated_metal(
     run: bool = True,
     loose: bool | None = None,
 ) -> Iterator[list[str]]:
-    """Run kernels of `custom_kernels.metal` in the emulation; `edit` changes their bodies first.
+    """Run kernels of `custom_kernels.metal` in the emulation; `edit` changes header and body first.
 
     Gives the list to which the source that MLX generates for each launch is added. Unless `run`, that is all: results
     are zeros. The device is `loose`, or takes no freedom; None is loose for odd seeds.
@@ -76,8 +80,11 @@ def emulated_metal(
     sources: list[str] = []
     build = mx.fast.metal_kernel
 
-    def emulated(*, source: str, input_names: list[str], output_names: list[str], **options: Any) -> Callable[..., Any]:
-        kernel = build(source=edit(source), input_names=input_names, output_names=output_names, **options)
+    def emulated(
+        *, source: str, input_names: list[str], output_names: list[str], header: str = "", **options: Any
+    ) -> Callable[..., Any]:
+        header, source = edit(f"{header}{BODY}{source}").split(BODY)
+        kernel = build(source=source, input_names=input_names, output_names=output_names, header=header, **options)
 
         def call(*, inputs: list[mx.array], **rest: Any) -> list[mx.array]:
             for name, value in rest.get("template", []):

@@ -68,12 +68,17 @@ STORE = "if (query < length && d < DIM) {\n        out"
     ("kernel", "old", "new", "message"),
     [
         # A barrier is missing: before the read, and before the next write.
-        ("layer_norm", BARRIER, "", "race: partial_sum|partial_sum.* nobody has written"),
+        ("layer_norm", BARRIER, "", "race: partial|partial.* nobody has written"),
         ("attention", TILES_READY + "  " + BARRIER, TILES_READY, "race: .*_tile|_tile.* nobody has written"),
         ("attention", BARRIER, "", "race: (key|value)_tile"),
         ("mean_pool", "  }\n  " + BARRIER, "  }", "race: partial"),
         # Not all threads come.
-        ("layer_norm", "float value[", f"if (lane == 0) {BARRIER}\nfloat value[", "divergent threadgroup"),
+        (
+            "layer_norm",
+            "float value[",
+            f"if (thread_index_in_simdgroup == 0) {BARRIER}\nfloat value[",
+            "divergent threadgroup",
+        ),
         ("layer_norm", BARRIER, f"if (lane == 0) {{ {BARRIER} }} else {{\n{BARRIER} }}", "divergent threadgroup"),
         ("layer_norm", "sum = simd_sum(sum);", "if (lane != 3) sum = simd_sum(sum);", "divergent"),
         ("attention", "8 <= from ||", "8 <= from || lane == 9 ||", "divergent"),

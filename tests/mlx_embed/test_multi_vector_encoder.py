@@ -247,7 +247,7 @@ def test_what_cannot_be_compared(model: MultiVectorEncoder) -> None:
         ("pylate", "config_sentence_transformers.json", {"query_prefix": 3}, CheckpointError, "query_prefix"),
         ("pylate", "config_sentence_transformers.json", {"prompts": "the"}, CheckpointError, "names with texts"),
         ("stanford", "artifact.metadata", {"doc_maxlen": "long"}, CheckpointError, "doc_maxlen"),
-        ("sentence-transformers", "tokenizer_config.json", {"padding_side": "left"}, UnsupportedModelError, "right"),
+        ("stanford", "tokenizer_config.json", {"padding_side": "left"}, UnsupportedModelError, "in front of queries"),
     ],
 )
 def test_what_is_wrong(
@@ -273,7 +273,7 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(listed))
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "MultiVectorEncoder"}')
     (folder / "sentence_bert_config.json").write_text(json.dumps({"query_expansion": EXPANSION}))
-    with pytest.raises(UnsupportedModelError, match="encoders whose padding"):
+    with pytest.raises(UnsupportedModelError, match="in front of queries, for its padding is on the left"):
         load(folder)
 
 

@@ -107,6 +107,21 @@ def test_lines_say_how_far_it_is() -> None:
     assert said[1:] == ["Encoding: 401 of 1,000 texts (40%), 0.04 texts/s, 3:59:08 left, 5,001 tokens, 17 cut"]
 
 
+def test_texts_within_steps_do_not_count(tiny_bert: EmbeddingModel) -> None:
+    said: list[str] = []
+    clock = Clock()
+    with (
+        texts.in_lines(Ticker(said.append, 10, clock)),
+        progress(None, 4, "file", description="Indexing", steps=True) as advance,
+    ):
+        tiny_bert.encode(TEXTS)
+        clock.now += 20
+        advance(1)
+    assert said == [
+        f"Indexing: 1 of 4 files (25%), 0.05 files/s, 1:00 left, {tiny_bert.token_counts(TEXTS).sum()} tokens"
+    ]
+
+
 def test_lines_without_a_total() -> None:
     said: list[str] = []
     clock = Clock()

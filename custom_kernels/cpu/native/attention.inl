@@ -1,23 +1,18 @@
 // Attention of one head of one sequence. Keys go by in blocks of KEY_BLOCK; a running maximum, sum and output per query
 // joins the blocks. A part of kernels.inl.
 
+#include "attention_rows.inl"
+
 struct Block {
   const float *keys, *values;  // [panels][head_dim][NR] and [head_dim panels][count][NR]
   int64_t begin, count;
   bool first, last;
 };
 
-// Lanes [from, to) of x, and -inf elsewhere.
-ALWAYS_INLINE Vec only(Vec x, int64_t from, int64_t to) {
-  const Vec lowest = splat(-__builtin_inff());
-  x = first_n(x, larger(0, smaller(VL, to)), lowest);
-  return first_n(lowest, larger(0, smaller(VL, from)), x);
-}
-
 template <int64_t M>
 __attribute__((noinline)) void attention_tile(const Attention& a, const Block& block, int64_t row, float* q,
                                               float* strip, float* maxima, float* sums, float* partial) {
-  constexpr int64_t GROUPS = (M + VL - 1) / VL;  // the M rows as lanes of vectors
+  constexpr int64_t GROUPS = Joined<M>::GROUPS;
   const int64_t d = a.head_dim, width = round_up(d, NR);
   // The keys that any of these rows sees, within the block.
   const int64_t from = larger(0, row - a.before - block.begin) / NR * NR;
@@ -31,52 +26,13 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
   for (int64_t j = from; j < to; j += NR) {
     Vec acc[M][NV] = {};
     multiply<M, 1, M>(q, block.keys + j * d, d, acc, nothing);
-    UNROLL
-    for (int64_t i = 0; i < M; i++) {
-      UNROLL
-      for (int64_t v = 0; v < NV; v++) store(strip + i * STRIP + j + v * VL, acc[i][v]);
-    }
-    const int64_t key = block.begin + j;
-    const bool masked = j + NR > to || key < row + M - 1 - a.before || key + NR - 1 > row + a.after;
-    if (!a.bias && !masked) {
-      UNROLL
-      for (int64_t i = 0; i < M; i++) {
-        UNROLL
-        for (int64_t v = 0; v < NV; v++) top[i] = vmax(acc[i][v], top[i]);
-      }
-      continue;
-    }
-    for (int64_t i = 0; i < M; i++) {
-      const int64_t query = row + i;
-      const float* bias = a.bias ? a.bias + query * a.bias_step + key : nullptr;
-      const int64_t low = query - a.before - key;
-      const int64_t high = smaller(to - j, query + a.after + 1 - key);
-      for (int64_t v = 0; v < NV; v++) {
-        const int64_t there = to - j - v * VL;
-        float* score = strip + i * STRIP + j + v * VL;
-        Vec x = load(score);
-        if (bias && there > 0) x += LOG2_E * load_up_to(bias + v * VL, there);
-        if (masked) x = only(x, low - v * VL, high - v * VL);
-        store(score, x);
-        top[i] = vmax(x, top[i]);
-      }
-    }
+    score<M>(a, acc, row, block.begin + j, to - j, !a.bias, 1.0f, strip + j, top);
   }
-  float shift[GROUPS * VL], rescale[GROUPS * VL], inverse[GROUPS * VL];
-  for (int64_t g = 0; g < GROUPS; g++) {
-    const int64_t lanes = smaller(VL, M - g * VL);
-    const Vec lowest = splat(-__builtin_inff());
-    const Vec before = block.first ? lowest : load_up_to(maxima + g * VL, lanes);
-    const Vec now = vmax(before, across<Greater>(top + g * VL));
-    // A row with nothing but -inf so far has no maximum to subtract.
-    const Vec by = now == lowest ? Vec{} : now;
-    store_up_to(maxima + g * VL, now, lanes);
-    store(shift + g * VL, by);
-    store(rescale + g * VL, power_of_two(before - by));
-  }
+  Joined<M> joined;
+  joined.by_maxima(top, 1.0f, block.first, maxima);
   for (int64_t i = 0; i < M; i++) {
     float* s = strip + i * STRIP;
-    const Vec by = splat(shift[i]);
+    const Vec by = splat(joined.shift[i]);
     Vec t = {};
     for (int64_t j = from; j < to; j += VL) {
       const Vec e = power_of_two(load(s + j) - by);
@@ -85,40 +41,12 @@ __attribute__((noinline)) void attention_tile(const Attention& a, const Block& b
     }
     total[i] = t;
   }
-  for (int64_t g = 0; g < GROUPS; g++) {
-    const int64_t lanes = smaller(VL, M - g * VL);
-    Vec t = across<Plus>(total + g * VL);
-    if (!block.first) t += load_up_to(sums + g * VL, lanes) * load(rescale + g * VL);
-    store_up_to(sums + g * VL, t, lanes);
-    store(inverse + g * VL, 1.0f / t);
-  }
+  joined.by_sums(total, block.first, sums);
   for (int64_t p = 0; p < width; p += NR) {
     Vec acc[M][NV] = {};
     multiply<M, STRIP, 1>(strip + from, block.values + (p * block.count + from * NR), larger(0, to - from), acc,
                           nothing);
-    if (block.first && block.last && p + NR <= d) {
-      UNROLL
-      for (int64_t i = 0; i < M; i++) {
-        UNROLL
-        for (int64_t v = 0; v < NV; v++) store(a.out + (row + i) * a.out_stride + p + v * VL, acc[i][v] * inverse[i]);
-      }
-      continue;
-    }
-    float edge[M * NR];
-    UNROLL
-    for (int64_t i = 0; i < M; i++) {
-      UNROLL
-      for (int64_t v = 0; v < NV; v++) store(edge + i * NR + v * VL, acc[i][v]);
-    }
-    for (int64_t i = 0; i < M; i++)
-      for (int64_t v = 0; v < NV; v++) {
-        const int64_t column = p + v * VL;
-        float* mine = partial + i * width + column;
-        Vec x = load(edge + i * NR + v * VL);
-        if (!block.first) x += load(mine) * rescale[i];
-        if (!block.last) store(mine, x);
-        else if (column < d) store_up_to(a.out + (row + i) * a.out_stride + column, x * inverse[i], d - column);
-      }
+    joined.put(a, block, row, p, acc, partial);
   }
 }
 typedef void (*AttentionTile)(const Attention&, const Block&, int64_t, float*, float*, float*, float*, float*);

@@ -2,18 +2,14 @@
 // dimensions, and values and weights words of two keys. Scores, their maxima and sums are float32. A part of
 // narrow.inl.
 
+#include "attention_rows.inl"
+
 struct Block {
   const Word *keys, *values;  // [panels][head_dim / 2][NR] and [head_dim panels][count / 2][NR]
   int64_t begin, count;
   bool first, last;
 };
 
-// Lanes [from, to) of x, and -inf elsewhere.
-ALWAYS_INLINE Vec only(Vec x, int64_t from, int64_t to) {
-  const Vec lowest = splat(-__builtin_inff());
-  x = first_n(x, larger(0, smaller(VL, to)), lowest);
-  return first_n(lowest, larger(0, smaller(VL, from)), x);
-}
 ALWAYS_INLINE void nothing(const Word*) {}
 
 void transpose_words(const uint16_t* x, int64_t stride, int64_t rows, int64_t columns, Word* out, int64_t width) {
@@ -39,7 +35,7 @@ ALWAYS_INLINE Vec short_power_of_two(Vec x) {
 template <int64_t M>
 __attribute__((noinline)) void attention_tile(const Attention16& a, const Block& block, int64_t row, Word* q,
                                               float* strip, float* maxima, float* sums, float* partial) {
-  constexpr int64_t GROUPS = (M + VL - 1) / VL;  // the M rows as lanes of vectors
+  constexpr int64_t GROUPS = Joined<M>::GROUPS;
   const int64_t d = a.head_dim, width = round_up(d, NR);
   // The keys that any of these rows sees, within the block.
   const int64_t from = larger(0, row - a.before - block.begin) / NR * NR;
@@ -57,54 +53,15 @@ __attribute__((noinline)) void attention_tile(const Attention16& a, const Block&
   for (int64_t j = from; j < to; j += NR) {
     Vec acc[M][NV] = {};
     multiply<M, 1, M>(q, block.keys + j * (d / 2), d / 2, acc, nothing);
-    UNROLL
-    for (int64_t i = 0; i < M; i++) {
-      UNROLL
-      for (int64_t v = 0; v < NV; v++) store(strip + i * STRIP + j + v * VL, acc[i][v]);
-    }
-    const int64_t key = block.begin + j;
-    const bool masked = j + NR > to || key < row + M - 1 - a.before || key + NR - 1 > row + a.after;
-    if (late && !masked) {
-      UNROLL
-      for (int64_t i = 0; i < M; i++) {
-        UNROLL
-        for (int64_t v = 0; v < NV; v++) top[i] = vmax(acc[i][v], top[i]);
-      }
-      continue;
-    }
-    for (int64_t i = 0; i < M; i++) {
-      const int64_t query = row + i;
-      const float* bias = a.bias ? a.bias + query * a.bias_step + key : nullptr;
-      const int64_t low = query - a.before - key;
-      const int64_t high = smaller(to - j, query + a.after + 1 - key);
-      for (int64_t v = 0; v < NV; v++) {
-        const int64_t there = to - j - v * VL;
-        float* score = strip + i * STRIP + j + v * VL;
-        Vec x = load(score) * early;
-        if (bias && there > 0) x += LOG2_E * load_up_to(bias + v * VL, there);
-        if (masked) x = only(x, low - v * VL, high - v * VL);
-        store(score, x);
-        top[i] = vmax(x, top[i]);
-      }
-    }
+    score<M>(a, acc, row, block.begin + j, to - j, late, early, strip + j, top);
   }
   const float by_now = late ? scale : 1.0f;
-  float shift[GROUPS * VL], rescale[GROUPS * VL], inverse[GROUPS * VL];
-  for (int64_t g = 0; g < GROUPS; g++) {
-    const int64_t lanes = smaller(VL, M - g * VL);
-    const Vec lowest = splat(-__builtin_inff());
-    const Vec before = block.first ? lowest : load_up_to(maxima + g * VL, lanes);
-    const Vec now = vmax(before, across<Greater>(top + g * VL) * by_now);
-    // A row with nothing but -inf so far has no maximum to subtract.
-    const Vec by = now == lowest ? Vec{} : now;
-    store_up_to(maxima + g * VL, now, lanes);
-    store(shift + g * VL, by);
-    store(rescale + g * VL, power_of_two(before - by));
-  }
+  Joined<M> joined;
+  joined.by_maxima(top, by_now, block.first, maxima);
   for (int64_t i = 0; i < M; i++) {
     float* s = strip + i * STRIP;
     Word* weights = (Word*)s;  // which take the place of scores that have been read
-    const Vec by = splat(shift[i]);
+    const Vec by = splat(joined.shift[i]);
     Vec t = {};
     for (int64_t j = from; j < to; j += 2 * VL) {
       const Vec first = short_power_of_two(load(s + j) * by_now - by);
@@ -114,41 +71,13 @@ __attribute__((noinline)) void attention_tile(const Attention16& a, const Block&
     }
     total[i] = t;
   }
-  for (int64_t g = 0; g < GROUPS; g++) {
-    const int64_t lanes = smaller(VL, M - g * VL);
-    Vec t = across<Plus>(total + g * VL);
-    if (!block.first) t += load_up_to(sums + g * VL, lanes) * load(rescale + g * VL);
-    store_up_to(sums + g * VL, t, lanes);
-    store(inverse + g * VL, 1.0f / t);
-  }
+  joined.by_sums(total, block.first, sums);
   const int64_t pairs_of_block = ceil_div(block.count, 2), pairs_here = ceil_div(larger(0, to - from), 2);
   for (int64_t p = 0; p < width; p += NR) {
     Vec acc[M][NV] = {};
     multiply<M, STRIP, 1>((const Word*)strip + from / 2, block.values + (p * pairs_of_block + from / 2 * NR),
                           pairs_here, acc, nothing);
-    if (block.first && block.last && p + NR <= d) {
-      UNROLL
-      for (int64_t i = 0; i < M; i++) {
-        UNROLL
-        for (int64_t v = 0; v < NV; v++) store(a.out + (row + i) * a.out_stride + p + v * VL, acc[i][v] * inverse[i]);
-      }
-      continue;
-    }
-    float edge[M * NR];
-    UNROLL
-    for (int64_t i = 0; i < M; i++) {
-      UNROLL
-      for (int64_t v = 0; v < NV; v++) store(edge + i * NR + v * VL, acc[i][v]);
-    }
-    for (int64_t i = 0; i < M; i++)
-      for (int64_t v = 0; v < NV; v++) {
-        const int64_t column = p + v * VL;
-        float* mine = partial + i * width + column;
-        Vec x = load(edge + i * NR + v * VL);
-        if (!block.first) x += load(mine) * rescale[i];
-        if (!block.last) store(mine, x);
-        else if (column < d) store_up_to(a.out + (row + i) * a.out_stride + column, x * inverse[i], d - column);
-      }
+    joined.put(a, block, row, p, acc, partial);
   }
 }
 typedef void (*AttentionTile)(const Attention16&, const Block&, int64_t, Word*, float*, float*, float*, float*);

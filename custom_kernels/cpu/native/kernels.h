@@ -45,11 +45,17 @@ template <class T> struct AttentionOf {
 typedef AttentionOf<float> Attention;
 typedef AttentionOf<uint16_t> Attention16;
 
-// What a head's keys and queries are multiplied by at each distance, as `lay_out_distances` has made it of the
+// What a head's queries and keys are multiplied by at each distance, as `lay_out` of DistancesOf has made it of the
 // distances key - query, and of query - key; null for nothing. Distance 0 is at `zero`.
 struct Distances {
   const float *to_key, *to_query;
   int64_t zero;
+};
+template <class T> struct DistancesOf {
+  size_t (*laid_out)(int64_t count, int64_t width);
+  void (*lay_out)(const float* table, int64_t stride, const int32_t* rows, int64_t count, int64_t width, float* out);
+  size_t (*scratch)(int64_t rows, int64_t length, int64_t head_dim);
+  void (*add)(const Distances&, AttentionOf<T>&, float* scratch);  // sets the bias, which lies in scratch
 };
 
 enum RowType { ROWS_FLOAT32 = 0, ROWS_FLOAT16 = 1, ROWS_BFLOAT16 = 2, ROWS_INT8 = 3 };
@@ -70,10 +76,7 @@ struct Kernels {
   Product product, by_sgemm;
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention&, float* scratch);
-  void (*lay_out_distances)(const float* table, int64_t stride, const int32_t* rows, int64_t count, int64_t width,
-                            float* out);
-  size_t (*distances_scratch)(int64_t rows, int64_t length, int64_t head_dim);
-  void (*distances)(const Distances&, Attention&, float* scratch);
+  DistancesOf<float> distances;
   // weight null: only the sum. residual and bias may be null; y may be x.
   void (*layer_norm)(const float* x, const float* residual, const float* weight, const float* bias, float eps,
                      int64_t rows, int64_t width, float* y);
@@ -103,6 +106,7 @@ struct Halves {
   size_t (*attention_scratch)(int64_t rows, int64_t length, int64_t head_dim);
   void (*attention)(const Attention16&, float* scratch);  // head_dim is even
   void (*round)(const float* x, int64_t count, uint16_t* y);
+  DistancesOf<uint16_t> distances;
 };
 
 // cblas_sgemm of some BLAS, for `by_sgemm`; null until there is one.

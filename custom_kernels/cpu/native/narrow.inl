@@ -125,6 +125,7 @@ void gemm(const Gemm& g, float* scratch) {
 
 #if defined(ATTENTION)
 #include "attention16.inl"
+#include "distances.inl"
 #endif
 
 }  // namespace
@@ -134,6 +135,7 @@ extern const Product TABLE;
 const Product TABLE = {NAME, NR, laid_out, lay_out, gemm_scratch, gemm};
 #if defined(ATTENTION)
 extern const Halves ATTENTION;
-const Halves ATTENTION = {attention_scratch, attention, round_row};
+const Halves ATTENTION = {
+    attention_scratch, attention, round_row, {distances_laid_out, lay_out_distances, distances_scratch, distances}};
 #endif
 }

@@ -24,6 +24,8 @@ enum Status { OK = 0, NO_MEMORY = 1, BAD_SEQUENCES = 2, BAD_IDS = 3 };
 
 Chosen chosen = {&mlx_embed_baseline, {}, nullptr};
 const Kernels* kernels = chosen.kernels;
+// The last that were chosen: what was laid out for them before stays as it is.
+const Halves* halves = nullptr;
 
 bool by_sgemm = false;
 
@@ -124,6 +126,7 @@ EXPORT const char* mlx_embed_source_hash() { return SOURCE_HASH; }
 EXPORT const char* mlx_embed_choose(const char* most) {
   chosen = choose(most);
   kernels = chosen.kernels;
+  if (chosen.halves) halves = chosen.halves;
   return kernels->product.name;
 }
 // Let float32 layers that are laid out from now on be multiplied by this cblas_sgemm, or by the kernels where it is
@@ -137,6 +140,8 @@ EXPORT const char* mlx_embed_product(int kind) {
   const Product* product = product_of(kind);
   return product ? product->name : "";
 }
+// Whether there is attention on a kind, which need not be where its products are.
+EXPORT int mlx_embed_attends(int kind) { return kind == FLOAT32 || (kind == BFLOAT16 && chosen.halves); }
 EXPORT int64_t mlx_embed_threads() { return thread_count(); }
 EXPORT void mlx_embed_set_threads(int64_t count) { set_thread_count(count); }
 
@@ -169,6 +174,8 @@ EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n
   }
 }
 EXPORT void mlx_embed_discard(void* layer) { delete static_cast<LaidOut*>(layer); }
+// Two layers of one shape, each becomes the other. Not while either multiplies.
+EXPORT void mlx_embed_exchange(void* a, void* b) { std::swap(*static_cast<LaidOut*>(a), *static_cast<LaidOut*>(b)); }
 
 EXPORT int mlx_embed_linear(const float* x, int64_t rows, const void* layer, int activation, const float* residual,
                             float* y) {
@@ -219,104 +226,7 @@ EXPORT int mlx_embed_embedding_norm(const float* const* tables, const int64_t* s
   });
 }
 
-namespace {
-
-// How a kernel attends over what it is given: one of float, or one of bfloat16.
-template <class T> struct Attending {
-  size_t (*scratch)(int64_t rows, int64_t length, int64_t head_dim);
-  void (*run)(const AttentionOf<T>&, float* scratch);
-};
-
-// Some queries of a head of a sequence.
-struct Job {
-  int32_t start, length, begin, end, head;
-};
-
-// What threads do of an attention, at most `most` queries each: the longest sequences go first, so that no thread is
-// left with one at the end.
-std::vector<Job> attention_jobs(const int32_t* cu, int64_t count, int64_t heads, int64_t most) {
-  std::vector<int32_t> order((size_t)count);
-  for (int64_t i = 0; i < count; i++) order[(size_t)i] = (int32_t)i;
-  const auto length = [&](int32_t s) { return cu[s + 1] - cu[s]; };
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return length(a) > length(b); });
-  const int64_t enough = 4 * thread_count();
-  std::vector<Job> jobs;
-  for (int32_t s : order) {
-    const int32_t n = length(s);
-    if (!n) break;
-    // Keys are laid out once a job: more than one block of queries only where jobs are few or the sequence long.
-    const int64_t parts = std::max<int64_t>(
-        ceil_div(n, most),
-        count * heads < enough ? std::min<int64_t>(ceil_div(enough, count * heads), ceil_div(n, 64)) : 1);
-    const int32_t rows = (int32_t)ceil_div(n, parts);
-    for (int64_t h = 0; h < heads; h++)
-      for (int32_t r = 0; r < n; r += rows) jobs.push_back({cu[s], n, r, std::min(n, r + rows), (int32_t)h});
-  }
-  return jobs;
-}
-
-// How heads share keys and values, and which tokens see each other.
-struct Seen {
-  int64_t kv_heads;  // of key and value each; they divide the query's
-  int64_t window;    // keys with |i - j| <= window; negative: all
-  bool causal;       // keys with j <= i alone
-};
-
-// bias [heads, 2 * bias_length - 1] is by distance: key - query is at place key - query + bias_length - 1.
-template <class T>
-int attend(const Attending<T>& how, const T* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
-           int64_t head_dim, float scale, const float* bias, int64_t bias_length, const Seen& seen, float* y) {
-  if (!good_sequences(cu, count, total)) return BAD_SEQUENCES;
-  const std::vector<Job> jobs = attention_jobs(cu, count, heads, 1024);
-  if (bias && !jobs.empty() && jobs[0].length > bias_length) return BAD_SEQUENCES;
-  const int64_t hidden = heads * head_dim, kv = seen.kv_heads * head_dim, group = heads / seen.kv_heads;
-  parallel_for((int64_t)jobs.size(), [&](int64_t j) {
-    const Job& job = jobs[(size_t)j];
-    AttentionOf<T> a;
-    a.stride = hidden + 2 * kv;
-    const T* rows = qkv + job.start * a.stride;
-    a.q = rows + job.head * head_dim;
-    a.k = rows + hidden + job.head / group * head_dim;
-    a.v = a.k + kv;
-    a.out = y + job.start * hidden + job.head * head_dim;
-    a.out_stride = hidden;
-    a.bias = bias ? bias + job.head * (2 * bias_length - 1) + bias_length - 1 : nullptr;
-    a.bias_step = -1;
-    a.length = job.length;
-    a.head_dim = head_dim;
-    a.row_begin = job.begin;
-    a.row_end = job.end;
-    a.before = seen.window < 0 ? job.length : std::min<int64_t>(seen.window, job.length);
-    a.after = seen.causal ? 0 : a.before;
-    a.scale = scale;
-    how.run(a, scratch(how.scratch(job.end - job.begin, job.length, head_dim)));
-  });
-  return OK;
-}
-
-Attending<float> attending() { return {kernels->attention_scratch, kernels->attention}; }
-Attending<uint16_t> attending16() { return {chosen.halves->attention_scratch, chosen.halves->attention}; }
-
-}  // namespace
-
-// `narrow`: on bfloat16, to which qkv is rounded; where there are its products, and head_dim is even.
-EXPORT int mlx_embed_attention(const float* qkv, const int32_t* cu, int64_t count, int64_t total, int64_t heads,
-                               int64_t kv_heads, int64_t head_dim, float scale, const float* bias, int64_t bias_length,
-                               int64_t window, int causal, int narrow, float* y) {
-  return guarded([&] {
-    const Seen seen = {kv_heads, window, causal != 0};
-    if (!narrow) return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
-    const int64_t width = (heads + 2 * kv_heads) * head_dim,
-                  rb = block_rows(total, std::max<int64_t>(1, 32768 / width));
-    const std::unique_ptr<float, void (*)(float*)> memory(allocate((size_t)(total * width + 1) / 2), release);
-    uint16_t* qkv16 = reinterpret_cast<uint16_t*>(memory.get());
-    parallel_for(ceil_div(total, rb), [&](int64_t job) {
-      const int64_t o = job * rb * width;
-      chosen.halves->round(qkv + o, std::min(rb * width, total * width - o), qkv16 + o);
-    });
-    return attend<uint16_t>(attending16(), qkv16, cu, count, total, heads, head_dim, scale, bias, bias_length, seen, y);
-  });
-}
+#include "attention_op.inl"
 
 // y = norm(x W + bias + residual); without a norm weight, only the sum.
 EXPORT int mlx_embed_output_norm(const float* x, int64_t rows, const void* layer, const float* residual,
@@ -466,6 +376,6 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
   return status;
 }
 
-#include "disentangled.inl"
+#include "disentangled_attention_op.inl"
 #include "heads.inl"
 #include "top_k_scores_op.inl"

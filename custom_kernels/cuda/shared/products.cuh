@@ -5,14 +5,15 @@
 // tensor cores' 128-byte swizzle, and each 32 rows of w such that a thread's sums of them are 8 neighbours in the
 // result.
 // With STREAMED the rows of x are in the ring too, behind the columns, and CLUSTER blocks fill and empty each other's.
-// Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, STREAMED, CLUSTER, WGMMA (the instruction).
+// Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, PLACE_COLUMNS (of w in
+// a place, COLUMNS or a multiple), STREAMED, CLUSTER, WGMMA (the instruction).
 constexpr int GROUP_ROWS = 64;
 constexpr int ROWS = GROUPS * GROUP_ROWS;
 constexpr int DEPTHS = K / 64;
 constexpr int SPANS = N / COLUMNS;
 constexpr int SUMS = COLUMNS / 2;      // of a thread: for each 8 columns two in its row, two in the row 8 below
 constexpr int BLOCK_BYTES = 64 * 128;  // of a group's rows, 64 columns of them
-constexpr int STAGE_BYTES = COLUMNS * 128 + (STREAMED ? GROUPS * BLOCK_BYTES : 0);
+constexpr int STAGE_BYTES = PLACE_COLUMNS * 128 + (STREAMED ? GROUPS * BLOCK_BYTES : 0);
 constexpr int THREADS = (GROUPS + 1) * 128;  // one warpgroup fetches
 
 struct alignas(16) Eight {
@@ -83,6 +84,14 @@ __device__ void copy_rows(unsigned to, const unsigned* map, int column, int row,
       : "memory");
 }
 
+__device__ void copy_rows_to_all(unsigned to, const unsigned* map, int column, int row, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(static_cast<unsigned short>(3))
+      : "memory");
+}
+
 __device__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
@@ -130,15 +139,28 @@ __device__ unsigned long long described(unsigned place) {
 
 __device__ void wgmma(float (&sum)[SUMS], unsigned long long rows, unsigned long long columns, int keep) { WGMMA; }
 
-// One place of the ring times the rows at the same depth: added to `sum`, or, if not `keep`, in its place. The tensor
-// cores go on while the threads do; `finish_wgmma` waits until all but the last `n` such products are done.
-__device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
+// The next place is full, and may be multiplied.
+__device__ void begin_place(const Ring& ring) {
   barrier_wait(ring.full + ring.stage * 8, ring.parity);
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-  const unsigned long long a = described(rows), b = described(ring.place());
+}
+
+// 64 columns of a group's rows times as many of COLUMNS of w: added to `sum`, or, if not `keep`, in its place.
+__device__ void multiply_block(float (&sum)[SUMS], unsigned rows, unsigned columns, bool keep) {
+  const unsigned long long a = described(rows), b = described(columns);
 #pragma unroll
   for (int i = 0; i < 4; ++i) wgmma(sum, a + i * 2, b + i * 2, keep || i > 0);
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// No more of this place. The tensor cores go on while the threads do; `finish_wgmma` waits until all but the last `n`
+// such places are done.
+__device__ void end_place() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// One place of the ring times the rows at the same depth.
+__device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
+  begin_place(ring);
+  multiply_block(sum, rows, ring.place(), keep);
+  end_place();
 }
 
 template <int LEFT>

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,6 +16,7 @@ from custom_kernels.ops.activate import Gate
 from custom_kernels.ops.attention import MASKED
 from custom_kernels.ops.short_encoder import is_short
 from custom_kernels.packed import counting, pad, sequence_ids, unpad, zeros
+from custom_kernels.parameters import Layers
 from mlx_embed.architectures.expert_layer import ExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import disentangled, unseen
@@ -27,6 +28,8 @@ __all__ = ["lay_out", "position_ids", "sequence_ids"]
 
 _HERE = sys.modules[__name__]
 NAMESPACE = mx
+# What follows a linear layer in the same launch, where there is a kernel for both.
+Then = Literal["activation", "norm"]
 erf = mx.erf
 
 
@@ -55,12 +58,15 @@ class Linear(nn.Module):
 def lay_out(encoder: nn.Module) -> None:
     """Lay the weights of linear layers out for this GPU's kernels, if it has any, beside the weights themselves.
 
-    Layers that an activation follows are called `up`, or `up_gate`.
+    Layers that an activation follows are called `up` or `up_gate`; `out`, and `down` in a layer with an `output_norm`,
+    have a LayerNorm behind them.
     """
     for module in encoder.modules():
         for name, child in list(module.items()):
             if type(child) is nn.Linear:
-                laid_out = custom_kernels.lay_out_linear(child.weight, activated=name.startswith("up"))
+                normed = name == "down" and "output_norm" in module
+                then: Then | None = "activation" if name.startswith("up") else "norm" if normed else None
+                laid_out = custom_kernels.lay_out_linear(child.weight, then)
                 if laid_out is not None:
                     setattr(module, name, Linear(child, laid_out))
 
@@ -204,7 +210,7 @@ def distance_bias(table: nn.Module, buckets: np.ndarray[Any, np.dtype[np.int32]]
 
 def feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, norm: LayerNorm) -> mx.array:
     """See `ops`."""
-    return norm(linear(linear(x, up, act), down), residual=x)
+    return output_norm(linear(x, up, act), down, x, norm)
 
 
 def gated_feed_forward(x: mx.array, up: nn.Module, down: nn.Module, act: str, gate: Gate, norm: LayerNorm) -> mx.array:
@@ -266,7 +272,9 @@ def encoder_layers(
     if is_short(x.size) and not unseen.is_any() and first.activation not in FORMULAS:
         modules = [parts(layer) for layer in layers]
         if not any("scales" in part for layer in modules for part in layer):
-            weights = [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
+            weights = _kept(
+                layers, [LayerWeights(*(x for part in layer for x in (part.weight, part.bias))) for layer in modules]
+            )
             heads, scale = first.attention.num_heads, first.attention.scale
             eps, act = first.attention_norm.eps, first.activation
             kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
@@ -275,6 +283,16 @@ def encoder_layers(
     for layer in layers:
         x = layer(x, cu_seqlens, max_seqlen, bias)
     return x
+
+
+def _kept(layers: PostNormLayers, weights: list[LayerWeights]) -> Layers:
+    """The weights as they were taken before, unless somebody has replaced one."""
+    before = layers.kept
+    if not isinstance(before, Layers) or any(
+        old is not new for pair in zip(before, weights, strict=True) for old, new in zip(*pair, strict=True)
+    ):
+        layers.kept = before = Layers(weights)
+    return before
 
 
 def rope(qkv: mx.array, positions: mx.array, tables: Any, num_heads: int) -> mx.array:

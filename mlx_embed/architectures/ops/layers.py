@@ -8,7 +8,12 @@ class PostNormLayers(list[Any]):
 
     Each has `attention` with `qkv`, `out`, `num_heads` and `scale`, then `attention_norm`, `up`, `down`, `activation`
     and `output_norm`. A list, so that MLX counts their parameters.
+
+    Attributes:
+        kept: what a kernel has made of them.
     """
+
+    kept: Any = None
 
 
 def parts(layer: Any) -> tuple[Any, ...]:

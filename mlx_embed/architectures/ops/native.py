@@ -55,13 +55,16 @@ def lay_out(
     kept: Collection[str] = (),
     better: str = "float32",
     each: Callable[[], None] | None = None,
-) -> None:
+) -> dict[str, cpu.Linear]:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of
     BERT's kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see
     `cpu.Linear`. Those whose paths are among `kept` are in `better` instead. `each` is called after each linear layer,
     whose weight is of no more use then.
+
+    Returns:
+        The linear layers by their paths.
 
     Raises:
         CheckpointError: a path in `kept` at which there is no linear layer.
@@ -71,19 +74,23 @@ def lay_out(
         raise CheckpointError(f"{strangers[0]} is to stay out of int8, and is no linear layer of this model.")
     # Without the leaves, so that the weights of each go as soon as it is laid out.
     modules = {path: module for path, module in encoder.named_modules() if not isinstance(module, _LEAVES)}
+    layers = dict[str, cpu.Linear]()
     for path, module in modules.items():
         for name in list(module):
-            own = better if f"{path}.{name}".removeprefix(".") in kept else dtype
-            if (ready := _laid_out(module[name], own)) is not None:
+            place = f"{path}.{name}".removeprefix(".")
+            if (ready := _laid_out(module[name], better if place in kept else dtype)) is not None:
                 setattr(module, name, ready)
-                if each is not None and isinstance(ready, cpu.Linear):
-                    each()
+                if isinstance(ready, cpu.Linear):
+                    layers[place] = ready
+                    if each is not None:
+                        each()
     _clear_cache()
     cpu.trim()
     for module in modules.values():
         for name, child in list(module.items()):
             if isinstance(child, PostNormLayers) and child[0].activation not in FORMULAS:
                 setattr(module, name, _encoder(child, dtype))
+    return layers
 
 
 def _clear_cache() -> None:
@@ -101,8 +108,8 @@ def _clear_cache() -> None:
 
 
 def attention_dtype(dtype: str) -> str:
-    """What attention is in beside linear layers in `dtype`: bfloat16 where they are narrow and the processor has it."""
-    return "bfloat16" if dtype != "float32" and cpu.product("bfloat16") else "float32"
+    """What attention is in beside linear layers in `dtype`: bfloat16 where they are narrow and it is faster so."""
+    return "bfloat16" if dtype != "float32" and cpu.attends("bfloat16") else "float32"
 
 
 def laid_out(module: Mapping[str, mx.array]) -> Any:
@@ -209,9 +216,10 @@ def disentangled_attention(
     max_seqlen: int,
 ) -> Floats:
     """See `ops`."""
+    dtype = _attention_dtype.get() if qkv.shape[1] // (3 * num_heads) % 2 == 0 else "float32"
     if to_key is None and to_query is None:
-        return cpu.attention(qkv, cu_seqlens, num_heads, scale)
-    return cpu.disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale)
+        return cpu.attention(qkv, cu_seqlens, num_heads, scale, dtype=dtype)
+    return cpu.disentangled_attention(qkv, to_key, to_query, rows, cu_seqlens, num_heads, scale, dtype=dtype)
 
 
 def columns(x: Floats, begin: int, end: int) -> Floats:

@@ -7,6 +7,7 @@ import pytest
 
 from custom_kernels import cpu
 from tests.custom_kernels.cpu.conftest import close, normal, rng, starts
+from tests.custom_kernels.cpu.test_narrow import bfloat16
 
 pytestmark = [
     pytest.mark.skipif(not cpu.available(), reason=cpu.why_unavailable() or "available"),
@@ -60,6 +61,23 @@ def test_disentangled_attention(lengths: list[int], head_dim: int, kinds: tuple[
     close(found, attention64(qkv, *tables, rows, cu, heads, 0.2), 2e-5)
 
 
+@pytest.mark.parametrize(("lengths", "head_dim"), [([1], 2), ([5, 128, 0, 17], 32), ([540, 3], 64), ([40], 100)])
+def test_on_bfloat16(lengths: list[int], head_dim: int) -> None:
+    if not cpu.product("bfloat16"):
+        pytest.skip("this machine has no bfloat16 products")
+    g = rng(head_dim, *lengths)
+    cu, longest = starts(lengths), max(lengths)
+    qkv, tables = normal(g, cu[-1], 3 * 2 * head_dim), [normal(g, 40, 2 * head_dim) for _ in range(2)]
+    rows = g.integers(0, 40, 2 * longest + 1).astype(np.int32)
+    scale = (3 * head_dim) ** -0.5
+    found = cpu.disentangled_attention(qkv, *tables, rows, cu, 2, scale, dtype="bfloat16")
+    wanted = attention64(bfloat16(qkv), *map(bfloat16, tables), rows, cu, 2, scale)
+    # What is left is the rounding of the weights.
+    error = abs(found - wanted)
+    assert error.max() <= 0.012
+    assert error.mean() <= 0.0015
+
+
 def test_a_sequence_does_not_depend_on_what_else_is_there(threads: int) -> None:
     g = rng(3)
     lengths = [40, 7, 300]
@@ -99,3 +117,4 @@ def test_bad_input() -> None:
     refused(ValueError, "from 0 to 4", rows=rows - 1)
     refused(ValueError, "rise from 0 to 4", cu_seqlens=starts([5]))
     refused(ValueError, "none longer", rows=rows[:7].copy())
+    refused(ValueError, "no attention in 'int8'", dtype="int8")

@@ -139,8 +139,8 @@ def test_what_is_no_number_shows_in_its_row_alone(bad: float, dtype: str) -> Non
 @pytest.mark.parametrize("lengths", [[1], [5, 128, 1, 0, 17], [600, 3], [1030]])
 @pytest.mark.parametrize("head_dim", [2, 32, 64, 100])
 def test_attention_on_bfloat16(lengths: list[int], head_dim: int) -> None:
-    if not cpu.product("bfloat16"):
-        pytest.skip("this machine has no bfloat16 products")
+    if not cpu.attends("bfloat16"):
+        pytest.skip("this machine has no attention in bfloat16")
     g = rng(head_dim, *lengths)
     cu, heads = starts(lengths), 2
     qkv = normal(g, cu[-1], 3 * heads * head_dim)
@@ -155,8 +155,8 @@ def test_attention_on_bfloat16(lengths: list[int], head_dim: int) -> None:
 
 
 def test_attention_on_bfloat16_does_not_depend_on_the_batch() -> None:
-    if not cpu.product("bfloat16"):
-        pytest.skip("this machine has no bfloat16 products")
+    if not cpu.attends("bfloat16"):
+        pytest.skip("this machine has no attention in bfloat16")
     lengths = [40, 7, 130, 1]
     cu = starts(lengths)
     qkv = normal(rng(6), cu[-1], 3 * 64)
@@ -175,7 +175,7 @@ def test_layers_in_one_call_are_op_by_op(dtype: str) -> None:
     w = {name: cpu.Linear(normal(g, *shape, scale=0.1), None, dtype) for name, shape in shapes.items()}
     norm = cpu.Norm(ones, bias, 1e-5)
     layer = cpu.EncoderLayer(w["qkv"], w["out"], norm, w["up"], w["down"], norm)
-    attends = "bfloat16" if cpu.product("bfloat16") else "float32"
+    attends = "bfloat16" if cpu.attends("bfloat16") else "float32"
     x = normal(g, cu[-1], 64)
     h = cpu.attention(cpu.linear(x, w["qkv"]), cu, 2, 0.2, dtype=attends)
     h = cpu.output_norm(h, w["out"], x, *norm)
@@ -187,6 +187,40 @@ def test_layers_in_one_call_are_op_by_op(dtype: str) -> None:
     assert np.array_equal(overwritten, cpu.Encoder([layer, layer], 2, 0.2, "gelu", attends)(x, cu))
 
 
+def test_layers_exchange_their_weights(dtype: str) -> None:
+    """In the encoder that they are a part of too."""
+    g, cu = rng(8), starts([30, 4])
+    norm = cpu.Norm(np.ones(64, np.float32), None, 1e-5)
+    shapes, x = ((192, 64), (64, 64), (200, 64), (64, 200)), normal(g, 34, 64)
+    weights = [normal(g, *shape, scale=0.1) for shape in shapes]
+    narrow, exact = ([cpu.Linear(weight, None, name) for weight in weights] for name in (dtype, "float32"))
+
+    def run(qkv: cpu.Linear, out: cpu.Linear, up: cpu.Linear, down: cpu.Linear) -> cpu.Encoder:
+        return cpu.Encoder([cpu.EncoderLayer(qkv, out, norm, up, down, norm)], 2, 0.2, "gelu")
+
+    encoder, before = run(*narrow), run(*narrow)(x, cu)
+    mixed = run(narrow[0], narrow[1], exact[2], narrow[3])(x, cu)
+    narrow[2].exchange(exact[2])
+    assert (narrow[2].dtype, exact[2].dtype) == ("float32", dtype)
+    assert np.array_equal(encoder(x, cu), mixed)
+    assert not np.array_equal(mixed, before)
+    narrow[2].exchange(exact[2])
+    assert np.array_equal(encoder(x, cu), before)
+    with pytest.raises(ValueError, match=r"one shape, got \(192, 64\) and \(64, 64\)"):
+        narrow[0].exchange(narrow[1])
+
+
+def test_attention_is_where_its_products_are_fast() -> None:
+    assert cpu.attends("float32")
+    choose = library.library().mlx_embed_choose
+    try:
+        for most in ("avx512_bf16", "avx512_vnni", "baseline"):
+            choose(most.encode())
+            assert cpu.attends("bfloat16") == (cpu.product("bfloat16") == "AVX512_BF16")
+    finally:
+        choose(b"")
+
+
 def test_bad_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = np.ones((6, 8), np.float32)
     with pytest.raises(ValueError, match="no products in 'float16' on this processor; it has 'float32'"):
@@ -194,7 +228,7 @@ def test_bad_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     qkv, cu = np.ones((4, 9), np.float32), starts([4])
     with pytest.raises(ValueError, match="no attention in 'int8' on this processor"):
         cpu.attention(qkv, cu, 1, 1.0, dtype="int8")
-    if cpu.product("bfloat16"):
+    if cpu.attends("bfloat16"):
         with pytest.raises(ValueError, match="heads of an even size, got 3"):
             cpu.attention(qkv, cu, 1, 1.0, dtype="bfloat16")
         exact = cpu.Linear(np.ones((24, 8), np.float32))

@@ -62,7 +62,7 @@ def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bo
     weight, bias = random_layer(outputs, inputs, dtype)
     x = random(total, inputs, dtype=dtype)
     expected = EXACT[act](exact_linear(x, weight, bias if biased else None))
-    laid_out = lay_out_linear(weight, act is not None)
+    laid_out = lay_out_linear(weight, "activation" if act else None)
     assert laid_out is not None
     layer = Linear(weight, bias if biased else None, laid_out)
     for _ in range(2):
@@ -90,7 +90,7 @@ def test_gated_linear_on_hopper(
 ) -> None:
     weight, bias = random_layer(outputs, inputs, dtype)
     x = random(total, inputs, dtype=dtype)
-    layer = Linear(weight, bias if biased else None, lay_out_linear(weight, activated=True))
+    layer = Linear(weight, bias if biased else None, lay_out_linear(weight, then="activation"))
     expected = gated(exact_linear(x, weight, layer.bias), act, gate)
     assert layer.laid_out is not None
     for _ in range(2):
@@ -111,6 +111,9 @@ def test_gated_linear_on_hopper(
         (256, 256, "float16"),
         (384, 64, "float16"),
         (256, 320, "bfloat16"),
+        (768, 768, "float16"),
+        (768, 3072, "bfloat16"),
+        (512, 64, "float16"),
     ],
 )
 @pytest.mark.parametrize("far", [0.0, 300.0])
@@ -120,7 +123,7 @@ def test_output_norm_on_hopper(far: float, outputs: int, inputs: int, dtype: str
     residual = residual.astype(DTYPES[dtype])
     norm_weight, norm_bias = random(outputs, dtype=dtype), random(outputs, dtype=dtype)
     expected = normed(exact_linear(x, weight, bias) + exact(residual), norm_weight, norm_bias, 1e-5)
-    laid_out = lay_out_linear(weight)
+    laid_out = lay_out_linear(weight, "norm")
     assert laid_out is not None
     layer = Linear(weight, bias, laid_out)
     for _ in range(2):

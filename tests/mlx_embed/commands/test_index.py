@@ -6,6 +6,8 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mlx_embed import cli
 from mlx_embed.index import Hit, Index
 from mlx_embed.index.chunks import Chunking
 from mlx_embed.index.marks import marks
+from mlx_embed.progress import Progress
 from tests.conftest import DATA, ROOT
 
 MODEL = str(DATA / "tiny-bert")
@@ -42,6 +45,28 @@ def found(capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, A
     capsys.readouterr()
     assert cli.main(["search", "--index", "ix", "--json", *options]) == 0
     return list(json.loads(capsys.readouterr().out))
+
+
+def test_one_bar_counts_the_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one for each commit; and a file that there is nothing to do with counts too."""
+    monkeypatch.setattr("mlx_embed.index.sync._FILES", 1)
+    monkeypatch.setattr("mlx_embed.index.index.batches", lambda files, pace: ([file] for file in files))
+    (folder / "binary.txt").write_bytes(b"\0\1")
+    shown: list[int] = []
+
+    class Counting(Progress):
+        def __call__(self, count: int) -> None:
+            super().__call__(count)
+            shown.append(self.done)
+
+    @contextmanager
+    def counted(show: Any, total: int, unit: str, **options: Any) -> Iterator[Progress]:
+        assert (total, unit, options) == (4, "file", {"description": "Indexing", "steps": True})
+        yield Counting()
+
+    monkeypatch.setattr("mlx_embed.index.sync.progress", counted)
+    assert index("source", "--model", MODEL) == 0
+    assert shown == [1, 2, 3, 4]
 
 
 def test_a_folder_is_indexed_and_searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

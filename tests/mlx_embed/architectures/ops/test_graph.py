@@ -12,7 +12,7 @@ import custom_kernels
 from custom_kernels import gelu
 from custom_kernels.ops.linear import reference_linear
 from custom_kernels.ops.output_norm import reference_output_norm
-from mlx_embed.architectures import ops
+from mlx_embed.architectures import bert, ops
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import graph
 from tests.custom_kernels.conftest import random
@@ -25,7 +25,7 @@ class Spy:
         self.laid_out: list[mx.array | None] = []
         monkeypatch.setattr(custom_kernels, "linear", self.linear)
         monkeypatch.setattr(custom_kernels, "output_norm", self.output_norm)
-        monkeypatch.setattr(custom_kernels, "lay_out_linear", lambda weight: weight * 2)
+        monkeypatch.setattr(custom_kernels, "lay_out_linear", lambda weight, then: weight * 2)
 
     def linear(self, *arguments: Any) -> mx.array:
         self.laid_out.append(arguments[1].laid_out)
@@ -75,3 +75,26 @@ def test_encoders_hand_laid_out_weights_to_the_kernels(monkeypatch: pytest.Monke
     assert np.allclose(np.array(pair(x, residual)), by_mlx(pair, x, residual), atol=1e-5)
     assert spy.laid_out[1] is None
     assert spy.laid_out[0] is not None
+
+
+def test_a_short_batch_is_handed_the_weights_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the same object as long as none is replaced, since it keeps them laid end to end."""
+    seen: list[Any] = []
+
+    def kernel(x: mx.array, cu_seqlens: mx.array, weights: Any, *rest: Any) -> mx.array:
+        seen.append(weights)
+        return x
+
+    monkeypatch.setattr(graph, "short_encoder", lambda *_: kernel)
+    encoder = bert.Model(bert.Config(50, 64, 2, 2, 128, 512))
+    ids, starts = mx.zeros((5,), dtype=mx.int32), mx.array([0, 5], dtype=mx.int32)
+    for _ in range(2):
+        encoder(ids, starts, 5)
+    encoder.layers[1].up.bias = mx.ones_like(encoder.layers[1].up.bias)
+    encoder(ids, starts, 5)
+    first, again, changed = seen
+    assert first is again
+    assert changed is not first
+    assert changed[1].up_bias is encoder.layers[1].up.bias
+    assert changed[0].up_bias is first[0].up_bias
+    assert changed.end_to_end.shape == (changed.size,)
