@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -38,6 +39,8 @@ def pytest_sessionstart() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before any test uses a GPU: MLX reads these settings once, and with TF32 nothing is float32.
     prepare_accelerator()
+    # Many processes of tests share a GPU, whose memory MLX would keep.
+    mx.set_cache_limit(2**30)
     if reason := untested(os.environ, cpu.why_unavailable()):
         pytest.exit(reason, returncode=1)
 

@@ -50,5 +50,6 @@ def under_way(patience: float = 0.0) -> bool:
         return False
     done, _ = wait(tuple(_begun), patience)
     for one in done:
-        _begun.remove(one)
+        with suppress(ValueError):  # another thread was first
+            _begun.remove(one)
     return bool(_begun)

@@ -17,6 +17,8 @@ _FILES = {
     "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
     "electra": "electra",
+    "embedding_gemma2": "embedding_gemma2",
+    "embedding_gemma2_text": "embedding_gemma2",
     "eurobert": "eurobert",
     "gemma": "gemma",
     "gemma3_text": "gemma3_text",

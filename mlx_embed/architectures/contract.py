@@ -79,6 +79,9 @@ class Architecture(Protocol):
         vocabulary is not 0: ids int32 [T], places of the texts' ends int32 [n + 1], the longest text's tokens. It
         returns hidden states [T, hidden_size].
 
+        Where only the weights tell how a model is built, Config has a method `for_tensors(names)`, which is given the
+        tensors' names as they are here and returns the Config to build it by.
+
         It is written in `ops`, and so runs on MLX arrays and numpy arrays alike. `batch_tokens`, if it has that, says
         how many tokens make a batch on a GPU.
         """

@@ -1,11 +1,11 @@
 """Jina's BERT (Günther et al., 2023), packed: ALiBi in the place of positions, and a gated feed-forward.
 
 Its folders (jina-embeddings-v2) have the model_type "bert", and "alibi" as position_embedding_type. The models for code
-normalise query and key besides, and once more behind the attention; their config.json names where their code is.
+normalise query and key besides, and once more behind the attention; their config.json does not say so.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.nn as nn
@@ -44,8 +44,6 @@ HEAD = bert.HEAD
 LAYOUT: Layout = "packed"
 
 _ACTIVATIONS = {"geglu": "gelu", "reglu": "relu"}
-# Where the code of the models for code is, by which they are known.
-_OF_CODE = "jina-bert-v2-qk-post-norm"
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,7 @@ class Config:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
-        named = config.get("auto_map")
-        places = [config.get("_name_or_path"), *(named.values() if isinstance(named, dict) else ())]
-        normed = any(isinstance(place, str) and _OF_CODE in place for place in places)
-        result = read_config(cls, {**config, "normed": normed})
+        result = read_config(cls, {**config, "normed": False})
         if result.feed_forward_type not in _ACTIVATIONS:
             raise UnsupportedModelError(
                 f'config.json has "feed_forward_type": {result.feed_forward_type!r}; mlx_embed has '
@@ -77,6 +72,10 @@ class Config:
             )
         checked_direction(config, causal=False)
         return result
+
+    def for_tensors(self, names: Collection[str]) -> "Config":
+        """The same, of a model for code if the tensors are one's."""
+        return replace(self, normed="layers.0.residual_norm.weight" in names)
 
     @property
     def max_tokens(self) -> int:

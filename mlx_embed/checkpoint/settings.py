@@ -28,6 +28,9 @@ _TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
 # What a causal reranker may take besides texts.
 _MESSAGE = "message"
 
+# What else models may take.
+_OTHERS = ("audio", "image", "video")
+
 # Today's names of keys, by those before; where both are there, the old one counts.
 _RENAMED = {"tokenizer_args": "processor_kwargs", "config_args": "config_kwargs", "model_args": "model_kwargs"}
 
@@ -106,6 +109,9 @@ def read_settings(transformer: Path, kind: str) -> Settings:
             given[new] = given.pop(old)
     task, modalities, output = _TASKS[kind]
     stated = given.get("modality_config")
+    if isinstance(stated, dict) and stated.get("text") == modalities["text"]:
+        # A text is computed in the same way beside these, where the model takes more than texts.
+        given["modality_config"] = {key: value for key, value in stated.items() if key not in _OTHERS}
     if kind == "LogitScore" and isinstance(stated, dict) and isinstance(stated.get(_MESSAGE), dict):
         form = {key: value for key, value in stated[_MESSAGE].items() if key != "format"}
         given["modality_config"] = {key: value for key, value in stated.items() if key != _MESSAGE} or modalities

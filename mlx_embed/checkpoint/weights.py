@@ -83,7 +83,8 @@ def load_encoder(
     renamed = {name: tensor for name, tensor in tensors.items() if not _SILENT.fullmatch(name)}
     # Building an encoder takes time for each layer that config.json asks for, so the number is checked first.
     _check_layers(config, renamed)
-    encoder = architecture.Model(config)
+    told = getattr(config, "for_tensors", None)
+    encoder = architecture.Model(config if told is None else told(renamed.keys()))
     renamed = _used(checkpoint, renamed, set(encoder))
     renamed, quantized = _quantized(checkpoint, renamed, encoder)
     sources = _fuse(renamed)

@@ -1,4 +1,4 @@
-"""Tokenizers of vocabulary files, where there is no tokenizer.json: vocab.txt, or vocab.json with merges.txt."""
+"""Tokenizers of other files, where there is no tokenizer.json: vocab.txt, vocab.json with merges.txt, spm.model."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present
 from mlx_embed.errors import CheckpointError, MLXEmbedError, UnsupportedModelError
-from mlx_embed.tokenizer import classes, special
+from mlx_embed.tokenizer import classes, sentencepiece, special
 from mlx_embed.tokenizer.classes import TokenizerClass
 from mlx_embed.tokenizer.panics import is_the_librarys
 
@@ -27,6 +27,11 @@ def read(checkpoint: Checkpoint) -> tuple[Tokenizer, TokenizerClass]:
     name = classes.named(checkpoint.config, settings)
     short = classes.bare(name or "")
     kind = classes.CLASSES.get(short)
+    model = folder / sentencepiece.FILES.get(short, "")
+    if short in sentencepiece.FILES and present(model):
+        return classes.rebuild(
+            _own(model, short, settings), name, folder, settings, checkpoint.encoder_config.vocab_size
+        )
     built = kind in [classes.CLASSES[known] for known in _BUILT]
     if not built or checkpoint.config["model_type"] in ("camembert", "xlm-roberta"):
         wanted = name or settings.get("tokenizer_class") or f"those of {checkpoint.config['model_type']!r}"
@@ -66,6 +71,17 @@ def read(checkpoint: Checkpoint) -> tuple[Tokenizer, TokenizerClass]:
             f"lines are missing, or the rest is padding, which only a tokenizer.json can tell. {_hint(folder)}"
         )
     return tokenizer, kind
+
+
+def _own(path: Path, short: str, settings: classes.Settings) -> Tokenizer:
+    try:
+        return sentencepiece.tokenizer(path, short, settings)
+    except MLXEmbedError:
+        raise
+    except BaseException as error:
+        if not is_the_librarys(error):
+            raise
+        raise CheckpointError(f"{path} has pieces that cannot be read: {error}") from error
 
 
 def _hint(folder: Path) -> str:

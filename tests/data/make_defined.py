@@ -138,6 +138,30 @@ def write_ultrabert() -> None:
     (HERE / "encoders/ultrabert/model.safetensors").chmod(0o644)
 
 
+def write_embedding_gemma2() -> None:
+    """Of transformers' class: two kinds of layers, with heads of their own sizes."""
+    from transformers import EmbeddingGemma2TextConfig, EmbeddingGemma2TextModel
+
+    from tests.data.make_checkpoints import randomize
+
+    sizes = {"vocab_size": V, "hidden_size": H, "intermediate_size": F, "num_hidden_layers": 3, "embedding_dim": 64}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 16}
+    config = EmbeddingGemma2TextConfig(
+        max_position_embeddings=64,
+        sliding_window=6,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        hidden_size_per_layer_input=16,
+        **sizes,
+        **heads,
+    )
+    model = EmbeddingGemma2TextModel(config)
+    randomize(model)
+    for index, layer in enumerate(model.layers):
+        layer.layer_scalar.fill_(0.5 + 0.25 * index)
+    model.eval().half().save_pretrained(HERE / "encoders/embedding_gemma2")
+    (HERE / "encoders/embedding_gemma2/model.safetensors").chmod(0o644)
+
+
 def main() -> None:
     """Write all."""
     from tests.data.make_checkpoints import texts
@@ -147,8 +171,16 @@ def main() -> None:
     write("nomic_bert_moe", *nomic())
     write_jina_v3()
     write_ultrabert()
+    write_embedding_gemma2()
     golden = {}
-    for name in ("jina_bert", "jina_bert_code", "nomic_bert_moe", "jina_embeddings_v3", "ultrabert"):
+    for name in (
+        "jina_bert",
+        "jina_bert_code",
+        "nomic_bert_moe",
+        "jina_embeddings_v3",
+        "ultrabert",
+        "embedding_gemma2",
+    ):
         with tempfile.TemporaryDirectory() as folder:
             model = cases.oracle(encoder(name, Path(folder)))
             golden[name] = model.encode(texts(), batch_size=4, normalize_embeddings=True)

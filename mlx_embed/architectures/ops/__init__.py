@@ -56,6 +56,7 @@ __all__ = [
     "normed_feed_forward",
     "offset_position_ids",
     "output_norm",
+    "own",
     "places",
     "position_ids",
     "product",
@@ -356,6 +357,11 @@ def float32(x: Array) -> Array:
 def erf(x: Array) -> Array:
     """The error function of each element, in x's dtype."""
     return _twin(x).erf(x)
+
+
+def own(values: Array, x: Array) -> Array:
+    """An array that is an encoder's own, in none of its layers, as one of x's kind and dtype."""
+    return _twin(x).own(values, x)
 
 
 def namespace(x: Array) -> Any:

@@ -65,6 +65,7 @@ CASES = {
     "jina_bert, code": _defined("jina_bert_code", model_type="bert"),
     "nomic_bert, experts": _defined("nomic_bert_moe", model_type="nomic_bert"),
     "jina_embeddings_v3": _defined("jina_embeddings_v3"),
+    "embedding_gemma2": _defined("embedding_gemma2"),
     "ultrabert": _defined("ultrabert"),
     "ultrabert, of old": _defined(
         "ultrabert",

@@ -8,6 +8,7 @@ import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
 from mlx_embed.architectures import ARCHITECTURES
+from mlx_embed.architectures.embedding_gemma2 import Heads
 from tests.checkpoints import edit
 from tests.mlx_embed.architectures.cases import BASES, make, needs_transformers
 
@@ -32,8 +33,7 @@ BAD = [
     ("bert", {"position_embedding_type": "alibi"}, CheckpointError, "lacks .* which the architecture needs"),
     ("bert", {"position_embedding_type": "rotary"}, UnsupportedModelError, "'rotary'; mlx_embed implements \"absol"),
     ("jina_bert", {"feed_forward_type": "original"}, UnsupportedModelError, "'original'; mlx_embed has geglu, reglu"),
-    ("jina_bert", {"auto_map": {"AutoModel": "a/jina-bert-v2-qk-post-norm--b.C"}}, CheckpointError, "lacks .*norm"),
-    ("jina_bert", {"auto_map": "x", "num_attention_heads": 5}, CheckpointError, "hidden_size 32 for 5 attention heads"),
+    ("jina_bert", {"num_attention_heads": 5}, CheckpointError, "hidden_size 32 for 5 attention heads"),
     ("nomic_bert, experts", {"moe_top_k": 5}, CheckpointError, '"moe_top_k": 5 of "num_experts": 4'),
     ("nomic_bert, experts", {"num_experts": None}, CheckpointError, '"moe_top_k": 2 of "num_experts": 0'),
     ("nomic_bert, experts", {"num_experts": 5}, CheckpointError, "experts.mlp.w1.* has shape"),
@@ -41,6 +41,16 @@ BAD = [
     ("nomic_bert, experts", {"qkv_proj_bias": 1}, CheckpointError, '"qkv_proj_bias": 1, where true or false'),
     ("nomic_bert, experts", {"qkv_proj_bias": False}, CheckpointError, "attn.Wqkv.bias"),
     ("nomic_bert, experts", {"activation_function": "swiglu"}, CheckpointError, "lacks "),
+    ("embedding_gemma2", {"model_type": "embedding_gemma2"}, CheckpointError, '"text_config": None, where an object'),
+    ("embedding_gemma2", {"num_hidden_layers": "x"}, CheckpointError, "\"num_hidden_layers\": 'x'"),
+    ("embedding_gemma2", {"layer_types": ["full_attention"]}, CheckpointError, "for 3 layers"),
+    ("embedding_gemma2", {"layer_types": None, "sliding_window_pattern": 0}, CheckpointError, "sliding_window_pattern"),
+    ("embedding_gemma2", {"per_layer_config": [1]}, CheckpointError, "per_layer_config"),
+    ("embedding_gemma2", {"per_layer_config": {"2": {"hidden_size": 3}}}, UnsupportedModelError, "hidden_size"),
+    ("embedding_gemma2", {"per_layer_config": {"2": {"head_dim": 15}}}, CheckpointError, "layer 2"),
+    ("embedding_gemma2", {"num_key_value_heads": 3}, CheckpointError, "4 attention heads for 3 of key and value"),
+    ("embedding_gemma2", {"sliding_window": 0}, CheckpointError, "the window 0"),
+    ("embedding_gemma2", {"hidden_activation": "silu"}, UnsupportedModelError, "'silu'; mlx_embed has 'gelu_pyto"),
     ("ultrabert", {"layer_types": ["full_attention"]}, CheckpointError, r"\['full_attention'\] for 3 layers"),
     ("ultrabert", {"layer_types": None, "attention_windows": [6, "x", 0]}, CheckpointError, "attention_windows"),
     ("ultrabert", {"rope_parameters": None, "rope_theta": [1e4]}, CheckpointError, r'"rope_theta": \[10000.0\] for 3'),
@@ -177,6 +187,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_tokens": 66,
     },
     "jina_embeddings_v3": {**BERT, "layer_norm_eps": 1e-5, "theta": 20_000, "type_vocab_size": 1, "max_tokens": 66},
+    "embedding_gemma2": {
+        "embedding_dim": 768,
+        "hidden_size_per_layer_input": 512,
+        "rms_norm_eps": 1e-6,
+        "pad_token_id": 0,
+        "media": (),
+        "heads": (*[Heads(16, 2, 10_000, 512)] * 5, Heads(512, 1, 1_000_000, None)),
+        "type_vocab_size": 0,
+        "max_tokens": 66,
+    },
     "ultrabert": {
         **DECODER,
         "causal": False,

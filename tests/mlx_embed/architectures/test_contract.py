@@ -41,9 +41,8 @@ def test_what_a_config_says(name: str, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(make(name, tmp_path))
     assert checkpoint.architecture is ARCHITECTURES[name]
     config = checkpoint.encoder_config
-    assert (config.vocab_size, config.hidden_size) == (120, 32)
-    assert config.num_hidden_layers == {"bert": 3, "mpnet": 3, "ultrabert": 3, "modernbert": 4}.get(
-        name, 3 if name in DECODERS else 2
-    )
+    assert (config.vocab_size, config.hidden_size) == (120, 64 if name == "embedding_gemma2" else 32)
+    three = name in (*DECODERS, "bert", "mpnet", "ultrabert", "embedding_gemma2")
+    assert config.num_hidden_layers == (4 if name == "modernbert" else 3 if three else 2)
     assert config.max_tokens == (1 << 15 if name == "t5" else 64)
     assert config.type_vocab_size == TYPES.get(name, 0)

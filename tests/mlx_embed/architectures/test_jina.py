@@ -41,10 +41,10 @@ def test_another_activation(name: str, tmp_path: Path) -> None:
     assert 1e-3 < difference(found, expected) < 0.5
 
 
-def test_known_by_the_name_of_its_code(tmp_path: Path) -> None:
-    """As of old, where config.json has no auto_map."""
+def test_what_is_for_code_is_known_by_its_tensors(tmp_path: Path) -> None:
+    """Who saves one anew writes another auto_map, or none."""
     texts, expected = golden("jina_bert, code")
-    edit(make("jina_bert, code", tmp_path), auto_map=None, _name_or_path="jinaai/jina-bert-v2-qk-post-norm")
+    edit(make("jina_bert, code", tmp_path), auto_map=None)
     assert difference(encode(tmp_path, texts), expected) <= TOLERANCE
 
 

@@ -84,9 +84,11 @@ def test_conversion_keeps_the_vectors(name: str, tmp_path: Path) -> None:
     assert difference(encode(tmp_path / "b", texts), expected) <= TOLERANCE
     convert(tmp_path / "a", tmp_path / "c", quantize=8, group_size=32)
     stored = mx.load(str(tmp_path / "c/model.safetensors"))
-    assert any(key.endswith("qkv.scales") for key in stored)
+    assert any(key.endswith(("qkv.scales", "query.scales")) for key in stored)
     assert any(key.endswith(("word_embeddings.scales", "embed_tokens.scales")) for key in stored)
-    assert least_cosine(encode(tmp_path / "c", texts), expected) >= (0.995 if name in DECODERS else 0.999)
+    assert least_cosine(encode(tmp_path / "c", texts), expected) >= (
+        0.995 if name in (*DECODERS, "embedding_gemma2") else 0.999
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -25,7 +25,7 @@ class Spy:
         self.laid_out: list[mx.array | None] = []
         monkeypatch.setattr(custom_kernels, "linear", self.linear)
         monkeypatch.setattr(custom_kernels, "output_norm", self.output_norm)
-        monkeypatch.setattr(custom_kernels, "lay_out_linear", lambda weight, activated: weight * 2)
+        monkeypatch.setattr(custom_kernels, "lay_out_linear", lambda weight, then: weight * 2)
 
     def linear(self, *arguments: Any) -> mx.array:
         self.laid_out.append(arguments[1].laid_out)
