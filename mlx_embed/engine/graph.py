@@ -195,16 +195,11 @@ class GraphEngine:
                 window.fail(error)
             worker.stop_if_ending()  # its reader must not take these rows for all
             self._steps.append(window.finish)
-
-        def work_and_read_later() -> None:
-            work()
             worker.later(self._read)  # behind the next window, which reads it sooner
 
+        worker.submit(work)
         if worker.is_here:
-            work()
             self._read()
-        else:
-            worker.later(work_and_read_later)
         return Gathering(window.rows.result, stop.set)
 
     def near(self, work: Callable[[], Result]) -> Result:
