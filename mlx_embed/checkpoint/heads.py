@@ -112,7 +112,7 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
 
 
 def pooling(checkpoint: Checkpoint) -> str:
-    """What the head reads: the first token, "cls", unless a ModernBERT says that it is the "mean".
+    """What the head reads: the first token, "cls", unless a ModernBERT or UltraBERT says that it is the "mean".
 
     An EuroBERT may say that too, or LATE: all tokens, whose logits are averaged. Of a causal model it is the last.
     """
@@ -124,7 +124,8 @@ def pooling(checkpoint: Checkpoint) -> str:
         if mode in ("bos", "mean", LATE):
             return "cls" if mode == "bos" else f"{mode}"
         raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has bos, mean, late.')
-    mode = config.get("classifier_pooling", "cls") if config["model_type"] == "modernbert" else "cls"
+    chooses = config["model_type"] in ("modernbert", "ultrabert")
+    mode = config.get("classifier_pooling", "cls") if chooses else "cls"
     if mode not in ("cls", "mean"):
         raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')
     return str(mode)
