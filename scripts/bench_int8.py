@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How near int8 on a CPU comes to float32, text by text, and what choosing its layers costs at the first load.
 
-    python scripts/bench_int8.py [--model FOLDER] [--cranfield ../shared/data/cranfield]
+    python scripts/bench_int8.py [--model FOLDER] [--all] [--cranfield ../shared/data/cranfield]
 
 Texts that had no part in the choice: every word of the model's vocabulary, and every other token of it, each as a text;
 some thousand of two to six random words; documents and queries. Exits with 1 where the lowest cosine is below 0.995 or
@@ -34,7 +34,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a folder; the real all-MiniLM-L6-v2 where there is none")
     parser.add_argument("--cranfield", type=Path, default=ROOT / "../shared/data/cranfield")
+    parser.add_argument("--all", action="store_true", help="every layer in int8")
     options = parser.parse_args()
+    if options.all:
+        int8_layers.known = lambda checkpoint: ()
     folder = options.model or minilm()
 
     def load(dtype: str) -> tuple[Any, float]:

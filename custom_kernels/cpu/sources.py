@@ -29,6 +29,7 @@ SOURCES = (
     "threads.cpp",
     "ops.cpp",
     "pieces.cpp",
+    "subwords.cpp",
 )
 BLAS = "blas.cpp"
 SUFFIXES = (".h", ".inl", ".cpp")

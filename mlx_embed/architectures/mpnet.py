@@ -36,6 +36,8 @@ RENAMES = (
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 LAYOUT: Layout = "packed"
 MAX_DISTANCE = 128
+# MPNet's own code has this number; what config.json calls pad_token_id does not count.
+PAD_TOKEN_ID = 1
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,6 @@ class Config:
     relative_attention_num_buckets: int = 32
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
-    pad_token_id: int = 1
     type_vocab_size: ClassVar[int] = 0
 
     @classmethod
@@ -65,7 +66,7 @@ class Config:
     @property
     def max_tokens(self) -> int:
         """The longest text, in tokens: the position rows less those up to the pad token's."""
-        return self.max_position_embeddings - self.pad_token_id - 1
+        return self.max_position_embeddings - PAD_TOKEN_ID - 1
 
 
 class Embeddings(nn.Module):
@@ -73,14 +74,13 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.pad_token_id = config.pad_token_id
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def __call__(self, input_ids: Array, cu_seqlens: Array) -> Array:
         """[T] -> [T, hidden]."""
-        positions = ops.offset_position_ids(input_ids, cu_seqlens, self.pad_token_id)
+        positions = ops.offset_position_ids(input_ids, cu_seqlens, PAD_TOKEN_ID)
         return ops.embedding_norm([(self.word_embeddings, input_ids), (self.position_embeddings, positions)], self.norm)
 
 

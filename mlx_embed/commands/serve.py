@@ -72,11 +72,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     from mlx_embed.arguments import finite_number
+    from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
     for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
         option = f"--{name.replace('_', '-')}"
         if finite_number(option, getattr(options, name)) <= 0:
             raise ValueError(f"{option} {getattr(options, name):g} is not above 0.")
+    others = [*options.reranker, *options.sparse, *options.multi_vector, *options.bge_m3]
+    given = options.models or ([] if others else [DEFAULT_MODEL.value])
+    if options.open_health and not options.api_key_file:
+        raise ValueError("--open-health is for a server with keys: name them by --api-key-file.")
+    if options.accept_token_ids and not given and not options.bge_m3:
+        raise ValueError("--accept-token-ids is for embedding models, and none is served.")
+    names = served_names([*given, *others], options.served_model_name)
     try:
         from mlx_embed.serve.access import Access, allowed_origins, is_loopback
         from mlx_embed.serve.keys import read_keys
@@ -89,15 +97,6 @@ def run(options: argparse.Namespace) -> int:
         if error.name is None or error.name.split(".")[0] not in NEEDED:
             raise
         raise ImportError(f'The server needs {error.name}: pip install ".[serve]" in a clone of mlx-embed') from error
-    from mlx_embed.checkpoint.hub import DEFAULT_MODEL
-
-    if options.open_health and not options.api_key_file:
-        raise ValueError("--open-health is for a server with keys: name them by --api-key-file.")
-    others = [*options.reranker, *options.sparse, *options.multi_vector, *options.bge_m3]
-    given = options.models or ([] if others else [DEFAULT_MODEL.value])
-    if options.accept_token_ids and not given and not options.bge_m3:
-        raise ValueError("--accept-token-ids is for embedding models, and none is served.")
-    names = served_names([*given, *others], options.served_model_name)
     keys = read_keys(options.api_key_file) if options.api_key_file else ()
     loopback = is_loopback(options.host)
     service = Service(

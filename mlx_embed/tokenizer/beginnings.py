@@ -17,11 +17,12 @@ _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Pr
 # Those that may leave nothing of a character.
 _REMOVE = {"BertNormalizer", "StripAccents"}
 _AT_SPACES = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
-# Patterns of the tokenizers of Llama 3, Qwen and their kind: what they match has a space at its beginning only.
-_PATTERNS = {
+# Patterns of the tokenizers of Qwen, Llama 3 and their kind, and how many digits they take together: what they match
+# has a space at its beginning only.
+PATTERNS = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + numbers + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-    r"\s+(?!\S)|\s+"
-    for numbers in (r"\p{N}", r"\p{N}{1,3}")
+    r"\s+(?!\S)|\s+": digits
+    for numbers, digits in ((r"\p{N}", 1), (r"\p{N}{1,3}", 3))
 }
 
 
@@ -88,7 +89,7 @@ def _splits(step: dict[str, Any]) -> bool:
     """Whether a pre-tokenizer's step ends a word before every space behind one."""
     kind = step.get("type")
     if kind == "Split":
-        regular = step["pattern"].get("Regex") in _PATTERNS
+        regular = step["pattern"].get("Regex") in PATTERNS
         return regular and step["behavior"] == "Isolated" and not step["invert"]
     return (
         kind in _AT_SPACES

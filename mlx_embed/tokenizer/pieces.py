@@ -1,5 +1,7 @@
 """PieceTokenizer: ids put together from what `tokenizers` makes of pieces of texts, which it is asked once each."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
@@ -7,7 +9,9 @@ from tokenizers import Tokenizer
 from custom_kernels import cpu
 from custom_kernels.cpu import settings
 from custom_kernels.cpu.pieces import LOOK_UP, PieceMemory
-from mlx_embed.ids import Ids, Int32, Int64, ends
+from custom_kernels.cpu.subwords import Subwords
+from mlx_embed.ids import Ids, Int64, ends
+from mlx_embed.tokenizer import subwords
 from mlx_embed.tokenizer.beginnings import breaks_at_lines, breaks_at_spaces, closes_gaps
 from mlx_embed.tokenizer.classes import state
 from mlx_embed.tokenizer.tokens import Encoded, Frame
@@ -40,12 +44,15 @@ class PieceTokenizer:
         self._library = library
         self._frame = frame
         added = library.get_added_tokens_decoder()
-        self._unknown = _unknown(library)
+        model = state(library.model)
+        self._unknown = _unknown(library, model)
         self._written = added[self._unknown].content if self._unknown in added else ""
         self._added = np.array(sorted(set(added) - {self._unknown}), dtype=np.int32)
         self._threads = settings.threads()
         self._credit = CREDIT
-        self._memory = PieceMemory(CAPACITY, frame.before, frame.after, breaks_at_lines(library))
+        known = subwords.rules(library, model)
+        rules = None if known is None else Subwords(known)
+        self._memory = PieceMemory(CAPACITY, frame.before, frame.after, breaks_at_lines(library), rules)
 
     def __call__(self, texts: list[str], whole: bool = False) -> Ids | None:
         """The ids of each text; None where the library is to make them, as so much of the texts is new.
@@ -59,15 +66,17 @@ class PieceTokenizer:
             return Ids.of([])
         joined = "\0".join(texts).encode()
         if joined.count(0) != len(texts) - 1:  # zeros in texts, in whose place stands what is too long to be a piece
-            joined = "\0".join("-" * TOO_LONG if "\0" in text else text for text in texts).encode()
+            joined = "\0".join("\1" * TOO_LONG if "\0" in text else text for text in texts).encode()
         for attempt in range(TRIES):
             found = self._memory.read(joined, len(texts), self._threads)
             if found is not None:
-                flat, lengths = found
-                left = len(texts) - np.count_nonzero(lengths + 1)
-                saved = len(joined) * (len(texts) - left) // len(texts)
-                self._credit = CREDIT if whole else min(self._credit + saved, CREDIT)
-                return self._whole(texts, flat, lengths) if left else Ids(flat, ends(lengths))
+                flat, offsets, lengths = found
+                left = int(lengths[-1])
+                if self._credit < CREDIT:
+                    saved = len(joined) * (len(texts) - left) // len(texts)
+                    self._credit = CREDIT if whole else min(self._credit + saved, CREDIT)
+                read = Ids(flat, offsets)
+                return self._whole(texts, read, lengths[:-1]) if left else read
             if not self._learn(joined, len(texts), 2**62 if whole else self._credit, renew=attempt == 0):
                 break
         return None
@@ -93,15 +102,14 @@ class PieceTokenizer:
         texts = [piece] if normalizer is None else [piece, normalizer.normalize_str(piece)]
         return any(self._written.lower() in text.lower() for text in texts)
 
-    def _whole(self, texts: list[str], flat: Int32, lengths: Int64) -> Ids:
-        """The ids of all texts: those in `flat`, and the library's of those that were left."""
+    def _whole(self, texts: list[str], read: Ids, lengths: Int64) -> Ids:
+        """The ids of all texts: those that were read, and the library's of those that were left."""
         left = np.flatnonzero(lengths < 0)
         made = Encoded(
             self._library.encode_batch_fast([texts[place] for place in left], add_special_tokens=len(self._frame) > 0)
         ).ids
-        lengths[left] = 0
-        read = Ids(flat, ends(lengths))
-        both = Ids(np.concatenate([read.flat, made.flat]), np.concatenate([read.offsets, len(flat) + made.offsets[1:]]))
+        flat = np.concatenate([read.flat, made.flat])
+        both = Ids(flat, np.concatenate([read.offsets, len(read.flat) + made.offsets[1:]]))
         places = np.arange(len(texts))
         places[left] = len(texts) + np.arange(len(left))
         return both[places]
@@ -113,9 +121,8 @@ def _any(ids: Ids, flags: "npt.NDArray[np.bool_]") -> "npt.NDArray[np.bool_]":
     return np.asarray(before[1:] > before[:-1])
 
 
-def _unknown(library: Tokenizer) -> int:
+def _unknown(library: Tokenizer, model: dict[str, Any]) -> int:
     """The id of what the model does not know; -1 where there is none."""
-    model = state(library.model)
     found = model.get("unk_id") if "unk_id" in model else library.token_to_id(str(model.get("unk_token")))
     return -1 if found is None else int(found)
 

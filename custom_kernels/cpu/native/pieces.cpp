@@ -3,6 +3,8 @@
 //
 // A piece ends before a space, or the end of a line, that follows a character which is surely none of white space, and
 // which nothing turns into white space. So a run of white space is in one piece, with the word behind it.
+#include "subwords.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -25,6 +27,7 @@ enum Lines { NO_LINES = 0, SOME_LINES = 1, ALL_LINES = 2 };
 
 constexpr int64_t LONGEST = 256;   // bytes of a piece that is remembered
 constexpr uint32_t LEFT = 0xffff;  // instead of a number of ids: texts with this piece are the tokenizer's
+constexpr int64_t SHORT = 48;      // bytes of a piece that is remembered though it is known by rules
 constexpr int64_t LOOK_UP = 32;
 constexpr int64_t SHARE = 1 << 16;  // bytes that are worth a thread
 constexpr int64_t NEW_PIECES = -1, NO_ROOM = -2, NO_MEMORY = -3;
@@ -105,6 +108,7 @@ struct Memory {
   std::vector<int32_t> before, after;
   size_t capacity;
   Lines lines;
+  const Subwords* rules;  // null where only the tokenizer knows them
 };
 
 // Whether a character, by its last three bytes, is white space, a control character, or what some normalizer makes a
@@ -185,6 +189,12 @@ class Part {
   int64_t first, last;
   std::vector<int32_t> ids;
   bool known = true, memory_short = false;
+  struct Made {
+    const char* piece;
+    int64_t size;
+    size_t first, count;
+  };
+  std::vector<Made> made;  // what is new, and to be remembered: where its ids are
 
   void read(const Memory& memory, const Texts& texts, int64_t* lengths) {
     try {
@@ -201,30 +211,54 @@ class Part {
       bool left = false;
       ids.insert(ids.end(), memory.before.begin(), memory.before.end());
       pieces(texts.begin(i), texts.end(i), memory.lines, [&](const char* piece, int64_t size) {
-        if (size > LONGEST) return !(left = true);
-        const uint32_t* record = memory.table.find(piece, size, Table::hash(piece, size));
-        if (!record) return known = false;
+        const uint32_t* record = size > LONGEST ? nullptr : memory.table.find(piece, size, Table::hash(piece, size));
+        if (!record) {
+          const size_t first = ids.size();
+          if (memory.rules && put_subwords(*memory.rules, piece, size, ids)) {
+            if (size <= SHORT) made.push_back({piece, size, first, ids.size() - first});
+            return true;
+          }
+          if (size > LONGEST) return !(left = true);
+          return known = false;
+        }
         if (record[1] == LEFT) return !(left = true);
         const int32_t* found = reinterpret_cast<const int32_t*>(record + 2);
         ids.insert(ids.end(), found, found + record[1]);
         return true;
       });
       ids.insert(ids.end(), memory.after.begin(), memory.after.end());
-      if (left) ids.resize(start);
+      if (left) {
+        ids.resize(start);
+        while (!made.empty() && made.back().first >= start) made.pop_back();
+      }
       lengths[i] = left ? -1 : int64_t(ids.size() - start);
     }
   }
 };
 
+// Remembers what rules have made.
+void remember(Memory& memory, const std::vector<Part>& parts) {
+  if (std::all_of(parts.begin(), parts.end(), [](const Part& part) { return part.made.empty(); })) return;
+  std::unique_lock<std::shared_mutex> lock(memory.mutex);
+  for (const Part& part : parts)
+    for (const Part::Made& made : part.made) {
+      if (memory.table.size() >= memory.capacity) memory.table = Table();
+      const uint64_t hash = Table::hash(made.piece, made.size);
+      memory.table.add(made.piece, made.size, hash, &part.ids[made.first], uint32_t(made.count));
+    }
+}
+
 }  // namespace
 
 // A memory of about so many pieces; before and after are the ids that stand around each text, `lines` is of Lines.
+// `rules` are of mlx_embed_subwords_new, or null; they have to stay as long as the memory.
 EXPORT void* mlx_embed_pieces_new(int64_t capacity, int lines, const int32_t* before, int64_t n_before,
-                                  const int32_t* after, int64_t n_after) {
+                                  const int32_t* after, int64_t n_after, const void* rules) {
   try {
     auto memory = std::make_unique<Memory>();
     memory->capacity = size_t(capacity);
     memory->lines = Lines(lines);
+    memory->rules = static_cast<const Subwords*>(rules);
     memory->before.assign(before, before + n_before);
     memory->after.assign(after, after + n_after);
     return memory.release();
@@ -235,11 +269,12 @@ EXPORT void* mlx_embed_pieces_new(int64_t capacity, int lines, const int32_t* be
 
 EXPORT void mlx_embed_pieces_delete(void* memory) { delete static_cast<Memory*>(memory); }
 
-// The ids of `count` texts, which stand in `bytes` with a zero between two, into flat [room], and how many of each into
-// lengths [count], or -1. Returns how many ids there are in all; NEW_PIECES where some are yet to be learnt, NO_ROOM
-// where there are more than `room`, and then how many as lengths[0].
+// The ids of `count` texts, which stand in `bytes` with a zero between two, into flat [room], how many of each into
+// lengths [count + 1], or -1, and where each begins into offsets [count + 1]. Behind the lengths stands how many texts
+// have -1. Returns how many ids there are in all; NEW_PIECES where some are yet to be learnt, NO_ROOM where there are
+// more than `room`, and then how many as lengths[0].
 EXPORT int64_t mlx_embed_pieces_read(void* handle, const char* bytes, int64_t size, int64_t count, int64_t threads,
-                                     int64_t* lengths, int32_t* flat, int64_t room) {
+                                     int64_t* lengths, int64_t* offsets, int32_t* flat, int64_t room) {
   try {
     Memory& memory = *static_cast<Memory*>(handle);
     const Texts texts(bytes, size, count);
@@ -266,6 +301,7 @@ EXPORT int64_t mlx_embed_pieces_read(void* handle, const char* bytes, int64_t si
       parts[0].read(memory, texts, lengths);
       for (std::thread& other : others) other.join();
     }
+    remember(memory, parts);
     int64_t total = 0;
     for (const Part& part : parts) {
       if (part.memory_short) return NO_MEMORY;
@@ -280,6 +316,9 @@ EXPORT int64_t mlx_embed_pieces_read(void* handle, const char* bytes, int64_t si
       if (!part.ids.empty()) memcpy(flat, part.ids.data(), part.ids.size() * sizeof(int32_t));
       flat += part.ids.size();
     }
+    lengths[count] = std::count(lengths, lengths + count, -1);
+    offsets[0] = 0;
+    for (int64_t i = 0; i < count; ++i) offsets[i + 1] = offsets[i] + std::max<int64_t>(lengths[i], 0);
     return total;
   } catch (const std::bad_alloc&) {
     return NO_MEMORY;
@@ -295,14 +334,18 @@ EXPORT int64_t mlx_embed_pieces_unknown(void* handle, const char* bytes, int64_t
     Memory& memory = *static_cast<Memory*>(handle);
     const Texts texts(bytes, size, count);
     Table seen;
+    std::vector<int32_t> ids;
     int64_t found = 0;
     bool more = false;
     std::shared_lock<std::shared_mutex> lock(memory.mutex);
     for (int64_t i = 0; i + 1 < int64_t(texts.starts.size()) && !more; ++i)
       pieces(texts.begin(i), texts.end(i), memory.lines, [&](const char* piece, int64_t length) {
-        if (length > LONGEST) return false;
         const uint64_t hash = Table::hash(piece, length);
-        if (memory.table.find(piece, length, hash) || seen.find(piece, length, hash)) return true;
+        if (length <= LONGEST && (memory.table.find(piece, length, hash) || seen.find(piece, length, hash)))
+          return true;
+        ids.clear();
+        if (memory.rules && put_subwords(*memory.rules, piece, length, ids)) return true;
+        if (length > LONGEST) return false;
         budget -= LOOK_UP + length;
         if ((more = budget < 0 || found == room)) return false;
         seen.add(piece, length, hash, nullptr, 0);

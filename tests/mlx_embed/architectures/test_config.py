@@ -163,7 +163,7 @@ FULL, NEAR = "full_attention", "sliding_attention"
 # What holds where config.json says nothing: transformers' defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": {**BERT, "causal": False, "type_vocab_size": 2, "max_tokens": 66},
-    "mpnet": {**BERT, "relative_attention_num_buckets": 32, "pad_token_id": 1, "type_vocab_size": 0, "max_tokens": 64},
+    "mpnet": {**BERT, "relative_attention_num_buckets": 32, "type_vocab_size": 0, "max_tokens": 64},
     "roberta": {**BERT, "pad_token_id": 1, "type_vocab_size": 2, "max_tokens": 64},
     "distilbert": {**BERT, "type_vocab_size": 0, "max_tokens": 66},
     "modernbert": {

@@ -14,6 +14,17 @@ STRETCHES = (
 ODD = ("##", "[", "]", "\0", "\t", "\x0b", "\x0c", "\x85", "\u00a0", "\u3000", "\ufffd", "\u200d", "\ufeff", "\u0301")
 
 
+# Stretches of which a text is often made without spaces, and what source code is made of.
+RUNS = (
+    *((0x4E00, 0x9FA6), (0x3041, 0x30FF), (0xAC00, 0xD7A4), (0xFF01, 0xFF5F)),
+    *((0x21, 0x7F), (0xC0, 0x250), (0x386, 0x530)),
+)
+CODE = (
+    *("self", ".", "(", ")", "'s", "'", '"', "_", "=", "12", "1234", "=="),
+    *("'ll", "'T", "\n        ", "\n\n", "\t", "\r\n", "["),
+)
+
+
 def strings(library: Tokenizer, seed: int) -> Iterator[str]:
     """Strings for a tokenizer, without end."""
     rng = random.Random(seed)
@@ -38,6 +49,11 @@ def _part(rng: random.Random, vocabulary: list[str], odd: list[str]) -> str:
         return rng.choice("aé中1.\u0301") * rng.choice((2, 99, 100, 101, 250))
     if kind < 0.58:
         return str(rng.randrange(10 ** rng.randrange(1, 12)))
+    if kind < 0.68:
+        first, last = rng.choice(RUNS)
+        return "".join(chr(rng.randrange(first, last)) for _ in range(rng.choice((3, 9, 40, 120))))
+    if kind < 0.78:
+        return "".join(rng.choice((*CODE, rng.choice(vocabulary))) for _ in range(rng.randrange(2, 12)))
     return "".join(_character(rng) for _ in range(rng.randrange(1, 6)))
 
 

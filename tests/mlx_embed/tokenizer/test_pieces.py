@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 from custom_kernels import cpu
 from custom_kernels.cpu.pieces import PieceMemory
-from mlx_embed.tokenizer import framed, pieces
+from mlx_embed.tokenizer import framed, pieces, subwords
 from mlx_embed.tokenizer.pieces import PieceTokenizer, known
 from tests.conftest import TINY
 from tests.mlx_embed.tokenizer import trained
@@ -55,6 +55,12 @@ class Asked:
         return self.found.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
 
 
+@pytest.fixture
+def no_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave whatever is new to the library."""
+    monkeypatch.setattr(subwords, "rules", lambda library, model: None)
+
+
 def ids(found: Any, texts: list[str]) -> list[list[int]]:
     rows = (
         found(texts, whole=True)
@@ -87,7 +93,7 @@ def test_tokenizers_put_together_at_random(first: int) -> None:
         assert ids(made(one), texts) == ids(one, texts)
 
 
-def test_of_known_pieces_the_library_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_known_pieces_the_library_is_not_asked(monkeypatch: pytest.MonkeyPatch, no_rules: None) -> None:
     found = trained.library("xlm-roberta")
     fast = made(found)
     asked: list[str] = []
@@ -98,7 +104,9 @@ def test_of_known_pieces_the_library_is_not_asked(monkeypatch: pytest.MonkeyPatc
     assert len(asked) == 3
 
 
-def test_what_is_mostly_new_is_left_to_the_library_and_learnt_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_mostly_new_is_left_to_the_library_and_learnt_in_parts(
+    monkeypatch: pytest.MonkeyPatch, no_rules: None
+) -> None:
     monkeypatch.setattr(pieces, "CREDIT", 20_000)
     found = trained.library("roberta")
     fast = made(found)
@@ -109,7 +117,7 @@ def test_what_is_mostly_new_is_left_to_the_library_and_learnt_in_parts(monkeypat
     assert ids(fast, texts) == ids(found, texts)
 
 
-def test_what_does_not_come_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_come_again_is_given_up(monkeypatch: pytest.MonkeyPatch, no_rules: None) -> None:
     monkeypatch.setattr(pieces, "CREDIT", 20_000)
     found = trained.library("roberta")
     fast, again = made(found), made(found)
@@ -173,12 +181,13 @@ def test_a_window_for_every_thread() -> None:
     for threads in (1, 2, 3, 8):
         answer = memory.read(joined, len(texts), threads)
         assert answer is not None
-        flat, lengths = answer
-        assert [row.tolist() for row in np.split(flat, np.cumsum(lengths)[:-1])] == expected
+        flat, offsets, lengths = answer
+        assert [row.tolist() for row in np.split(flat, offsets[1:-1])] == expected
+        assert lengths.tolist() == [*map(len, expected), 0]
     assert expected == ids(found, texts)
 
 
-def test_the_unknown_token_as_such_and_as_what_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unknown_token_as_such_and_as_what_is_unknown(monkeypatch: pytest.MonkeyPatch, no_rules: None) -> None:
     """Text with characters that the vocabulary has not is put together too; only "<unk>" itself is left."""
     found = trained.library("xlm-roberta")
     fast = made(found)

@@ -47,9 +47,8 @@ def library(kind: str, vocabulary: int = 800) -> tokenizers.Tokenizer:
         made.normalizer = normalizers.NFC()
     elif kind == "qwen":
         made.normalizer = normalizers.NFC()
-        made.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(QWEN), "isolated"), pre_tokenizers.ByteLevel(use_regex=False)]
-        )
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN), "isolated"), byte_level])
     elif kind == "xlm-roberta":
         made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     elif kind == "t5":
