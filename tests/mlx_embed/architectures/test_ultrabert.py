@@ -36,6 +36,14 @@ def test_the_average(tmp_path: Path) -> None:
     assert np.abs(score - expected).max() <= 1e-5
 
 
+def test_windows_of_old(tmp_path: Path) -> None:
+    """A number for each layer, 0 for the whole text: it is read, and is not what holds without it."""
+    old = {"layer_types": None, "sliding_window": None, "attention_windows": [6, 0, 6]}
+    config = EmbeddingModel.from_pretrained(edit(make("ultrabert", tmp_path), **old), device="cpu").checkpoint
+    assert config.encoder_config.layer_types == ("sliding_attention", "full_attention", "sliding_attention")
+    assert config.encoder_config.sliding_window == 6
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_live(pooling: str, tmp_path: Path) -> None:
     needs_transformers("ultrabert")
