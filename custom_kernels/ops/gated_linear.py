@@ -75,7 +75,7 @@ def reference_gated_linear(x: mx.array, layer: Linear, act: str, gate: Gate) -> 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     dtype, outputs, inputs, act, gate, has_bias = variant
     # Rows enough for every block of a kernel to have several tiles, of which the last is partly empty.
-    return (*sample(1001, outputs, inputs, dtype, load, has_bias), act, gate), {}
+    return (*sample(601, outputs, inputs, dtype, load, has_bias), act, gate), {}
 
 
 def _by_rows(x: mx.array, layer: Linear, act: str, gate: Gate) -> mx.array:
@@ -83,9 +83,11 @@ def _by_rows(x: mx.array, layer: Linear, act: str, gate: Gate) -> mx.array:
 
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
-    for _, _, dtype, load in typical_encoders():
-        if (backend, dtype) in (("cuda", mx.float16), (None, mx.float32)):
+    for width, _, dtype, load in typical_encoders():
+        if (backend, dtype) == ("cuda", mx.float16):
             yield Variant(dtype, 2 * 3072, 1024, "silu", "second", False), load  # Qwen3-Embedding-0.6B
+        elif (backend, dtype, width) == (None, mx.float32, 384):
+            yield Variant(dtype, 2 * width, width, "gelu", "first", True), load
 
 
 GATED_LINEAR = Op(

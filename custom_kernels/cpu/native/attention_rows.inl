@@ -29,7 +29,7 @@ ALWAYS_INLINE void score(const A& a, const Vec (&acc)[M][NV], int64_t row, int64
   }
   for (int64_t i = 0; i < M; i++) {
     const int64_t query = row + i;
-    const float* bias = a.bias ? a.bias + key - query : nullptr;
+    const float* bias = a.bias ? a.bias + query * a.bias_step + key : nullptr;
     const int64_t low = query - a.before - key;
     const int64_t high = smaller(there, query + a.after + 1 - key);
     for (int64_t v = 0; v < NV; v++) {

@@ -70,7 +70,7 @@ EXPORT int mlx_embed_disentangled_attention(const float* qkv, const int32_t* cu,
     if (!narrow)
       return disentangle(attending(), kernels->distances, qkv, cu, count, total, heads, head_dim, scale, d, y);
     const Halved halved(qkv, total, 3 * heads * head_dim);
-    return disentangle<uint16_t>(attending16(), halves->distances, halved.get(), cu, count, total, heads,
-                                 head_dim, scale, d, y);
+    return disentangle<uint16_t>(attending16(), halves->distances, halved.get(), cu, count, total, heads, head_dim,
+                                 scale, d, y);
   });
 }
