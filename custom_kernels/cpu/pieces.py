@@ -50,7 +50,8 @@ class PieceMemory:
         self._rules = rules  # which the memory uses as long as it is there
         self._read = self._functions["read"]
         self._around = len(before) + len(after)
-        weakref.finalize(self, self._functions["delete"], self._handle)
+        # At exit nothing is let go: a thread that goes with the process may be in it.
+        weakref.finalize(self, self._functions["delete"], self._handle).atexit = False
 
     def read(self, texts: bytes, count: int, threads: int) -> tuple[Int32, Int64, Int64] | None:
         """The ids of `count` texts of UTF-8, with a zero byte between two; None where `learn` has to come first.

@@ -159,4 +159,5 @@ class Subwords:
         if not handle:
             raise MemoryError("There is no memory for a tokenizer's rules.")
         self.handle = int(handle)
-        weakref.finalize(self, delete, self.handle)
+        # At exit nothing is let go: a thread that goes with the process may be in it.
+        weakref.finalize(self, delete, self.handle).atexit = False

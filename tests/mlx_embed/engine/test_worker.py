@@ -19,11 +19,13 @@ from mlx_embed import EmbeddingModel
 from mlx_embed.engine.worker import worker
 folder = {str(DATA / "tiny-bert")!r}
 """
+# What is let go is filled with other bytes.
+BAD = {**os.environ, "MALLOC_PERTURB_": "165"}
 LOAD = "model = EmbeddingModel.from_pretrained(folder, device='cpu', engine={engine!r})\n"
 
 
 def run(code: str, start: str = START) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", start + code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", start + code], cwd=ROOT, env=BAD, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("texts", [1, 700])
@@ -64,6 +66,26 @@ atexit.register(late)
     result = run(LOAD.format(engine="reference"), start)
     assert result.returncode == 0
     assert result.stdout == "The process is ending, and MLX has been stopped; use models before that.\n"
+
+
+def test_ids_are_made_while_the_process_ends() -> None:
+    """A daemon thread may still be at it when Python lets its objects go. The handler is older than what does that."""
+    start = f"""
+import atexit
+def late():
+    print(tokenizer(texts).ids.flat.tolist() == wanted)
+atexit.register(late)
+{START}"""
+    code = """
+tokenizer, texts = model.tokenizer, ["the wing of an aeroplane"] * 700
+wanted = tokenizer(texts).ids.flat.tolist()
+for thread in threading.enumerate():
+    if thread.name == 'mlx-embed-tokenizer':
+        thread.join()
+assert tokenizer(texts).ids.flat.tolist() == wanted
+"""
+    result = run(LOAD.format(engine="auto") + code, start)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
 
 
 @pytest.mark.parametrize("loaded", [False, True])
