@@ -25,7 +25,9 @@ LOAD = "model = EmbeddingModel.from_pretrained(folder, device='cpu', engine={eng
 
 
 def run(code: str, start: str = START) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", start + code], cwd=ROOT, env=BAD, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", start + code], cwd=ROOT, env=BAD, capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("texts", [1, 700])
