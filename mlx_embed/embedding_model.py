@@ -390,7 +390,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         tokenizer, long_text = self.tokenizer.for_task(task), options["long_text"]
         prefix = chosen_prompt(self.prompts, self.default_prompt_name, options["prompt_name"], options["prompt"])
         overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
-        skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.prompt_length(prefix)
+        skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.pooled_from(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
         engine, head = self._for_task(options["task"], task)
         encoding = Encoding(

@@ -157,7 +157,7 @@ class Embedder:
     ) -> Job[Text]:
         """Texts to embed. `strict` refuses those that are too long; `tokens` asks for a vector a token."""
         pooled = self.model.checkpoint.pooling.include_prompt or not prompt
-        skip = 0 if pooled or tokens else self.model.tokenizer.prompt_length(prompt)
+        skip = 0 if pooled or tokens else self.model.tokenizer.pooled_from(prompt)
         key = None if tokens else skip
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)

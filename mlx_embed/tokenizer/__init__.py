@@ -117,6 +117,13 @@ class Tokenizer:
         """How many leading tokens of a text are the prompt's, special tokens in front included."""
         return int(self.encode([prompt], cuts=False).lengths[0]) - len(self._frame.after) if prompt else 0
 
+    def pooled_from(self, prompt: str) -> int:
+        """The place of a text's first token that is pooled where its prompt is not.
+
+        Of a prompt that leaves no room it is that of the special tokens behind, as in sentence-transformers.
+        """
+        return min(self.prompt_length(prompt), self.max_length - len(self._frame.after))
+
     def max_id(self) -> int:
         """The largest id that can come out."""
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True).values()

@@ -145,11 +145,21 @@ def test_live_prompts(config: dict[str, Any], include_prompt: bool, tmp_path: Pa
     with_modules(tmp_path, [pooling("mean", include_prompt=include_prompt)])
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(config))
     model, reference = load(tmp_path), oracle(tmp_path)
-    options = [{}, {"prompt": "a: "}, {"prompt": ""}, *({"prompt_name": name} for name in config["prompts"])]
+    options = [{}, {"prompt": "a: "}, {"prompt": ""}, {"prompt": "wing " * 100}, *({"prompt_name": name} for name in config["prompts"])]
     for option in options:
         for name in ("encode", "encode_query", "encode_document"):
             found, expected = (getattr(x, name)(TEXTS, **option) for x in (model, reference))
             assert close(found, expected), (name, option)
+
+
+def test_a_prompt_that_leaves_no_room_and_is_not_pooled(tmp_path: Path) -> None:
+    """What is left to pool is the last token, [SEP]."""
+    found, expected = (
+        load(with_modules(tmp_path / mode, [pooling(mode, include_prompt=mode == "lasttoken")]))
+        for mode in ("mean", "lasttoken")
+    )
+    options: dict[str, Any] = {"prompt": "wing " * 100}
+    assert close(found.encode(TEXTS, **options), expected.encode(TEXTS, **options))
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
