@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -39,7 +38,10 @@ def pytest_sessionstart() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before any test uses a GPU: MLX reads these settings once, and with TF32 nothing is float32.
     prepare_accelerator()
-    # Many processes of tests share a GPU, whose memory MLX would keep.
+    # Many processes of tests share a GPU, whose memory MLX would keep. It is imported only here: it takes the BLAS that
+    # it finds, and this package, which finds it a good one, has to come first.
+    import mlx.core as mx
+
     mx.set_cache_limit(2**30)
     if reason := untested(os.environ, cpu.why_unavailable()):
         pytest.exit(reason, returncode=1)

@@ -145,7 +145,8 @@ def test_live_prompts(config: dict[str, Any], include_prompt: bool, tmp_path: Pa
     with_modules(tmp_path, [pooling("mean", include_prompt=include_prompt)])
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(config))
     model, reference = load(tmp_path), oracle(tmp_path)
-    options = [{}, {"prompt": "a: "}, {"prompt": ""}, {"prompt": "wing " * 100}, *({"prompt_name": name} for name in config["prompts"])]
+    options: list[dict[str, Any]] = [{"prompt": prompt} for prompt in ("a: ", "", "wing " * 100)]
+    options += [{}, *({"prompt_name": name} for name in config["prompts"])]
     for option in options:
         for name in ("encode", "encode_query", "encode_document"):
             found, expected = (getattr(x, name)(TEXTS, **option) for x in (model, reference))
