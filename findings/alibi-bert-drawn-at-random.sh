@@ -3,11 +3,11 @@
 # Guess:     a folder of jina-embeddings-v2 (model_type "bert", position_embedding_type "alibi", feed-forward with a gate,
 #            code in auto_map) needs trust_remote_code=True, and without it AutoModel refuses.
 # Behaviour: AutoModel knows "bert" itself and makes a BertModel of it. Word embeddings and attention come from the file;
-#            feed-forward, its norms, and a table of positions, which the model hasn't, are drawn at random. Two loads of
-#            one folder give different vectors. config.position_embedding_type still says "alibi", which nothing reads.
-#            The call succeeds, with a warning: the report of the loading lists what is missing and unexpected.
+#            feed-forward is drawn at random, and so is a table of positions, which the model hasn't. Two loads of one
+#            folder give different vectors. config.position_embedding_type still says "alibi", which nothing reads. The
+#            call succeeds, with a warning: the report of the loading lists what is missing and unexpected.
 # Why:       an index filled by one process cannot be searched by the next, where the same text has another vector. Within
-#            a process all looks well, and a program that lowers the logger, as many do, says nothing.
+#            a process all looks well, and a program that lowers the logger, says nothing.
 # Seen:
 #   class BertModel, position_embedding_type alibi
 #   27 tensors are not in the file, 20 of the file's 64 are not read
