@@ -16,6 +16,8 @@ TRIES = 100
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Precompiled", "StripAccents"}
 # Those that may leave nothing of a character.
 _REMOVE = {"BertNormalizer", "StripAccents"}
+# Those that may put white space behind a word, where there was none.
+_PUT_SPACES = {"BertNormalizer", "NFKC", "NFKD", "Precompiled"}
 _AT_SPACES = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 # Patterns of the tokenizers of Qwen, Llama 3 and their kind, and how many digits they take together: what they match
 # has a space at its beginning only.
@@ -39,6 +41,7 @@ def breaks_at_spaces(tokenizer: Tokenizer) -> bool:
         and not any(step.get("prepend_scheme") == "first" for step in others)
         and all(_local(step, first.get("replacement")) for step in _steps(tokenizer))
         and not any(map(_has_space_within, _added(tokenizer)))
+        and not (_puts_spaces(tokenizer) and any(map(_has_space, _normalized(tokenizer))))
     )
 
 
@@ -66,17 +69,31 @@ def _steps(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     return normalizer_steps(tokenizer.normalizer) if tokenizer.normalizer is not None else []
 
 
+def _puts_spaces(tokenizer: Tokenizer) -> bool:
+    return any(step.get("type") in _PUT_SPACES for step in _steps(tokenizer))
+
+
 def _added(tokenizer: Tokenizer) -> Iterator[str]:
     """What is looked for in a text before it is cut: added tokens as they are, or as the normalizer leaves them."""
     for token in tokenizer.get_added_tokens_decoder().values():
         yield token.content
+    yield from _normalized(tokenizer)
+
+
+def _normalized(tokenizer: Tokenizer) -> Iterator[str]:
+    """The added tokens that are looked for in what the normalizer leaves of a text."""
+    for token in tokenizer.get_added_tokens_decoder().values():
         if token.normalized and tokenizer.normalizer is not None:
             yield tokenizer.normalizer.normalize_str(token.content)
 
 
+def _has_space(text: str) -> bool:
+    return any(map(str.isspace, text))
+
+
 def _has_space_within(text: str) -> bool:
     """Whether white space follows something else, so that a word may end within it."""
-    return any(map(str.isspace, text.lstrip()))
+    return _has_space(text.lstrip())
 
 
 def _pre_tokenizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:

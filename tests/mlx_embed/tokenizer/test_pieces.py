@@ -309,6 +309,18 @@ def test_what_may_look_further_is_not_known(change: Any) -> None:
     assert not known(found)
 
 
+def test_an_added_token_of_spaces_that_the_normalizer_may_put_there() -> None:
+    """BERT's puts spaces around ideographs: one behind a word, and one that the text has, are two."""
+    found = trained.library("roberta")
+    found.normalizer, found.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.WhitespaceSplit()
+    assert known(found)
+    found.add_tokens([AddedToken("  ", normalized=False)])
+    assert known(found)
+    assert ids(made(found), ["the 鷒 wing"]) == ids(found, ["the 鷒 wing"])
+    found.add_tokens([AddedToken("   ", normalized=True)])
+    assert not known(found)
+
+
 @pytest.mark.parametrize(
     "side", [{"rstrip": True}, {"lstrip": True}, {"single_word": True}, {"normalized": True}], ids=str
 )
