@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels import cpu
+from custom_kernels.choice.machine import hash_of
 from custom_kernels.choice.tune import cache_folder
 from custom_kernels.cpu.library import library
 from mlx_embed.batching import Batch
@@ -167,9 +168,4 @@ def _file(checkpoint: Checkpoint) -> Path:
 @cache
 def _sources() -> str:
     """A hash of the code that says what layers there are, and of this file."""
-    import hashlib
-
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted((Path(__file__).parent / "architectures").rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hash_of([Path(__file__), *sorted((Path(__file__).parent / "architectures").rglob("*.py"))])

@@ -1,6 +1,7 @@
 """What a verdict about a kernel depends on: the machine, and this package's code."""
 
 import platform
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -22,10 +23,15 @@ def machine() -> tuple[str, ...]:
 @cache
 def sources() -> str:
     """A hash of this package's code."""
+    folder = Path(__file__).parents[1]
+    return hash_of(sorted(path for kind in ("py", "metal", "cu", "cuh") for path in folder.rglob(f"*.{kind}")))
+
+
+def hash_of(paths: Iterable[Path]) -> str:
+    """A hash of what is in files, one after the other."""
     import hashlib
 
-    folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(path for kind in ("py", "metal", "cu", "cuh") for path in folder.rglob(f"*.{kind}")):
+    for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()

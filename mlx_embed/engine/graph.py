@@ -67,8 +67,8 @@ class GraphEngine:
         self.encoder = encoder
         self.kernels = kernels
         self.compiled = compiled
-        # On a GPU attention is packed, unless its kernel turns out not to work, or on Metal not to be fastest.
         self._known = known
+        # On a GPU attention is packed, unless its kernel turns out not to work, or on Metal not to be fastest.
         self._ragged = kernels and not pads and not is_cpu(device) and accelerator() is not None
         # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
         self._steps: deque[Callable[[], None]] = deque()

@@ -243,7 +243,8 @@ def _text_end(first: End, last: End) -> processors.PostProcessor:
     return processors.TemplateProcessing(single=["$A", "</s>"], pair=["$A", "</s>", "$B", "</s>"], special_tokens=ends)
 
 
-def _typed_ends(first: End, last: End) -> processors.PostProcessor:
+def typed_ends(first: End, last: End) -> processors.PostProcessor:
+    """BERT's: the first before a text, the last behind each, the second text's tokens of type 1."""
     single = f"{first[0]}:0 $A:0 {last[0]}:0"
     return processors.TemplateProcessing(single=single, pair=f"{single} $B:1 {last[0]}:1", special_tokens=[first, last])
 
@@ -282,7 +283,7 @@ CLASSES: dict[str, TokenizerClass] = {
     ),
     "Albert": TokenizerClass(models.Unigram, {**_BRACKETS, "unk": "<unk>", "pad": "<pad>"}, _albert),
     "DebertaV2": TokenizerClass(
-        models.Unigram, {**_BRACKETS, "bos": "[CLS]", "eos": "[SEP]"}, _deberta_v2, _typed_ends, token_types=True
+        models.Unigram, {**_BRACKETS, "bos": "[CLS]", "eos": "[SEP]"}, _deberta_v2, typed_ends, token_types=True
     ),
     "T5": TokenizerClass(
         models.Unigram,

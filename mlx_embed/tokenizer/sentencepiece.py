@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from mlx_embed.errors import CheckpointError
 from mlx_embed.tokenizer import special
-from mlx_embed.tokenizer.classes import Settings, optional_flag
+from mlx_embed.tokenizer.classes import Settings, optional_flag, typed_ends
 
 Field: TypeAlias = tuple[int, "int | bytes"]
 
@@ -90,10 +90,7 @@ def tokenizer(path: Path, short: str, settings: Settings) -> Tokenizer:
         parts: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Punctuation("isolated")] if apart else []
         made.pre_tokenizer = pre_tokenizers.Sequence([*parts, pre_tokenizers.Metaspace("▁")])
     if short == "Albert":
-        ends = [special.end(token, made) for token in ("[CLS]", "[SEP]")]
-        made.post_processor = processors.TemplateProcessing(
-            single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=ends
-        )
+        made.post_processor = typed_ends(*(special.end(token, made) for token in ("[CLS]", "[SEP]")))
     if steps:
         made.normalizer = normalizers.Sequence(steps)
     return made
