@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from mlx_embed.late_interaction import max_sim
 from mlx_embed.loading import CutsTexts, Source, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors
-from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete
+from mlx_embed.options import MISSING, TASK_PROMPTS, LoadOptions, checked_batch_size, chosen_prompt, complete
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
 from mlx_embed.texts import checked
 from mlx_embed.tokenizer import Tokenizer
@@ -130,9 +130,11 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         vocabulary: the number of tokens that weights are over.
         prompts: texts to put in front, by name. This and the next are the checkpoint's, and may be changed.
         default_prompt_name: the prompt where none is given.
+        task_prompts: names of the prompts of queries and of documents, the first that the model has.
     """
 
     _source: Source | None = None
+    task_prompts: ClassVar = TASK_PROMPTS
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: Tokenizer, engine: Engine, layers: M3Layers, *, name: str = ""

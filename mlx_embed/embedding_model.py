@@ -29,6 +29,7 @@ from mlx_embed.options import (
     ENCODE,
     MISSING,
     SIMILARITY_OPTIONS,
+    TASK_PROMPTS,
     EncodeOptions,
     LoadOptions,
     LongText,
@@ -56,8 +57,8 @@ Texts: TypeAlias = str | Iterable[str]
 Task: TypeAlias = Literal["query", "document"]
 # What texts may be said to be, and the prompts of each, the first that there is.
 TASKS: dict[Task, tuple[str, ...]] = {
-    "query": ("query", "retrieval.query"),
-    "document": ("document", "passage", "corpus", "retrieval.passage"),
+    "query": (*TASK_PROMPTS["query"], "retrieval.query"),
+    "document": (*TASK_PROMPTS["document"], "retrieval.passage"),
 }
 # Of a model with a LoRA for each task, the one for such texts.
 _RETRIEVAL: dict[Task | None, str] = {"query": "retrieval.query", "document": "retrieval.passage"}

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -102,9 +102,12 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         default_prompt_name: the prompt of `encode` where it is given none.
         max_seq_length: tokens at which texts are cut for which the checkpoint has no number of their own.
         similarity_fn_name: what `similarity` computes: "maxsim", or "meanmaxsim", its share of a query's vector.
+        task_prompts: names of the prompts of queries and of documents, the first that the model has.
     """
 
     _source: Source | None = None
+    # sentence-transformers' models of this kind always have both, if empty ones: it never comes to other names.
+    task_prompts: ClassVar = {"query": ("query",), "document": ("document",)}
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: Tokenizer, engine: Engine, parameters: Parameters, *, name: str = ""
@@ -201,7 +204,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
             float32 [N, L, D] where the model brings every query to one length L, MultiVectors elsewhere; [L, D] for a
             single string.
         """
-        prefer_prompt(options, self.prompts, "query")
+        prefer_prompt(options, self.prompts, *self.task_prompts["query"])
         return self._encode("encode_query", texts, options, "query")
 
     def encode_document(
@@ -212,7 +215,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         Returns:
             MultiVectors; [L, D] for a single string.
         """
-        prefer_prompt(options, self.prompts, "document")
+        prefer_prompt(options, self.prompts, *self.task_prompts["document"])
         return self._encode("encode_document", texts, options, "document")
 
     def similarity(self, queries: Any, documents: Any) -> Float32:

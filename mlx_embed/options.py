@@ -247,6 +247,10 @@ def checked_batch_size(batch_size: int | None, unit: str = "texts") -> int | Non
     return None if batch_size is None else positive_number("batch_size", batch_size, unit)
 
 
+# The prompts of queries and of documents by name, the first that a model has.
+TASK_PROMPTS: Mapping[str, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
 def prefer_prompt(options: Any, prompts: Mapping[str, str], *names: str) -> None:
     """Where `options` name no prompt, put in the first of these that the model has, or none at all.
 

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import mlx.nn as nn
 import numpy as np
@@ -26,7 +26,15 @@ from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.ids import Ids
 from mlx_embed.loading import CutsTexts, Source, checked_length, open_model, pickled
 from mlx_embed.migration import FromSentenceTransformers
-from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete, prefer_prompt
+from mlx_embed.options import (
+    MISSING,
+    TASK_PROMPTS,
+    LoadOptions,
+    checked_batch_size,
+    chosen_prompt,
+    complete,
+    prefer_prompt,
+)
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors, require_sparse, sparsified
 from mlx_embed.static_tokenizer import StaticTokenizer
 from mlx_embed.texts import checked
@@ -121,9 +129,11 @@ class SparseEncoder(CutsTexts, FromSentenceTransformers):
         default_prompt_name: the prompt of `encode` where it is given none.
         max_active_dims: the largest values of a text that are kept; None keeps all.
         similarity_fn_name: what `similarity` computes: "dot" or "cosine".
+        task_prompts: names of the prompts of queries and of documents, the first that the model has.
     """
 
     _source: Source | None = None
+    task_prompts: ClassVar = TASK_PROMPTS
 
     def __init__(
         self,
@@ -224,14 +234,14 @@ class SparseEncoder(CutsTexts, FromSentenceTransformers):
         self, texts: str | Iterable[str] = MISSING, **options: "Unpack[SparseOptions]"
     ) -> SparseVectors | SparseVector:
         """`encode` with the "query" prompt, if there is one, and on the side of queries, if the model has two."""
-        prefer_prompt(options, self.prompts, "query")
+        prefer_prompt(options, self.prompts, *self.task_prompts["query"])
         return self._encode("encode_query", texts, options, "query")
 
     def encode_document(
         self, texts: str | Iterable[str] = MISSING, **options: "Unpack[SparseOptions]"
     ) -> SparseVectors | SparseVector:
         """`encode` with the "document", "passage" or "corpus" prompt, if any, and on the side of documents."""
-        prefer_prompt(options, self.prompts, "document", "passage", "corpus")
+        prefer_prompt(options, self.prompts, *self.task_prompts["document"])
         return self._encode("encode_document", texts, options, "document")
 
     def decode(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # What these kinds do not have, by its option, and what leaves it alone.
 _NOT_HERE = {"truncate_dim": None, "output_dtype": "float32", "ranges": None, "long_text": "truncate"}
-# The prompts that a task may mean.
-_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
 def check(options: argparse.Namespace) -> None:
@@ -72,7 +70,7 @@ class LoadedModel:
         from mlx_embed.records.ragged import WEIGHT, Rows
 
         options = {"prompt_name": prompt_name, "prompt": None}
-        prefer_prompt(options, self._model.prompts, *_PROMPTS[self.task])
+        prefer_prompt(options, self._model.prompts, *self._model.task_prompts[self.task])
         prompt = chosen_prompt(self._model.prompts, None, options["prompt_name"], options["prompt"])
         found, counts = by_windows(texts, self._tokenizer, prompt, False, lambda tokens, _: self._computed(tokens.ids))
         if self.kind == "sparse":

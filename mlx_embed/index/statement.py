@@ -12,10 +12,10 @@ from mlx_embed.checkpoint.files import sha256
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.errors import StoreCorruptError, StoreMismatchError
 from mlx_embed.index.database import DATABASE
+from mlx_embed.options import TASK_PROMPTS
 
 FORMAT = 1
 ROW_DTYPES = ("float32", "float16", "int8")
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Statement:
                 'model.similarity_fn_name = "cosine" first, if its vectors have length 1.'
             )
         prompts = model.prompts
-        document = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), "")
+        document = next((prompts[name] for name in TASK_PROMPTS["document"] if name in prompts), "")
         return cls(
             model.name,
             _revision(model.checkpoint.folder),

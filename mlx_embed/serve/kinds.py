@@ -16,7 +16,7 @@ from mlx_embed.late_interaction import max_sim
 from mlx_embed.multi_vector_encoder import MultiVectorEncoder
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import INPUT_TYPES, WARM_SECONDS, Embedder, Float32, Text, input_task
+from mlx_embed.serve.models import WARM_SECONDS, Embedder, Float32, Text, input_task
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 from mlx_embed.sparse_encoder import SparseEncoder
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
@@ -82,7 +82,7 @@ class TaskModel(Generic[Model]):
                 f"prompt_name {prompt_name!r} is not among the model's: {sorted(model.prompts) or 'none'}.",
                 param="prompt_name",
             )
-        names = (prompt_name,) if prompt_name else INPUT_TYPES.get(task or "", (model.default_prompt_name,))
+        names = (prompt_name,) if prompt_name else model.task_prompts.get(task or "", (model.default_prompt_name,))
         prompt = next((model.prompts[name] or "" for name in names if name in model.prompts), "")
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=task, limit=self.tokenizer(task).max_length if strict else None)

@@ -16,13 +16,11 @@ from mlx_embed.architectures.ops import Array
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.contract import Parameters
-from mlx_embed.options import chosen_prompt
+from mlx_embed.options import TASK_PROMPTS, chosen_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 
 Float32: TypeAlias = npt.NDArray[np.float32]
-# How `input_type` is spelled, and the prompts that it may mean.
-INPUT_TYPES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 # Of a query, so many times the tokens that the model takes are kept. Which of a pair is cut more depends on which is
 # longer, so that it has to stay the longer one.
@@ -140,7 +138,7 @@ class Embedder:
                 )
             return prompts[name]
         if input_type is not None:
-            wanted = INPUT_TYPES[str(input_task(input_type))]
+            wanted = TASK_PROMPTS[str(input_task(input_type))]
             return next((prompts[purpose] for purpose in wanted if purpose in prompts), "")
         default = self.model.default_prompt_name
         return "" if default is None else prompts[default]
@@ -403,7 +401,7 @@ class Models:
 def task_of(input_type: str | None) -> str | None:
     """The task, "query" or "document", that an `input_type` names; None for another."""
     task = "" if input_type is None else input_type.lower().removeprefix("search_")
-    return task if task in INPUT_TYPES else None
+    return task if task in TASK_PROMPTS else None
 
 
 def input_task(input_type: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """`encode --sparse` and `--multi-vector`, beside the same models asked directly; killed, and gone on with."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,18 @@ def test_multi_vector(late: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert np.array([row["vectors"] for row in rows]) == pytest.approx(model.encode_query(TEXTS), abs=1e-6)
     assert set(rows[0]) == {"vectors"}
+
+
+def test_a_prompt_that_encode_document_does_not_take(late: Path, tmp_path: Path) -> None:
+    """A model of this kind has a "document" prompt, if an empty one: "passage" is never come to."""
+    shutil.copytree(late, tmp_path / "model")
+    path = tmp_path / "model" / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": {"passage": "flow of heat "}}))
+    model = MultiVectorEncoder.from_pretrained(tmp_path / "model", device="cpu")
+    assert model.prompts["passage"]
+    run(tmp_path, "--multi-vector", "--model", tmp_path / "model", "-o", tmp_path / "out.npz")
+    for a, b in zip(multi(tmp_path / "out.npz"), model.encode_document(TEXTS), strict=True):
+        assert a == pytest.approx(b, abs=1e-6)
 
 
 def test_bge_m3(m3: Path, tmp_path: Path) -> None:

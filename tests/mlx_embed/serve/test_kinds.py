@@ -60,6 +60,15 @@ def test_embed_all(served: Running, late: MultiVectorEncoder) -> None:
             assert np.abs(np.array(a) - b).max() <= TOLERANCE
 
 
+def test_a_prompt_that_encode_document_does_not_take(
+    served: Running, late: MultiVectorEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of this kind has a "document" prompt, if an empty one: "passage" is never come to."""
+    monkeypatch.setattr(late, "prompts", {"passage": "flow of heat "})
+    found = served.post("/embed_all", {"inputs": ["heat"]}).json()
+    assert np.abs(np.array(found[0]) - late.encode_document(["heat"])[0]).max() <= TOLERANCE
+
+
 def test_rerank(served: Running, late: MultiVectorEncoder) -> None:
     texts = random_texts(6, 12)
     expected = {entry["corpus_id"]: entry["score"] for entry in late.rank("the wing", texts)}
