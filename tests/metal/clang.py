@@ -20,7 +20,7 @@ DECLARATIONS = Path(__file__).with_name("declarations.h")
 FLAGS = ["-target", "spir64-unknown-unknown", "-std=c++14", "-O2", "-Werror", "-S", "-emit-llvm"]
 # What clang only warns of is a fault: names that hide others, numbers that are read before they are written or become
 # other ones by conversion, and loops that are to be unrolled and are not.
-WARNINGS = "-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wno-unknown-attributes".split()
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wno-unknown-attributes"]
 
 
 @cache

@@ -12,7 +12,7 @@ from custom_kernels.choice import op
 from custom_kernels.ops import linear
 
 # These only say how the same elements are looked at.
-VIEWS = set("Broadcast Reshape Transpose ExpandDims Squeeze Flatten Unflatten Slice Split Depends".split())
+VIEWS = {"Broadcast", "Reshape", "Transpose", "ExpandDims", "Squeeze", "Flatten", "Unflatten", "Slice", "Depends"}
 
 
 @contextmanager
