@@ -183,6 +183,13 @@ class Op:
         """What computes it where no kernel does."""
         return next(iter(self.builtins(variant).values()))
 
+    def chosen(self, backend: str) -> Iterator[tuple[Any, Load | None, bool]]:
+        """Each variant that this process has chosen for, its load, and whether a kernel computes it."""
+        kernels = [self.kernels.get(backend), *self.others.get(backend, {}).values()]
+        for (found, name, variant, load), way in list(_chosen.items()):
+            if (found, name) == (backend, self.name):
+                yield variant, load, way in kernels
+
     def candidates(self, backend: str, variant: Any) -> Iterator[tuple[str, Kernel]]:
         """Names and functions: the kernels and the built-in ways, without those that differ from the reference here.
 
