@@ -161,8 +161,11 @@ class GraphEngine:
                             cu_seqlens = mx.array(batch.cu_seqlens)
                             hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
                             mean_pool(hidden, cu_seqlens)
-        chosen = ATTENTION.chosen("metal")
-        mixed = [by_kernel for of, load, by_kernel in chosen if of.dtype == self.dtype and load.many and not load.equal]
+        mixed = [
+            by_kernel
+            for of, load, by_kernel in ATTENTION.chosen()
+            if of.dtype == self.dtype and load.many and not load.equal
+        ]
         self._ragged = self._ragged and all(mixed)
 
     def rows(self, batch: Batch, head: Head) -> mx.array:
