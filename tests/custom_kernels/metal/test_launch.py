@@ -138,7 +138,7 @@ def test_nothing_is_launched_for_what_an_op_does_without(monkeypatch: pytest.Mon
 
 def mlx_headers() -> str:
     """What MLX puts before a kernel's source, which its wheels carry."""
-    root, text, seen = Path(list(mlx.__path__)[0]) / "include", "", ["mlx/backend/metal/kernels/utils.h"]
+    root, text, seen = Path(next(iter(mlx.__path__))) / "include", "", ["mlx/backend/metal/kernels/utils.h"]
     for name in seen:
         header = (root / name).read_text(encoding="utf-8")
         seen += [found for found in re.findall(r'#include "(.*?)"', header) if found not in seen]
