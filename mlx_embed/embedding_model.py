@@ -164,7 +164,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
 
         @lru_cache(maxsize=KEPT_HEADS)
         def head(skip: int, dim: int, unit: bool) -> Head:
-            return engine.head(EmbeddingHead(pooling, modules, skip, dim, unit), self._parameters)
+            blank = self.tokenizer.blank_behind(skip)
+            return engine.head(EmbeddingHead(pooling, modules, skip, dim, unit, blank), self._parameters)
 
         return head
 

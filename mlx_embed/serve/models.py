@@ -319,7 +319,17 @@ class Reranker:
         engine = self.model.engine
         types = [pair.types for pair in pairs if pair.types is not None] if self.model.takes_types else None
         batches = engine.batches([pair.ids for pair in pairs], self.budget, token_types=types)
-        return engine.begin(batches, self.model.head)
+        waiting = engine.begin(batches, self.model.head)
+
+        def rows() -> Float32:
+            found = waiting()
+            blank = [place for place, pair in enumerate(pairs) if not len(pair.ids)]
+            if blank:  # two texts without a token have no score: the queue refuses what is not finite
+                found = found.copy()
+                found[blank] = np.nan
+            return found
+
+        return rows
 
 
 class Served(Protocol):
