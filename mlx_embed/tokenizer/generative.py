@@ -86,13 +86,16 @@ def answers(checkpoint: Checkpoint, library: tokenizers.Tokenizer) -> LogitScore
     if checkpoint.score is not None:
         return checkpoint.score
     recipe = _recipe(checkpoint)
-    found = {name: library.token_to_id(name) for name in (recipe.answers if recipe else ("yes", "no"))}
-    if lacking := [name for name, token in found.items() if token is None]:
-        raise CheckpointError(
-            f"{checkpoint.transformer} has no token {lacking[0]!r}, with which a causal reranker answers, and "
-            "no module LogitScore that names other tokens."
-        )
-    return LogitScore(*found.values())
+    ids: list[int] = []
+    for name in recipe.answers if recipe else ("yes", "no"):
+        token = library.token_to_id(name)
+        if token is None:
+            raise CheckpointError(
+                f"{checkpoint.transformer} has no token {name!r}, with which a causal reranker answers, and "
+                "no module LogitScore that names other tokens."
+            )
+        ids.append(token)
+    return LogitScore(*ids)
 
 
 def _recipe(checkpoint: Checkpoint) -> Recipe | None:

@@ -1,4 +1,4 @@
-"""Texts that have no token, not even a special one, in every kind of model; against sentence-transformers where it can."""
+"""Texts that have no token, not even a special one, in every kind of model; live against sentence-transformers."""
 
 import json
 from pathlib import Path
