@@ -456,6 +456,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         if long_text not in LONG_TEXTS:
             raise ValueError(f"long_text {long_text!r} is not one of {', '.join(LONG_TEXTS)}.")
         if long_text != "mean_of_chunks":
+            if chunk_overlap is not None:
+                raise ValueError(f'chunk_overlap is of long_text "mean_of_chunks", and it is {long_text!r}.')
             return None
         room = tokenizer.room(prefix)
         if room < 1:

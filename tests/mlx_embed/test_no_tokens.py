@@ -63,6 +63,15 @@ def test_it_is_zeros_and_changes_no_other(base: str, way: str, tmp_path: Path) -
     assert model.token_counts(TEXTS).tolist() == [0, 2, 0, 4, 0]
 
 
+@pytest.mark.parametrize("mode", ["mean", "lasttoken"])
+def test_no_token_behind_a_prompt_that_is_not_pooled(mode: str, tmp_path: Path) -> None:
+    model = EmbeddingModel.from_pretrained(
+        embedder(tmp_path, [pooling(mode, include_prompt=False), NORMALIZE]), device="cpu"
+    )
+    found = model.encode(TEXTS, prompt="the wing ")
+    assert found.any(axis=1).tolist() == [False, True, False, True, False]
+
+
 @pytest.mark.parametrize("name", ["bert", "sum", "queries looked up"])
 def test_sparse(name: str, tmp_path: Path) -> None:
     """It has no weights, which is what sentence-transformers gives in a batch."""
