@@ -29,6 +29,7 @@ _FILES = {
     "llama_bidirec": "llama",
     "mistral": "mistral",
     "modernbert": "modernbert",
+    "modernbert-decoder": "modernbert_decoder",
     "mpnet": "mpnet",
     "new": "gte",
     "nomic_bert": "nomic_bert",
