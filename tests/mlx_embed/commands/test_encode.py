@@ -3,12 +3,14 @@
 import fcntl
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -282,6 +284,47 @@ def test_another_run_does_not_go_on(
     assert "start over" in said
     run(source, "-o", tmp_path / "out.npy", "--resume")
     assert "16 texts are done already." in capsys.readouterr().err, "what was done is still there"
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("1_Pooling/config.json", "pooling_mode", "cls"),
+        ("config_sentence_transformers.json", "prompts", {"query": "wing: "}),
+        ("config.json", "layer_norm_eps", 0.1),
+        ("tokenizer_config.json", "do_lower_case", False),
+    ],
+)
+def test_a_model_whose_settings_were_changed_does_not_go_on(
+    file: str, key: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(MODEL, tmp_path / "model")
+    command = ["encode", str(jsonl(tmp_path / "texts.jsonl")), "-o", str(tmp_path / "out.npy"), "--model", str(model)]
+    whole = (tmp_path / "texts.jsonl").read_text()
+    (tmp_path / "texts.jsonl").write_text(whole.replace('{"_id": "d30"', '{"id": "d30"'))
+    assert cli.main(command) == 2
+    (tmp_path / "texts.jsonl").write_text(whole)
+    before = (model / file).read_text()
+    (model / file).write_text(json.dumps(json.loads(before) | {key: value}))
+    capsys.readouterr()
+    assert cli.main([*command, "--resume"]) == 2
+    assert "was begun with another state of the model's files" in capsys.readouterr().err
+
+
+def test_an_adapter_whose_base_model_lies_elsewhere(tmp_path: Path, vectors: np.ndarray) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DATA / "tiny-bert" / file, adapter)
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": MODEL}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    path = "base_model.model.encoder.layer.0.attention.self.query"
+    tensors = {f"{path}.lora_A.weight": mx.zeros((1, 32)), f"{path}.lora_B.weight": mx.zeros((32, 1))}
+    mx.save_safetensors(str(adapter / "adapter_model.safetensors"), tensors)
+    command = ["encode", str(lines(tmp_path / "texts.txt")), "-o", str(tmp_path / "out.npy"), "--model", str(adapter)]
+    assert cli.main(command) == 0
+    found = np.load(tmp_path / "out.npy")
+    np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), vectors, atol=1e-5)
 
 
 def test_other_texts_do_not_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
