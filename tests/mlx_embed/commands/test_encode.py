@@ -253,6 +253,21 @@ def test_other_files_after_a_kill(suffix: str, tmp_path: Path) -> None:
     assert (tmp_path / f"out.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
 
 
+@pytest.mark.parametrize("name", [2**63, -(2**63) - 1, "a\ud800"])
+def test_an_id_that_parquet_cannot_hold_is_said_before_any_work(
+    name: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow", reason='pyarrow is not installed: pip install ".[parquet]"')
+    source = tmp_path / "texts.jsonl"
+    source.write_text(json.dumps({"id": name, "text": "the wing"}))
+    run(source, "-o", tmp_path / "out.parquet", code=2)
+    assert f"texts.jsonl:1 has the id {name!r}, which a column of Parquet cannot hold" in capsys.readouterr().err
+    assert cli.main(["job", str(source), str(tmp_path / "out"), "--model", MODEL, "--device", "cpu"]) == 2
+    assert "which a column of Parquet cannot hold" in capsys.readouterr().err
+    run(source, "-o", tmp_path / "out.npy")
+    assert json.loads((tmp_path / "out.ids.jsonl").read_text()) == name
+
+
 def test_without_resume_it_starts_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = jsonl(tmp_path / "texts.jsonl")
     killed("after a part", source, "-o", tmp_path / "out.npy")
