@@ -14,6 +14,7 @@ try:
 except ImportError as error:
     raise ImportError('Parquet needs pyarrow: pip install ".[parquet]" in a clone of mlx-embed') from error
 
+from mlx_embed.records.reading import check_columns
 from mlx_embed.tokenizer.surrogates import well_formed
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ def rows(
     """
     with _open(path) as file:
         present = file.schema_arrow.names
-        if missing := [name for name in columns if name not in present]:
-            raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(present)}.")
+        check_columns(str(path), present, columns, optional)
         wanted = list(dict.fromkeys([*columns, *(name for name in optional if name in present)]))
         first, end = (0, file.metadata.num_rows) if part is None else (part.first, part.first + part.rows)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
