@@ -101,9 +101,8 @@ def test_calls_of_several_threads_are_done_one_after_the_other(pool: Pool, alone
 
 
 def test_texts_that_come_of_the_pool_itself_are_refused() -> None:
-    with Pool(MODEL, workers=1, device="cpu") as pool:
-        with pytest.raises(ValueError, match="a call of the same pool"):
-            pool.encode(str(len(pool.encode(text))) for text in "ab")
+    with Pool(MODEL, workers=1, device="cpu") as pool, pytest.raises(ValueError, match="a call of the same pool"):
+        pool.encode(str(len(pool.encode(text))) for text in "ab")
 
 
 def test_a_pool_that_is_closed_meanwhile() -> None:
