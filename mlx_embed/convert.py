@@ -28,7 +28,7 @@ from mlx_embed.checkpoint.folder import PROJECTION
 from mlx_embed.checkpoint.int8 import Int8Layers
 from mlx_embed.checkpoint.modules import Dense, Normalize
 from mlx_embed.checkpoint.sparse import read_sides
-from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, in_folders
+from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, V5_STATED, place_of
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import DTYPES
@@ -215,7 +215,8 @@ def convert(
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
         logger.info("Comparing vectors with the source's.")
-        cosine = least_cosine(kind, folder, written, SAMPLE, checkpoint.task)
+        tasks = (checkpoint.tasks[0],) * 2 if checkpoint.needs_task else (checkpoint.task, None)
+        cosine = least_cosine(kind, folder, written, SAMPLE, tasks)
         exact = quantize is None and not int8
         if not cosine >= (LEAST_COSINE if exact else -1.0):
             raise MLXEmbedError(
@@ -258,7 +259,8 @@ def _write(
     from shutil import copyfile
 
     module_files = {file for folder in _module_folders(checkpoint, kind) for file in safetensors.files(folder)}
-    places = [checkpoint.transformer / name for name in checkpoint.tasks] if in_folders(checkpoint.config) else []
+    found = [place_of(checkpoint.transformer, checkpoint.config, name) for name in checkpoint.tasks]
+    places = [place for place in found if place is not None]
     if checkpoint.task is None:
         module_files |= {place / adapters.FILE for place in places}
     module_files |= {path for name in _LAYERS if (path := checkpoint.folder / name).is_file()}
@@ -275,7 +277,7 @@ def _write(
     config = {
         key: value for key, value in checkpoint.config.items() if not key.startswith(("quantization", "int8_cpu"))
     }
-    if checkpoint.task is not None and config.pop(STATED, None) is not None:
+    if checkpoint.task is not None and [key for key in (STATED, V5_STATED) if config.pop(key, None) is not None]:
         path = target / "modules.json"
         if path.is_file():
             usual = path.read_text(encoding="utf-8").replace(OWN_MODULE, "sentence_transformers.models.Transformer")

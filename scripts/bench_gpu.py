@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
     parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 65536], help="tokens of decoders' batches")
     parser.add_argument("--racers", nargs="+", choices=gpu_race.RACERS, default=list(gpu_race.RACERS))
+    parser.add_argument("--patience", type=float, default=900, help="seconds for racers to get ready, as to compile")
     parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")
     parser.add_argument("--cranfield", type=Path, help="the folder of docs.jsonl, for the same")
     parser.add_argument("--json", type=Path, help="write every figure here")
@@ -316,6 +317,7 @@ def products_side(work: Path, _: argparse.Namespace) -> Figures:
 
 
 def forward_side(work: Path, options: argparse.Namespace) -> Figures:
+    from custom_kernels.cuda.ahead import under_way
     from mlx_embed import EmbeddingModel
     from mlx_embed.batching import Batch
 
@@ -330,6 +332,8 @@ def forward_side(work: Path, options: argparse.Namespace) -> Figures:
         def run(engine: Any = engine, head: Any = head, batch: Batch = batch) -> Any:
             return list(engine.run([batch], head))
 
+        run()
+        under_way(60)
         seconds = median(run, 30)
         figures[f"{name} {count} x {length}, ms"] = seconds * 1e3
         figures[f"{name} {count} x {length}, TFLOP/s"] = flops(name, count, length) / seconds / 1e12

@@ -78,10 +78,9 @@ def launch_all(
     return out
 
 
-def vector(x: mx.array, lanes: int) -> int:
+def vector(width: int, dtype: mx.Dtype, lanes: int) -> int:
     """Elements that a lane reads at once: 16 bytes at most, dividing the row, and leaving no lane idle if possible."""
-    width = x.shape[-1]
-    widest = 16 // x.dtype.size
+    widest = 16 // dtype.size
     dividing = [v for v in (widest, widest // 2, widest // 4) if v and width % v == 0]
     return next((v for v in dividing if width % (v * lanes) == 0), dividing[0] if dividing else 1)
 
@@ -91,8 +90,11 @@ def compiled(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: P
 
     Whoever asks first compiles it, and others wait.
     """
+    key = (name, types, constants, macros)
+    if (code := _codes.get(key)) is not None:
+        return code.result()
     own: Future[bytes] = Future()
-    code = _codes.setdefault((name, types, constants, macros), own)
+    code = _codes.setdefault(key, own)
     if code is own:
         try:
             whole = source(name, types, constants, macros)

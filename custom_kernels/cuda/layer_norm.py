@@ -1,5 +1,8 @@
 """LayerNorm on CUDA: `layer_norm.cu`, which `embedding_norm` runs too."""
 
+from collections.abc import Mapping
+from functools import cache
+
 import mlx.core as mx
 
 from custom_kernels.arrays import MAX_WIDTH
@@ -24,22 +27,13 @@ def normalise(
     if width > MAX_WIDTH or count > 3 or any(x.dtype != first.dtype for x in inputs):
         raise NotImplementedError(f"The CUDA kernel adds up to 3 rows of one dtype, up to {MAX_WIDTH} wide.")
     total = first.shape[0] if ids is None else ids[0].shape[0]
-    lanes, rows = norm_rows(width)
     # A kernel has all its parameters in every variant; what a variant does not need, it never reads.
     weight_or_any = first if weight is None else weight
     bias_or_any = first if bias is None else bias
     ids_or_any = [first] * 3 if ids is None else ids + [ids[0]] * (3 - count)
-    types = {"T": first.dtype, "W": weight_or_any.dtype, "B": bias_or_any.dtype}
-    constants = {
-        "WIDTH": width,
-        "VEC": vector(first, lanes),
-        "LANES": lanes,
-        "ROWS": rows,
-        "COUNT": count,
-        "LOOKUP": ids is not None,
-        "NORM": weight is not None,
-        "HAS_BIAS": bias is not None,
-    }
+    dtypes = (first.dtype, weight_or_any.dtype, bias_or_any.dtype)
+    types, constants = _compiled_in(width, dtypes, count, ids is not None, weight is not None, bias is not None)
+    rows, lanes = constants["ROWS"], constants["LANES"]
     return launch(
         "layer_norm",
         [*inputs, *[first] * (3 - count), *ids_or_any, weight_or_any, bias_or_any],
@@ -50,3 +44,22 @@ def normalise(
         types,
         constants,
     )
+
+
+@cache
+def _compiled_in(
+    width: int, dtypes: tuple[mx.Dtype, ...], count: int, lookup: bool, norm: bool, has_bias: bool
+) -> tuple[Mapping[str, mx.Dtype], Mapping[str, int]]:
+    """The types and constants of a variant. A LayerNorm by itself is over before much of Python is."""
+    lanes, rows = norm_rows(width)
+    constants = {
+        "WIDTH": width,
+        "VEC": vector(width, dtypes[0], lanes),
+        "LANES": lanes,
+        "ROWS": rows,
+        "COUNT": count,
+        "LOOKUP": lookup,
+        "NORM": norm,
+        "HAS_BIAS": has_bias,
+    }
+    return dict(zip("TWB", dtypes, strict=True)), constants

@@ -10,7 +10,7 @@ def mean_pool(hidden: mx.array, cu_seqlens: mx.array, skip: int = 0, normalize: 
     """One launch of `mean_pool.cu`: a block a sequence."""
     width = hidden.shape[1]
     n = cu_seqlens.shape[0] - 1
-    elements = vector(hidden, 32)
+    elements = vector(width, hidden.dtype, 32)
     chunks = -(-width // (32 * elements))
     if chunks > 32:
         raise NotImplementedError(f"The CUDA mean_pool kernel does not take rows {width} wide.")

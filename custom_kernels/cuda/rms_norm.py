@@ -15,7 +15,7 @@ def rms_norm(
     lanes, each = norm_rows(width)
     constants = {
         "WIDTH": width,
-        "VEC": vector(rows, lanes),
+        "VEC": vector(width, x.dtype, lanes),
         "LANES": lanes,
         "ROWS": each,
         "HAS_RESIDUAL": residual is not None,

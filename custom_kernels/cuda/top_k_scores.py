@@ -20,7 +20,7 @@ def top_k_scores(
         raise NotImplementedError(f"The CUDA kernel of top_k_scores takes a k up to {CHUNK} and rows up to {WIDEST}.")
     chunks = -(-count // CHUNK)
     codes = rows.dtype == mx.int8
-    constants = {"WIDTH": width, "VEC": vector(rows, 32), "K": k, "CHUNK": CHUNK, "THREADS": THREADS}
+    constants = {"WIDTH": width, "VEC": vector(width, rows.dtype, 32), "K": k, "CHUNK": CHUNK, "THREADS": THREADS}
     out = launch(
         "top_k_scores",
         [

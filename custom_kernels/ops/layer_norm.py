@@ -59,7 +59,8 @@ def layer_norm(
     if backend == "fast" or builtin or x.shape[-1] > MAX_WIDTH:
         return fast_layer_norm(x, weight, bias, eps, residual)
     width = x.shape[-1]
-    variant = Variant(width, eps, x.dtype, weight.dtype, *(None if a is None else a.dtype for a in (bias, residual)))
+    offsets, added = (None if bias is None else bias.dtype), (None if residual is None else residual.dtype)
+    variant = Variant(width, eps, x.dtype, weight.dtype, offsets, added)
     return LAYER_NORM.pick(backend, variant, Load.of(x.size // width))(x, weight, bias, eps, residual)
 
 

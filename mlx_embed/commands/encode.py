@@ -61,7 +61,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a vector a token, by a ColBERT model or BGE-M3; .npz, not .npy",
     )
     parser.add_argument(
-        "--task", choices=("document", "query"), help="with --sparse and --multi-vector, what the texts are (document)"
+        "--task",
+        metavar="NAME",
+        help="of a model with a LoRA for each task, the one; with --sparse and --multi-vector query or document, which "
+        "the texts are (document)",
     )
 
 
@@ -73,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
     of_kind = options.sparse or options.multi_vector
     if of_kind:
         kinds.check(options)
-    elif options.task is not None:
-        raise ValueError("--task is of --sparse and --multi-vector; for a text's vector --prompt-name says it.")
+    elif options.task is not None and options.server is not None:
+        raise ValueError("--task names a LoRA here, and a server is told it when it starts: leave it away.")
     if options.server is not None:
         _check_servers_own(options)
     elif options.api_key_file is not None:

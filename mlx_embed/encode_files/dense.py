@@ -222,6 +222,7 @@ class Encoding:
         return {
             **computed_by(model),
             "long_text": options.long_text,
+            "task": options.task,
             "max_seq_length": model.max_seq_length,
             "shape or dtype": [self._width, str(self._dtype), options.output_dtype],
             "file of ranges": self.totals.ranges,
@@ -272,7 +273,9 @@ def opened_model(options: argparse.Namespace) -> "EmbeddingModel | ServedModel":
     if options.server is None:
         from mlx_embed.embedding_model import EmbeddingModel
 
-        return EmbeddingModel.from_pretrained(options.model, dtype=options.dtype, device=options.device)
+        return EmbeddingModel.from_pretrained(
+            options.model, dtype=options.dtype, device=options.device, task=options.task
+        )
     return served(options)
 
 

@@ -94,12 +94,15 @@ class NativeEngine:
     def run(
         self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False
     ) -> Generator[tuple[Batch, Rows], None, None]:
-        """See `Engine`; no batch has fillers here."""
+        """See `Engine`; a batch has fillers only where none of its texts has a token."""
         for batch in batches:
             types = () if batch.token_type_ids is None else (batch.token_type_ids,)
             with native.attention_in(self._attention), hiding(batch.unseen):
                 hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
-            yield batch, head(hidden, batch.cu_seqlens, batch.max_seqlen)
+            rows = head(hidden, batch.cu_seqlens, batch.max_seqlen)
+            if len(batch.cu_seqlens) - 1 > len(batch.texts):
+                rows = rows[batch.tokens if of_tokens else slice(len(batch.texts))]
+            yield batch, rows
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
         """See `Engine`; computed when the result is asked for."""

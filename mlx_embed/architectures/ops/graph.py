@@ -244,24 +244,26 @@ def experts(x: mx.array, router: Router, up: nn.Module, down: nn.Module, act: st
     weights = mx.take_along_axis(scores, chosen, axis=-1)
     order = mx.argsort(chosen.reshape(-1))
     which = chosen.reshape(-1)[order]
-    hidden = _of_experts(x[order // top_k][:, None], up, which)
-    active = FORMULAS[act](hidden, _HERE) if act in FORMULAS else custom_kernels.activate(hidden[:, 0], act)[:, None]
-    rows = _of_experts(active, down, which)[mx.argsort(order), 0].reshape(total, top_k, x.shape[1])
+    hidden = _of_experts(x[order // top_k], up, which)
+    active = FORMULAS[act](hidden, _HERE) if act in FORMULAS else custom_kernels.activate(hidden, act)
+    rows = _of_experts(active, down, which)[mx.argsort(order)].reshape(total, top_k, x.shape[1])
     return (float32(rows) * weights[..., None]).sum(axis=1).astype(x.dtype) + down.bias
 
 
 def _of_experts(x: mx.array, layer: nn.Module, which: mx.array) -> mx.array:
-    """Rows [n, 1, K] times the weights of their experts [n], which are in order: [n, 1, N]."""
+    """Rows [n, K] times the weights of their experts [n], which are in order: [n, N]."""
+    # MLX takes the distance between rows from the axis of one row, where `x[:, None]` has 1: only `reshape` is right.
+    x = x.reshape(-1, 1, x.shape[1])
     weight = layer.weight.reshape(layer.count, -1, layer.weight.shape[-1])
-    if isinstance(layer, ExpertLayer):
-        turned = weight if layer.turned else weight.swapaxes(1, 2)
-        if default_backend() is None:  # MLX multiplies so on a CPU in float32 alone
-            return mx.gather_mm(float32(x), float32(turned), rhs_indices=which, sorted_indices=True).astype(x.dtype)
-        return mx.gather_mm(x, turned, rhs_indices=which, sorted_indices=True)
-    scales = layer.scales.reshape(*weight.shape[:2], -1)
-    biases = layer.biases.reshape(*weight.shape[:2], -1) if "biases" in layer else None
-    how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode, "transpose": not layer.turned}
-    return mx.gather_qmm(x, weight, scales, biases, rhs_indices=which, sorted_indices=True, **how)
+    if not isinstance(layer, ExpertLayer):
+        scales = layer.scales.reshape(*weight.shape[:2], -1)
+        biases = layer.biases.reshape(*weight.shape[:2], -1) if "biases" in layer else None
+        how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode, "transpose": not layer.turned}
+        return mx.gather_qmm(x, weight, scales, biases, rhs_indices=which, sorted_indices=True, **how)[:, 0]
+    turned = weight if layer.turned else weight.swapaxes(1, 2)
+    if default_backend() is None:  # MLX multiplies so on a CPU in float32 alone
+        return mx.gather_mm(float32(x), float32(turned), rhs_indices=which, sorted_indices=True)[:, 0].astype(x.dtype)
+    return mx.gather_mm(x, turned, rhs_indices=which, sorted_indices=True)[:, 0]
 
 
 def encoder_layers(

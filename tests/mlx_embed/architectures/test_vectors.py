@@ -38,7 +38,7 @@ def test_golden_vectors(name: str, way: str, tmp_path: Path) -> None:
 @needs_accelerator
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", CASES)
 def test_golden_vectors_on_the_accelerator(name: str, way: str, dtype: str, tmp_path: Path) -> None:
     texts, expected = golden(name)
     found = encode(make(name, tmp_path), texts, device="gpu", dtype=dtype, **WAYS[way])

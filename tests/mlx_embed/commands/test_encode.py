@@ -350,7 +350,7 @@ def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("texts.txt", "--field", "text"), "is not JSON"),
         (("texts.txt", "--format", "lines", "--field", "text"), "A file of lines has no fields"),
         (("-", "--format", "parquet"), "Parquet cannot be read from standard input"),
-        (("texts.txt", "--task", "query"), "--task is of --sparse and --multi-vector"),
+        (("texts.txt", "--task", "query"), "task 'query': this model has no tasks"),
         (("texts.txt", "--truncate-dim", "99"), "truncate_dim 99 is not within 1..32"),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "no.npy"), "--ranges no.npy: "),
     ],
