@@ -4,8 +4,8 @@
 # Behaviour: with a BERT tokenizer TokenChunker gives what the tokens decode to: lower-case, without accents, with
 #            spaces around each mark, and "[UNK]" for what the vocabulary lacks. The places are running sums of the
 #            lengths of those decoded texts; they point elsewhere in the document, further off with each chunk, and past
-#            its end. RecursiveChunker, the default of many recipes, does the same to a sentence that is longer than a
-#            chunk. A byte-level tokenizer decodes to the text itself, and all is right.
+#            its end. RecursiveChunker does the same to a sentence that is longer than a chunk. A byte-level tokenizer
+#            decodes to the text itself, and all is right.
 # Why:       the natural tokenizer to count with is the embedding model's own, and most of those are BERT's. The
 #            chunk's text is what is stored, shown and given to a language model, and the places are its citation.
 # Seen:
