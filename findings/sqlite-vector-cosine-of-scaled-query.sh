@@ -2,8 +2,8 @@
 # Version:   sqliteai-vector 1.1.2 with apsw 3.54.1.0 and numpy 2.4.6.
 # Guess:     by COSINE the length of a query does not matter, with codes as without.
 # Behaviour: vector_quantize(qtype=INT8) takes its steps from the numbers in the table, and vector_quantize_scan rounds
-#            the query by the same steps, whatever the metric. Of a longer query the numbers beyond the table's range are
-#            cut off, and only signs remain; of a shorter one all become 0 or 1. The distances look as before.
+#            the query by the same steps, whatever the metric. Of a longer query the numbers beyond the table's range
+#            are cut off, and only signs remain; of a shorter one all become 0 or 1. The distances look as before.
 #            vector_full_scan, and the codes of qtype=TURBO, are right for any length. With qtype=UINT8 even equal
 #            lengths are not: the codes' offset is not taken off before they are multiplied.
 # Why:       a model without a normalizing layer gives vectors of length 5 or 20. Rows are often scaled to 1 when they
