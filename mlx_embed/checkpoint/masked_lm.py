@@ -45,8 +45,10 @@ _NAMES = {
     "distilbert": _Names(
         "vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias", "activation", 1e-12
     ),
+    "gte": _ROBERTA,
     "modernbert": _Names("head.dense", "head.norm", "decoder", "decoder.bias", "classifier_activation", "norm_eps"),
     "mpnet": _ROBERTA,
+    "new": _Names("lm_head.dense", "lm_head.norm", "lm_head.decoder", "lm_head.bias", "hidden_act", "layer_norm_eps"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed import CheckpointError, SparseEncoder, SparseVectors, UnsupportedModelError
-from tests.checkpoints import damage, edit, encoder, read
+from mlx_embed import CheckpointError, SparseEncoder, SparseVectors, UnsupportedModelError, convert
+from tests.checkpoints import damage, edit, encoder, read, rename
 from tests.conftest import DATA
 from tests.sparse import CASES, METHODS, TEXTS, make
 
@@ -217,6 +217,17 @@ def test_a_head_that_is_missing_or_broken(tmp_path: Path) -> None:
 
 
 def test_an_architecture_without_a_head(tmp_path: Path) -> None:
-    edit(encoder("gte", tmp_path), architectures=["NewForMaskedLM"])
+    edit(encoder("nomic_bert", tmp_path), architectures=["NewForMaskedLM"])
     with pytest.raises(UnsupportedModelError, match="Sparse models of model_type"):
         load(tmp_path)
+
+
+def test_gte_as_its_authors_wrote_it(tmp_path: Path) -> None:
+    """opensearch-neural-sparse-encoding-doc-v3-gte has their names, and model_type "new"."""
+    folder = make(tmp_path / "new", "gte")
+    rename(folder, (r"^gte\.layers", "new.encoder.layer"), (r"^gte\.", "new."), ("lm_head.layer_norm", "lm_head.norm"))
+    edit(folder, model_type="new", architectures=["NewForMaskedLM"], rope_parameters=None, rope_theta=160_000)
+    with np.load(DATA / "sparse.npz") as file:
+        assert close(load(folder).encode(TEXTS).dense(), file["gte: encode"])
+    convert(folder, tmp_path / "converted")
+    assert close(load(tmp_path / "converted").encode(TEXTS).dense(), load(folder).encode(TEXTS).dense())
