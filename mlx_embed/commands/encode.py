@@ -92,6 +92,10 @@ def run(options: argparse.Namespace) -> int:
     if target is not None and source.path is not None and target.exists() and target.samefile(source.path):
         raise ValueError(f"{target} is the file of texts; write the vectors to another.")
     records = reading.records(source)
+    if target is not None and target.suffix == ".parquet":
+        from mlx_embed.records import parquet
+
+        records = parquet.holdable(records)
     # The first text shows most of what can be wrong with a file, before a model is loaded.
     records = chain([record for record in [next(records, None)] if record is not None], records)
     partial_of = ragged.RaggedPartial if of_kind else writing.Partial

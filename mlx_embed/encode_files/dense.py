@@ -107,7 +107,10 @@ class Encoding:
             f"{done:,} of them in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f} texts/s)."
         )
 
-    _instead = " --long-text mean_of_chunks embeds all of them."
+    @property
+    def _instead(self) -> str:
+        """What to do about texts that were cut; a server knows nothing else."""
+        return "" if self._options.server is not None else " --long-text mean_of_chunks embeds all of them."
 
     def _say_prompts(self) -> None:
         prompts = self._model.prompts
@@ -233,16 +236,14 @@ class Encoding:
 def computed_by(model: Any) -> dict[str, Any]:
     """What computes, for a plan: a loaded model, or one of a server."""
     from mlx_embed import __version__
-    from mlx_embed.checkpoint import safetensors
     from mlx_embed.serve.client import ServedModel
 
     named = {"version of mlx-embed": __version__, "model": model.name}
     if isinstance(model, ServedModel):
         return named | {"server": model.url}
-    checkpoint, engine = model.checkpoint, model.engine
-    files = sorted({*safetensors.files(checkpoint.transformer), *checkpoint.folder.rglob("*.safetensors")})
+    engine = model.engine
     return named | {
-        "state of the weights": [[file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        "state of the model's files": model.checkpoint.state,
         "engine": [engine.name, str(engine.device), str(engine.dtype)],
     }
 
