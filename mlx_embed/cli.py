@@ -42,7 +42,10 @@ def _main(arguments: Sequence[str] | None) -> int:
     for name, command in found.items():
         about = (command.__doc__ or "").strip().splitlines()[0]
         command.add(subparsers.add_parser(name, help=about, description=about))
-    options = parser.parse_args(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except OSError:  # Python 3.10 says what is wrong with them where nobody reads
+        return 2
     with signs_of_life(), warnings_as_sentences():
         return _run(found[options.command], options)
 
