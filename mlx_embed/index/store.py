@@ -163,14 +163,18 @@ class Store:
 
     def tidy(self) -> None:
         """Remove the files of segments that the database does not name. Who has them mapped keeps them."""
-        with self.reading() as (_, view):
-            named = {
-                column.path(self.folder, segment.number).name for segment in view.segments for column in self.columns
-            }
-        with errors_of(self.folder):
-            for path in (self.folder / FOLDER).iterdir():
-                if path.name not in named:
-                    path.unlink()
+        with self._writing:  # what another thread is about to name is not named yet
+            self.acquire()
+            with self.reading() as (_, view):
+                named = {
+                    column.path(self.folder, segment.number).name
+                    for segment in view.segments
+                    for column in self.columns
+                }
+            with errors_of(self.folder):
+                for path in (self.folder / FOLDER).iterdir():
+                    if path.name not in named:
+                        path.unlink()
 
     def close(self) -> None:
         """Give back the lock and the files; closing again does nothing."""
