@@ -179,6 +179,7 @@ class Store:
     def close(self) -> None:
         """Give back the lock and the files; closing again does nothing."""
         self._closed = True
+        self._leave_to_the_parent()
         with self._writing:
             while not self._idle.empty():
                 self._idle.get().close()
@@ -202,14 +203,18 @@ class Store:
 
     def _connection(self) -> sqlite3.Connection:
         self._require_open()
-        if os.getpid() != self._process:
-            # SQLite's connections do not survive a fork: a child opens its own, and does not close the parent's.
-            self._abandoned += [self._idle, self._writer]
-            self._process, self._idle, self._writer = os.getpid(), queue.LifoQueue(), None
+        self._leave_to_the_parent()
         try:
             return self._idle.get_nowait()
         except queue.Empty:
             return database.connect(self.folder)
+
+    def _leave_to_the_parent(self) -> None:
+        """In a forked child, which SQLite's connections do not survive: it opens its own, and does not close these."""
+        if os.getpid() != self._process:
+            self._abandoned += [self._idle, self._writer]
+            self._process, self._idle, self._writer = os.getpid(), queue.LifoQueue(), None
+            self._writing = threading.RLock()  # a thread that there is not any more may have had it
 
     def _begin(self, connection: sqlite3.Connection) -> View:
         for attempt in range(_ATTEMPTS):

@@ -56,6 +56,33 @@ def test_a_thread_that_tidies_up_leaves_what_another_is_writing(index: Index) ->
     assert [hit.id for hit in index.search("wing")] == ["a"]
 
 
+def test_a_forked_child_that_lives_on_does_not_keep_the_lock(model: EmbeddingModel, tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["a"], ["wing"])
+        if (child := os.fork()) == 0:
+            os.close(writes)
+            os.read(reads, 1)
+            os._exit(0)
+    try:
+        with Index.open(tmp_path / "index", model) as index:
+            index.add(["b"], ["wing"])
+    finally:
+        os.write(writes, b"x")
+        os.waitpid(child, 0)
+        os.close(reads), os.close(writes)
+
+
+def test_a_forked_child_that_closes_an_index_closes_its_own(index: Index) -> None:
+    index.add(["a"], ["wing"])
+    assert in_a_child(index.close) == "None"
+    assert not (index.path / "index.seal").exists()  # it is still open to be written
+    with Index.open(index.path, index.model) as other, pytest.raises(StoreLockedError):
+        other.add(["b"], ["wing"])
+    index.add(["b"], ["wing"])
+    index.check()
+
+
 def test_threads_that_add_one_id(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     both, encode = threading.Barrier(2), index.model.encode_document
 
