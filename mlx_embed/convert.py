@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,13 @@ from mlx_embed.checkpoint import (
     weights,
 )
 from mlx_embed.checkpoint.folder import PROJECTION
+from mlx_embed.checkpoint.int8 import Int8Layers
 from mlx_embed.checkpoint.modules import Dense, Normalize
 from mlx_embed.checkpoint.sparse import read_sides
 from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, V5_STATED, place_of
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
-from mlx_embed.engine import load
 from mlx_embed.engine.device import DTYPES
-from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
@@ -207,12 +206,12 @@ def convert(
     if (reranker or kind != DENSE) and collection is not None:
         what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
         raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
-    kept = _kept(checkpoint) if int8 else None
+    layers = int8_layers.choose(checkpoint, checked_length(None, checkpoint))[1] if int8 else None
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
         try:
-            _write(checkpoint, kind, written, dtype, quantize, group_size, kept)
+            _write(checkpoint, kind, written, dtype, quantize, group_size, layers)
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
         logger.info("Comparing vectors with the source's.")
@@ -240,17 +239,11 @@ def convert(
             else quality(
                 EmbeddingModel.from_pretrained(folder, task=task), EmbeddingModel.from_pretrained(written), collection
             ),
-            kept,
+            None if layers is None else layers.kept,
         )
         record(written)
         put(written, target)
     return report
-
-
-def _kept(checkpoint: Checkpoint) -> tuple[str, ...]:
-    engine = load(checkpoint, "native", mx.Device(mx.cpu), mx.int8)
-    assert isinstance(engine, NativeEngine)
-    return int8_layers.choose(checkpoint, engine, checked_length(None, checkpoint))
 
 
 def _write(
@@ -260,7 +253,7 @@ def _write(
     dtype: str | None,
     bits: int | None,
     group_size: int,
-    kept: Sequence[str] | None,
+    layers: Int8Layers | None,
 ) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     from shutil import copyfile
@@ -316,8 +309,8 @@ def _write(
             if how := quantization.stated(encoder):
                 config["quantization"] = how
 
-    if kept is not None:
-        config["int8_cpu"] = {"bfloat16": list(kept)}
+    if layers is not None:
+        config["int8_cpu"] = layers.as_dict()
     transformer.mkdir(parents=True, exist_ok=True)
     if checkpoint.architecture.LAYOUT == "table":
         from mlx_embed.checkpoint.static import save_table

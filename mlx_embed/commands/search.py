@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode", choices=("hybrid", "vector", "text"), default="hybrid", help="by both, meaning, words (%(default)s)"
     )
-    parser.add_argument("--rerank", metavar="MODEL", help="a cross-encoder, to put the best in a better order")
+    parser.add_argument("--reranker", metavar="MODEL", help="a cross-encoder, to put the best in a better order")
     parser.add_argument(
         "--filter",
         dest="filters",
@@ -56,10 +56,10 @@ def run(options: argparse.Namespace) -> int:
     if options.context < 0:
         raise ValueError(f"--context {options.context} is not a number of lines.")
     reranker = None
-    if options.rerank is not None:
+    if options.reranker is not None:
         from mlx_embed.cross_encoder import CrossEncoder
 
-        reranker = CrossEncoder.from_pretrained(options.rerank)
+        reranker = CrossEncoder.from_pretrained(options.reranker)
     with Index.open(options.index.expanduser(), read_only=True) as index:
         hits = index.search(
             options.query,

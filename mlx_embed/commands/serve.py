@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-origin", action="append", default=[], metavar="ORIGIN", help="web pages that may use it; repeatable"
     )
-    parser.add_argument("--device", help='"cpu", "gpu", "metal" or "cuda"; the default is MLX\'s')
+    parser.add_argument("--device", choices=("cpu", "gpu", "metal", "cuda"), help="where to compute")
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16", "int8"), help="to compute in; int8 on a CPU"
     )
@@ -77,10 +77,12 @@ def run(options: argparse.Namespace) -> int:
     from mlx_embed.arguments import finite_number
     from mlx_embed.checkpoint.hub import DEFAULT_MODEL
 
-    for name in ("max_concurrent", "max_waiting_tokens", "timeout", "grace"):
-        option = f"--{name.replace('_', '-')}"
-        if finite_number(option, getattr(options, name)) <= 0:
-            raise ValueError(f"{option} {getattr(options, name):g} is not above 0.")
+    for name in ("max_batch_tokens", "max_concurrent", "max_waiting_tokens", "timeout", "grace"):
+        option, number = f"--{name.replace('_', '-')}", getattr(options, name)
+        if number is not None and finite_number(option, number) <= 0:
+            raise ValueError(f"{option} {number:g} is not above 0.")
+    if not 0 <= options.port < 2**16:
+        raise ValueError(f"--port {options.port} is not within 0..65535.")
     others = [*options.reranker, *options.sparse, *options.multi_vector, *options.bge_m3]
     given = options.models or ([] if others else [DEFAULT_MODEL.value])
     if options.open_health and not options.api_key_file:

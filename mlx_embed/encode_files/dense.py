@@ -107,7 +107,10 @@ class Encoding:
             f"{done:,} of them in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f} texts/s)."
         )
 
-    _instead = " --long-text mean_of_chunks embeds all of them."
+    @property
+    def _instead(self) -> str:
+        """What to do about texts that were cut; a server knows nothing else."""
+        return "" if self._options.server is not None else " --long-text mean_of_chunks embeds all of them."
 
     def _say_prompts(self) -> None:
         prompts = self._model.prompts

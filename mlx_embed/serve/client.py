@@ -31,6 +31,10 @@ PATIENCE_SECONDS = 120
 AGAIN = (429, 503)
 
 
+class _TimedOutError(Exception):
+    """The server's time for a request was up before all texts were done."""
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A model that a server has.
@@ -87,14 +91,20 @@ class ServedModel:
     ) -> tuple[list[Any], EncodeInfo]:
         """What is read of each answer, of requests of so many characters, and what is to be said of each text."""
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            found = list(threads.map(partial(self._part, options, read), _parts(texts, characters)))
+            answers = list(threads.map(partial(self._part, options, read), _parts(texts, characters)))
+        found = [one for some in answers for one in some]
         counts = np.array([count for _, counts in found for count in counts], dtype=np.int32)
         return [part for part, _ in found], EncodeInfo(counts, counts > self.max_seq_length, np.ones_like(counts))
 
     def _part(
         self, options: dict[str, Any], read: Callable[[dict[str, Any], int], Any], texts: list[str]
-    ) -> tuple[Any, list[int]]:
-        answer = _asked(self.url, self._key, {"texts": list(map(well_formed, texts)), **options})
+    ) -> list[tuple[Any, list[int]]]:
+        """What is read of the answer to a request, or to several of fewer texts, which may be done in time."""
+        try:
+            answer = _asked(self.url, self._key, {"texts": list(map(well_formed, texts)), **options})
+        except _TimedOutError:
+            half = len(texts) // 2
+            return self._part(options, read, texts[:half]) + self._part(options, read, texts[half:])
         try:
             found, counts = read(answer, len(texts)), list(map(int, answer["token_counts"]))
             same = (answer["state"], answer["max_tokens"]) == (self.state, self.max_seq_length)
@@ -104,7 +114,7 @@ class ServedModel:
             raise _no_server(self.url, "vectors that are not of the texts")
         if not same:
             raise MLXEmbedError(f"The server at {self.url} has another model than before under {self.name!r}.")
-        return found, counts
+        return [(found, counts)]
 
 
 def connect(
@@ -176,7 +186,12 @@ def _parts(texts: Sequence[str], most: int) -> Iterator[list[str]]:
 
 
 def _asked(url: str, key: str | None, body: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request, asked again where the server has no room for it, or still loads."""
+    """The answer to a request, asked again where the server has no room for it, or still loads.
+
+    Raises:
+        _TimedOutError: it has several texts, and the server's time was up.
+        MLXEmbedError: it is refused, or nothing of this version answers.
+    """
     content = json.dumps(body).encode()
     headers = {"content-type": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
     end = time.monotonic() + PATIENCE_SECONDS
@@ -188,11 +203,14 @@ def _asked(url: str, key: str | None, body: dict[str, Any]) -> dict[str, Any]:
             found = None
         if status == 200 and isinstance(found, dict):
             return found
+        error = found.get("error") if isinstance(found, dict) else None
+        error = error if isinstance(error, dict) else {}
+        if error.get("code") == "timeout" and len(body["texts"]) > 1:
+            raise _TimedOutError
         if status in AGAIN and time.monotonic() < end:
             time.sleep(min(max(float(retry_after) if retry_after.isdigit() else 1.0, 0.1), 10.0))
             continue
-        error = found.get("error") if isinstance(found, dict) else None
-        message = error.get("message") if isinstance(error, dict) else None
+        message = error.get("message")
         if not isinstance(message, str):
             raise _no_server(url, f"status {status}")
         raise MLXEmbedError(f"The server at {url} refuses: {message}")

@@ -1,5 +1,6 @@
 """Counts and times for Prometheus, under text-embeddings-inference's names where they mean the same."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from mlx_embed.serve.queue import BatchReport, Job
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 SIZES = tuple(2**n for n in range(17))
 FILLS = tuple(n / 10 for n in range(1, 11))
+_CREATED = re.compile(rb"^(?:# \w+ |)\w+_created[ {].*\n", re.MULTILINE)
+_TOTAL = re.compile(rb"^((?:# \w+ |)\w+)_total\b", re.MULTILINE)
 
 
 class Metrics:
@@ -89,9 +92,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus's text format."""
-        lines = generate_latest(self._registry).splitlines(keepends=True)
         # The client library puts _total behind a counter's name, and adds when it was created; TEI's have neither.
-        return b"".join(line.replace(b"_total", b"", 1) for line in lines if b"_created" not in line)
+        return _TOTAL.sub(rb"\1", _CREATED.sub(b"", generate_latest(self._registry)))
 
 
 def _seconds(name: str, about: str, registry: CollectorRegistry, *labels: str) -> Histogram:

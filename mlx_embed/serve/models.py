@@ -442,10 +442,11 @@ class Models:
                 return model
         there = [kind for kind in kinds if any(isinstance(model, kind) for model in served)] or kinds[:1]
         what = " and ".join(f"{kind.kind}s" for kind in there) or "models"
-        here = ", ".join(model.id for model in served) or "none"
+        here = ", ".join(model.id for model in served)
         raise Refusal(
             "not_found",
-            f"model {name or 'default'!r} not found: the {what} served here are {here}.",
+            f"model {name or 'default'!r} not found: "
+            + (f"the {what} served here are {here}." if served else f"no {what} are served here."),
             param="model",
             code="model_not_found",
         )

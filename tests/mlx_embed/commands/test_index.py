@@ -313,7 +313,7 @@ def test_a_rerankers_score_decides(
 
     index("source", "--model", MODEL)
     monkeypatch.setattr(Index, "search", search)
-    cli.main(["search", "--index", "ix", "q", "-k", "3", "--rerank", "some/reranker", "--min-score", "0.5"])
+    cli.main(["search", "--index", "ix", "q", "-k", "3", "--reranker", "some/reranker", "--min-score", "0.5"])
     options = {"mode": "hybrid", "filter": None, "rerank": "some/reranker", "min_score": 0.5}
     assert given == [("q", 3, {**options, "filter": {}})] or given == [("q", 3, options)]
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -292,6 +293,20 @@ def test_a_server_without_room_is_asked_again() -> None:
         vectors, info = connect(url).encode(["a"])
     assert vectors.tolist() == [[1, 0]]
     assert info.token_counts.tolist() == [3]
+
+
+def test_what_is_not_done_in_the_servers_time_is_asked_in_parts() -> None:
+    def answer(before: int, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        texts = body["texts"]
+        if len(texts) > 2:
+            return 503, {"retry-after": "120"}, b'{"error": {"message": "not done in time", "code": "timeout"}}'
+        vectors = np.array([[float(text), 0] for text in texts], dtype="<f4")
+        return 200, {}, model_of(b64encode(vectors).decode(), [int(text) for text in texts])
+
+    with answering(answer) as url:
+        vectors, info = connect(url).encode([str(number) for number in range(7)])
+    assert vectors.tolist() == [[number, 0] for number in range(7)]
+    assert info.token_counts.tolist() == list(range(7))
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mlx_embed import CrossEncoder, EmbeddingModel
 from mlx_embed.serve.access import Access
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
+from tests.test_snippets import ADDRESS, PAGES, as_far_as_installed, blocks
 
 TOLERANCE = 1e-5
 TEXTS = random_texts(7, 20, seed=9)
@@ -176,3 +177,12 @@ def test_litellm_rerank(litellm: Any, running: Running, cross_encoder: CrossEnco
     )
     scores = cross_encoder.predict([("the wing", text) for text in TEXTS], activation="Sigmoid")
     assert [result["index"] for result in answer.results] == np.argsort(-scores, kind="stable")[:3].tolist()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(ADDRESS in code for _, code in blocks(page, "python"))])
+def test_what_pages_show(page: str, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    for place, code in blocks(page, "python"):
+        if ADDRESS in code:
+            with as_far_as_installed():
+                exec(compile(code.replace(ADDRESS, running.url.removeprefix("http://")), place, "exec"), {})

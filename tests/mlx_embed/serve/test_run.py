@@ -110,6 +110,8 @@ def test_a_model_that_cannot_be_loaded_ends_it(tmp_path: Path) -> None:
     [
         (["--max-concurrent", "0"], "--max-concurrent 0"),
         (["--timeout", "-1"], "--timeout -1"),
+        (["--max-batch-tokens", "0"], "--max-batch-tokens 0"),
+        (["--port", "65536"], "--port 65536 is not within 0..65535"),
         (["--api-key-file", "/nowhere"], "/nowhere"),
         (["--allow-origin", "example.org"], "is no origin"),
         (["--served-model-name", "a", "--served-model-name", "b"], "2 names for 1 models"),
