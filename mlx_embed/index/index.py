@@ -188,21 +188,16 @@ class Index:
         if not entries:
             return
         if not replace:
-            self._require_new(ids)
+            with self._store.reading() as (connection, _):
+                _require_new(rows.numbers_of(connection, "id", ids))
         fresh = self._vectors(entries) if known is None else known
         with self._store.writing() as transaction:
             there = rows.numbers_of(transaction.connection, "id", ids)
+            if not replace:
+                _require_new(there)  # once more: another thread may have added it while the texts were embedded
             if there:
                 transaction.remove([number for found in there.values() for number in found])
             transaction.put(entries, fresh)
-
-    def _require_new(self, ids: Sequence[str]) -> None:
-        with self._store.reading() as (connection, _):
-            there = rows.numbers_of(connection, "id", ids)
-        if there:
-            raise ValueError(
-                f"The id {next(iter(there))!r} is in the index already; use upsert to put a new text there."
-            )
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove texts by id, in one commit; those that are not there are passed over.
@@ -481,3 +476,8 @@ def _of_file(path: str, chunk: Chunk) -> Entry:
     if chunk.path != path:
         raise ValueError(f"A chunk of {path!r} has the path {chunk.path!r}; give it that of its file.")
     return rows.entry(chunk.id, chunk)
+
+
+def _require_new(there: Mapping[str, Sequence[int]]) -> None:
+    if there:
+        raise ValueError(f"The id {next(iter(there))!r} is in the index already; use upsert to put a new text there.")
