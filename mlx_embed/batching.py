@@ -30,7 +30,8 @@ class Batch:
     Attributes:
         texts: [n], which of the given texts these are.
         input_ids: [T].
-        cu_seqlens: [n + 1], the start of each text, and T. Filler sequences may follow the n texts.
+        cu_seqlens: [n + 1], the start of each text, and T. A text may have no token, but T is at least 1. Filler
+            sequences may follow the n texts.
         max_seqlen: no sequence is longer.
         token_type_ids: [T], of pairs of texts: which of the two a token is of. None is 0 throughout.
         unseen: [T], 1 where no token attends to this one. None is 0 throughout.
@@ -155,7 +156,8 @@ def _batch(
     """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `packed_shapes`."""
     n = len(lengths)
     total, longest = (int(lengths.sum()), int(lengths.max())) if n > 1 else (int(lengths[0]),) * 2
-    size, count = total, n
+    # No array may be empty: where no text has a token, a filler sequence of one follows them.
+    size, count, longest = max(total, 1), n + (total == 0), max(longest, 1)
     fillers: list[int] = []
     if bucket is not None:
         longest, size = _width(longest), _size(total, bucket)

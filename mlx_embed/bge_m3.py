@@ -239,7 +239,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
     def _text(self, ids: npt.NDArray[np.int32], own: Float32, sparse: bool, multi_vector: bool) -> M3Text:
         """What is wanted of a text, of the head's rows [L, 1 + max(H, C)] of its tokens, which need not be kept."""
         return M3Text(
-            own[0, 1 : 1 + self.dimension].copy(),
+            own[:1, 1 : 1 + self.dimension].sum(axis=0),  # zeros of a text without tokens
             self._weights(ids, own[:, 0]) if sparse else None,
             own[1:, 1 : 1 + self.token_dimension].copy() if multi_vector else None,
         )

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,13 @@ from mlx_embed.checkpoint import (
     weights,
 )
 from mlx_embed.checkpoint.folder import PROJECTION
+from mlx_embed.checkpoint.int8 import Int8Layers
 from mlx_embed.checkpoint.modules import Dense, Normalize
 from mlx_embed.checkpoint.sparse import read_sides
-from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, in_folders
+from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, V5_STATED, place_of
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
-from mlx_embed.engine import load
 from mlx_embed.engine.device import DTYPES
-from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
@@ -203,16 +202,17 @@ def convert(
     if (reranker or kind != DENSE) and collection is not None:
         what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
         raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
-    kept = _kept(checkpoint) if int8 else None
+    layers = int8_layers.choose(checkpoint, checked_length(None, checkpoint))[1] if int8 else None
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)
         try:
-            _write(checkpoint, kind, written, dtype, quantize, group_size, kept)
+            _write(checkpoint, kind, written, dtype, quantize, group_size, layers)
         except OSError as error:
             raise _no_room(target, error) if error.errno in NO_ROOM else error from error
         logger.info("Comparing vectors with the source's.")
-        cosine = least_cosine(kind, folder, written, SAMPLE, checkpoint.task)
+        tasks = (checkpoint.tasks[0],) * 2 if checkpoint.needs_task else (checkpoint.task, None)
+        cosine = least_cosine(kind, folder, written, SAMPLE, tasks)
         exact = quantize is None and not int8
         if not cosine >= (LEAST_COSINE if exact else -1.0):
             raise MLXEmbedError(
@@ -235,17 +235,11 @@ def convert(
             else quality(
                 EmbeddingModel.from_pretrained(folder, task=task), EmbeddingModel.from_pretrained(written), collection
             ),
-            kept,
+            None if layers is None else layers.kept,
         )
         record(written)
         put(written, target)
     return report
-
-
-def _kept(checkpoint: Checkpoint) -> tuple[str, ...]:
-    engine = load(checkpoint, "native", mx.Device(mx.cpu), mx.int8)
-    assert isinstance(engine, NativeEngine)
-    return int8_layers.choose(checkpoint, engine, checked_length(None, checkpoint))
 
 
 def _write(
@@ -255,13 +249,14 @@ def _write(
     dtype: str | None,
     bits: int | None,
     group_size: int,
-    kept: Sequence[str] | None,
+    layers: Int8Layers | None,
 ) -> None:
     """Write the folder: the source's layout with one safetensors file under this package's names."""
     from shutil import copyfile
 
     module_files = {file for folder in _module_folders(checkpoint, kind) for file in safetensors.files(folder)}
-    places = [checkpoint.transformer / name for name in checkpoint.tasks] if in_folders(checkpoint.config) else []
+    found = [place_of(checkpoint.transformer, checkpoint.config, name) for name in checkpoint.tasks]
+    places = [place for place in found if place is not None]
     if checkpoint.task is None:
         module_files |= {place / adapters.FILE for place in places}
     module_files |= {path for name in _LAYERS if (path := checkpoint.folder / name).is_file()}
@@ -278,7 +273,7 @@ def _write(
     config = {
         key: value for key, value in checkpoint.config.items() if not key.startswith(("quantization", "int8_cpu"))
     }
-    if checkpoint.task is not None and config.pop(STATED, None) is not None:
+    if checkpoint.task is not None and [key for key in (STATED, V5_STATED) if config.pop(key, None) is not None]:
         path = target / "modules.json"
         if path.is_file():
             usual = path.read_text(encoding="utf-8").replace(OWN_MODULE, "sentence_transformers.models.Transformer")
@@ -310,8 +305,8 @@ def _write(
             if how := quantization.stated(encoder):
                 config["quantization"] = how
 
-    if kept is not None:
-        config["int8_cpu"] = {"bfloat16": list(kept)}
+    if layers is not None:
+        config["int8_cpu"] = layers.as_dict()
     transformer.mkdir(parents=True, exist_ok=True)
     if checkpoint.architecture.LAYOUT == "table":
         from mlx_embed.checkpoint.static import save_table

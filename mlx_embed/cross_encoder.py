@@ -35,7 +35,7 @@ from mlx_embed.options import (
 from mlx_embed.pooling import POOLING
 from mlx_embed.scores import SCORES, activation_name, softmax
 from mlx_embed.texts import begun_ahead, check_iterable, progress, windows
-from mlx_embed.tokenizer.generative import GenerativeTokenizer
+from mlx_embed.tokenizer.generative import GenerativeTokenizer, answers, has_form
 from mlx_embed.tokenizer.pairs import PairTokenizer
 
 if TYPE_CHECKING:
@@ -127,8 +127,9 @@ class CrossEncoder(FromSentenceTransformers):
         checkpoint = opened.checkpoint
         tokenizer = _tokenizer(checkpoint, opened.max_seq_length)
         engine = opened.load()
-        if isinstance(tokenizer, GenerativeTokenizer):
-            head = worker.run(partial(heads.load_score, checkpoint, tokenizer.score), opened.device)
+        if checkpoint.generates:
+            score = answers(checkpoint, tokenizer.library)
+            head = worker.run(partial(heads.load_score, checkpoint, score), opened.device)
         else:
             head = worker.run(partial(heads.load_head, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, head, name=opened.name)
@@ -177,7 +178,8 @@ class CrossEncoder(FromSentenceTransformers):
         Raises:
             TypeError: something that is no pair of strings; its index is named. A mapping or a table. An option that
                 there is not.
-            ValueError: an unknown activation or prompt name, or an option out of range.
+            ValueError: an unknown activation or prompt name, an option out of range, or a pair without any token, not
+                even a special one; its index is named.
         """
         chosen: PredictOptions = complete("predict", options, PREDICT)
         check_iterable("predict", "(query, document) pairs", pairs, "frame[['query', 'document']].values")
@@ -261,8 +263,13 @@ class CrossEncoder(FromSentenceTransformers):
         logits = [np.zeros((0, self.num_labels), dtype=np.float32)]
 
         def begin() -> Iterator[Gathering]:
+            done = 0
             for window in windows(pairs, lambda pair: len(pair[0]) + len(pair[1])):
                 ids, types = self.tokenizer(window, prompt)
+                if not ids.lengths.all():
+                    index = done + int(np.argmin(ids.lengths))
+                    raise ValueError(f"pairs[{index}] has no token in either text, so that there is nothing to score.")
+                done += len(window)
                 batches = self.engine.batches(ids, budget, most, token_types=types if self._typed else None)
                 yield self.engine.gather(batches, self._head, advance)
 
@@ -275,7 +282,8 @@ class CrossEncoder(FromSentenceTransformers):
 
 
 def _tokenizer(checkpoint: Checkpoint, max_length: int) -> PairTokenizer | GenerativeTokenizer:
-    return (GenerativeTokenizer if checkpoint.generates else PairTokenizer)(checkpoint, max_length)
+    formed = checkpoint.generates and has_form(checkpoint)
+    return (GenerativeTokenizer if formed else PairTokenizer)(checkpoint, max_length)
 
 
 def _pair(index: int, pair: Any) -> tuple[str, str]:

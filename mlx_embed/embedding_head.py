@@ -18,6 +18,7 @@ class EmbeddingHead:
         skip: a prompt's tokens, which are not pooled.
         dim: dimensions that are kept.
         unit: whether vectors are then scaled to length 1.
+        blank: whether a text may have no token that is pooled: its pooled vector is zeros.
     """
 
     pooling: Pooling | Pooled
@@ -25,13 +26,14 @@ class EmbeddingHead:
     skip: int
     dim: int
     unit: bool
+    blank: bool = False
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """[T, H] -> [n, dim]."""
         mean_alone = isinstance(self.pooling, Pooling) and self.pooling.modes == ("mean",) and not self.modules
-        if mean_alone and self.unit and self.dim == hidden.shape[1]:
+        if mean_alone and self.unit and self.dim == hidden.shape[1] and not (self.blank and self.skip):
             return ops.mean_pool(hidden, cu_seqlens, self.skip, unit=True)
-        vectors = self.pooling(hidden, cu_seqlens, max_seqlen, self.skip)
+        vectors = self.pooling(hidden, cu_seqlens, max_seqlen, self.skip, self.blank)
         for module, own in zip(self.modules, parameters, strict=True):
             vectors = module(vectors, own)
         return ops.normalize(vectors[:, : self.dim]) if self.unit else vectors[:, : self.dim]

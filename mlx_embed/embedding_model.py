@@ -15,7 +15,8 @@ import numpy.typing as npt
 from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
-from mlx_embed.checkpoint.tasks import checked_task, known
+from mlx_embed.checkpoint.tasks import checked_task
+from mlx_embed.checkpoint.tasks import known as known_task
 from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.encoding import Call, Encoded, Encoding
 from mlx_embed.engine import Engine, Head, load
@@ -60,8 +61,11 @@ TASKS: dict[Task, tuple[str, ...]] = {
     "query": (*TASK_PROMPTS["query"], "retrieval.query"),
     "document": (*TASK_PROMPTS["document"], "retrieval.passage"),
 }
-# Of a model with a LoRA for each task, the one for such texts.
-_RETRIEVAL: dict[Task | None, str] = {"query": "retrieval.query", "document": "retrieval.passage"}
+# Of a model with a LoRA for each task, the one for such texts: the first that there is.
+_RETRIEVAL: dict[Task, tuple[str, ...]] = {
+    "query": ("retrieval.query", "retrieval"),
+    "document": ("retrieval.passage", "retrieval"),
+}
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
 KEPT_HEADS = 16
@@ -164,16 +168,29 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
 
         @lru_cache(maxsize=KEPT_HEADS)
         def head(skip: int, dim: int, unit: bool) -> Head:
-            return engine.head(EmbeddingHead(pooling, modules, skip, dim, unit), self._parameters)
+            blank = self.tokenizer.blank_behind(skip)
+            return engine.head(EmbeddingHead(pooling, modules, skip, dim, unit, blank), self._parameters)
 
         return head
 
-    def _for_task(self, name: str | None, task: Task | None) -> tuple[Engine, Callable[[int, int, bool], Head]]:
-        """The engine and the heads of a LoRA's task, or of the one for queries or documents; loaded where it is new."""
+    def lora_task(self, name: str | None, task: Task | None = None) -> str | None:
+        """The LoRA's task that vectors are for where `encode` is told `name`, or texts are queries or documents.
+
+        None is no LoRA.
+
+        Raises:
+            ValueError: a task that the model does not have, or none of a model that needs one.
+        """
         checkpoint = self.checkpoint
         if name is None and checkpoint.task is None and task is not None:
-            name = known(checkpoint.tasks, _RETRIEVAL[task])
-        wanted = checkpoint.task if name is None else checked_task(checkpoint.tasks, name)
+            name = next((found for known in _RETRIEVAL[task] if (found := known_task(checkpoint.tasks, known))), None)
+        if name is None and checkpoint.needs_task:
+            raise ValueError(f"This model needs a task, of {', '.join(checkpoint.tasks)}: pass one as task.")
+        return checkpoint.task if name is None else checked_task(checkpoint.tasks, name)
+
+    def of_task(self, wanted: str | None) -> tuple[Engine, Callable[[int, int, bool], Head]]:
+        """The engine and the heads of a LoRA's task, as `lora_task` names it; loaded where it is new."""
+        checkpoint = self.checkpoint
         with self._lock:
             if wanted is not None and wanted not in self._of_tasks:
                 how = self.engine.name, self.engine.device, self.engine.dtype
@@ -276,7 +293,9 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """What `encode` returns; `task` where the texts are said to be of one."""
-        self._for_task(options.get("task"), task)  # loaded in this thread, where waiting for another does no harm
+        self.of_task(
+            self.lora_task(options.get("task"), task)
+        )  # loaded in this thread, where waiting for another does no harm
         work = partial(self._computed, texts, options, task, return_info)
         call, encoded = self.engine.near(work) if are_short(texts) else work()
         vectors = self._finished(call, encoded)
@@ -393,7 +412,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         overlap = self._overlap(tokenizer, long_text, options["chunk_overlap"], prefix)
         skip = 0 if self.checkpoint.pooling.include_prompt else tokenizer.pooled_from(prefix)
         unit = bool(options["normalize_embeddings"]) or self.checkpoint.normalize
-        engine, head = self._for_task(options["task"], task)
+        engine, head = self.of_task(self.lora_task(options["task"], task))
         encoding = Encoding(
             engine=engine,
             head=head(skip, dim, unit),
@@ -437,6 +456,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         if long_text not in LONG_TEXTS:
             raise ValueError(f"long_text {long_text!r} is not one of {', '.join(LONG_TEXTS)}.")
         if long_text != "mean_of_chunks":
+            if chunk_overlap is not None:
+                raise ValueError(f'chunk_overlap is of long_text "mean_of_chunks", and it is {long_text!r}.')
             return None
         room = tokenizer.room(prefix)
         if room < 1:

@@ -1,4 +1,4 @@
-"""Which linear layers stay in bfloat16 where a CPU computes in int8: those that cost most accuracy, by measurement.
+"""How a CPU computes a model's linear layers in int8, by measurement: what columns are scaled by, which layers are not.
 
 What was found for a model is a file in `mlx-embed/int8` in the user's cache folder, named by a hash of all that it
 depends on. The folder may be deleted at any time: what is not known is measured again, with the same outcome.
@@ -20,13 +20,14 @@ from custom_kernels.choice.machine import hash_of
 from custom_kernels.choice.tune import cache_folder
 from custom_kernels.cpu.library import library
 from mlx_embed.batching import Batch
-from mlx_embed.checkpoint import Checkpoint, adapters, quantization, safetensors, weights
+from mlx_embed.checkpoint import Checkpoint, adapters, int8, safetensors, weights
+from mlx_embed.checkpoint.int8 import Int8Layers
 from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.engine import load
 from mlx_embed.engine.contract import gathered
 from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.worker import worker
-from mlx_embed.errors import UnsupportedModelError
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.static_tokenizer import tokenizer_of
 from mlx_embed.texts import logger
 
@@ -51,6 +52,8 @@ LEAST_COSINE = 0.9965
 # The greater, the more a layer's rank is a matter of the texts that are farthest off. With less than this some words
 # that nobody has chosen layers by were left below 0.995.
 FAR = 4
+# Other texts may have larger numbers in columns that are nearly empty in these.
+SHARE = 1 / 4
 Float32 = npt.NDArray[np.float32]
 
 
@@ -70,57 +73,76 @@ def check(checkpoint: Checkpoint) -> None:
         raise UnsupportedModelError(f'{reason} quantize="int8-cpu" measures them; convert where they are.')
 
 
-def known(checkpoint: Checkpoint) -> tuple[str, ...] | None:
-    """The layers that config.json names, or that `settle` has found before; None where nobody has said so far."""
-    stated = quantization.kept_in_bfloat16(checkpoint.config)
+def known(checkpoint: Checkpoint) -> Int8Layers | None:
+    """What config.json says, or `settle` has found before; None where nobody has said so far."""
+    stated = int8.stated(checkpoint.config)
     if stated is not None:
         return stated
     try:
-        found = json.loads(_file(checkpoint).read_text(encoding="utf-8"))
-    except (OSError, RuntimeError, ValueError):  # no such file, no home, or a file that is cut off
+        return Int8Layers.read(json.loads(_file(checkpoint).read_text(encoding="utf-8")))
+    except (OSError, RuntimeError, ValueError, CheckpointError):  # no such file, no home, or a file that is cut off
         return None
-    return tuple(found) if isinstance(found, list) and all(isinstance(path, str) for path in found) else None
 
 
-def settle(checkpoint: Checkpoint, engine: NativeEngine, max_seq_length: int) -> None:
-    """`choose`, remembered, so that the next load of these weights has it from `known`."""
-    kept = choose(checkpoint, engine, max_seq_length)
+def settle(checkpoint: Checkpoint, max_seq_length: int) -> NativeEngine:
+    """The engine of `choose`, whose finding is remembered: the next load of these weights has it from `known`."""
+    engine, layers = choose(checkpoint, max_seq_length)
     with contextlib.suppress(OSError, RuntimeError):  # it cannot be written, or there is no home
         file = _file(checkpoint)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(kept), encoding="utf-8")
+        file.write_text(json.dumps(layers.as_dict()), encoding="utf-8")
+    return engine
 
 
-def choose(checkpoint: Checkpoint, engine: NativeEngine, max_seq_length: int) -> tuple[str, ...]:
-    """The few layers that must leave int8 for all odd texts to come near; in the engine they are in bfloat16 then.
+def choose(checkpoint: Checkpoint, max_seq_length: int) -> tuple[NativeEngine, Int8Layers]:
+    """An encoder in int8, in which all odd texts come near.
 
-    Each layer alone is in bfloat16 once, while the texts of RANKED_BY are computed. The one that brings those that are
-    far off most is kept there, and then the next, until the lowest cosine of all is at least LEAST_COSINE.
+    What the layers multiply is watched while those texts are computed in bfloat16, and columns of it and of the weight
+    are scaled against each other: see `balanced`. Then each layer alone is in bfloat16 once, while the texts of
+    RANKED_BY are computed. The one that brings those that are far off most is kept there, and then the next, until the
+    lowest cosine of all is at least LEAST_COSINE: no layer, where it is so from the beginning.
 
     Args:
-        checkpoint: of the engine's encoder.
-        engine: in int8 throughout.
+        checkpoint: of a model that `check` has nothing to say against.
         max_seq_length: tokens at which texts are cut.
 
     Returns:
-        The layers' paths in the encoder, sorted; in float32 where a processor has no products of bfloat16.
+        The engine, and how its layers are; those that are kept are in float32 where a processor has no products of
+        bfloat16.
     """
-    logger.info("Choosing the layers of %s that stay in bfloat16.", checkpoint.folder)
-    better = load(checkpoint, "native", engine.device, mx.bfloat16 if cpu.product("bfloat16") else mx.float32)
+    logger.info("Choosing how the layers of %s are computed in int8.", checkpoint.folder)
+    device = mx.Device(mx.cpu)
+    better = load(checkpoint, "native", device, mx.bfloat16 if cpu.product("bfloat16") else mx.float32)
     assert isinstance(better, NativeEngine)
     parameters = worker.run(partial(weights.load_modules, checkpoint))
     function = EmbeddingHead(checkpoint.pooling, checkpoint.modules, 0, checkpoint.dimension, True)
-    heads = {of: of.head(function, parameters) for of in (engine, better)}
+    head = better.head(function, parameters)  # which runs on either engine's rows
     tokenizer = tokenizer_of(checkpoint, max_seq_length)
 
     def vectors(of: NativeEngine, batches: Sequence[Batch]) -> Float32:
-        return gathered(list(of.run(batches, heads[of])))
+        return gathered(list(of.run(batches, head)))
 
     def batches(texts: Sequence[str]) -> list[Batch]:
-        return list(engine.batches(tokenizer(texts).ids, engine.budget(None)))
+        return list(better.batches(tokenizer(texts).ids, better.budget(None)))
 
     few, every = batches(RANKED_BY), batches(ODD)
-    wanted_few, wanted = vectors(better, few), vectors(better, every)
+    greatest = {path: np.zeros(layer.in_features, np.float32) for path, layer in better.layers.items()}
+    for path, layer in better.layers.items():
+        layer.watch(greatest[path])
+    wanted = vectors(better, every)
+    for layer in better.layers.values():
+        layer.watch(None)
+    wanted_few = vectors(better, few)
+    exponents = {}
+
+    def columns(path: str, weight: Float32) -> Float32:
+        exponents[path] = int8.nearest(balanced(greatest[path], weight))
+        return int8.factors(path, exponents[path], weight)
+
+    engine = load(
+        checkpoint, "native", device, mx.int8, columns={path: partial(columns, path) for path in better.layers}
+    )
+    assert isinstance(engine, NativeEngine)
 
     def cosines() -> Float32:
         found: Float32 = np.sum(wanted_few * vectors(engine, few), axis=1)
@@ -133,14 +155,13 @@ def choose(checkpoint: Checkpoint, engine: NativeEngine, max_seq_length: int) ->
         engine.layers[path].exchange(better.layers[path])
 
     kept: list[str] = []
-    if near():
-        return ()
     gains = {}
-    before = cosines()
-    for path in engine.layers:
-        exchange(path)
-        gains[path] = cosines() - before
-        exchange(path)
+    if not near():
+        before = cosines()
+        for path in engine.layers:
+            exchange(path)
+            gains[path] = cosines() - before
+            exchange(path)
     while gains:
         missing = (1 - cosines()) ** FAR
         best = max(gains, key=lambda path: float((missing * gains[path]).sum()))
@@ -149,7 +170,19 @@ def choose(checkpoint: Checkpoint, engine: NativeEngine, max_seq_length: int) ->
         kept.append(best)
         if near():
             break
-    return tuple(sorted(kept))
+    return engine, Int8Layers(tuple(sorted(kept)), {path: exponents[path] for path in exponents if path not in kept})
+
+
+def balanced(greatest: Float32, weight: Float32) -> Float32:
+    """What columns of a weight [N, K] are multiplied by, and those of x divided by: [K].
+
+    The greatest number of a column is then as far from that of the others in x as in the weight: SmoothQuant (Xiao et
+    al., 2022) with alpha 0.5. `greatest` [K] is of x. What is far below a layer's average counts as SHARE of it.
+    """
+    tiny = np.finfo(np.float32).tiny
+    x, w = (np.maximum(most, SHARE * most.mean() + tiny) for most in (greatest, np.abs(weight).max(axis=0)))
+    factors: Float32 = np.sqrt(x / w)
+    return factors
 
 
 def _file(checkpoint: Checkpoint) -> Path:
@@ -168,4 +201,5 @@ def _file(checkpoint: Checkpoint) -> Path:
 @cache
 def _sources() -> str:
     """A hash of the code that says what layers there are, and of this file."""
-    return hash_of([Path(__file__), *sorted((Path(__file__).parent / "architectures").rglob("*.py"))])
+    files = [Path(__file__), Path(int8.__file__), *sorted((Path(__file__).parent / "architectures").rglob("*.py"))]
+    return hash_of(files)

@@ -31,15 +31,17 @@ def kind_of(folder: Path) -> str:
     return MULTI_VECTOR
 
 
-def least_cosine(kind: str, source: Path, other: Path, texts: Sequence[str], task: str | None = None) -> float:
+def least_cosine(
+    kind: str, source: Path, other: Path, texts: Sequence[str], tasks: tuple[str | None, str | None] = (None, None)
+) -> float:
     """The lowest cosine between two folders' vectors of the texts, of each side that the model has, on the CPU.
 
-    NaN where a vector is not finite. With a `task`, those that the source's LoRA of that name gives.
+    NaN where a vector is not finite. `tasks` are those whose LoRAs give the vectors of one and of the other.
     """
     made: Any = {DENSE: EmbeddingModel, SPARSE: SparseEncoder, MULTI_VECTOR: MultiVectorEncoder}[kind]
     found = (
         rows(kind, made.from_pretrained(folder, device="cpu", dtype=dtype, task=chosen), texts)
-        for folder, dtype, chosen in ((source, "float32", task), (other, None, None))
+        for folder, dtype, chosen in ((source, "float32", tasks[0]), (other, None, tasks[1]))
     )
     return float(np.concatenate([cosines(before, after) for before, after in zip(*found, strict=True)]).min())
 

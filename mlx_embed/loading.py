@@ -14,10 +14,9 @@ import numpy.typing as npt
 from custom_kernels import transfer
 from mlx_embed import int8_layers
 from mlx_embed.arguments import whole_number
-from mlx_embed.checkpoint import Checkpoint, hub, quantization, read_checkpoint
-from mlx_embed.engine import Engine, EngineChoice, HeadFunction, choose, default_dtype, load, memory
+from mlx_embed.checkpoint import Checkpoint, hub, int8, read_checkpoint
+from mlx_embed.engine import Engine, EngineChoice, HeadFunction, choose, default_dtype, load, memory, native_dtype
 from mlx_embed.engine.device import accelerator, is_cpu, prepare_accelerator, resolve_device, resolve_dtype
-from mlx_embed.engine.native import NativeEngine
 from mlx_embed.engine.rehearsal import rehearse_unread
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import ModelNotFoundError
@@ -79,13 +78,19 @@ class Opened:
         return worker.submit(work)
 
     def load(self, known: HeadFunction | None = None) -> Engine:
-        """The engine, with the encoder's weights; see `engine.load`. In int8 some layers stay in bfloat16."""
-        wanted = self.dtype is not None and self.dtype == mx.int8
-        kept = int8_layers.known(self.checkpoint) if wanted else ()
-        engine = load(self.checkpoint, self.engine, self.device, self.dtype, known, kept or ())
-        if kept is None and isinstance(engine, NativeEngine) and engine.dtype == mx.int8:
-            int8_layers.settle(self.checkpoint, engine, self.max_seq_length)
-        return engine
+        """The engine, with the encoder's weights; see `engine.load`. How it computes in int8 is measured once."""
+        layers = int8.Int8Layers()
+        if self._in_int8():
+            found = int8_layers.known(self.checkpoint)
+            if found is None:
+                return int8_layers.settle(self.checkpoint, self.max_seq_length)
+            layers = found
+        return load(self.checkpoint, self.engine, self.device, self.dtype, known, layers.kept, layers.columns)
+
+    def _in_int8(self) -> bool:
+        if self.dtype is None or self.dtype != mx.int8 or self.checkpoint.architecture.LAYOUT != "packed":
+            return False
+        return choose(self.engine, self.device, self.dtype) == "native" and native_dtype(self.dtype) == mx.int8
 
 
 def open_model(
@@ -127,7 +132,7 @@ def open_model(
         checkpoint = checkpoint.for_task(options["task"])
     dtype = default_dtype(checkpoint, device) if dtype is None else dtype
     native = is_cpu(device) and choose(options["engine"], device, dtype) == "native"
-    if native and options["dtype"] is None and quantization.kept_in_bfloat16(checkpoint.config) is not None:
+    if native and options["dtype"] is None and int8.stated(checkpoint.config) is not None:
         dtype = mx.int8  # which it was converted for
     length = checked_length(options["max_seq_length"], checkpoint)
     if is_cpu(device):

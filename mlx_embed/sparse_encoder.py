@@ -36,7 +36,6 @@ from mlx_embed.options import (
     prefer_prompt,
 )
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors, require_sparse, sparsified
-from mlx_embed.static_tokenizer import StaticTokenizer
 from mlx_embed.texts import checked
 from mlx_embed.tokenizer import Tokenizer
 
@@ -370,7 +369,7 @@ def _plain_tokenizer(checkpoint: Checkpoint, place: str) -> Tokenizer:
     """The tokenizer beside a table of weights, which puts no special tokens around a text."""
     folder = inside(checkpoint.folder, place)
     side = replace(checkpoint, transformer=folder, special_tokens=False, task_lengths={})
-    return StaticTokenizer(side, checked_length(None, side))
+    return Tokenizer(side, checked_length(None, side))
 
 
 def _looked_up(ids: Ids, table: Float32, most: int | None) -> Iterable[SparseVector]:

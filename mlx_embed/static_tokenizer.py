@@ -1,4 +1,4 @@
-"""The tokenizer of static models, for which a text may be without any tokens."""
+"""The tokenizer of static models, some of which cut a text before it is read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from mlx_embed.checkpoint import Checkpoint
-from mlx_embed.ids import Ids, ends
 from mlx_embed.tokenizer import Encoded, Tokenizer, Tokens
 
 
 class StaticTokenizer(Tokenizer):
-    """A tokenizer that gives no ids of a text without tokens, where an encoder needs at least one to compute with.
+    """A tokenizer whose texts are cut at so many characters for each token that they may have, before they are read.
 
-    As in model2vec, its texts are cut at so many characters for each token that they may have, before they are read.
+    That is model2vec's rule.
     """
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
@@ -32,14 +31,10 @@ class StaticTokenizer(Tokenizer):
     def tokens(self, encoded: Encoded, *arguments: Any, **options: Any) -> Tokens:
         """See `Tokenizer`."""
         found = super().tokens(encoded, *arguments, **options)
-        empty = np.repeat(found.counts == 0, found.chunks)
         if encoded.beyond is not None and encoded.beyond.any():
             counts = np.where(encoded.beyond, np.maximum(found.counts, self.max_length + 1), found.counts)
-            found = found._replace(counts=counts.astype(np.int32), whole=False)
-        if not empty.any():
-            return found
-        flat = np.delete(found.ids.flat, found.ids.offsets[:-1][empty])
-        return found._replace(ids=Ids(flat, ends(np.where(empty, 0, found.ids.lengths))))
+            return found._replace(counts=counts.astype(np.int32), whole=False)
+        return found
 
 
 def tokenizer_of(checkpoint: Checkpoint, max_length: int) -> Tokenizer:

@@ -33,10 +33,14 @@ def checked_ranges(
     """The ranges [2, dim] that an output_dtype needs, from either argument; None where it needs none.
 
     Raises:
-        ValueError: an unknown output_dtype; int8 or uint8 without ranges, or with those of other vectors.
+        ValueError: an unknown output_dtype; int8 or uint8 without ranges, or with those of other vectors; another with
+            ranges, which would be of no use.
     """
     check_output_dtype(output_dtype)
     if output_dtype not in ("int8", "uint8"):
+        for name, given in (("ranges", ranges), ("calibration_embeddings", calibration_embeddings)):
+            if given is not None:
+                raise ValueError(f'{name} are of output_dtype "int8" and "uint8", and it is {output_dtype!r}.')
         return None
     if ranges is None and calibration_embeddings is None:
         raise ValueError(

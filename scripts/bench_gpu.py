@@ -278,6 +278,42 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
     return figures
 
 
+def layer_norm_side(work: Path, _: argparse.Namespace) -> Figures:
+    """LayerNorm in float32, 384 wide, without a residual: one call with its wait, and one in a chain."""
+    import mlx.core as mx
+
+    from custom_kernels import cuda, layer_norm
+
+    weight, bias = (random(384).astype(mx.float32) for _ in range(2))
+    ways: dict[str, Callable[[mx.array], mx.array]] = {
+        "mx.fast": lambda x: mx.fast.layer_norm(x, weight, bias, 1e-12),
+        "mx.fast through the op": lambda x: layer_norm(x, weight, bias, 1e-12, backend="fast"),
+        "kernel": lambda x: cuda.layer_norm(x, weight, bias, 1e-12),
+        "as chosen": lambda x: layer_norm(x, weight, bias, 1e-12),
+    }
+    figures: Figures = {}
+    for rows in (3, 1024, 8192, 16384, 32768, 65536):
+        x = random(rows, 384).astype(mx.float32)
+        mx.eval(x, weight, bias)
+        seconds: dict[str, list[float]] = {f"{name}, {how}": [] for how in ("alone", "in a chain") for name in ways}
+        for _ in range(11):
+            for name, way in ways.items():
+                mx.synchronize()
+                start = time.perf_counter()
+                for _ in range(10):
+                    mx.eval(way(x))
+                seconds[f"{name}, alone"].append((time.perf_counter() - start) / 10)
+                y = x
+                for _ in range(50):
+                    y = way(y)
+                start = time.perf_counter()
+                mx.eval(y)
+                seconds[f"{name}, in a chain"].append((time.perf_counter() - start) / 50)
+        for name, found in seconds.items():
+            figures[f"LayerNorm [{rows}, 384] {name}, us"] = statistics.median(found[2:]) * 1e6
+    return figures
+
+
 def products_side(work: Path, _: argparse.Namespace) -> Figures:
     """A layer's products with what follows them: MLX's ops and this package's other kernels, and in one launch."""
     import mlx.core as mx
@@ -418,6 +454,7 @@ TEXTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
 SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "copy": copy_side,
     "kernels": kernels_side,
+    "layer norm": layer_norm_side,
     "products": products_side,
     "forward": forward_side,
     "forward reference": forward_side,

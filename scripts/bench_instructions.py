@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="of a side in a round")
     parser.add_argument("--json", type=Path, help="write every figure here")
     options = parser.parse_args()
+    if options.part != "ops" and options.model is None and options.tokenizer is None:
+        parser.error("models need --model, or --tokenizer for one of random weights; --part ops needs neither")
     if not cpu.available():
         sys.exit(cpu.why_unavailable())
     if options.threads:

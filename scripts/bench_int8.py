@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mlx_embed import EmbeddingModel, int8_layers  # noqa: E402
+from mlx_embed.checkpoint.int8 import Int8Layers  # noqa: E402
 from scripts.bench_cpu import minilm, processor  # noqa: E402
 
 LEAST, AVERAGE = 0.995, 0.9975
@@ -34,10 +35,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a folder; the real all-MiniLM-L6-v2 where there is none")
     parser.add_argument("--cranfield", type=Path, default=ROOT / "../shared/data/cranfield")
-    parser.add_argument("--all", action="store_true", help="every layer in int8")
+    parser.add_argument("--all", action="store_true", help="every layer in int8, columns scaled")
+    parser.add_argument("--plain", action="store_true", help="every layer in int8, and no column scaled")
     options = parser.parse_args()
+    if options.plain:
+        int8_layers.known = lambda checkpoint: Int8Layers()
     if options.all:
-        int8_layers.known = lambda checkpoint: ()
+        int8_layers.LEAST_COSINE = -1.0
     folder = options.model or minilm()
 
     def load(dtype: str) -> tuple[Any, float]:

@@ -25,7 +25,8 @@ void mlx_embed_multiply_by(void*);
 void mlx_embed_set_threads(int64_t);
 float* mlx_embed_allocate(int64_t);
 void mlx_embed_release(float*);
-void* mlx_embed_lay_out(const float*, const float*, int64_t, int64_t, int);
+void* mlx_embed_lay_out(const float*, const float*, const float*, int64_t, int64_t, int);
+void mlx_embed_watch(void*, float*);
 void mlx_embed_discard(void*);
 void mlx_embed_exchange(void*, void*);
 int mlx_embed_linear(const float*, int64_t, const void*, int, const float*, float*);
@@ -136,11 +137,11 @@ static void products(int rows, int n, int k) {
   const Floats residual = normal((size_t)rows * n, 4), gamma = normal(n, 5), beta = normal(n, 6);
   const Floats seen = rounded(x, rows, k, false), weight = rounded(w, n, k, true);
   const float tolerance = product_tolerance();
-  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
+  void* layer = mlx_embed_lay_out(w.data(), b.data(), nullptr, n, k, kind);
   Floats y = unset((size_t)rows * n);
   mlx_embed_linear(x.data(), rows, layer, 1, residual.data(), y.data());
   close("linear", y, linear(seen, weight, b, rows, n, k, true, residual), tolerance);
-  void* other = mlx_embed_lay_out(Floats(w.size()).data(), nullptr, n, k, kind);
+  void* other = mlx_embed_lay_out(Floats(w.size()).data(), nullptr, nullptr, n, k, kind);
   mlx_embed_exchange(layer, other);
   Floats again = unset(y.size());
   mlx_embed_linear(x.data(), rows, other, 1, residual.data(), again.data());
@@ -163,8 +164,8 @@ static void feed_forward(int rows, int width, int inner, int gated) {
   const int wide = gated ? 2 * inner : inner;
   const Floats x = normal((size_t)rows * width, 1), up = normal((size_t)wide * width, 2, 0.1f);
   const Floats down = normal((size_t)width * inner, 3, 0.1f), b = normal(wide, 4);
-  void *up_layer = mlx_embed_lay_out(up.data(), b.data(), wide, width, kind),
-       *down_layer = mlx_embed_lay_out(down.data(), nullptr, width, inner, kind);
+  void *up_layer = mlx_embed_lay_out(up.data(), b.data(), nullptr, wide, width, kind),
+       *down_layer = mlx_embed_lay_out(down.data(), nullptr, nullptr, width, inner, kind);
   Floats y = unset(x.size());
   mlx_embed_feed_forward(x.data(), rows, up_layer, down_layer, 1, gated, x.data(), nullptr, nullptr, 0, y.data());
   const Floats h = linear(x, up, b, rows, wide, width, !gated, {});
@@ -345,7 +346,7 @@ static void greatest(const Ints& lengths, int n, int k) {
       for (int i = cu[s]; i < cu[s + 1]; i++) most = std::max(most, products[(size_t)i * n + j]);
       wanted[(size_t)s * n + j] = most;
     }
-  void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
+  void* layer = mlx_embed_lay_out(w.data(), b.data(), nullptr, n, k, kind);
   mlx_embed_linear_max(x.data(), cu.data(), count, total, layer, y.data());
   close("linear_max", y, wanted, product_tolerance());
   mlx_embed_discard(layer);
@@ -361,7 +362,7 @@ static void encoder(const Ints& lengths, int width, int inner, int heads) {
   EncoderLayer layers[2];
   for (unsigned i = 0; i < 2; i++) {
     const auto layer = [&](int n, int depth, unsigned seed) {
-      return mlx_embed_lay_out(normal((size_t)n * depth, seed + i, 0.2f).data(), nullptr, n, depth, kind);
+      return mlx_embed_lay_out(normal((size_t)n * depth, seed + i, 0.2f).data(), nullptr, nullptr, n, depth, kind);
     };
     layers[i] = {layer(3 * width, width, 10),
                  layer(width, width, 20),
@@ -452,7 +453,7 @@ static void blocks_are_dots(const char* most) {
   const int rows = 37, n = 50, k = 800;
   const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 0.1f), b = normal(n, 3);
   const auto product = [&] {
-    void* layer = mlx_embed_lay_out(w.data(), b.data(), n, k, kind);
+    void* layer = mlx_embed_lay_out(w.data(), b.data(), nullptr, n, k, kind);
     Floats y = unset((size_t)rows * n);
     mlx_embed_linear(x.data(), rows, layer, 0, nullptr, y.data());
     mlx_embed_discard(layer);

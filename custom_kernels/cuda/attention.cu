@@ -14,9 +14,15 @@
 constexpr int TEAM_WARPS = WARPS / TEAM;  // of one head
 constexpr int QUERIES = TEAM_WARPS * TILES * 16;
 constexpr int THREADS = WARPS * 32;
+static_assert(!KEPT || QUERIES % KEYS == 0);
 constexpr int STRIDE = D + 8;  // an odd number of 16-byte units: the 8 rows of a matrix lie in different banks
 constexpr int DEPTH = D / 16;
 constexpr float LOG2E = 1.4426950408889634f;
+
+// Of 8 pairs.
+struct Angles {
+  float4 cosine[2], sine[2];
+};
 
 // Heads of 128 leave room for 12 warps on a multiprocessor, or 16 that keep their queries in shared memory.
 constexpr int BLOCKS = D == 128 ? (KEPT ? 512 : 384) / THREADS : 1;
@@ -45,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   const int width = heads * D;  // of the result
   const int kv = heads / GROUP * D;
   const int stride = width + 2 * kv;
-  const T* queries = qkv + static_cast<long long>(begin) * stride + head * D;
+  const T* queries = qkv + static_cast<long long>(begin) * stride + team_head * D;
   const T* keys = qkv + static_cast<long long>(begin) * stride + width + team_head / GROUP * D;
   const T* values = keys + kv;
   const B* bias_at_zero = bias + static_cast<long long>(head) * (2 * reach + 1) + reach;
@@ -54,7 +60,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   extern __shared__ uint4 memory[];
   T* const key_tile = reinterpret_cast<T*>(memory);  // of both stages
   T* const value_tile = key_tile + 2 * KEYS * STRIDE;
-  T* const kept = value_tile + 2 * KEYS * STRIDE + warp * TILES * 16 * STRIDE;  // a warp's own queries
+  T* const query_tile = value_tile + 2 * KEYS * STRIDE;     // with KEPT: of all heads of the team
+  T* const kept = query_tile + warp * TILES * 16 * STRIDE;  // a warp's own
   __shared__ alignas(16) float query_weight[ROTATE && NORM ? D : 4], key_weight[ROTATE && NORM ? D : 4];
   if constexpr (ROTATE && NORM) {
     for (int i = threadIdx.x; i < D; i += THREADS) {
@@ -63,29 +70,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
   }
 
-  // Rows past the sequence's end become zeros: what lies there may be NaN, and 0 * NaN is not 0.
+  // 16 bytes on their way, or zeros: what lies past the sequence's end may be NaN, and 0 * NaN is not 0.
+  const auto bring = [&](T* to, const T* from, bool inside) {
+    if (aligned) {
+      asm volatile(
+          "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
+          "l"(from), "r"(inside ? 16 : 0));
+    } else {
+      for (int i = 0; i < 8; ++i) to[i] = inside ? from[i] : T(0.0f);
+    }
+  };
   const auto load = [&](int stage, int from) {
     for (int unit = threadIdx.x; unit < KEYS * (D / 8); unit += THREADS) {
       const int row = unit / (D / 8);
       const int column = unit % (D / 8) * 8;
       const bool inside = from + row < length;
       const long long source = inside ? static_cast<long long>(from + row) * stride + column : 0;
-      T* key = key_tile + (stage * KEYS + row) * STRIDE + column;
-      T* value = value_tile + (stage * KEYS + row) * STRIDE + column;
-      if (aligned) {
-        const int bytes = inside ? 16 : 0;
-        asm volatile(
-            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(key))),
-            "l"(keys + source), "r"(bytes));
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                         static_cast<unsigned>(__cvta_generic_to_shared(value))),
-                     "l"(values + source), "r"(bytes));
-      } else {
-        for (int i = 0; i < 8; ++i) {
-          key[i] = inside ? keys[source + i] : T(0.0f);
-          value[i] = inside ? values[source + i] : T(0.0f);
-        }
-      }
+      const int place = (stage * KEYS + row) * STRIDE + column;
+      bring(key_tile + place, keys + source, inside);
+      bring(value_tile + place, values + source, inside);
     }
     asm volatile("cp.async.commit_group;");
   };
@@ -114,7 +117,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     end = min(first + QUERIES + window, length);
   }
   if constexpr (CAUSAL) end = min(first + QUERIES, length);
-  load(0, start);
+  if constexpr (KEPT) {
+    for (int unit = threadIdx.x; unit < TEAM * QUERIES * (D / 8); unit += THREADS) {
+      const int row = unit / (D / 8);
+      const int column = unit % (D / 8) * 8;
+      const int place = first + row % QUERIES;
+      const bool inside = place < length;
+      const long long source = inside ? static_cast<long long>(place) * stride + row / QUERIES * D + column : 0;
+      bring(query_tile + row * STRIDE + column, queries + source, inside);
+    }
+  }
+  load(0, start);  // and the queries with them
   if (start + KEYS < end) {
     load(1, start + KEYS);
   }
@@ -123,15 +136,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   const int warp_first = first + warp % TEAM_WARPS * TILES * 16;
   const int fragment_row = lane / 4;
   const int fragment_column = lane % 4 * 2;
-  unsigned query[TILES][DEPTH][4];
+  unsigned query[KEPT ? 1 : TILES][KEPT ? 1 : DEPTH][4];
 #pragma unroll
-  for (int m = 0; m < TILES; ++m) {
+  for (int m = 0; m < TILES && !KEPT; ++m) {
 #pragma unroll
     for (int k = 0; k < DEPTH; ++k) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = warp_first + m * 16 + fragment_row + i % 2 * 8;
-        const T* from = queries + static_cast<long long>(row) * stride + k * 16 + fragment_column + i / 2 * 8;
+        const T* from = queries + static_cast<long long>(row) * stride + (head - team_head) * D + k * 16 +
+                        fragment_column + i / 2 * 8;
         query[m][k][i] = 0;
         if (row < length) {
           if (aligned) {
@@ -144,7 +158,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
   }
 
-  if constexpr (ROTATE) {
+  if constexpr (ROTATE && !KEPT) {
     if constexpr (NORM) __syncthreads();  // the weights are there
 #pragma unroll
     for (int m = 0; m < TILES; ++m) {
@@ -185,55 +199,51 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
   }
 
-  if constexpr (KEPT) {
-#pragma unroll
-    for (int m = 0; m < TILES; ++m) {
-#pragma unroll
-      for (int k = 0; k < DEPTH; ++k) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          T* const place = kept + (m * 16 + fragment_row + i % 2 * 8) * STRIDE + k * 16 + fragment_column + i / 2 * 8;
-          *reinterpret_cast<unsigned*>(place) = query[m][k][i];
-        }
-      }
-    }
-    __syncwarp();
-  }
-
-  // The keys of a stage, normalised and turned where they lie: SHARE threads a key, each for pieces of 8 pairs.
-  const auto turn = [&](int stage, int from) {
-    constexpr int SHARE = THREADS / KEYS;
-    const int part = threadIdx.x % SHARE;
+  // Vectors of KEYS places, the first at place `from`, normalised and turned where they lie: SHARE threads a vector,
+  // each for pieces of 8 pairs. A thread that has one piece alone asks for its angles before it waits for the vectors.
+  constexpr int SHARE = THREADS / KEYS;
+  constexpr bool AHEAD = D / 16 == SHARE;
+  const int part = threadIdx.x % SHARE;
+  const auto angles_of = [&](int from, int piece) {
     const int row = min(from + static_cast<int>(threadIdx.x) / SHARE, length - 1);
-    T* const key = key_tile + (stage * KEYS + threadIdx.x / SHARE) * STRIDE;
+    const long long angle = static_cast<long long>(row) * (D / 2) + piece * 8;
+    Angles of;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      of.cosine[i] = *reinterpret_cast<const float4*>(cosines + angle + i * 4);
+      of.sine[i] = *reinterpret_cast<const float4*>(sines + angle + i * 4);
+    }
+    return of;
+  };
+  const auto turn = [&](T* vectors, int from, const float* weight, const Angles& first_angles) {
+    T* const vector = vectors + threadIdx.x / SHARE * STRIDE;
     float norm = 1.0f;
     if constexpr (NORM) {
       float square = 0.0f;
 #pragma unroll
       for (int piece = part; piece < D / 8; piece += SHARE) {
-        const uint4 four = *reinterpret_cast<const uint4*>(key + piece * 8);
+        const uint4 four = *reinterpret_cast<const uint4*>(vector + piece * 8);
         const float2 a = unpacked(four.x), b = unpacked(four.y), c = unpacked(four.z), d = unpacked(four.w);
         square += a.x * a.x + a.y * a.y + b.x * b.x + b.y * b.y + c.x * c.x + c.y * c.y + d.x * d.x + d.y * d.y;
       }
 #pragma unroll
       for (int step = SHARE / 2; step > 0; step /= 2) square += __shfl_xor_sync(0xffffffff, square, step);
       norm = rsqrtf(square / D + eps);
-      __syncwarp();  // a head has been read before it is written
+      __syncwarp();  // a vector has been read before it is written
     }
 #pragma unroll
     for (int piece = part; piece < D / 16; piece += SHARE) {
-      uint4* const low = reinterpret_cast<uint4*>(key + piece * 8);
-      uint4* const high = reinterpret_cast<uint4*>(key + piece * 8 + D / 2);
+      const Angles angles = AHEAD ? first_angles : angles_of(from, piece);
+      uint4* const low = reinterpret_cast<uint4*>(vector + piece * 8);
+      uint4* const high = reinterpret_cast<uint4*>(vector + piece * 8 + D / 2);
       unsigned x[4] = {low->x, low->y, low->z, low->w}, y[4] = {high->x, high->y, high->z, high->w};
-      const long long angle = static_cast<long long>(row) * (D / 2) + piece * 8;
 #pragma unroll
       for (int i = 0; i < 4; i += 2) {
-        const float4 c = *reinterpret_cast<const float4*>(cosines + angle + i * 2);
-        const float4 s = *reinterpret_cast<const float4*>(sines + angle + i * 2);
+        const float4 c = angles.cosine[i / 2], s = angles.sine[i / 2];
         float2 a = unpacked(x[i]), b = unpacked(y[i]), e = unpacked(x[i + 1]), f = unpacked(y[i + 1]);
         if constexpr (NORM) {
-          const float4 u = *reinterpret_cast<const float4*>(key_weight + piece * 8 + i * 2);
-          const float4 v = *reinterpret_cast<const float4*>(key_weight + piece * 8 + i * 2 + D / 2);
+          const float4 u = *reinterpret_cast<const float4*>(weight + piece * 8 + i * 2);
+          const float4 v = *reinterpret_cast<const float4*>(weight + piece * 8 + i * 2 + D / 2);
           a = make_float2(a.x * (norm * u.x), a.y * (norm * u.y));
           e = make_float2(e.x * (norm * u.z), e.y * (norm * u.w));
           b = make_float2(b.x * (norm * v.x), b.y * (norm * v.y));
@@ -249,6 +259,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
   };
 
+  if constexpr (ROTATE && KEPT) {
+    Angles angles[QUERIES / KEYS];
+#pragma unroll
+    for (int i = 0; i < QUERIES / KEYS; ++i) {
+      if constexpr (AHEAD) angles[i] = angles_of(first + i * KEYS, part);
+    }
+    if (start + KEYS < end) {
+      asm volatile("cp.async.wait_group 1;");
+    } else {
+      asm volatile("cp.async.wait_group 0;");
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < QUERIES / KEYS; ++i) {
+#pragma unroll
+      for (int member = 0; member < TEAM; ++member) {
+        turn(query_tile + (member * QUERIES + i * KEYS) * STRIDE, first + i * KEYS, query_weight, angles[i]);
+      }
+    }
+  }
+
   float result[TILES][D / 8][4] = {};
   float maximum[TILES][2];
   float sum[TILES][2];
@@ -260,6 +291,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 
   int stage = 0;
   for (int from = start; from < end; from += KEYS, stage ^= 1) {
+    Angles angles;
+    if constexpr (ROTATE && AHEAD) angles = angles_of(from, part);
     if (from + KEYS < end) {
       asm volatile("cp.async.wait_group 1;");
     } else {
@@ -267,7 +300,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
     __syncthreads();
     if constexpr (ROTATE) {
-      turn(stage, from);
+      turn(key_tile + stage * KEYS * STRIDE, from, key_weight, angles);
       __syncthreads();
     }
     if (warp_first < length && (!CAUSAL || from < warp_first + TILES * 16)) {
@@ -281,7 +314,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                    key_tile + (stage * KEYS + j * 16 + lane % 8 + lane / 16 * 8) * STRIDE + k * 16 + lane / 8 % 2 * 8);
 #pragma unroll
           for (int m = 0; m < TILES; ++m) {
-            unsigned (&a)[4] = query[m][k];
+            unsigned (&a)[4] = query[KEPT ? 0 : m][KEPT ? 0 : k];
             if constexpr (KEPT) matrices(a, kept + (m * 16 + lane % 16) * STRIDE + k * 16 + lane / 16 * 8);
             multiply(score[m][2 * j], a[0], a[1], a[2], a[3], b[0], b[1]);
             multiply(score[m][2 * j + 1], a[0], a[1], a[2], a[3], b[2], b[3]);

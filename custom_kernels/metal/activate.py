@@ -2,9 +2,9 @@
 
 import mlx.core as mx
 
-from custom_kernels.metal.launch import kernel
+from custom_kernels.metal.launch import kernel, shared_source
 
-# Their numbers in activate.metal are their places.
+# Their numbers in activations.metal are their places.
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 GATES = (None, "first", "second")
 
@@ -13,7 +13,7 @@ def activate(x: mx.array, act: str, gate: str | None = None) -> mx.array:
     """One launch of `activate.metal`: a thread for up to 4 elements."""
     rows, width = x.shape[0], x.shape[1] // (2 if gate else 1)
     each = next(n for n in (4, 2, 1) if width % n == 0)
-    (out,) = kernel("activate", "x")(
+    (out,) = kernel("activate", "x", header=shared_source("activations"))(
         inputs=[x],
         template=[
             ("T", x.dtype),

@@ -107,7 +107,7 @@ for (int r = 0; r < ROWS; ++r) {
       const int d = 8 * part + column + i;
       if (query < length && d < DIM) {
         const int other = d < HALF ? d + HALF : d - HALF;
-        const int angle = query * HALF + metal::min(d, other);
+        const size_t angle = size_t(query) * HALF + metal::min(d, other);
         float x = float(q[r][part].thread_elements()[i]);
         float y = float(qkv[from + other]);
         if (NORM) {
@@ -124,7 +124,7 @@ for (int base = begin; base < end; base += KEYS) {
   threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tiles have been read
   // Whole groups of 8, the last of them filled up with zeros; what follows them is not looked at.
   const int runs = metal::min(KEYS, (end - base + 7) / 8 * 8) * (PADDED / RUN);
-  for (int i = int(thread_index_in_threadgroup); i < runs; i += 32 * SIMDGROUPS) {
+  for (int i = 32 * int(simdgroup_index_in_threadgroup) + lane; i < runs; i += 32 * SIMDGROUPS) {
     const int key = i / (PADDED / RUN);
     const int d = i % (PADDED / RUN) * RUN;
     const int other = d < HALF ? d + HALF : d - HALF;
@@ -134,10 +134,10 @@ for (int base = begin; base < end; base += KEYS) {
     Run y = {};
     if (there) {
       const size_t from = size_t(start + base + key) * WIDTH + (HEADS + head / GROUP) * DIM;
-      k = *(const device Run*)(qkv + from + d);
-      v = *(const device Run*)(qkv + from + KV + d);
+      k = run_at<Run>(qkv + from + d);
+      v = run_at<Run>(qkv + from + KV + d);
       if (ROTATE) {
-        y = *(const device Run*)(qkv + from + other);
+        y = run_at<Run>(qkv + from + other);
       }
     }
     float size = 1.0f;
@@ -149,21 +149,21 @@ for (int base = begin; base < end; base += KEYS) {
       }
 #pragma clang loop unroll(full)
       for (int step = 1; step < DIM / RUN; step *= 2) {
-        square += simd_shuffle_xor(square, step);
+        square += simd_shuffle_xor(square, ushort(step));
       }
       size = metal::precise::rsqrt(square / DIM + numbers[0]);
     }
     if (ROTATE && there) {
-      const int angle = (base + key) * HALF + metal::min(d, other);
+      const size_t angle = size_t(base + key) * HALF + metal::min(d, other);
 #pragma clang loop unroll(full)
       for (int j = 0; j < RUN; ++j) {
-        float first = float(k.at[j]);
-        float second = float(y.at[j]);
+        float x = float(k.at[j]);
+        float pair = float(y.at[j]);
         if (NORM) {
-          first *= size * (numbers[1] + float(key_norm[d + j]));
-          second *= size * (numbers[1] + float(key_norm[other + j]));
+          x *= size * (numbers[1] + float(key_norm[d + j]));
+          pair *= size * (numbers[1] + float(key_norm[other + j]));
         }
-        k.at[j] = T(first * cosines[angle + j] + (d < HALF ? -second : second) * sines[angle + j]);
+        k.at[j] = T(x * cosines[angle + j] + (d < HALF ? -pair : pair) * sines[angle + j]);
       }
     }
     *(threadgroup Run*)(key_tile + (key * STRIDE + d)) = k;
@@ -214,7 +214,7 @@ for (int base = begin; base < end; base += KEYS) {
         const int key = base + 8 * group + column + i;
         float value = score[r][group].thread_elements()[i] * (scale[0] * LOG2_E);
         if (HAS_BIAS && query < length && key < length) {
-          value += LOG2_E * float(bias[head * bias_shape[1] + bias_shape[1] / 2 + key - query]);
+          value += LOG2_E * float(bias[size_t(head) * bias_shape[1] + bias_shape[1] / 2 + key - query]);
         }
         if (key >= length || (CAUSAL && key > query) || (WINDOW > 0 && metal::abs(query - key) >= WINDOW)) {
           value = MASKED;

@@ -5,13 +5,14 @@ from functools import partial
 
 import mlx.core as mx
 
-from custom_kernels.metal.launch import ELEMENTS, MATRICES, kernel, round_up
+from custom_kernels.metal.launch import MATRICES, RUNS, kernel, round_up
 from custom_kernels.metal.rope import rope
 from custom_kernels.parameters import Rotation
 
 MAX_HEAD_DIM = 256
-# Up to here a simdgroup's registers hold two rows of matrices.
-WIDE_HEAD_DIM = 128
+# Numbers of 4 bytes that a thread may keep in matrices: of 128 registers, as public tables of Apple's GPUs have it,
+# some are for all else, and what finds no room goes to memory.
+MATRIX_REGISTERS = 104
 SIMDGROUP = 32  # threads
 THREADGROUP_MEMORY = 32768  # bytes, the least that a device with simdgroup matrices has
 
@@ -30,7 +31,7 @@ def attention(
     kv_heads: int | None = None,
     rotates: bool = False,
 ) -> mx.array:
-    """One launch of `attention.metal`: a threadgroup for each head and 64 queries, or fewer if all sequences are short.
+    """One launch of `attention.metal`: a threadgroup for each head and up to 64 queries.
 
     A rotation is a launch of `rope.metal` before it, or if it `rotates` a part of it: then each threadgroup rotates all
     keys that it loads.
@@ -49,7 +50,7 @@ def attention(
     elif rotation is not None:
         qkv, rotation = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms), None
     norms = None if rotation is None else rotation.norms
-    rows = 2 if head_dim <= WIDE_HEAD_DIM else 1
+    rows = 2 if _registers(head_dim, qkv.dtype, 2) <= MATRIX_REGISTERS else 1
     simdgroups = 4 if max_seqlen > 32 else min(4, (2 if max_seqlen <= 16 else 4) // rows)
     row = round_up(head_dim, 8) * qkv.dtype.size + 16
     most = 16 if max_seqlen <= 16 else 32
@@ -65,9 +66,9 @@ def attention(
         "sines": qkv if rotation is None else rotation.sin,
         "query_norm": qkv if norms is None else norms.query,
         "key_norm": qkv if norms is None else norms.key,
-        "numbers": cu_seqlens if norms is None else mx.array([norms.eps, norms.offset], dtype=mx.float32),
+        "numbers": mx.array([0.0, 0.0] if norms is None else [norms.eps, norms.offset], dtype=mx.float32),
     }
-    (out,) = kernel("attention", *inputs, header=MATRICES + ELEMENTS)(
+    (out,) = kernel("attention", *inputs, header=MATRICES + RUNS)(
         inputs=list(inputs.values()),
         template=[
             ("T", qkv.dtype),
@@ -91,6 +92,11 @@ def attention(
         stream=mx.gpu,
     )
     return out
+
+
+def _registers(head_dim: int, dtype: mx.Dtype, rows: int) -> float:
+    """What a thread's two elements of each matrix take: queries, sums, and scores and weights of 32 keys."""
+    return 2 * rows * (round_up(head_dim, 8) + 32) / 8 * (1 + dtype.size / 4)
 
 
 def _check_rotates(rotation: Rotation | None, head_dim: int, run: int) -> None:

@@ -6,10 +6,16 @@ from typing import Any
 
 import mlx.core as mx
 
-# Headers of kernels: simdgroup_matrix; and a run of elements that is read or written at once, which need only be
-# aligned as an element is.
+# Headers of kernels: simdgroup_matrix; a run of elements that is read or written at once, which need only be aligned as
+# an element is; and how it is read, from the constant address space too, where MLX puts arrays of fewer than 8.
 MATRICES = "#include <metal_simdgroup_matrix>\n"
 ELEMENTS = "template <typename T, int N>\nstruct Elements {\n  T at[N];\n};\n"
+READS = "".join(
+    f"template <typename R, typename T>\nMETAL_FUNC R run_at(const {space} T* first) {{\n"
+    f"  return *(const {space} R*)first;\n}}\n"
+    for space in ("device", "constant")
+)
+RUNS = ELEMENTS + READS
 
 
 @cache

@@ -24,15 +24,15 @@ for (int group = 0; group < GROUPS; ++group) {
   sum[group].thread_elements()[1] = 0.0f;
 }
 for (int begin = 64 * simdgroup; begin < INPUTS; begin += 64 * SPLIT) {
-  const Run one = *(const device Run*)(weight + (weights + begin + 8 * column));
-  const Run other = *(const device Run*)(weight + (weights + begin + 8 * column + 8));
+  const Run one = run_at<Run>(weight + (weights + begin + 8 * column));
+  const Run other = run_at<Run>(weight + (weights + begin + 8 * column + 8));
 #pragma clang loop unroll(full)
   for (int group = 0; group < GROUPS; ++group) {
     // Rows beyond the last are the last again, and are not written.
     const size_t here = size_t(metal::min(8 * group + column, rows - 1)) * INPUTS;
     const size_t next = size_t(metal::min(8 * group + column + 1, rows - 1)) * INPUTS;
-    const Run left = *(const device Run*)(x + (here + begin + 8 * row));
-    const Run right = *(const device Run*)(x + (next + begin + 8 * row));
+    const Run left = run_at<Run>(x + (here + begin + 8 * row));
+    const Run right = run_at<Run>(x + (next + begin + 8 * row));
 #pragma clang loop unroll(full)
     for (int f = 0; f < 8; ++f) {
       simdgroup_matrix<T, 8, 8> w;

@@ -2,11 +2,10 @@
 
 import mlx.core as mx
 
-from custom_kernels.metal.launch import ELEMENTS, MATRICES, kernel, shared_source
+from custom_kernels.metal.activate import ACTIVATIONS
+from custom_kernels.metal.launch import MATRICES, RUNS, kernel, shared_source
 from custom_kernels.parameters import Linear
 
-# Their numbers in activations.metal are their places.
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 # A launch is compiled for up to so many rows. MLX's own product of one row is a single launch, and more rows than
 # these fill a GPU in its way.
 ROWS = (8, 16, 32, 64)
@@ -32,7 +31,7 @@ def linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | Non
             f"{x.shape[0]} rows, {inputs} inputs and {outputs} outputs."
         )
     split = _split(inputs // 64)
-    header = MATRICES + ELEMENTS + shared_source("activations")
+    header = MATRICES + RUNS + shared_source("activations")
     (out,) = kernel("linear", "x", "weight", "bias", "residual", header=header)(
         # Without a bias or a residual the kernel still has the parameter, and never reads it.
         inputs=[x, layer.weight, x if layer.bias is None else layer.bias, x if residual is None else residual],

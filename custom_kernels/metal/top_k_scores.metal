@@ -23,7 +23,7 @@ for (int i = int(simdgroup_index_in_threadgroup); i < CHUNK; i += SIMDGROUPS) {
   float sum = 0.0f;
   if (wanted) {
     for (int j = lane; j < WIDTH; j += 32) {
-      sum += queries[query * WIDTH + j] * float(rows[size_t(row) * WIDTH + j]);
+      sum += queries[size_t(query) * WIDTH + j] * float(rows[size_t(row) * WIDTH + j]);
     }
   }
   sum = simd_sum(sum);

@@ -24,11 +24,12 @@ def top_k_scores(
         raise NotImplementedError(f"The Metal kernel of top_k_scores finds at most the best {chunk}.")
     chunks = -(-count // chunk)
     (out,) = kernel("top_k_scores", "queries", "rows", "mask", "scales", "count")(
+        # Without a mask or scales the kernel still has the parameter, and never reads it.
         inputs=[
             queries,
             rows,
-            mx.zeros(1, dtype=mx.uint8) if mask is None else mask,
-            mx.zeros(1) if scales is None else scales,
+            queries if mask is None else mask,
+            queries if scales is None else scales,
             mx.array([count], dtype=mx.int32),
         ],
         template=[
@@ -45,5 +46,5 @@ def top_k_scores(
         output_dtypes=[mx.float32],
         stream=mx.gpu,
     )
-    parts = out.transpose(2, 0, 1, 3).reshape(2, n, chunks * k)
-    return best(parts[0], parts[1].astype(mx.int32), k)
+    scores, places = (part.reshape(n, chunks * k) for part in mx.split(out, 2, axis=2))
+    return best(scores, places.astype(mx.int32), k)

@@ -29,6 +29,7 @@ _FILES = {
     "llama_bidirec": "llama",
     "mistral": "mistral",
     "modernbert": "modernbert",
+    "modernbert-decoder": "modernbert_decoder",
     "mpnet": "mpnet",
     "new": "gte",
     "nomic_bert": "nomic_bert",
@@ -42,6 +43,8 @@ _FILES = {
 
 # What their own code defines under the model_type of another: told apart by config.json's position_embedding_type.
 _BY_POSITIONS = {("bert", "alibi"): "jina_bert", ("xlm-roberta", "rotary"): "jina_embeddings_v3"}
+# One model_type of two architectures, the decoder and the encoder: told apart by is_decoder.
+_OF_TWO = {"jina_embeddings_v5": ("qwen3", "eurobert")}
 
 
 class _Architectures(Mapping[str, Architecture]):
@@ -68,6 +71,8 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     positions = config.get("position_embedding_type")
     if isinstance(positions, str):
         model_type = _BY_POSITIONS.get((model_type, positions), model_type)
+    if model_type in _OF_TWO:
+        model_type = _OF_TWO[model_type][config.get("is_decoder") is False]
     if model_type not in ARCHITECTURES:
         known = f"mlx_embed has {', '.join(sorted(ARCHITECTURES))}."
         if config.get("auto_map"):

@@ -51,6 +51,7 @@ class Config:
     full_theta: float = 160_000.0
     sliding_theta: float = 10_000.0
     type_vocab_size: ClassVar[int] = 0
+    causal: ClassVar[bool] = False
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -62,17 +63,30 @@ class Config:
             types = [SLIDING if i % every else FULL for i in range(min(layers, 1000))]
         if not isinstance(types, list) or not all(kind in (FULL, SLIDING) for kind in types):
             raise CheckpointError(f'config.json has "layer_types": {types!r}, where each is {FULL!r} or {SLIDING!r}.')
-        derived = {
+        derived: dict[str, Any] = {
             "layer_types": tuple(types),
             "full_theta": rope_theta(config, cls.full_theta, kind=FULL, name="global_rope_theta"),
             "sliding_theta": rope_theta(config, cls.sliding_theta, kind=SLIDING, name="local_rope_theta"),
         }
+        half = config.get("sliding_window")
+        if half is not None:  # which transformers obeys instead, where it has written both
+            if type(half) is not int:
+                raise CheckpointError(
+                    f'config.json has "sliding_window": {half!r}, where a number of tokens is needed.'
+                )
+            derived["local_attention"] = 2 * half
         result = read_config(cls, {**config, **derived})
         if len(types) != result.num_hidden_layers:
             raise CheckpointError(f"config.json has {len(types)} layer_types for {result.num_hidden_layers} layers.")
-        checked_direction(config, causal=False)
+        checked_direction(config, causal=cls.causal)
         ops.activation(result.hidden_activation)
         return result
+
+    @property
+    def near(self) -> int:
+        """How many tokens away a token may be that one of a sliding layer sees."""
+        # The number is of both sides together. The decoder's half of it counts the token itself.
+        return self.local_attention // 2 - self.causal
 
     @property
     def max_tokens(self) -> int:
@@ -94,7 +108,10 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions, over the whole text or `window` tokens to either side."""
+    """Multi-head self-attention with rotary positions, over the whole text or `window` tokens to either side.
+
+    Of a causal model it is those before a token alone.
+    """
 
     def __init__(self, config: Config, rope: Rope, window: int | None) -> None:
         super().__init__()
@@ -104,11 +121,14 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
         self.rope = rope
         self.window = window
+        self.causal = config.causal
 
     def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden], before the output projection."""
         qkv = self.rope(ops.linear(x, self.qkv), positions, self.num_heads)
-        return ops.attention(qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen, self.window)
+        return ops.attention(
+            qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen, self.window, causal=self.causal
+        )
 
 
 class Layer(nn.Module):
@@ -143,10 +163,9 @@ class Model(nn.Module):
         full, sliding = (
             Rope(head_dim, theta, config.max_position_embeddings) for theta in (config.full_theta, config.sliding_theta)
         )
-        near = config.local_attention // 2
         self.layers = []
         for i, kind in enumerate(config.layer_types):
-            rope, window = (full, None) if kind == FULL else (sliding, near)
+            rope, window = (full, None) if kind == FULL else (sliding, config.near)
             self.layers.append(Layer(config, rope, window, first=i == 0))
         self.final_norm = LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
 

@@ -55,3 +55,23 @@ def sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+# What says how a model computes: weights, settings, vocabularies. Not, for example, a README.
+_DECIDING = (".safetensors", ".json", ".jinja", ".metadata", ".model", ".txt")
+
+
+def state(*folders: Path) -> str:
+    """By which a change of a model is seen: a hash of the names, sizes and times of the files in its folders.
+
+    Hidden files do not count: what an interrupted run has beside its output may lie there.
+    """
+    import hashlib
+
+    found = {
+        (number, path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+        for number, folder in enumerate(folders)
+        for path in folder.rglob("*")
+        if path.suffix in _DECIDING and path.name[0] != "." and path.is_file()
+    }
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]

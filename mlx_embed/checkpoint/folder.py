@@ -10,7 +10,7 @@ from mlx_embed.architectures import Architecture, EncoderConfig, architecture
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
 from mlx_embed.checkpoint.adapters import Adapter, read_adapter
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import present, read_json, state
 from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.logit_score import Chat, LogitScore, read_chat, read_logit_score
@@ -19,7 +19,7 @@ from mlx_embed.checkpoint.multi_vector import MultiVector, read_expansion, read_
 from mlx_embed.checkpoint.safetensors import other_weights, read_headers, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
 from mlx_embed.checkpoint.sparse import read_sides
-from mlx_embed.checkpoint.tasks import checked_task, in_folders, task_names
+from mlx_embed.checkpoint.tasks import checked_task, is_v5, place_of, task_names
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.pooling import POOLING
 from mlx_embed.similarity import SIMILARITY
@@ -116,13 +116,28 @@ class Checkpoint:
             CheckpointError, UnsupportedModelError: as `read_adapter`.
         """
         task = checked_task(self.tasks, name)
-        adapter = read_adapter(self.transformer / task) if in_folders(self.config) else self.adapter
+        place = place_of(self.transformer, self.config, task)
+        if place is None:
+            return replace(self, task=task)
+        adapter = read_adapter(place)
+        if adapter is None:
+            raise CheckpointError(f"{place / ADAPTER} is missing, the LoRA of the task {task!r}; download it again.")
         return replace(self, task=task, adapter=adapter)
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether its authors' code computes nothing without a task, and none is chosen."""
+        return bool(self.tasks) and self.task is None and is_v5(self.config)
 
     @property
     def weights(self) -> Path:
         """The folder of the safetensors files."""
         return self.base or self.transformer
+
+    @property
+    def state(self) -> str:
+        """Of its files as they are now; see `files.state`."""
+        return state(*dict.fromkeys((self.folder, self.weights)))
 
 
 def read_checkpoint(
@@ -187,6 +202,8 @@ def read_checkpoint(
         vectors = _with_settings(vectors, settings)
     elif len(entries) > 1 and not scored:
         pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
+    elif is_v5(config):
+        pooling, modules, dimension = Pooling(("lasttoken",)), (Normalize(),), hidden_size
     else:
         pooling, modules, dimension = Pooling((_bare_pooling(config),)), (), hidden_size
     normalize = bool(modules) and isinstance(modules[-1], Normalize)

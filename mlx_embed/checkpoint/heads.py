@@ -65,6 +65,8 @@ def load_score(checkpoint: Checkpoint, score: LogitScore) -> list[tuple[Module, 
         UnsupportedModelError: logits that are more than a product.
     """
     config, folder = checkpoint.config, checkpoint.transformer
+    if config["model_type"] == "modernbert-decoder":  # whose output matrix has layers in front
+        raise UnsupportedModelError(f"Rerankers of model_type {config['model_type']!r} are not supported.")
     if config.get("final_logit_softcapping") is not None:
         raise UnsupportedModelError("config.json has final_logit_softcapping, which mlx_embed does not compute.")
     tensors = read_tensors(checkpoint)

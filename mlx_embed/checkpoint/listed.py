@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from mlx_embed.checkpoint.files import present, read_json
-from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED
+from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, is_v5
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 
@@ -25,11 +25,12 @@ def listed(folder: Path) -> list[tuple[str, str]]:
 
 
 def _is_jina(folder: Path, name: str, place: str) -> bool:
-    """Whether a module is jina-embeddings-v3's own; other models have modules of that name that do something else."""
-    if name != OWN_MODULE:
-        return False
+    """Whether a module is Jina's own, v3's or v5's; other models have such names for what does something else."""
     path = inside(folder, place) / "config.json"
-    return present(path) and read_json(path).get(STATED) is not None
+    if name != OWN_MODULE or not present(path):
+        return False
+    config = read_json(path)
+    return config.get(STATED) is not None or is_v5(config)
 
 
 # PyLate's own module, which is sentence-transformers' on tokens.

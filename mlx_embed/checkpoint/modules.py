@@ -34,14 +34,19 @@ class Pooling:
         """Whether a batch of very different lengths costs memory for all its texts at the longest one's."""
         return not PADDED.isdisjoint(self.modes)
 
-    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
-        """[T, hidden] -> [n, len(modes) * hidden]; `skip` is the number of the prompt's tokens to leave out."""
+    def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0, blank: bool = False) -> Array:
+        """[T, hidden] -> [n, len(modes) * hidden]; `skip` is the number of the prompt's tokens to leave out.
+
+        `blank` says that a text may have no others, of which this gives zeros, as sentence-transformers' means do.
+        """
         # mean() sums in float32 by itself. The other modes get a float32 copy; MLX is lazy, and makes it only if used.
         exact = ops.float32(hidden)
         pooled = [
             POOLING[mode](hidden if mode == "mean" else exact, cu_seqlens, max_seqlen, skip) for mode in self.modes
         ]
-        return pooled[0] if len(pooled) == 1 else ops.namespace(hidden).concatenate(pooled, axis=-1)
+        xp = ops.namespace(hidden)
+        vectors = pooled[0] if len(pooled) == 1 else xp.concatenate(pooled, axis=-1)
+        return xp.where((cu_seqlens[1:] - cu_seqlens[:-1] > skip)[:, None], vectors, 0) if blank else vectors
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Pooled:
     include_prompt: bool = True
     padded: bool = False
 
-    def __call__(self, vectors: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
+    def __call__(self, vectors: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0, blank: bool = False) -> Array:
         """[n, hidden] -> [n, hidden]."""
         return ops.float32(vectors)
 

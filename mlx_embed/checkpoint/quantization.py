@@ -143,21 +143,6 @@ def stated(encoder: nn.Module) -> dict[str, Any] | None:
     return default | {path: how for path, how in sorted(found.items()) if how != default}
 
 
-def kept_in_bfloat16(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The linear layers that a folder for int8 on a CPU keeps in bfloat16; None of other folders.
-
-    Raises:
-        CheckpointError: an "int8_cpu" that this package did not write.
-    """
-    stated = config.get("int8_cpu")
-    if stated is None:
-        return None
-    kept = stated.get("bfloat16") if isinstance(stated, dict) else None
-    if not isinstance(kept, list) or not all(isinstance(path, str) for path in kept):
-        raise CheckpointError(f'config.json has "int8_cpu": {stated!r:.200}, without a list of layers in "bfloat16".')
-    return tuple(kept)
-
-
 def spelled(how: Quantization) -> str:
     """As a person would say it."""
     return f"{how.mode}, {how.bits} bits in groups of {how.group_size}"

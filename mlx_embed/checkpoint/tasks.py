@@ -1,8 +1,9 @@
-"""A LoRA for each task beside a model's weights, of which one is merged when they are read: jina-embeddings-v3.
+"""A LoRA for each task beside a model's weights, of which one is merged when they are read: Jina's v3 and v5.
 
-Transformers' folder has each in a folder of peft's format, named by the task, as "retrieval_query". The authors' has
-those of all tasks in one tensor, and their names, as "retrieval.query", in config.json's lora_adaptations. Either
-spelling is understood of both.
+Of v3 transformers' folder has each in a folder of peft's format, named by the task, as "retrieval_query". The authors'
+has those of all tasks in one tensor, and their names, as "retrieval.query", in config.json's lora_adaptations. Either
+spelling is understood of both. v5 has folders of peft's in `adapters`, and their names in config.json's task_names; its
+authors' code computes nothing without one of them.
 """
 
 import re
@@ -19,6 +20,7 @@ from mlx_embed.checkpoint.safetensors import FLOATS, Tensor
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 STATED = "lora_adaptations"
+V5, V5_STATED = "jina_embeddings_v5", "task_names"
 # The authors' class in modules.json, which is a Transformer that is told a text's task.
 OWN_MODULE = "custom_st.Transformer"
 _PART = re.compile(r"(.+)\.parametrizations\.weight\.(original|0\.lora_A|0\.lora_B)")
@@ -30,19 +32,29 @@ def task_names(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         CheckpointError: names that are none.
     """
-    stated = config.get(STATED)
+    key = V5_STATED if is_v5(config) else STATED
+    stated = config.get(key)
     if stated is not None:
         if not isinstance(stated, list) or not stated or not all(isinstance(name, str) for name in stated):
-            raise CheckpointError(f'config.json has "{STATED}": {stated!r}, where a list of names is needed.')
+            raise CheckpointError(f'config.json has "{key}": {stated!r}, where a list of names is needed.')
+        if key == V5_STATED and not all(name and Path(name).name == name for name in stated):
+            raise CheckpointError(f'config.json has "{key}": {stated!r}, which are no names of folders.')
         return tuple(stated)
     if config.get("model_type") != "jina_embeddings_v3":
         return ()
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and present(path / CONFIG)))
 
 
-def in_folders(config: Mapping[str, Any]) -> bool:
-    """Whether tasks have folders of their own."""
-    return config.get(STATED) is None
+def is_v5(config: Mapping[str, Any]) -> bool:
+    """Whether a model is jina-embeddings-v5, whose authors' class pools and normalises by itself."""
+    return config.get("model_type") == V5
+
+
+def place_of(folder: Path, config: Mapping[str, Any], task: str) -> Path | None:
+    """The folder of a task's LoRA in a checkpoint's folder; None where tasks have none of their own."""
+    if config.get(STATED) is not None:
+        return None
+    return folder / "adapters" / task if is_v5(config) else folder / task
 
 
 def known(tasks: Sequence[str], name: str) -> str | None:

@@ -61,7 +61,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a vector a token, by a ColBERT model or BGE-M3; .npz, not .npy",
     )
     parser.add_argument(
-        "--task", choices=("document", "query"), help="with --sparse and --multi-vector, what the texts are (document)"
+        "--task",
+        metavar="NAME",
+        help="of a model with a LoRA for each task, the one; with --sparse and --multi-vector query or document, which "
+        "the texts are (document)",
     )
 
 
@@ -73,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
     of_kind = options.sparse or options.multi_vector
     if of_kind:
         kinds.check(options)
-    elif options.task is not None:
-        raise ValueError("--task is of --sparse and --multi-vector; for a text's vector --prompt-name says it.")
+    elif options.task is not None and options.server is not None:
+        raise ValueError("--task names a LoRA here, and a server is told it when it starts: leave it away.")
     if options.server is not None:
         _check_servers_own(options)
     elif options.api_key_file is not None:
@@ -89,6 +92,10 @@ def run(options: argparse.Namespace) -> int:
     if target is not None and source.path is not None and target.exists() and target.samefile(source.path):
         raise ValueError(f"{target} is the file of texts; write the vectors to another.")
     records = reading.records(source)
+    if target is not None and target.suffix == ".parquet":
+        from mlx_embed.records import parquet
+
+        records = parquet.holdable(records)
     # The first text shows most of what can be wrong with a file, before a model is loaded.
     records = chain([record for record in [next(records, None)] if record is not None], records)
     partial_of = ragged.RaggedPartial if of_kind else writing.Partial

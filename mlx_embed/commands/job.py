@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do what is left of the job."""
     from mlx_embed.arguments import positive_number
-    from mlx_embed.checkpoint import hub, safetensors
+    from mlx_embed.checkpoint import hub
     from mlx_embed.checkpoint.folder import read_checkpoint
     from mlx_embed.jobs import job, shards
     from mlx_embed.texts import progress
@@ -55,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
     # Other machines have a model of the hub by its name, and not in this folder.
     model = name if options.ray is not None and not Path(name).expanduser().is_dir() else str(folder.absolute())
     work = job.Work(str(options.output.absolute()), model, load, encode)
-    weights = [path.stat() for path in safetensors.files(checkpoint.transformer)]
-    plan = plan_of(sources, rows, name, [[file.st_size, file.st_mtime_ns] for file in weights], load, encode)
+    plan = plan_of(sources, rows, name, checkpoint.state, load, encode)
     start = time.perf_counter()
     with shards.opened(options.output, plan) as manifest:
         parts = shards.shards(sources, rows)
@@ -79,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def plan_of(sources: Any, rows: int, model: str, weights: Any, load: Any, encode: Any) -> dict[str, Any]:
+def plan_of(sources: Any, rows: int, model: str, state: str, load: Any, encode: Any) -> dict[str, Any]:
     """What must be the same for two runs to do one job; JSON values."""
     from mlx_embed import __version__
 
@@ -91,7 +90,7 @@ def plan_of(sources: Any, rows: int, model: str, weights: Any, load: Any, encode
         "fields": [[list(source.fields), source.id_field] for source in sources],
         "rows of a shard": rows,
         "model": model,
-        "state of the weights": weights,
+        "state of the model's files": state,
         **load,
         **encode,
     }

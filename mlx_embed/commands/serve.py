@@ -48,6 +48,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "float16", "bfloat16", "int8"), help="to compute in; int8 on a CPU"
     )
     parser.add_argument(
+        "--task", metavar="NAME", help="of embedding models with LoRAs, the task where a request names none"
+    )
+    parser.add_argument(
         "--max-batch-tokens", type=int, metavar="N", help="tokens a batch; the default suits the device"
     )
     parser.add_argument("--max-concurrent", type=int, default=512, metavar="N", help="requests at once (%(default)s)")
@@ -132,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
         left = iter(names)
         for place in given:
             # Without a model it is the default, or what stands in for it where that cannot be had.
-            model = EmbeddingModel.from_pretrained(place if options.models else None, **chosen)
+            model = EmbeddingModel.from_pretrained(place if options.models else None, task=options.task, **chosen)
             name = next(left)
             named = options.models or options.served_model_name
             made.append(Embedder(name if named else model.name, model, *bounds))

@@ -225,6 +225,7 @@ class Encoding:
         return {
             **computed_by(model),
             "long_text": options.long_text,
+            "task": options.task,
             "max_seq_length": model.max_seq_length,
             "shape or dtype": [self._width, str(self._dtype), options.output_dtype],
             "file of ranges": self.totals.ranges,
@@ -235,16 +236,14 @@ class Encoding:
 def computed_by(model: Any) -> dict[str, Any]:
     """What computes, for a plan: a loaded model, or one of a server."""
     from mlx_embed import __version__
-    from mlx_embed.checkpoint import safetensors
     from mlx_embed.serve.client import ServedModel
 
     named = {"version of mlx-embed": __version__, "model": model.name}
     if isinstance(model, ServedModel):
         return named | {"server": model.url}
-    checkpoint, engine = model.checkpoint, model.engine
-    files = sorted({*safetensors.files(checkpoint.transformer), *checkpoint.folder.rglob("*.safetensors")})
+    engine = model.engine
     return named | {
-        "state of the weights": [[file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        "state of the model's files": model.checkpoint.state,
         "engine": [engine.name, str(engine.device), str(engine.dtype)],
     }
 
@@ -275,7 +274,9 @@ def opened_model(options: argparse.Namespace) -> "EmbeddingModel | ServedModel":
     if options.server is None:
         from mlx_embed.embedding_model import EmbeddingModel
 
-        return EmbeddingModel.from_pretrained(options.model, dtype=options.dtype, device=options.device)
+        return EmbeddingModel.from_pretrained(
+            options.model, dtype=options.dtype, device=options.device, task=options.task
+        )
     return served(options)
 
 

@@ -23,6 +23,8 @@ def check(options: argparse.Namespace) -> None:
     for name, idle in _NOT_HERE.items():
         if getattr(options, name) != idle:
             raise ValueError(f"--{name.replace('_', '-')} is not for {named}: leave it away.")
+    if options.task not in (None, "document", "query"):
+        raise ValueError(f"--task {options.task} is neither document nor query, which {named} texts may be.")
     if options.model is None and options.server is None:
         raise ValueError("Name a model of this kind by --model: there is no default one.")
 

@@ -11,7 +11,18 @@ that suit it, and runs them through the encoder and a head, on the device and th
 MLX's lazy graphs, with this package's GPU kernels or without.
 """
 
-from mlx_embed.engine.choice import ENGINES, EngineChoice, choose, default_dtype, load
+from mlx_embed.engine.choice import ENGINES, EngineChoice, choose, default_dtype, load, native_dtype
 from mlx_embed.engine.contract import Engine, Head, HeadFunction, Rows
 
-__all__ = ["ENGINES", "Engine", "EngineChoice", "Head", "HeadFunction", "Rows", "choose", "default_dtype", "load"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineChoice",
+    "Head",
+    "HeadFunction",
+    "Rows",
+    "choose",
+    "default_dtype",
+    "load",
+    "native_dtype",
+]

@@ -1,6 +1,6 @@
 """Which engine runs a model, decided once, when it is loaded."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Literal, get_args
 
@@ -12,6 +12,7 @@ from custom_kernels.arrays import spelled
 from custom_kernels.choice.switch import kernels_wanted
 from mlx_embed.architectures.ops import graph
 from mlx_embed.checkpoint import Checkpoint, weights
+from mlx_embed.checkpoint.int8 import Columns
 from mlx_embed.checkpoint.safetensors import map_files, read_headers
 from mlx_embed.engine.contract import Engine, HeadFunction
 from mlx_embed.engine.device import accelerator, is_cpu
@@ -105,10 +106,12 @@ def load(
     dtype: mx.Dtype | None,
     known: HeadFunction | None = None,
     kept: Collection[str] = (),
+    columns: Mapping[str, Columns] | None = None,
 ) -> Engine:
     """Load a checkpoint's encoder into the engine that is wanted; `known` as of `GraphEngine`.
 
-    Natively in int8, the linear layers whose paths are among `kept` are in bfloat16.
+    Natively in int8, the linear layers whose paths are among `kept` are in bfloat16, and the others have `columns`
+    scaled; see `NativeEngine`.
 
     Raises:
         CheckpointError: weights that are missing, broken or of another model.
@@ -130,7 +133,9 @@ def load(
         computed = native_dtype(dtype)
         if dtype is not None and dtype != computed:
             _say_other(spelled(dtype), spelled(computed))
-        return worker.run(lambda: _native(checkpoint, computed, pads, kept if computed == mx.int8 else ()), device)
+        if computed != mx.int8:
+            kept, columns = (), None
+        return worker.run(lambda: _native(checkpoint, computed, pads, kept, columns), device)
     kernels = chosen == "graph"
 
     def encoder_laid_out() -> nn.Module:
@@ -147,10 +152,17 @@ def load(
     return engine
 
 
-def _native(checkpoint: Checkpoint, dtype: mx.Dtype, pads: bool, kept: Collection[str]) -> NativeEngine:
+def _native(
+    checkpoint: Checkpoint,
+    dtype: mx.Dtype,
+    pads: bool,
+    kept: Collection[str],
+    columns: Mapping[str, Columns] | None,
+) -> NativeEngine:
     pages = map_files(checkpoint.weights)
     # Most of the weights are laid out somewhere else. Of the tables, whose rows stay there, a text needs few.
-    return NativeEngine(weights.load_encoder(checkpoint, mx.float32, pages), dtype, pads=pads, kept=kept, pages=pages)
+    encoder = weights.load_encoder(checkpoint, mx.float32, pages)
+    return NativeEngine(encoder, dtype, pads=pads, kept=kept, columns=columns, pages=pages)
 
 
 def _compiled(chosen: str, device: mx.Device) -> bool:

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from custom_kernels import mean_pool
 from custom_kernels.choice.op import CLASSES, Load
 from custom_kernels.choice.serving import serving
-from custom_kernels.choice.switch import use_kernels
+from custom_kernels.choice.switch import kernels_wanted, use_kernels
 from custom_kernels.cuda.ahead import under_way
 from custom_kernels.metal.linear import ROWS
 from custom_kernels.ops.attention import LENGTHS
@@ -27,6 +27,7 @@ from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters,
 from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
 from mlx_embed.engine.rehearsal import SHAPES, rehearse
 from mlx_embed.engine.worker import worker
+from mlx_embed.errors import warn
 
 # Enough to fill the device, few enough for padded attention's scores to fit.
 CPU_BATCH_TOKENS = 4096
@@ -239,11 +240,52 @@ class GraphEngine:
 
     def _begin(self, batch: Batch, head: Head, of_tokens: bool = False) -> Callable[[], Rows]:
         """Start to compute a batch; what comes back waits for its rows."""
-        with mx.stream(self.device), use_kernels(self.kernels), serving():
-            wait = to_host(self.rows(batch, head))
+
+        def begin() -> Callable[[], Rows]:
+            with mx.stream(self.device), use_kernels(self.kernels), serving():
+                return to_host(self.rows(batch, head))
+
+        wait = self._or_else(begin) if self.kernels and accelerator() == "metal" else begin()
         if of_tokens:
             return lambda: wait()[batch.tokens]
         return lambda: wait()[: len(batch.texts)]
+
+    def _or_else(self, begin: Callable[[], Callable[[], Rows]]) -> Callable[[], Rows]:
+        """Begin, and where that fails compute the batch by MLX's own ops, and then all that follow.
+
+        A Mac compiles a kernel when it is first launched: one that has passed its check at load may still be refused at
+        another shape, or by a compiler that has changed meanwhile.
+        """
+
+        def instead(error: Exception) -> Rows:
+            kernels, self.kernels = self.kernels, False
+            try:
+                rows = begin()()
+            except Exception:  # so it is no kernel's fault
+                self.kernels = kernels
+                raise error from None
+            self._ragged = False
+            if kernels:
+                why = str(error).strip()[:300]
+                warn(
+                    f"A Metal kernel does not run: {why}. This model is computed by MLX's own ops instead.",
+                    RuntimeWarning,
+                )
+            return rows
+
+        try:
+            wait = begin()
+        except Exception as error:
+            rows = instead(error)
+            return lambda: rows
+
+        def waited() -> Rows:
+            try:
+                return wait()
+            except Exception as error:
+                return instead(error)
+
+        return waited
 
 
 def _of_one_type(forward: Callable[..., mx.array], input_ids: mx.array, cu_seqlens: mx.array, longest: int) -> mx.array:
@@ -253,7 +295,8 @@ def _of_one_type(forward: Callable[..., mx.array], input_ids: mx.array, cu_seqle
 class _Compiled:
     """A forward pass as compiled graphs, which are made once more when all kernels that they want are compiled.
 
-    Until then some ops are computed by other kernels: see `Op.meanwhile`.
+    Until then some ops are computed by other kernels: see `Op.meanwhile`. They are made once more too where kernels are
+    no longer wanted.
     """
 
     def __init__(self, forward: Callable[..., mx.array]) -> None:
@@ -261,6 +304,7 @@ class _Compiled:
         self._graphs = self._compiled()
         # Whether graphs were made while kernels were being compiled; None before there are any.
         self._early: bool | None = None
+        self._kernels: bool | None = None
 
     def __call__(self, *given: Any) -> mx.array:
         if self._early is not False:
@@ -268,6 +312,8 @@ class _Compiled:
             if self._early and not early:
                 self._graphs = self._compiled()
             self._early = early
+        if self._kernels is not (wanted := kernels_wanted()):
+            self._kernels, self._graphs = wanted, self._compiled()
         return self._graphs(*given)
 
     def _compiled(self) -> Callable[..., mx.array]:

@@ -13,6 +13,7 @@ from custom_kernels.arrays import spelled
 from mlx_embed.architectures.ops import native
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, packed_batches
+from mlx_embed.checkpoint.int8 import Columns
 from mlx_embed.checkpoint.safetensors import Pages, let_go
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget
@@ -34,16 +35,18 @@ class NativeEngine:
         *,
         pads: bool = False,
         kept: Collection[str] = (),
+        columns: Mapping[str, Columns] | None = None,
         pages: Mapping[Path, Pages] | None = None,
     ) -> None:
         """Take a loaded encoder, whose weights are laid out for the kernels, to compute in `dtype`.
 
         `pads` says that what follows it lays texts out as a block, as wide as the longest of a batch. Linear layers
-        whose paths are among `kept` are in bfloat16, or in float32 where that is not multiplied here. `pages` are
-        the files that weights lie in; they are let go as these are laid out.
+        whose paths are among `kept` are in bfloat16, or in float32 where that is not multiplied here. `columns` say
+        what those of the others are scaled by. `pages` are the files that weights lie in; they are let go as these
+        are laid out.
 
         Raises:
-            CheckpointError: a path in `kept` at which there is no linear layer.
+            CheckpointError: a path in `kept` or `columns` at which there is no linear layer.
         """
         self.device = mx.Device(mx.cpu)
         self.encoder = encoder
@@ -53,7 +56,7 @@ class NativeEngine:
         accelerate.decide()
         self._attention = native.attention_dtype(name)
         better = "bfloat16" if cpu.product("bfloat16") else "float32"
-        self.layers = native.lay_out(encoder, name, kept, better, partial(let_go, pages or {}))
+        self.layers = native.lay_out(encoder, name, kept, better, columns, partial(let_go, pages or {}))
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -91,12 +94,15 @@ class NativeEngine:
     def run(
         self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False
     ) -> Generator[tuple[Batch, Rows], None, None]:
-        """See `Engine`; no batch has fillers here."""
+        """See `Engine`; a batch has fillers only where none of its texts has a token."""
         for batch in batches:
             types = () if batch.token_type_ids is None else (batch.token_type_ids,)
             with native.attention_in(self._attention), hiding(batch.unseen):
                 hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
-            yield batch, head(hidden, batch.cu_seqlens, batch.max_seqlen)
+            rows = head(hidden, batch.cu_seqlens, batch.max_seqlen)
+            if len(batch.cu_seqlens) - 1 > len(batch.texts):
+                rows = rows[batch.tokens if of_tokens else slice(len(batch.texts))]
+            yield batch, rows
 
     def gather(self, batches: Iterable[Batch], head: Head, advance: Callable[[int], Any]) -> Gathering:
         """See `Engine`; computed when the result is asked for."""

@@ -120,14 +120,18 @@ class Index:
             StoreMismatchError: what is there now is another.
         """
         if self._model is None:
-            there = Path(self.statement.folder)
-            self._use(
-                EmbeddingModel.from_pretrained(
-                    there if there.is_dir() else self.statement.model,
-                    revision=None if there.is_dir() else self.statement.revision or None,
-                    max_seq_length=self.statement.max_seq_length,
-                )
+            said, there = self.statement, Path(self.statement.folder)
+            model = EmbeddingModel.from_pretrained(
+                there if there.is_dir() else said.model,
+                revision=None if there.is_dir() else said.revision or None,
+                max_seq_length=said.max_seq_length,
+                task=said.task or None,
             )
+            # What may have been set of the model that the index was made with.
+            model.similarity_fn_name = said.similarity
+            if said.dimension < model.dimension:
+                model.truncate_dim = said.dimension
+            self._use(model)
         assert self._model is not None
         return self._model
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 from zlib import crc32
 
 from mlx_embed.checkpoint.files import sha256
+from mlx_embed.checkpoint.modules import Module
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.errors import StoreCorruptError, StoreMismatchError
 from mlx_embed.index.database import DATABASE
@@ -34,6 +35,8 @@ class Statement:
         document_prompt: what is put before a text.
         row_dtype: of the rows that are scanned.
         chunker: what makes chunks of files, and its version.
+        task: of the LoRA that the model was loaded with; "" where it has none of its own.
+        vectors: how vectors come of the encoder's hidden states; "" of an index that was made before this was kept.
         format: of the files; this is version 1.
     """
 
@@ -48,6 +51,8 @@ class Statement:
     document_prompt: str
     row_dtype: str
     chunker: str
+    task: str = ""
+    vectors: str = ""
     format: int = FORMAT
 
     @classmethod
@@ -87,6 +92,8 @@ class Statement:
             document if document_prompt is None else document_prompt,
             row_dtype,
             chunker,
+            model.checkpoint.task or "",
+            _vectors_of(model),
         )
 
     @classmethod
@@ -101,13 +108,13 @@ class Statement:
         text = meta.get("statement", "")
         if str(crc32(text.encode("utf-8", "replace"))) != meta.get("check"):
             raise StoreCorruptError(f"{folder / DATABASE} is damaged: what it says of itself is not as it was written.")
-        fields: dict[str, Any] = json.loads(text)
-        if fields.get("format") != FORMAT:
+        said: dict[str, Any] = json.loads(text)
+        if said.get("format") != FORMAT:
             raise StoreMismatchError(
-                f"{folder} is an index of format {fields.get('format')}, and this version of mlx-embed reads {FORMAT}: "
+                f"{folder} is an index of format {said.get('format')}, and this version of mlx-embed reads {FORMAT}: "
                 "use the version that made it, or make the index anew."
             )
-        return cls(**fields)
+        return cls(**said)
 
     def meta(self) -> dict[str, str]:
         """What `read` reads."""
@@ -133,9 +140,11 @@ class Statement:
             "document_prompt",
             "row_dtype",
             "chunker",
+            "task",
+            "vectors",
         ):
             ours, theirs = getattr(self, name), getattr(other, name)
-            if ours != theirs:
+            if ours != theirs and (name != "vectors" or (ours and theirs)):
                 raise StoreMismatchError(
                     f"The index in {folder} has the {name} {ours!r}, not {theirs!r}: open it with that, or make a new "
                     "index."
@@ -156,6 +165,24 @@ class Statement:
             weights=self.weights if seen(model) == files else None,
         )
         self.require(given, folder)
+
+
+def _vectors_of(model: EmbeddingModel) -> str:
+    """How a model's vectors come of hidden states: its weights do not say it, and are pooled in several ways."""
+    checkpoint = model.checkpoint
+    pooling = "+".join(checkpoint.pooling.modes)
+    parts = [pooling if checkpoint.pooling.include_prompt else f"{pooling} without prompt"]
+    for module in checkpoint.modules:
+        # A setting that is as it is by default is left out, so that one that is new changes no index's statement.
+        settings = [f"{one.name}={getattr(module, one.name)}" for one in fields(module) if _counts(module, one)]
+        parts.append(f"{type(module).__name__}({', '.join(settings)})")
+    parts += ["length 1"] * checkpoint.normalize
+    parts += ["of lowercase texts"] * checkpoint.do_lower_case
+    return ", ".join(parts)
+
+
+def _counts(module: Module, one: Field[Any]) -> bool:
+    return one.name != "folder" and getattr(module, one.name) != one.default
 
 
 def weights_of(model: EmbeddingModel) -> str:

@@ -86,7 +86,7 @@ def _embedded(model: EmbeddingModel, options: Mapping[str, Any], folder: Path, s
     ids: list[reading.Id | None] = []
 
     def blocks() -> Iterator[Any]:
-        for texts in _texts(reading.records(shard.source), ids):
+        for texts in _texts(parquet.holdable(reading.records(shard.source)), ids):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", TruncationWarning)  # counted, and said of the whole job
                 vectors, info = model.encode(texts, return_info=True, **options)

@@ -1,8 +1,10 @@
 """Pool: a model in several processes, one a GPU; texts in, vectors in their order out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,7 +32,7 @@ class Pool:
     """A model in several processes. A context manager: at its end they are ended.
 
     Vectors are those of `EmbeddingModel.encode`, within its 1e-5. A process that dies is started again, and its texts
-    are embedded by whoever is free.
+    are embedded by whoever is free. It may be used from any thread; calls are done one after the other.
 
     Attributes:
         workers: how many processes.
@@ -54,6 +56,9 @@ class Pool:
         environments = environments_of(workers, options.get("device"))
         self.workers = len(environments)
         self._processes = Processes(_Load(str(model), options), environments, ahead=AHEAD)
+        # Answers of two calls would be taken for one another's.
+        self._busy = Lock()
+        self._thread: int | None = None
 
     def encode(self, texts: Texts, **options: "Unpack[EncodeOptions]") -> npt.NDArray[Any]:
         """`EmbeddingModel.encode` of these texts.
@@ -95,15 +100,28 @@ class Pool:
         self.close()
 
     def _encoded(self, method: str, texts: Texts, options: EncodeOptions, task: Task | None) -> npt.NDArray[Any]:
-        if not self.pids:
-            raise ValueError("The pool is closed.")
         numpy_only(method, complete(method, options, ENCODE))
         single = isinstance(texts, str)
         texts = [texts] if isinstance(texts, str) else checked(texts, method)
         count = len(texts) if isinstance(texts, Sequence) else None
         pieces = self._pieces(iter(texts), count)
-        vectors = self._vectors(((piece, task, options) for piece in pieces), count)
+        with self._alone():
+            vectors = self._vectors(((piece, task, options) for piece in pieces), count)
         return vectors[0] if single else vectors
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Have the processes for one call, behind those of other threads."""
+        if self._thread == get_ident():
+            raise ValueError("The texts that a pool embeds come of a call of the same pool; embed those first.")
+        with self._busy:
+            if not self.pids:
+                raise ValueError("The pool is closed.")
+            self._thread = get_ident()
+            try:
+                yield
+            finally:
+                self._thread = None
 
     def _pieces(self, texts: Iterator[str], count: int | None) -> Iterator[list[str]]:
         """Lists of texts, of which there are so many, if that is known; of no texts, one that is empty.

@@ -21,6 +21,7 @@ Task: TypeAlias = Any
 Result: TypeAlias = Any
 # How often a task is begun: a process that dies may have been killed for reasons of its own, but not twice.
 TRIES = 2
+ENDED = "The processes were ended by another thread before all was done."
 
 
 class Begins(Protocol):
@@ -32,7 +33,7 @@ class Begins(Protocol):
 
 
 class WorkerError(MLXEmbedError):
-    """Two processes died over the same task, or before they could begin with it."""
+    """Two processes died over the same task, or before they could begin with it; or all were ended meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -119,24 +120,29 @@ class Processes:
                 for process in self._processes:
                     self._fill(process, tasks, again)
                 busy = {process.connection: process for process in self._processes if process.given}
+                if not self._processes:
+                    raise WorkerError(ENDED)
                 if not busy:
                     return
                 for connection in wait(list(busy)):
                     yield from self._answer(busy[connection], again)  # type: ignore[index]
-        except BaseException:
+        except BaseException as error:
+            ended = not self._processes
             # What is on its way would be taken for answers to other tasks.
             self.close()
+            if ended and isinstance(error, (OSError, ValueError)):  # a connection that was closed while it was read
+                raise WorkerError(ENDED) from error
             raise
 
     def close(self) -> None:
         """End the processes at once."""
-        for process in self._processes:
+        ended, self._processes = self._processes, []  # first, so that another thread knows why they die
+        for process in ended:
             with suppress(ProcessLookupError):
                 process.process.kill()
-        for process in self._processes:
+        for process in ended:
             process.process.wait()
             process.resources.close()
-        self._processes = []
 
     def __enter__(self) -> "Processes":
         return self
@@ -171,6 +177,8 @@ class Processes:
 
     def _replace(self, process: _Process, again: deque[_Given]) -> None:
         """Start another in the place of one that has died, which was busy with the first task that it was given."""
+        if process not in self._processes:
+            raise WorkerError(ENDED)
         code = process.process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
         first = process.given[0]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Index
 from mlx_embed.records import reading
+from mlx_embed.tokenizer.surrogates import well_formed
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ def of_file(source: reading.Source, model: EmbeddingModel, columns: Sequence[str
     for place, name in enumerate(columns):
         if all(record.also[place] is None for record in records):
             raise ValueError(f"No text of {source.name} has {name!r}.")
-    texts = [record.text for record in records]
+    texts = [well_formed(record.text) for record in records]
     return Corpus(
         name=Path(source.name).name,
-        ids=[record.place if record.id is None else str(record.id) for record in records],
+        ids=[record.place if record.id is None else well_formed(str(record.id)) for record in records],
         texts=texts,
         vectors=model.encode_document(texts),
         columns={name: [plain(record.also[place]) for record in records] for place, name in enumerate(columns)},
@@ -91,7 +92,7 @@ def of_index(index: Index, columns: Sequence[str] | None, limit: int | None = No
 
 
 def plain(value: Any) -> Any:
-    """A value as a column has it: a number or None as it is, all else as text."""
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+    """A value as a column has it: a number of 64 bits or None as it is, all else as text that UTF-8 can hold."""
+    if value is None or isinstance(value, float) or (type(value) is int and -(2**63) <= value < 2**63):
         return value
-    return value if isinstance(value, str) else str(value)
+    return well_formed(str(value))

@@ -14,9 +14,12 @@ try:
 except ImportError as error:
     raise ImportError('Parquet needs pyarrow: pip install ".[parquet]" in a clone of mlx-embed') from error
 
+from mlx_embed.records.reading import check_columns
+from mlx_embed.tokenizer.surrogates import well_formed
+
 if TYPE_CHECKING:
     from mlx_embed.records.ragged import Layout, Rows
-    from mlx_embed.records.reading import Part
+    from mlx_embed.records.reading import Id, Part, Record
 
 # Rows that are in memory at a time.
 _ROWS = 2048
@@ -40,8 +43,7 @@ def rows(
     """
     with _open(path) as file:
         present = file.schema_arrow.names
-        if missing := [name for name in columns if name not in present]:
-            raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(present)}.")
+        check_columns(str(path), present, columns, optional)
         wanted = list(dict.fromkeys([*columns, *(name for name in optional if name in present)]))
         first, end = (0, file.metadata.num_rows) if part is None else (part.first, part.first + part.rows)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -53,6 +55,27 @@ def rows(
             for place, row in enumerate(inside.to_pylist(), start=max(first, number)):
                 yield f"{path}, row {place}", (place + 1, place + 1), row
             number += len(batch)
+
+
+def holdable(records: "Iterable[Record]") -> "Iterator[Record]":
+    """The records, as long as their ids are such as a column of Parquet holds, so that it is known before any work.
+
+    Raises:
+        ValueError: a number beyond 64 bits with a sign, or half a surrogate pair; the place is named.
+    """
+    for record in records:
+        if not _holds(record.id):
+            raise ValueError(
+                f"{record.place} has the id {record.id!r}, which a column of Parquet cannot hold: repair it, have the "
+                "numbers as text, or write another kind of file."
+            )
+        yield record
+
+
+def _holds(found: "Id | None") -> bool:
+    if isinstance(found, str):
+        return well_formed(found) == found
+    return found is None or -(2**63) <= found < 2**63
 
 
 def write(path: Path, vectors: Iterable[npt.NDArray[Any]], ids: Iterator[Any] | None, width: int, dtype: Any) -> None:

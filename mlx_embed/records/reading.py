@@ -203,6 +203,14 @@ def _jsonl(source: Source) -> Iterator[Row]:
         yield place, (number, number), row
 
 
+def check_columns(name: str, there: Sequence[str], needed: Sequence[str], taken: Sequence[str] = ()) -> None:
+    """Raise ValueError where the file of a name lacks a needed column, or has one of those or of `taken` twice."""
+    if missing := [column for column in needed if column not in there]:
+        raise ValueError(f"{name} has no column {missing[0]!r}; it has {', '.join(there) or 'none'}.")
+    if twice := [column for column in (*needed, *taken) if list(there).count(column) > 1]:
+        raise ValueError(f"{name} has several columns {twice[0]!r}: rename all but the one that is meant.")
+
+
 def _csv(source: Source) -> Iterator[Row]:
     # The module's limit is the whole process's, and far below the length of a document.
     csv.field_size_limit(2**31 - 1)
@@ -210,8 +218,7 @@ def _csv(source: Source) -> Iterator[Row]:
     reader = csv.reader((line for *_, line in _lines(source)), delimiter="\t" if tabs else ",", strict=True)
     try:
         header = next(reader, [])
-        if missing := [name for name in source.columns if name not in header]:
-            raise ValueError(f"{source.name} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}.")
+        check_columns(source.name, header, source.columns, ID_FIELDS if source.id_field is None else ())
         above = reader.line_num
         for cells in reader:
             lines, above = (above + 1, reader.line_num), reader.line_num

@@ -7,9 +7,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.checkpoint.tasks import known
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.kinds import M3Embedder, TokenEmbedder
-from mlx_embed.serve.models import Embedder, Float32, Reranker, task_of
+from mlx_embed.serve.models import Embedder, Float32, Reranker
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service
 from mlx_embed.vector_dtypes import quantize
@@ -142,14 +143,18 @@ async def _embed(service: Service, body: EmbedRequest, call: Call, version: str)
     texts = service.contents(body.texts or [] if body.inputs is None else list(map(_text, body.inputs)), name=name)
     dim = model.dimension(body.output_dimension, "output_dimension")
     kinds = body.embedding_types or ["float"]
-    prompt = "" if body.input_type in NO_PROMPT else model.prompt(None, body.input_type)
+    if body.input_type not in NO_PROMPT:
+        asked = model.asked(None, body.input_type)
+    elif known(model.model.checkpoint.tasks, str(body.input_type)):
+        asked = model.asked(task=body.input_type)
+    else:
+        asked = {**model.asked(), "prompt": ""}
     job = await service.embed(
         call,
         model,
         texts,
         field=name,
-        prompt=prompt,
-        task=task_of(body.input_type),
+        **asked,
         cut_left={"START": True, "END": False}.get(body.truncate or ""),
         strict=body.truncate == "NONE",
     )

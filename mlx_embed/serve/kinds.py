@@ -179,6 +179,7 @@ class M3Embedder(Embedder):
         prompt: str = "",
         cut_left: bool | None = None,
         task: str | None = None,
+        lora: str | None = None,
         strict: bool = False,
         tokens: bool = False,
         sparse: bool = False,

@@ -6,17 +6,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
+from mlx_embed.checkpoint.tasks import known
 from mlx_embed.cross_encoder import CrossEncoder
-from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.embedding_model import TASKS, EmbeddingModel, Task
 from mlx_embed.engine.contract import Parameters
-from mlx_embed.options import TASK_PROMPTS, chosen_prompt
+from mlx_embed.options import chosen_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 
@@ -26,6 +27,8 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 # longer, so that it has to stay the longer one.
 QUERY_LENGTHS = 16
 WARM_SECONDS = 600
+# What Jina's API calls the tasks of queries and documents, whatever the model's own are.
+PURPOSES: dict[Task, str] = {"query": "retrieval.query", "document": "retrieval.passage"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Embedder:
             longest=model.max_seq_length,
             waiting_tokens=waiting_tokens,
         )
-        self._token_head = model.engine.head(TokenHead())
+        self._token_heads = {model.checkpoint.task: model.engine.head(TokenHead())}
 
     @property
     def name(self) -> str:
@@ -137,11 +140,35 @@ class Embedder:
                     param="prompt_name",
                 )
             return prompts[name]
-        if input_type is not None:
-            wanted = TASK_PROMPTS[str(input_task(input_type))]
-            return next((prompts[purpose] for purpose in wanted if purpose in prompts), "")
+        purpose = input_task(input_type)
+        if purpose is not None:
+            return next((prompts[found] for found in TASKS[purpose] if found in prompts), "")
         default = self.model.default_prompt_name
         return "" if default is None else prompts[default]
+
+    def asked(
+        self, prompt_name: str | None = None, input_type: str | None = None, task: str | None = None
+    ) -> dict[str, Any]:
+        """How texts are embedded that come with a prompt's name, a purpose, or a LoRA's task: options of `job`.
+
+        A task brings its prompt, as in Jina's API, whose names of tasks mean queries and documents where the model has
+        one LoRA for both. A purpose brings its LoRA, as in `encode_query`.
+
+        Raises:
+            Refusal: a prompt or a task that the model does not have, an unknown purpose, or no task of a model that
+                needs one.
+        """
+        purpose, tasks, wanted = input_task(input_type), self.model.checkpoint.tasks, task
+        if task is not None and (meant := next((p for p, name in PURPOSES.items() if known([name], task)), None)):
+            purpose = purpose or meant
+            wanted = known(tasks, task) or known(tasks, "retrieval") or task
+        try:
+            lora = self.model.lora_task(wanted, purpose)
+        except ValueError as error:
+            raise Refusal("invalid", str(error), param="task") from error
+        if prompt_name is None and purpose is None and task is not None:
+            prompt_name = known(list(self.model.prompts), task)
+        return {"prompt": self.prompt(prompt_name, purpose), "task": purpose, "lora": lora}
 
     def job(
         self,
@@ -150,13 +177,17 @@ class Embedder:
         prompt: str = "",
         cut_left: bool | None = None,
         task: str | None = None,
+        lora: str | None = None,
         strict: bool = False,
         tokens: bool = False,
     ) -> Job[Text]:
-        """Texts to embed. `strict` refuses those that are too long; `tokens` asks for a vector a token."""
+        """Texts to embed. `strict` refuses those that are too long; `tokens` asks for a vector a token.
+
+        `lora` is the task of a LoRA; None is that which the model was loaded with, or none.
+        """
         pooled = self.model.checkpoint.pooling.include_prompt or not prompt
         skip = 0 if pooled or tokens else self.model.tokenizer.pooled_from(prompt)
-        key = None if tokens else skip
+        key = None if tokens else skip, lora or self.model.checkpoint.task
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)
 
@@ -212,15 +243,18 @@ class Embedder:
 
     def _begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], Float32 | list[Float32]]:
         ids = [text.ids for text in texts]
-        if key is None:
-            return partial(self._token_vectors, ids)
-        head = self.model.head(skip=int(str(key)), dim=self.model.checkpoint.dimension, unit=False)
-        return self.model.engine.begin(self.model.engine.batches(ids, self.budget), head)
+        skip, lora = cast(tuple[int | None, str | None], key)
+        if skip is None:
+            return partial(self._token_vectors, ids, lora)
+        engine, head = self.model.of_task(lora)  # whose weights are read for the first request that names it
+        return engine.begin(engine.batches(ids, self.budget), head(skip, self.model.checkpoint.dimension, False))
 
-    def _token_vectors(self, ids: Sequence[Sequence[int]]) -> list[Float32]:
-        engine, lengths = self.model.engine, np.array([len(row) for row in ids])
+    def _token_vectors(self, ids: Sequence[Sequence[int]], lora: str | None) -> list[Float32]:
+        engine, lengths = self.model.of_task(lora)[0], np.array([len(row) for row in ids])
+        if lora not in self._token_heads:
+            self._token_heads[lora] = engine.head(TokenHead())
         found: list[Any] = [None] * len(ids)
-        with closing(engine.run(engine.batches(ids, self.budget), self._token_head, of_tokens=True)) as run:
+        with closing(engine.run(engine.batches(ids, self.budget), self._token_heads[lora], of_tokens=True)) as run:
             for batch, rows in run:
                 parts = np.split(rows, np.cumsum(lengths[batch.texts])[:-1])
                 for text, own in zip(batch.texts.tolist(), parts, strict=True):
@@ -319,7 +353,17 @@ class Reranker:
         engine = self.model.engine
         types = [pair.types for pair in pairs if pair.types is not None] if self.model.takes_types else None
         batches = engine.batches([pair.ids for pair in pairs], self.budget, token_types=types)
-        return engine.begin(batches, self.model.head)
+        waiting = engine.begin(batches, self.model.head)
+
+        def rows() -> Float32:
+            found = waiting()
+            blank = [place for place, pair in enumerate(pairs) if not len(pair.ids)]
+            if blank:  # two texts without a token have no score: the queue refuses what is not finite
+                found = found.copy()
+                found[blank] = np.nan
+            return found
+
+        return rows
 
 
 class Served(Protocol):
@@ -399,13 +443,13 @@ class Models:
         )
 
 
-def task_of(input_type: str | None) -> str | None:
+def task_of(input_type: str | None) -> Task | None:
     """The task, "query" or "document", that an `input_type` names; None for another."""
     task = "" if input_type is None else input_type.lower().removeprefix("search_")
-    return task if task in TASK_PROMPTS else None
+    return next((known for known in TASKS if known == task), None)
 
 
-def input_task(input_type: str | None) -> str | None:
+def input_task(input_type: str | None) -> Task | None:
     """The task that an `input_type` names; None for none.
 
     Raises:

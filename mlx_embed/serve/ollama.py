@@ -63,8 +63,8 @@ async def embed(service: Service, body: OllamaEmbedRequest, call: Call) -> Reply
     vectors, tokens = [], 0
     if body.input:
         contents = service.contents(body.input)
-        strict, prompt = body.truncate is False, model.prompt(None, None)
-        job = await service.embed(call, model, contents, field="input", prompt=prompt, strict=strict)
+        strict = body.truncate is False
+        job = await service.embed(call, model, contents, field="input", strict=strict, **model.asked())
         vectors, tokens = list(model.vectors(job, dim, unit=True)), job.computed
     return json_reply(
         {
@@ -82,7 +82,7 @@ async def embeddings(service: Service, body: OllamaEmbeddingsRequest, call: Call
     model: Embedder = service.models.find(body.model, Embedder)
     if not body.prompt:
         return json_reply({"embedding": []})
-    job = await service.embed(call, model, [body.prompt], field=["prompt"], prompt=model.prompt(None, None))
+    job = await service.embed(call, model, [body.prompt], field=["prompt"], **model.asked())
     return json_reply({"embedding": model.vectors(job, model.dimension(None), unit=True)[0]})
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from mlx_embed.serve.models import Embedder, Served, task_of
+from mlx_embed.serve.models import Embedder, Served
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service
 
@@ -21,6 +21,8 @@ class EmbeddingsRequest(msgspec.Struct):
         dimensions: keep the first so many, scaled to length 1 again.
         prompt_name: the model's prompt to put before each text.
         input_type: the prompt's purpose instead, "query" or "document".
+        task: of a model with a LoRA for each task, that which vectors are for, by the model's names or those of Jina's
+            API ("retrieval.query"); it brings the task's prompt, where the model has one.
         truncate: at which end a long text is cut, or that it is an error.
     """
 
@@ -30,6 +32,7 @@ class EmbeddingsRequest(msgspec.Struct):
     dimensions: int | None = None
     prompt_name: str | None = None
     input_type: str | None = None
+    task: str | None = None
     truncate: Literal["end", "start", "error"] | None = None
 
 
@@ -84,8 +87,7 @@ async def embeddings(service: Service, body: EmbeddingsRequest, call: Call) -> R
         model,
         contents,
         field="input",
-        prompt=model.prompt(body.prompt_name, body.input_type),
-        task=task_of(body.input_type),
+        **model.asked(body.prompt_name, body.input_type, body.task),
         cut_left={"start": True, "end": False}.get(body.truncate or ""),
         strict=body.truncate == "error",
     )

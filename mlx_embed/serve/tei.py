@@ -12,7 +12,7 @@ from mlx_embed.serve import cohere
 from mlx_embed.serve.cohere import Document, RerankRequest
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TaskModel, TokenEmbedder
-from mlx_embed.serve.models import Embedder, Reranker, input_task
+from mlx_embed.serve.models import Embedder, Reranker
 from mlx_embed.serve.replies import Reply, json_reply
 from mlx_embed.serve.service import Call, Service, relevance
 
@@ -34,13 +34,14 @@ class Parameters(msgspec.Struct):
     truncate: bool | None = None
     truncation_direction: Direction | None = None
     prompt_name: str | None = None
+    task: str | None = None
 
 
 class TeiEmbedRequest(msgspec.Struct):
     """`POST /embed` and `/embed_all`; `truncate` false refuses texts that are too long.
 
     `input_type`, "query" or "document", says what texts are for: which prompt they get where none is named, and which
-    side of a model of a vector a token.
+    side of a model of a vector a token. `task` names a LoRA, of a model that has some.
     """
 
     inputs: Inputs
@@ -51,6 +52,7 @@ class TeiEmbedRequest(msgspec.Struct):
     normalize: bool = True
     dimensions: int | None = None
     input_type: str | None = None
+    task: str | None = None
 
 
 class SparseRequest(msgspec.Struct):
@@ -83,6 +85,7 @@ class RootRequest(msgspec.Struct):
     prompt_name: str | None = None
     normalize: bool | None = None
     dimensions: int | None = None
+    task: str | None = None
 
 
 class EitherRerankRequest(msgspec.Struct):
@@ -141,6 +144,7 @@ async def root(service: Service, body: RootRequest, call: Call) -> Reply:
             body.prompt_name or given.prompt_name,
             body.normalize is not False,
             body.dimensions,
+            task=body.task or given.task,
         ),
         call,
     )
@@ -346,9 +350,9 @@ def timing_headers(call: Call, seconds: float) -> dict[str, str]:
 
 def _options(model: Embedder, given: TeiEmbedRequest | SparseRequest | Parameters) -> dict[str, Any]:
     purpose = None if isinstance(given, Parameters) else given.input_type
+    task = None if isinstance(given, SparseRequest) else given.task
     return {
-        "prompt": model.prompt(given.prompt_name, purpose),
-        "task": input_task(purpose),
+        **model.asked(given.prompt_name, purpose, task),
         "cut_left": _cut_left(given.truncation_direction),
         "strict": given.truncate is False,
     }

@@ -124,6 +124,10 @@ class Tokenizer:
         """
         return min(self.prompt_length(prompt), self.max_length - len(self._frame.after))
 
+    def blank_behind(self, skip: int) -> bool:
+        """Whether a text may have no token behind its first `skip`, those of a prompt and of what is in front of it."""
+        return not self._frame.after and (skip > 0 or not self._frame.before)
+
     def max_id(self) -> int:
         """The largest id that can come out."""
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True).values()

@@ -311,7 +311,7 @@ _REGISTERED: dict[str, str | None] = {
     "albert": "Albert",
     "deberta-v2": "DebertaV2",
     "t5": "T5",
-    **dict.fromkeys(("mistral", "modernbert"), None),
+    **dict.fromkeys(("mistral", "modernbert", "modernbert-decoder"), None),
 }
 # transformers holds that checkpoints of these name the wrong class.
 _MISNAMED = ("modernbert", "qwen2")

@@ -72,6 +72,36 @@ _GEMMA = Recipe(
 RECIPES = {"gemma": _GEMMA, "qwen2": _QWEN2, "qwen3": _QWEN3}
 
 
+def has_form(checkpoint: Checkpoint) -> bool:
+    """Whether a causal reranker is asked in a form of its own: else it is given pairs as any other is."""
+    return _recipe(checkpoint) is not None or checkpoint.chat is not None
+
+
+def answers(checkpoint: Checkpoint, library: tokenizers.Tokenizer) -> LogitScore:
+    """The tokens with which a causal reranker answers.
+
+    Raises:
+        CheckpointError: its tokenizer does not have them.
+    """
+    if checkpoint.score is not None:
+        return checkpoint.score
+    recipe = _recipe(checkpoint)
+    ids: list[int] = []
+    for name in recipe.answers if recipe else ("yes", "no"):
+        token = library.token_to_id(name)
+        if token is None:
+            raise CheckpointError(
+                f"{checkpoint.transformer} has no token {name!r}, with which a causal reranker answers, and "
+                "no module LogitScore that names other tokens."
+            )
+        ids.append(token)
+    return LogitScore(*ids)
+
+
+def _recipe(checkpoint: Checkpoint) -> Recipe | None:
+    return RECIPES.get(str(checkpoint.config["model_type"])) if checkpoint.score is None else None
+
+
 class GenerativeTokenizer:
     """A causal reranker's tokenizer: pairs in the form in which the model is asked, cut within the pair.
 
@@ -79,13 +109,12 @@ class GenerativeTokenizer:
         max_length: tokens at which what is asked is cut.
         token_types: False, since these models have none.
         cut_left: whether texts lose their beginnings rather than their ends.
-        score: the tokens that answer.
     """
 
     token_types = False
 
     def __init__(self, checkpoint: Checkpoint, max_length: int) -> None:
-        """Read the tokenizer's files and the chat template.
+        """Read the tokenizer's files and the chat template, of a checkpoint that `has_form`.
 
         Raises:
             CheckpointError: files or tokens that are missing, or a length that leaves no room.
@@ -95,9 +124,7 @@ class GenerativeTokenizer:
         self.max_length = max_length
         self._tokenizer = source.tokenizer
         self._folder = checkpoint.transformer
-        self._special = checkpoint.special_tokens
-        self._recipe = RECIPES.get(str(checkpoint.config["model_type"])) if checkpoint.score is None else None
-        self.score = checkpoint.score or self._answers(self._recipe.answers if self._recipe else ("yes", "no"))
+        self._recipe = _recipe(checkpoint)
         self._chat = checkpoint.chat if self._recipe is None else None
         self._render: Callable[[Any], str] | None = None
         if self._chat is not None:
@@ -121,12 +148,9 @@ class GenerativeTokenizer:
         """The token ids of each pair, and types, which are all 0."""
         if self._recipe is not None:
             rows = self._by_recipe(self._recipe, pairs, prompt)
-        elif self._chat is not None:
-            rows = self._by_chat(self._chat, pairs, prompt)
         else:
-            texts = [(prompt + query, document) for query, document in pairs]
-            rows = [x.ids for x in self._encoded(texts, special=self._special)]
-        rows = [row or [0] for row in rows]
+            assert self._chat is not None
+            rows = self._by_chat(self._chat, pairs, prompt)
         return Ids.of(rows), Ids.of([[0] * len(row) for row in rows])
 
     def _by_recipe(self, recipe: Recipe, pairs: Sequence[tuple[str, str]], prompt: str) -> list[list[int]]:
@@ -179,26 +203,11 @@ class GenerativeTokenizer:
             same += 1
         return one[len(one) - same :] if 0 < same < min(len(one), len(other)) else []
 
-    def _answers(self, names: tuple[str, ...]) -> LogitScore:
-        found = {name: self._tokenizer.token_to_id(name) for name in names}
-        ids = [token for token in found.values() if token is not None]
-        if len(ids) < len(names):
-            lacking = next(name for name, token in found.items() if token is None)
-            raise CheckpointError(
-                f"{self._folder} has no token {lacking!r}, with which a causal reranker answers, and "
-                "no module LogitScore that names other tokens."
-            )
-        return LogitScore(*ids)
-
-    def _encoded(self, texts: Sequence[Any], *, special: bool = False) -> list[tokenizers.Encoding]:
+    def _encoded(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         try:
-            return self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+            return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
-            formed = [
-                well_formed(text) if isinstance(text, str) else tuple(well_formed(part) for part in text)
-                for text in texts
-            ]
-            return self._tokenizer.encode_batch(formed, add_special_tokens=special)
+            return self._tokenizer.encode_batch(list(map(well_formed, texts)), add_special_tokens=False)
         except BaseException as error:
             if not is_the_librarys(error):
                 raise

@@ -15,7 +15,6 @@ from mlx_embed.ids import Ids, Int32
 from mlx_embed.tokenizer import Tokenizer
 from mlx_embed.tokenizer.fast import FastTokenizer
 from mlx_embed.tokenizer.panics import is_the_librarys
-from mlx_embed.tokenizer.tokens import filled
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class PairTokenizer:
             begin, end = (offsets[place + side] + len(frame.flat) for side in (0, 1))
             starts[:, column] = end - count if self.cut_left else begin
             stops[:, column] = starts[:, column] + count
-        return filled(whole.pieces(starts, stops))
+        return whole.pieces(starts, stops)
 
 
 def _kept(first: Int32, second: Int32, room: int) -> tuple[Int32, Int32]:

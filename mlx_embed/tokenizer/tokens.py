@@ -17,7 +17,8 @@ class Tokens(NamedTuple):
     """The token ids of some texts, and how long the texts were.
 
     Attributes:
-        ids: a row a text, special tokens included, none longer than max_length; one a chunk, where texts are split.
+        ids: a row a text, special tokens included, none longer than max_length; one a chunk, where texts are split. Of
+            a text without any token it is empty.
         counts: int32 [n], each text's tokens, special ones included, before truncation or splitting.
         chunks: int32 [n], the rows of each text.
         weights: float32, one a row: where texts are split, its tokens without special ones and prompt; else 1.
@@ -101,7 +102,7 @@ class Frame:
             last = stops if left else np.minimum(stops, starts + room)
             ids = self._rows(whole, starts, stops, [(first, last)])
         chunks, weights = _ones(len(ids))
-        return Tokens(ids if len(self) else filled(ids), counts, chunks, weights, encoded.whole)
+        return Tokens(ids, counts, chunks, weights, encoded.whole)
 
     def split(self, encoded: Encoded, max_length: int, head: int, overlap: int) -> Tokens:
         """Rows of at most max_length tokens: chunks that share `overlap` tokens with the one before.
@@ -119,7 +120,7 @@ class Frame:
         last = np.minimum(first + room, stops[text])
         ids = self._rows(whole, starts[text], stops[text], [(starts[text], body[text]), (first, last)])
         weights = np.subtract(ids.lengths, len(self) + head, dtype=np.float32)
-        return Tokens(filled(ids), whole.lengths, chunks.astype(np.int32), weights)
+        return Tokens(ids, whole.lengths, chunks.astype(np.int32), weights)
 
     def _texts(self, whole: Ids) -> tuple[Int64, Int64]:
         """Where each text's own tokens start and end."""
@@ -139,11 +140,3 @@ def _ones(count: int) -> tuple[Int32, npt.NDArray[np.float32]]:
     for array in ones:
         array.flags.writeable = False
     return ones
-
-
-def filled(ids: Ids) -> Ids:
-    """The ids with a 0 in each empty row: an encoder needs a token of every text."""
-    lengths = ids.lengths
-    if lengths.min(initial=1) > 0:
-        return ids
-    return Ids(np.insert(ids.flat, ids.offsets[:-1][lengths == 0], 0), ends(np.maximum(lengths, 1)))

@@ -42,6 +42,8 @@ from transformers import (
     MistralConfig,
     MistralModel,
     ModernBertConfig,
+    ModernBertDecoderConfig,
+    ModernBertDecoderModel,
     ModernBertModel,
     MPNetConfig,
     MPNetModel,
@@ -175,6 +177,9 @@ def make_encoders() -> None:
         "distilbert": DistilBertModel(DistilBertConfig(**bert, **distil)),
         "modernbert": ModernBertModel(
             ModernBertConfig(num_hidden_layers=4, local_attention=16, pad_token_id=0, **bert, **sizes)
+        ),
+        "modernbert_decoder": ModernBertDecoderModel(
+            ModernBertDecoderConfig(local_attention=16, pad_token_id=0, **bert, **two)
         ),
         "nomic_bert": NomicBertModel(NomicBertConfig(**bert, **two)),
         "gte": GteModel(GteConfig(**bert, **two)),

@@ -13,6 +13,7 @@ instantiation) becomes a call. `emulation.h` supplies the rest. A launch fails, 
 - a barrier or a simdgroup operation is not reached by all threads of its threadgroup or simdgroup;
 - a pointer of one address space is used as one of another (short arrays come as `constant`, others as `device`);
 - a value is read where its type may not be: arrays begin at any element of their memory, as slices do;
+- an array of several dimensions is indexed by 32 bits, which a large one has more elements than;
 - there are more buffers, or threads in a threadgroup, than Metal has.
 
 Seeds choose the order in which threads and threadgroups run: 0 forward, 1 backward, others at random. With an odd one
@@ -23,7 +24,7 @@ What this does not prove:
 
 - that Apple's compiler takes the source. The clang of the package ziglang compiles it for a GPU's target, as C++14 with
   real address spaces and vectors, against `declarations.h`: close, but not the same. It also shows what would lie on
-  the stack. `scripts/check_metal.sh` asks Apple's own.
+  the stack, and may warn of nothing. `scripts/check_metal.sh` asks Apple's own.
 - the layout of a simdgroup matrix over the lanes. It is the one that MLX's own kernels rely on; Apple does not
   document it.
 - a simdgroup barrier as a way to order threadgroup memory: such accesses count as a race here.

@@ -17,7 +17,10 @@ from tests.metal import kept
 
 DECLARATIONS = Path(__file__).with_name("declarations.h")
 # A GPU's target, whose code has address spaces and no registers to run out of.
-FLAGS = ["-target", "spir64-unknown-unknown", "-std=c++14", "-O2", "-S", "-emit-llvm", "-Wno-unknown-attributes"]
+FLAGS = ["-target", "spir64-unknown-unknown", "-std=c++14", "-O2", "-Werror", "-S", "-emit-llvm"]
+# What clang only warns of is a fault: names that hide others, numbers that are read before they are written or become
+# other ones by conversion, and loops that are to be unrolled and are not.
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Wno-unknown-attributes"]
 
 
 @cache
@@ -38,8 +41,8 @@ def faults(source: str) -> str:
     """
     clang = command()
     assert clang is not None
-    key = (Path(__file__).read_text(), DECLARATIONS.read_text(), *clang, *FLAGS, _version())
-    return kept.text(key, source, lambda: _faults([*clang, *FLAGS], source))
+    key = (Path(__file__).read_text(), DECLARATIONS.read_text(), *clang, *FLAGS, *WARNINGS, _version())
+    return kept.text(key, source, lambda: _faults([*clang, *FLAGS, *WARNINGS], source))
 
 
 def _faults(compile: list[str], source: str) -> str:

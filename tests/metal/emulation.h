@@ -120,7 +120,7 @@ static size_t group_number;
 static std::string here() {
   const uint3 group = current->thread.threadgroup_position_in_grid;
   return "thread " + std::to_string(current->thread.thread_index_in_threadgroup) + " of threadgroup (" +
-      std::to_string(group.x) + ", " + std::to_string(group.y) + ", " + std::to_string(group.z) + ")";
+         std::to_string(group.x) + ", " + std::to_string(group.y) + ", " + std::to_string(group.z) + ")";
 }
 
 [[gnu::noinline]] static void yield() {
@@ -198,7 +198,7 @@ static void run_threadgroup(std::uint64_t& seed) {
       if (fibers[i].state == Fiber::DONE) continue;
       current = &fibers[i];
       error = std::string("divergent threadgroup: a thread waits for ever at ") + current->waits_at + " in line " +
-          std::to_string(current->line) + ", which others never reach (" + here() + ")";
+              std::to_string(current->line) + ", which others never reach (" + here() + ")";
       return;
     }
     return;
@@ -222,6 +222,7 @@ struct Region {
   char* data;
   size_t count;
   size_t width;  // bytes of an element
+  int dims;
   bool shared;
   std::vector<Shadow> shadow;
   std::vector<char> owned;
@@ -303,8 +304,16 @@ template <class Space, class T>
 struct Pointer {
   Region* region;
   std::ptrdiff_t start = 0;  // in bytes
+  bool far = false;          // an offset that reaches any element has been added
+  // Of an array of several dimensions there may be more elements than an int counts.
+  template <class Index>
+  bool reaches() const {
+    if (sizeof(Index) < 8 && !far && region->dims > 1) fail("an index of 32 bits into " + region->name);
+    return true;
+  }
   template <class Index>
   auto operator[](Index index) const {
+    reaches<Index>();
     const std::ptrdiff_t at = start + static_cast<std::ptrdiff_t>(index) * static_cast<std::ptrdiff_t>(sizeof(T));
     if constexpr (std::is_const_v<T>) {
       return Reference<std::remove_const_t<T>>{region, at}.load();
@@ -314,18 +323,19 @@ struct Pointer {
   }
   template <class Index>
   Pointer operator+(Index offset) const {
-    return {region, start + static_cast<std::ptrdiff_t>(offset) * static_cast<std::ptrdiff_t>(sizeof(T))};
+    return {region, start + static_cast<std::ptrdiff_t>(offset) * static_cast<std::ptrdiff_t>(sizeof(T)),
+            reaches<Index>()};
   }
-  auto operator*() const { return (*this)[0]; }
+  auto operator*() const { return (*this)[std::ptrdiff_t(0)]; }
   template <class U>
     requires(std::is_const_v<U> || !std::is_const_v<T>)
   explicit operator Pointer<Space, U>() const {
-    return {region, start};
+    return {region, start, far};
   }
   operator Pointer<Space, const T>() const
     requires(!std::is_const_v<T>)
   {
-    return {region, start};
+    return {region, start, far};
   }
 };
 
@@ -363,6 +373,7 @@ struct Buffer {
   const char* name;
   void* data;
   std::int64_t count;
+  std::int64_t dims;
   std::int64_t output;
 };
 
@@ -384,16 +395,16 @@ struct Flushing {
 };
 
 // Runs every thread of the grid. Seed 0 runs threads in order, 1 in reverse, others in random order.
-static const char* dispatch(
-    const Buffer* given, int n, const std::uint32_t* grid, const std::uint32_t* most, std::uint64_t seed,
-    const Body& kernel) {
+static const char* dispatch(const Buffer* given, int n, const std::uint32_t* grid, const std::uint32_t* most,
+                            std::uint64_t seed, const Body& kernel) {
   const Flushing flushing;
   error.clear();
   body = &kernel;
   buffers.clear();
   shared_arrays.reserve(SHARED_ARRAYS);
   for (int i = 0; i < n; ++i) {
-    buffers.push_back({given[i].name, static_cast<char*>(given[i].data), static_cast<size_t>(given[i].count), 0, false});
+    buffers.push_back({given[i].name, static_cast<char*>(given[i].data), static_cast<size_t>(given[i].count), 0,
+                       static_cast<int>(given[i].dims), false});
     if (given[i].output) buffers[i].shadow.resize(given[i].count);
   }
   uint size[3], groups[3];
@@ -414,8 +425,8 @@ static const char* dispatch(
   }
   for (const size_t number : turns(size_t(groups[0]) * groups[1] * groups[2], seed)) {
     group_number = number;
-    const uint3 group = {
-        uint(number % groups[0]), uint(number / groups[0] % groups[1]), uint(number / groups[0] / groups[1])};
+    const uint3 group = {uint(number % groups[0]), uint(number / groups[0] % groups[1]),
+                         uint(number / groups[0] / groups[1])};
     // The last threadgroup of an axis holds what is left of the grid.
     const auto extent = [&](int axis) { return std::min(size[axis], grid[axis] - group[axis] * size[axis]); };
     const uint3 here = {extent(0), extent(1), extent(2)};
@@ -428,11 +439,17 @@ static const char* dispatch(
     for (uint i = 0; i < group_size; ++i) {
       const uint3 position = {i % here.x, i / here.x % here.y, i / here.x / here.y};
       fibers[i].state = Fiber::READY;
-      fibers[i].thread = Thread{
-          group, position,
-          {group.x * size[0] + position.x, group.y * size[1] + position.y, group.z * size[2] + position.z},
-          here, {groups[0], groups[1], groups[2]}, {grid[0], grid[1], grid[2]},
-          i, i % 32, i / 32, uint(simdgroups.size())};
+      fibers[i].thread =
+          Thread{group,
+                 position,
+                 {group.x * size[0] + position.x, group.y * size[1] + position.y, group.z * size[2] + position.z},
+                 here,
+                 {groups[0], groups[1], groups[2]},
+                 {grid[0], grid[1], grid[2]},
+                 i,
+                 i % 32,
+                 i / 32,
+                 uint(simdgroups.size())};
       ++simdgroups[i / 32].size;
     }
     run_threadgroup(seed);
@@ -533,9 +550,9 @@ static T& element(simdgroup_matrix<T, 8, 8>* const* lanes, int row, int column) 
 }  // namespace emulation
 
 template <class D, class A, class B, class C>
-static void simdgroup_multiply_accumulate(
-    simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8>& a, simdgroup_matrix<B, 8, 8>& b,
-    simdgroup_matrix<C, 8, 8>& c, int line = __builtin_LINE()) {
+static void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8>& a,
+                                          simdgroup_matrix<B, 8, 8>& b, simdgroup_matrix<C, 8, 8>& c,
+                                          int line = __builtin_LINE()) {
   struct Operands {
     simdgroup_matrix<D, 8, 8>* d;
     simdgroup_matrix<A, 8, 8>* a;

@@ -46,6 +46,7 @@ class Buffer(ctypes.Structure):
         ("name", ctypes.c_char_p),
         ("data", ctypes.c_void_p),
         ("count", ctypes.c_int64),
+        ("dims", ctypes.c_int64),
         ("output", ctypes.c_int64),
     )
 
@@ -129,7 +130,7 @@ def launch(
     names = ctypes.c_char_p.in_dll(library, "buffer_names").value.decode().split()
     _check_limits(len(names), call["grid"], call["threadgroup"])
     buffers = (Buffer * len(names))(
-        *(Buffer(n.encode(), arrays[n].ctypes.data, arrays[n].size, n in output_names) for n in names)
+        *(Buffer(n.encode(), arrays[n].ctypes.data, arrays[n].size, arrays[n].ndim, n in output_names) for n in names)
     )
     sizes = [(ctypes.c_uint32 * 3)(*call[key]) for key in ("grid", "threadgroup")]
     library.launch.restype = ctypes.c_char_p

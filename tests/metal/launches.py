@@ -11,9 +11,9 @@ import mlx.core as mx
 import numpy as np
 
 from custom_kernels import metal
-from custom_kernels.metal.activate import ACTIVATIONS as ACTIVE
+from custom_kernels.metal.activate import ACTIVATIONS
 from custom_kernels.metal.attention import rotating_attention
-from custom_kernels.metal.linear import ACTIVATIONS, ROWS
+from custom_kernels.metal.linear import ROWS
 from custom_kernels.parameters import HeadNorms, Linear, Rotation
 from tests.metal.emulation import emulated_metal
 
@@ -73,7 +73,7 @@ def _rows(dtype: mx.Dtype) -> None:
         metal.top_k_scores(mx.zeros((2, width)), x, 3, mx.zeros((2,), dtype=mx.uint8), mx.zeros((9,)))
         metal.rms_norm(x, ones, 1e-6, x, 1.0)
         metal.rms_norm(x, ones, 1e-6)
-        for act in ACTIVE:
+        for act in ACTIVATIONS:
             metal.activate(x, act)
             metal.activate(x, act, "second")
     for half in (4, 64):

@@ -22,7 +22,13 @@ pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() 
         ("const device int* same = cu_seqlens;", "cannot initialize a variable of type 'device int const"),
         (f"{MATRIX} float& element = m.thread_elements()[0];", "vector element"),
         ("const float most = metal::max(1.0f, 1);", "ambiguous"),
-        ("float kept[8]; for (int i = 0; i < 8; ++i) kept[i] = i * i; skipped += kept[begin % 8];", "alloca"),
+        ("if (skipped > 1) { int end = int(skipped); skipped += float(end % 7); }", "shadows"),
+        ("half less = skipped; skipped += float(less);", "loses floating-point precision"),
+        ("float none; skipped += none;", "uninitialized"),
+        ("skipped += begin < thread_position_in_grid.x ? 1 : 2;", "different signs"),
+        ("int none = 3;", "unused"),
+        ('_Pragma("clang loop unroll(full)") for (int i = 0; i < end; ++i) skipped += skip[i] > 0;', "not unrolled"),
+        ("float kept[8]; for (int i = 0; i < 8; ++i) kept[i] = float(i * i); skipped += kept[begin % 8];", "alloca"),
         (f"{MATRIX} simdgroup_multiply_accumulate(m, m, m, m); skipped += m.thread_elements()[begin];", "element"),
     ],
 )
@@ -35,7 +41,7 @@ def test_clang_refuses_what_metal_would(line: str, message: str) -> None:
 
 
 @pytest.mark.skipif(clang.unavailable() is not None, reason=clang.unavailable() or "")
-@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("dim", [64, 96])
 def test_a_loop_over_matrices_that_is_not_unrolled_is_found(dim: int) -> None:
     with emulated_metal(run=False) as sources:
         metal.attention(normal((9, 3 * dim), mx.float16), starts([9]), 1, 0.2, max_seqlen=99)
@@ -91,6 +97,14 @@ STORE = "if (query < length && d < DIM) {\n        out"
         # The device has less memory, and keeps its address spaces apart.
         ("mean_pool", "partial[ACROSS * DOWN]", "partial[8192]", "a threadgroup has 32768"),
         ("mean_pool", "const int end", "const device int* same = cu_seqlens;\nconst int end", "does not compile"),
+        # Arrays of more elements than an int counts.
+        ("mean_pool", "size_t(token) * WIDTH", "token * WIDTH", "an index of 32 bits into hidden"),
+        (
+            "attention",
+            "size_t from = size_t(start + query)",
+            "int from = (start + query)",
+            "an index of 32 bits into qkv",
+        ),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])

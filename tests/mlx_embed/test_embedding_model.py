@@ -300,7 +300,7 @@ def test_any_thread_may_encode(tiny: EmbeddingModel) -> None:
 def test_an_error_does_not_spoil_the_model(tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = tiny_bert.encode(RAGGED)
     with monkeypatch.context() as patch:
-        patch.setattr(tiny_bert, "_for_task", lambda *_: (tiny_bert.engine, lambda *_: lambda *_: 1 / 0))
+        patch.setattr(tiny_bert, "of_task", lambda *_: (tiny_bert.engine, lambda *_: lambda *_: 1 / 0))
         with pytest.raises(ZeroDivisionError):
             tiny_bert.encode(RAGGED)
     assert np.array_equal(tiny_bert.encode(RAGGED), expected)

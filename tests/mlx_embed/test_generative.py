@@ -156,7 +156,7 @@ def test_bad_folders(tmp_path: Path) -> None:
         load(folder)
     with pytest.raises(UnsupportedModelError, match="final_logit_softcapping"):
         load(edit(folder, final_logit_softcapping=30.0))
-    folder = generative("qwen3", tmp_path / "d", bare=True, words=())
+    folder = generative("llama", tmp_path / "d", bare=True, words=())
     with pytest.raises(CheckpointError, match="has no token 'yes', with which a causal reranker answers"):
         load(folder)
     settings = json.loads((made("e") / "sentence_bert_config.json").read_text())

@@ -21,6 +21,7 @@ from mlx_embed import (
     convert,
     int8_layers,
 )
+from mlx_embed.checkpoint.int8 import Int8Layers, factors, nearest
 from mlx_embed.engine.native import NativeEngine
 from tests.checkpoints import decoder, edit, reranker
 from tests.conftest import DATA, minilm_folder
@@ -64,7 +65,8 @@ def stated(folder: Path) -> list[str]:
 def halfway(monkeypatch: pytest.MonkeyPatch) -> float:
     """A cosine to ask for that int8 alone does not have, and bfloat16 has."""
     with monkeypatch.context() as within:
-        within.setattr(int8_layers, "known", lambda checkpoint: ())
+        within.setattr(int8_layers, "LEAST_COSINE", -1.0)
+        within.setattr(int8_layers, "_file", lambda checkpoint: DATA / "nothing" / "here")
         everything = least_cosine(TINY, "int8")
     monkeypatch.setattr(int8_layers, "LEAST_COSINE", (1 + everything) / 2)
     return everything
@@ -78,7 +80,7 @@ def test_a_load_chooses_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     found = vectors(tmp_path / "a", "int8")
     assert everything < int8_layers.LEAST_COSINE - 1e-5 <= (found * vectors(TINY)).sum(axis=1).min()
     (file,) = remembered()
-    assert tuple(json.loads(file.read_text())) == tuple(sorted(kept))
+    assert tuple(json.loads(file.read_text())["bfloat16"]) == tuple(sorted(kept))
     assert tuple(sorted(kept_by(TINY))) == tuple(sorted(kept)), "the same weights elsewhere, the same layers"
     choose = int8_layers.choose
 
@@ -95,7 +97,7 @@ def test_a_load_chooses_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     kept_by(tmp_path / "a")
     assert len(remembered()) == 3
     for file in remembered():
-        file.write_text('["layers.')
+        file.write_text('{"bfloat16": ["layers.')
     assert kept_by(TINY) == kept
 
 
@@ -153,13 +155,18 @@ def test_no_layer_stays_where_none_must(tmp_path: Path, monkeypatch: pytest.Monk
     assert convert(TINY, tmp_path / "a", quantize="int8-cpu").kept_in_bfloat16 == ()
     assert np.array_equal(vectors(tmp_path / "a"), vectors(TINY, "int8"))
     assert kept_by(TINY) == ()
+    edit(tmp_path / "a", int8_cpu={"bfloat16": []})  # as earlier versions wrote it
+    unscaled = vectors(tmp_path / "a")
+    assert not np.array_equal(unscaled, vectors(TINY, "int8"))
+    monkeypatch.setattr(int8_layers, "known", lambda checkpoint: Int8Layers())
+    assert np.array_equal(unscaled, vectors(TINY, "int8"))
 
 
 @pytest.mark.parametrize("kept", [["layers.0.up"], []])
 def test_the_report(
     kept: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(int8_layers, "choose", lambda *given: tuple(kept))
+    monkeypatch.setattr(int8_layers, "choose", lambda *given: (None, Int8Layers(tuple(kept))))
     assert cli.main(["convert", str(TINY), str(tmp_path / "a"), "--quantize", "int8-cpu"]) == 0
     assert f"on a CPU computed in int8; in bfloat16: {kept[0] if kept else 'no layer'}\n" in capsys.readouterr().out
 
@@ -187,7 +194,15 @@ def test_what_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({}, "without a list of layers"),
         ({"bfloat16": "layers.0.up"}, "without a list of layers"),
         ({"bfloat16": [1]}, "without a list of layers"),
-        ({"bfloat16": ["layers.7.up"]}, r"layers\.7\.up is to stay out of int8, and is no linear layer"),
+        ({"bfloat16": ["layers.7.up"]}, r"how to compute layers\.7\.up, which is no linear layer"),
+        ({"bfloat16": [], "columns": ["layers.0.up"]}, "not a string a layer"),
+        ({"bfloat16": [], "columns": {"layers.0.up": 1}}, "not a string a layer"),
+        ({"bfloat16": [], "columns": {"layers.7.up": ""}}, r"how to compute layers\.7\.up, which is no linear layer"),
+        (
+            {"bfloat16": [], "columns": {"layers.0.up": "AAAA"}},
+            r"layers\.0\.up that are no base64 of 32 bytes; convert",
+        ),
+        ({"bfloat16": [], "columns": {"layers.0.up": "é"}}, r"layers\.0\.up that are no base64 of 32 bytes; convert"),
     ],
 )
 def test_a_list_that_is_none(wrong: object, sentence: str, tmp_path: Path) -> None:
@@ -195,6 +210,27 @@ def test_a_list_that_is_none(wrong: object, sentence: str, tmp_path: Path) -> No
     edit(tmp_path / "a", int8_cpu=wrong)
     with pytest.raises(CheckpointError, match=sentence):
         EmbeddingModel.from_pretrained(tmp_path / "a", device="cpu")
+
+
+def test_factors_of_columns() -> None:
+    """As near as eighths of a power of two are, but for one common to all."""
+    wanted = np.exp2(np.random.default_rng(0).normal(size=101)).astype(np.float32)
+    found = factors("up", nearest(wanted), np.ones((3, 101), np.float32))
+    assert found.dtype == np.float32
+    assert np.median(found) == 1
+    ratio = found / wanted
+    assert (ratio / np.median(ratio)).max() <= 2 ** (1 / 8)
+    wanted[:2] = 1e-30, 1e30
+    far = factors("up", nearest(wanted), np.ones((3, 101), np.float32))
+    assert list(far[:2]) == [2 ** (-127 / 8), 2 ** (127 / 8)]
+
+
+def test_columns_are_balanced() -> None:
+    greatest, weight = np.array([4, 1, 0, 1], np.float32), np.array([[1, 1, 1, 1], [-1, -4, 0, 0]], np.float32)
+    wanted = np.sqrt(np.array([4, 1 / 4, int8_layers.SHARE * 1.5, 1], np.float32))
+    np.testing.assert_allclose(int8_layers.balanced(greatest, weight), wanted, rtol=1e-6)
+    nothing = int8_layers.balanced(np.zeros(4, np.float32), np.zeros((2, 4), np.float32))
+    assert np.array_equal(nothing, np.ones(4))
 
 
 @pytest.mark.skipif(minilm_folder() is None, reason="all-MiniLM-L6-v2 is not here")
@@ -208,6 +244,6 @@ def test_the_layers_of_a_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
         np.asarray(EmbeddingModel.from_pretrained(folder, device="cpu", dtype=dtype).encode(texts))
         for dtype in ("float32", "int8")
     )
-    monkeypatch.setattr(int8_layers, "known", lambda checkpoint: ())
+    monkeypatch.setattr(int8_layers, "known", lambda checkpoint: Int8Layers())
     everything = EmbeddingModel.from_pretrained(folder, device="cpu", dtype="int8").encode(texts)
     assert (exact * everything).sum(axis=1).min() < 0.993 < 0.995 <= (exact * found).sum(axis=1).min()

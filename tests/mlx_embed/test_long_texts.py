@@ -100,6 +100,7 @@ def test_error_names_the_text(tiny_bert: EmbeddingModel) -> None:
         ({"long_text": "skip"}, "long_text 'skip' is not one of truncate, mean_of_chunks, error"),
         ({"long_text": "mean_of_chunks", "chunk_overlap": 62}, r"chunk_overlap 62 is not within 0\.\.61"),
         ({"long_text": "mean_of_chunks", "chunk_overlap": -1}, "chunk_overlap -1"),
+        ({"chunk_overlap": 3}, "chunk_overlap is of long_text \"mean_of_chunks\", and it is 'truncate'"),
         (
             {"long_text": "mean_of_chunks", "prompt": "the wing " * 40},
             "has 81 tokens .* no room .* of 64;",

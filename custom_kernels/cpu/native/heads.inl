@@ -58,7 +58,7 @@ EXPORT int mlx_embed_linear_max(const float* x, const int32_t* cu, int64_t count
         g.ldc = width;
         g.panel_begin = panel;
         g.panel_end = panel_end;
-        w.product->gemm(g, gemm);
+        run(g, w, gemm);
         for (int64_t i = 0; i < rows;) {
           while (cu[s + 1] <= row + i) s++;
           const int64_t here = std::min(rows, cu[s + 1] - row) - i;

@@ -15,6 +15,7 @@ struct Gemm {
   const float* b;
   const float* bias;      // padded to whole panels, or null
   const float* residual;  // [m, ldr], or null
+  const float* columns;   // of INT8: what a row of A is multiplied by, padded to whole vectors, or null
   float* c;
   uint16_t* c16;  // instead of c, where not null: C rounded to bfloat16; of narrow products alone
   int64_t lda, ldr, ldc;

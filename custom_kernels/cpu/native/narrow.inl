@@ -92,7 +92,7 @@ void gemm(const Gemm& g, float* scratch) {
   const int64_t block = round_up(g.m, GROUP) * ROW;
   Word* a = (Word*)scratch;  // [blocks][m][ROW]
   Row* row_of = (Row*)(scratch + block * blocks);
-  for (int64_t i = 0; i < g.m; i++) narrow_row(g.a + i * g.lda, g.depth, a + begin_of(i), block, row_of + i);
+  for (int64_t i = 0; i < g.m; i++) narrow_row(g.a + i * g.lda, g.columns, g.depth, a + begin_of(i), block, row_of + i);
   [[maybe_unused]] const Ready ready = {};
   for (int64_t panel = g.panel_begin; panel < g.panel_end; panel++) {
     const Word* b = (const Word*)g.b + panel * words * NR;

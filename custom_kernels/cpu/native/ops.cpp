@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <utility>
 #include <vector>
@@ -34,11 +35,12 @@ const Product* product_of(int kind) {
   return kind > 0 && kind < KINDS ? chosen.narrow[kind] : nullptr;
 }
 
-// A linear layer's weight as the products of its kind read it, and its bias.
+// A linear layer's weight as the products of its kind read it, its bias, and what columns of x are multiplied by.
 struct LaidOut {
   int64_t n, depth;
   const Product* product;
-  std::shared_ptr<float> weight, bias;
+  std::shared_ptr<float> weight, bias, columns;
+  float* greatest = nullptr;  // of the columns of what it multiplies, while they are watched
   int64_t panels() const { return (n + product->panel - 1) / product->panel; }
 };
 
@@ -56,11 +58,24 @@ constexpr int64_t MOST_ROWS = 112;
 constexpr int64_t CACHE_FLOATS = 144 * 1024;
 
 Gemm product(const float* x, int64_t rows, const LaidOut& w, float* y) {
-  return {x,   w.weight.get(), w.bias.get(), nullptr, y, nullptr,    w.depth, 0,
-          w.n, rows,           w.n,          w.depth, 0, w.panels(), IDENTITY};
+  Gemm g = {};
+  g.a = x, g.b = w.weight.get(), g.bias = w.bias.get(), g.columns = w.columns.get(), g.c = y;
+  g.lda = g.depth = w.depth, g.ldc = g.n = w.n, g.m = rows;
+  g.panel_end = w.panels();
+  return g;
 }
 
-void run(const Gemm& g, const LaidOut& w) { w.product->gemm(g, scratch(w.product->scratch(g.m, g.depth))); }
+void watch(const Gemm& g, float* greatest) {
+  static std::mutex one_at_a_time;
+  const std::lock_guard<std::mutex> lock(one_at_a_time);
+  for (int64_t i = 0; i < g.m; i++)
+    for (int64_t j = 0; j < g.depth; j++) greatest[j] = std::max(greatest[j], fabsf(g.a[i * g.lda + j]));
+}
+void run(const Gemm& g, const LaidOut& w, float* work) {
+  if (w.greatest) watch(g, w.greatest);
+  w.product->gemm(g, work);
+}
+void run(const Gemm& g, const LaidOut& w) { run(g, w, scratch(w.product->scratch(g.m, g.depth))); }
 
 // y, or y16 of a narrow layer, is [rows, n].
 void linear(const float* x, int64_t rows, const LaidOut& w, int activation, const float* residual, float* y,
@@ -155,8 +170,10 @@ EXPORT float* mlx_embed_allocate(int64_t floats) {
 EXPORT void mlx_embed_release(float* block) { release(block); }
 EXPORT void mlx_embed_trim() { trim(); }
 
-// A kind that is here: see mlx_embed_product.
-EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n, int64_t depth, int kind) {
+// A kind that is here: see mlx_embed_product. `columns` [depth], of INT8 alone: what columns of x are multiplied by
+// before they are rounded; or null.
+EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, const float* columns, int64_t n, int64_t depth,
+                               int kind) {
   LaidOut* w = nullptr;
   try {
     w = new LaidOut{n, depth, product_of(kind)};
@@ -167,6 +184,12 @@ EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n
       w->bias = allocate_beside(padded);
       std::fill(std::copy(bias, bias + n, w->bias.get()), w->bias.get() + padded, 0.0f);
     }
+    if (columns) {
+      constexpr int64_t VECTOR = 16;  // no kernel's is wider
+      const size_t padded = (size_t)(ceil_div(depth, VECTOR) * VECTOR);
+      w->columns = allocate_beside(padded);
+      std::fill(std::copy(columns, columns + depth, w->columns.get()), w->columns.get() + padded, 0.0f);
+    }
     return w;
   } catch (const std::bad_alloc&) {
     delete w;
@@ -174,6 +197,9 @@ EXPORT void* mlx_embed_lay_out(const float* weight, const float* bias, int64_t n
   }
 }
 EXPORT void mlx_embed_discard(void* layer) { delete static_cast<LaidOut*>(layer); }
+// From now on the greatest magnitude in each column of what the layer multiplies goes to `greatest` [depth], if it is
+// greater than what is there; null is the end of it. Not while it multiplies.
+EXPORT void mlx_embed_watch(void* layer, float* greatest) { static_cast<LaidOut*>(layer)->greatest = greatest; }
 // Two layers of one shape, each becomes the other. Not while either multiplies.
 EXPORT void mlx_embed_exchange(void* a, void* b) { std::swap(*static_cast<LaidOut*>(a), *static_cast<LaidOut*>(b)); }
 
@@ -285,13 +311,13 @@ EXPORT int mlx_embed_feed_forward(const float* x, int64_t rows, const void* up_l
       float* narrow = gated ? wide + n * up.n : wide;
       Gemm g = product(x + row * up.depth, n, up, wide);
       g.activation = act_up;
-      up.product->gemm(g, work);
+      run(g, up, work);
       if (gated) kernels->gated(wide + gate, wide + value, n, inner, up.n, activation, narrow);
       float* out = y + row * width;
       g = product(narrow, n, down, out);
       g.residual = residual ? residual + row * width : nullptr;
       g.ldr = width;
-      down.product->gemm(g, work);
+      run(g, down, work);
       if (weight) kernels->layer_norm(out, nullptr, weight, bias, eps, n, width, out);
     });
     return OK;

@@ -75,7 +75,7 @@ ALWAYS_INLINE void narrow_column(const float* x, int64_t n, const Column&, Word*
   store((float*)out, (Vec)pairs_up_to(x, n));
 }
 // A row of A into its blocks, which are `apart` words from each other.
-ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t apart, Row*) {
+ALWAYS_INLINE void narrow_row(const float* x, const float*, int64_t depth, Word* out, int64_t apart, Row*) {
   for (int64_t done = 0; done < depth; done += 2 * BLOCK, out += apart)
     for (int64_t j = done; j < smaller(depth, done + 2 * BLOCK); j += 2 * VL)
       put(out, (j - done) / 2, pairs_up_to(x + j, depth - j));
@@ -133,12 +133,20 @@ ALWAYS_INLINE Vec scaled(Sum sum, const Row* row, const float* scales, const flo
 
 // The low bytes of integers that are less than 2^22 apart from `zero`; adding to 1.5 * 2^23 rounds to an integer.
 ALWAYS_INLINE Ints rounded(Vec x, float inverse, float zero) { return (Ints)(x * inverse + (12582912.0f + zero)); }
-ALWAYS_INLINE Ints quads(const float* x, int64_t n, float inverse, float zero) {
+// Some numbers, as they are, or SCALED: each times its factor, of which there are whole vectors.
+template <bool SCALED> struct Numbers {
+  const float *x, *factors;
+  ALWAYS_INLINE Vec at(int64_t j, int64_t n) const {
+    const Vec v = load_up_to(x + j, n);
+    return SCALED ? v * load(factors + j) : v;
+  }
+};
+template <class X> ALWAYS_INLINE Ints quads(const X& x, int64_t j, int64_t n, float inverse, float zero) {
   Ints q[4];
   UNROLL
   for (int64_t i = 0; i < 4; i++) {
-    const int64_t there = n - i * VL;
-    const Vec v = n >= 4 * VL || there >= VL ? load(x + i * VL) : there > 0 ? load_n(x + i * VL, there) : Vec{};
+    const int64_t there = n - i * VL, from = j + i * VL;
+    const Vec v = n >= 4 * VL || there >= VL ? x.at(from, VL) : there > 0 ? x.at(from, there) : Vec{};
     q[i] = rounded(v, inverse, zero);
   }
   return (q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | q[3] << 24;
@@ -157,7 +165,7 @@ struct Less {
 struct Range {
   float low, high, nothing;  // 0 is within it; `nothing` is 0, or NaN where the row has what is no finite number
 };
-ALWAYS_INLINE Range range_of(const float* x, int64_t n) {
+template <class X> ALWAYS_INLINE Range range_of(const X& x, int64_t n) {
   Vec low[4] = {}, high[4] = {}, nothing[4] = {};
   const auto add = [&](int64_t i, Vec v) __attribute__((always_inline)) {
     low[i] = vmin(low[i], v);
@@ -167,9 +175,9 @@ ALWAYS_INLINE Range range_of(const float* x, int64_t n) {
   int64_t j = 0;
   for (; j + 4 * VL <= n; j += 4 * VL) {
     UNROLL
-    for (int64_t i = 0; i < 4; i++) add(i, load(x + j + i * VL));
+    for (int64_t i = 0; i < 4; i++) add(i, x.at(j + i * VL, VL));
   }
-  for (; j < n; j += VL) add(0, load_up_to(x + j, n - j));
+  for (; j < n; j += VL) add(0, x.at(j, n - j));
   const Vec least = vmin(vmin(low[0], low[1]), vmin(low[2], low[3]));
   const Vec most = vmax(vmax(high[0], high[1]), vmax(high[2], high[3]));
   return {reduced<Less>(least), reduced<Greater>(most), sum(nothing[0] + nothing[1] + (nothing[2] + nothing[3]))};
@@ -178,7 +186,7 @@ ALWAYS_INLINE Range range_of(const float* x, int64_t n) {
 // Symmetric, so that B needs no zero point.
 ALWAYS_INLINE float inverse_of(const Column& column) { return column.scale > 1e-30f ? 1.0f / column.scale : 0.0f; }
 ALWAYS_INLINE Column column_of(const float* x, int64_t n) {
-  const Range range = range_of(x, n);
+  const Range range = range_of(Numbers<false>{x, nullptr}, n);
   Column column = {(-range.low > range.high ? -range.low : range.high) / 127.0f + range.nothing, 0.0f};
   const float inverse = inverse_of(column);
   Vec total = {};
@@ -190,9 +198,9 @@ ALWAYS_INLINE Column column_of(const float* x, int64_t n) {
   return column;
 }
 ALWAYS_INLINE void narrow_column(const float* x, int64_t n, const Column& column, Word* out) {
-  store((float*)out, (Vec)quads(x, n, inverse_of(column), 0.0f));
+  store((float*)out, (Vec)quads(Numbers<false>{x, nullptr}, 0, n, inverse_of(column), 0.0f));
 }
-ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t apart, Row* row) {
+template <class X> ALWAYS_INLINE void narrow_numbers(const X& x, int64_t depth, Word* out, int64_t apart, Row* row) {
   const Range range = range_of(x, depth);
   // 254 steps rather than 255: the zero point is rounded too.
   const float width = range.high - range.low, inverse = width > 1e-30f ? 254.0f / width : 0.0f;
@@ -202,7 +210,11 @@ ALWAYS_INLINE void narrow_row(const float* x, int64_t depth, Word* out, int64_t 
   row->base = (LESS - zero) * row->scale + range.nothing;
   for (int64_t done = 0; done < depth; done += 4 * BLOCK, out += apart)
     for (int64_t j = done; j < smaller(depth, done + 4 * BLOCK); j += 4 * VL)
-      put(out, (j - done) / 4, quads(x + j, depth - j, inverse, zero - LESS));
+      put(out, (j - done) / 4, quads(x, j, depth - j, inverse, zero - LESS));
+}
+ALWAYS_INLINE void narrow_row(const float* x, const float* factors, int64_t depth, Word* out, int64_t apart, Row* row) {
+  if (factors) narrow_numbers(Numbers<true>{x, factors}, depth, out, apart, row);
+  else narrow_numbers(Numbers<false>{x, nullptr}, depth, out, apart, row);
 }
 // To bfloat16, ties to even, by what every processor has; attention on it follows.
 void round_row(const float* x, int64_t n, uint16_t* y) {

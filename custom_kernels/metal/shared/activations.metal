@@ -10,14 +10,14 @@ METAL_FUNC float activation(float x) {
     p = -0.284496736f + t * p;
     p = 0.254829592f + t * p;
     const float above = 0.5f * t * p * metal::precise::exp(-z * z);
-    return x < 0.0f ? x * above : x - x * above;
+    return x * (x < 0.0f ? above : 1.0f - above);
   }
   if (KIND == 1) {
     // x / (1 + exp(-2 u)) is 0.5 x (1 + tanh(u)).
     return x / (1.0f + metal::precise::exp(-1.59576912f * (x + 0.044715f * x * x * x)));
   }
   if (KIND == 2) {
-    return metal::max(x, 0.0f);
+    return x < 0.0f ? 0.0f : x;  // a NaN stays one
   }
   return x / (1.0f + metal::precise::exp(-x));
 }

@@ -54,31 +54,36 @@ def lay_out(
     dtype: str = "float32",
     kept: Collection[str] = (),
     better: str = "float32",
+    columns: Mapping[str, Callable[[Floats], Floats]] | None = None,
     each: Callable[[], None] | None = None,
 ) -> dict[str, cpu.Linear]:
     """Put in the place of an encoder's parts what these ops take instead: its weights as the kernels read them.
 
     Linear layers become `cpu.Linear`, embeddings arrays [V, H], norms `cpu.Norm` and `cpu.RMSNorm`, and layers of
     BERT's kind one `cpu.Encoder`, if that has their activation. `dtype` is what linear layers are kept in; see
-    `cpu.Linear`. Those whose paths are among `kept` are in `better` instead. `each` is called after each linear layer,
+    `cpu.Linear`. Those whose paths are among `kept` are in `better` instead. `columns` are functions by the paths of
+    layers, which give of a weight what its columns are multiplied by in int8. `each` is called after each linear layer,
     whose weight is of no more use then.
 
     Returns:
         The linear layers by their paths.
 
     Raises:
-        CheckpointError: a path in `kept` at which there is no linear layer.
+        CheckpointError: a path in `kept` or `columns` at which there is no linear layer.
     """
     paths = {path for path, module in encoder.named_modules() if isinstance(module, _LINEAR)}
-    if strangers := sorted(set(kept) - paths):
-        raise CheckpointError(f"{strangers[0]} is to stay out of int8, and is no linear layer of this model.")
+    columns = columns or {}
+    if strangers := sorted({*kept, *columns} - paths):
+        raise CheckpointError(
+            f'config.json says in "int8_cpu" how to compute {strangers[0]}, which is no linear layer of this model.'
+        )
     # Without the leaves, so that the weights of each go as soon as it is laid out.
     modules = {path: module for path, module in encoder.named_modules() if not isinstance(module, _LEAVES)}
     layers = dict[str, cpu.Linear]()
     for path, module in modules.items():
         for name in list(module):
             place = f"{path}.{name}".removeprefix(".")
-            if (ready := _laid_out(module[name], better if place in kept else dtype)) is not None:
+            if (ready := _laid_out(module[name], better if place in kept else dtype, columns.get(place))) is not None:
                 setattr(module, name, ready)
                 if isinstance(ready, cpu.Linear):
                     layers[place] = ready
@@ -373,9 +378,10 @@ class _Experts(NamedTuple):
     bias: Floats
 
 
-def _laid_out(module: Any, dtype: str) -> Any:
+def _laid_out(module: Any, dtype: str, columns: Callable[[Floats], Floats] | None = None) -> Any:
     if isinstance(module, _LINEAR):
-        return cpu.Linear(_matrix(module), _float32(module["bias"]) if "bias" in module else None, dtype)
+        weight, bias = _matrix(module), _float32(module["bias"]) if "bias" in module else None
+        return cpu.Linear(weight, bias, dtype, columns(weight) if columns is not None and dtype == "int8" else None)
     if isinstance(module, _EXPERTS):
         matrices = np.split(_matrix(module), module.count)
         turned = [np.ascontiguousarray(matrix.T) if module.turned else matrix for matrix in matrices]

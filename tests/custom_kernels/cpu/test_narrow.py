@@ -210,6 +210,60 @@ def test_layers_exchange_their_weights(dtype: str) -> None:
         narrow[0].exchange(narrow[1])
 
 
+@pytest.mark.parametrize("width", [1, 15, 64, 385, 1540])
+def test_scaled_columns(width: int, dtype: str) -> None:
+    """To the bit what numpy's product of each column makes of it, in every op; and nearer where one is large."""
+    if dtype != "int8":
+        with pytest.raises(ValueError, match="columns in int8 alone, got dtype 'bfloat16'"):
+            cpu.Linear(np.ones((4, width), np.float32), None, dtype, np.ones(width, np.float32))
+        return
+    g = rng(width, 9)
+    columns = np.exp2(normal(g, width, scale=2))
+    weight, bias, down = normal(g, 70, width) / columns, normal(g, 70), cpu.Linear(normal(g, width, 70), None, dtype)
+    scaled, alike = cpu.Linear(weight, bias, dtype, columns), cpu.Linear(weight * columns, bias, dtype)
+    for rows in (1, 29, 131):
+        x = normal(g, rows, width) * columns
+        found, other = cpu.linear(x, scaled), x * (1 / columns)
+        assert np.array_equal(found, cpu.linear(other, alike))
+        assert np.array_equal(cpu.linear_max(x, scaled, starts([rows])), cpu.linear_max(other, alike, starts([rows])))
+        up = cpu.feed_forward(x, scaled, down, "gelu", None, None, 0.0, residual=False)
+        assert np.array_equal(up, cpu.feed_forward(other, alike, down, "gelu", None, None, 0.0, residual=False))
+        if width >= 64:
+            wanted = x.astype(np.float64) @ weight.T + bias
+            assert abs(found - wanted).mean() < abs(cpu.linear(x, cpu.Linear(weight, bias, dtype)) - wanted).mean() / 2
+    for bad in (columns[:-1], columns.astype(np.float64)):
+        with pytest.raises((TypeError, ValueError), match="columns"):
+            cpu.Linear(weight, bias, dtype, bad)
+
+
+def test_what_layers_multiply_is_watched(dtype: str, threads: int) -> None:
+    g = rng(9)
+    up, down = cpu.Linear(normal(g, 300, 96), None, dtype), cpu.Linear(normal(g, 96, 300), None, dtype)
+    greatest, inner, table = np.full(96, 0.5, np.float32), np.zeros(300, np.float32), np.zeros(96, np.float32)
+    x = normal(g, 260, 96, scale=0.3)
+    x[3, 5] = np.nan
+    plain = cpu.feed_forward(x, up, down, "gelu", None, None, 0.0, residual=False)
+    up.watch(greatest)
+    down.watch(inner)
+    for rows in (x[:1], x):
+        cpu.feed_forward(rows, up, down, "gelu", None, None, 0.0, residual=False)
+    assert np.array_equal(greatest, np.maximum(0.5, np.nanmax(abs(x), axis=0)))
+    x[3] = 0
+    assert np.array_equal(inner, abs(cpu.linear(x, up, "gelu")).max(axis=0))
+    up.watch(table)
+    cpu.linear_max(x, up, starts([200, 60]))
+    assert np.array_equal(table, abs(x).max(axis=0))
+    up.watch(None)
+    cpu.linear(2 * x, up)
+    assert np.array_equal(table, abs(x).max(axis=0))
+    x[3, 5] = np.nan
+    down.watch(None)
+    found = cpu.feed_forward(x, up, down, "gelu", None, None, 0.0, residual=False)
+    np.testing.assert_array_equal(found, plain)
+    with pytest.raises(ValueError, match="watch needs greatest"):
+        up.watch(inner)
+
+
 def test_attention_is_where_its_products_are_fast() -> None:
     assert cpu.attends("float32")
     choose = library.library().mlx_embed_choose

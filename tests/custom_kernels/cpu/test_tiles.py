@@ -27,7 +27,7 @@ class Gemm(ctypes.Structure):
     """`Gemm` of kernels.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("a", "b", "bias", "residual", "c", "c16")),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "bias", "residual", "columns", "c", "c16")),
         *((name, ctypes.c_int64) for name in INTEGERS),
         ("activation", ctypes.c_int),
     )
@@ -72,10 +72,11 @@ def run(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     residual: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
     *,
     rounded: bool = False,
 ) -> np.ndarray:
-    """x W^T + bias + residual; as bfloat16 where it is to be `rounded`."""
+    """(x * columns) W^T + bias + residual; as bfloat16 where it is to be `rounded`."""
     product = Product.in_dll(model, f"mlx_embed_{TABLES[dtype]}")
     (rows, depth), n = x.shape, len(weight)
     panels = -(-n // product.panel)
@@ -87,7 +88,8 @@ def run(
     out16 = np.zeros((rows, n), np.uint16)
     gemm = Gemm(
         *(x.ctypes.data, laid_out.ctypes.data, None if bias is None else padded.ctypes.data),
-        *(None if residual is None else residual.ctypes.data, out.ctypes.data, out16.ctypes.data if rounded else None),
+        *(None if array is None else array.ctypes.data for array in (residual, columns)),
+        *(out.ctypes.data, out16.ctypes.data if rounded else None),
         *(depth, n, n, rows, n, depth, 0, panels, 0),
     )
     scratch = aligned(product.scratch(rows, depth))
@@ -124,6 +126,11 @@ def test_sums_of_bytes_are_those_of_avx512(rows: int, n: int, depth: int, model:
     choose(b"avx512_bf16")
     try:
         assert np.array_equal(run(model, "int8", x, weight, bias), cpu.linear(x, cpu.Linear(weight, bias, "int8")))
+        columns = np.exp2(normal(g, depth))
+        padded = np.full(-(-depth // 16) * 16, 3, np.float32)  # what is behind the row's end is of no matter
+        padded[:depth] = 1 / columns
+        found = run(model, "int8", x, weight * columns, bias, columns=padded)
+        assert np.array_equal(found, cpu.linear(x, cpu.Linear(weight, bias, "int8", columns)))
     finally:
         choose(b"")
 

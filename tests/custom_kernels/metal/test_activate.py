@@ -41,5 +41,12 @@ def test_activate(act: str, gate: str | None, dtype: mx.Dtype, width: int) -> No
     check(found, FORMULAS[act](active) * other, dtype, slack=2e-5)
 
 
+@pytest.mark.parametrize("act", NUMBERED)
+def test_what_is_no_number_stays_so(act: str) -> None:
+    with emulated_metal():
+        found = metal.activate(mx.array([[mx.nan, mx.inf] * 4]), act)
+    np.testing.assert_array_equal(np.array(found), np.float32([[np.nan, np.inf] * 4]))
+
+
 def test_every_activation_is_there() -> None:
     assert set(NUMBERED) == set(ACTIVATIONS)

@@ -82,6 +82,14 @@ def test_attention_of_large_scores_and_values() -> None:
     assert (found == 65504).all(), "an average of equal values, whatever the weights"
 
 
+def test_so_few_elements_that_they_are_constants() -> None:
+    """MLX puts arrays of fewer than 8 elements in another address space."""
+    qkv = normal((2, 3), mx.float32)
+    with emulated_metal():
+        found = metal.attention(qkv, starts([2]), 1, 0.7, max_seqlen=2)
+    check(found, exact_attention(qkv, [2], 1, 0.7), mx.float32)
+
+
 def test_sequences_do_not_see_each_other() -> None:
     qkv = normal((73, 3 * 32), mx.float16)
     with emulated_metal():

@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,10 +14,14 @@ import pytest
 
 import custom_kernels
 from custom_kernels import metal
+from custom_kernels.metal.attention import rotating_attention
 from custom_kernels.metal.launch import kernel_source
+from custom_kernels.parameters import Linear, Rotation
+from tests.custom_kernels.conftest import starts
 from tests.metal import clang
 from tests.metal.emulation import unavailable
 from tests.metal.launches import DTYPES, generated_sources
+from tests.metal.primitives import launches
 
 GENERATE = """
 import sys
@@ -97,3 +103,33 @@ def test_clang_takes_the_sources_as_they_are_and_keeps_nothing_on_the_stack(dtyp
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(zip(sources, pool.map(clang.faults, sources.values()), strict=True))
     assert {name: fault for name, fault in found.items() if fault} == {}
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+def test_nothing_is_launched_for_what_an_op_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch takes something that is there already in the place of an array that is absent, and makes none."""
+    x, weight, angles = mx.zeros((9, 96)), mx.zeros((96,)), mx.zeros((9, 16))
+    few, layer = mx.zeros((9, 64)), Linear(mx.zeros((8, 64)))
+    ids, places = mx.zeros((9,), dtype=mx.int32), starts([5, 4])
+    turn = Rotation(ids, angles, angles)
+    mx.eval(x, weight, angles, few, layer.weight, ids)
+    ops: dict[str, Callable[[mx.array], mx.array]] = {
+        "activate": partial(metal.activate, act="relu"),
+        "attention": lambda x: metal.attention(x, places, 1, 0.2, max_seqlen=5),
+        "attention and rope": lambda x: metal.attention(x, places, 1, 0.2, None, turn, max_seqlen=5),
+        "rotating attention": lambda x: rotating_attention(x, places, 1, 0.2, None, turn, max_seqlen=5),
+        "embedding_norm": lambda x: metal.embedding_norm([(x, ids)], None, None, 1e-5),
+        "layer_norm": lambda x: metal.layer_norm(x, weight, None, 1e-5),
+        "linear": lambda x: metal.linear(few, layer, None),
+        "max_sim": lambda x: metal.max_sim(x, places, x, places),
+        "mean_pool": lambda x: metal.mean_pool(x, places),
+        "position_ids": lambda x: metal.position_ids(places, 9),
+        "rms_norm": lambda x: metal.rms_norm(x, weight, 1e-5),
+        "top_k_scores": lambda x: metal.top_k_scores(x, x, 3),
+    }
+    # The sort that follows is of MLX's ops.
+    monkeypatch.setattr(sys.modules["custom_kernels.metal.top_k_scores"], "best", lambda scores, places, k: scores)
+    found = {name: launches(op, x) for name, op in ops.items()}
+    more = {name: count for name, count in found.items() if count != {"CustomKernel": 1}}
+    # A split is a look at either part.
+    assert more == {"attention and rope": {"CustomKernel": 2}, "top_k_scores": {"CustomKernel": 1, "Split": 1}}

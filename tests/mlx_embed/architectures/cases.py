@@ -53,6 +53,7 @@ CASES = {
     "camembert": _encoder("roberta", model_type="camembert"),
     "distilbert": _encoder("distilbert"),
     "modernbert": _encoder("modernbert"),
+    "modernbert-decoder": _encoder("modernbert_decoder", model_type="modernbert-decoder"),
     "nomic_bert": _encoder("nomic_bert"),
     "gte": _encoder("gte"),
     "electra": _encoder("electra"),

@@ -3,12 +3,14 @@
 import fcntl
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -251,6 +253,21 @@ def test_other_files_after_a_kill(suffix: str, tmp_path: Path) -> None:
     assert (tmp_path / f"out.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
 
 
+@pytest.mark.parametrize("name", [2**63, -(2**63) - 1, "a\ud800"])
+def test_an_id_that_parquet_cannot_hold_is_said_before_any_work(
+    name: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow", reason='pyarrow is not installed: pip install ".[parquet]"')
+    source = tmp_path / "texts.jsonl"
+    source.write_text(json.dumps({"id": name, "text": "the wing"}))
+    run(source, "-o", tmp_path / "out.parquet", code=2)
+    assert f"texts.jsonl:1 has the id {name!r}, which a column of Parquet cannot hold" in capsys.readouterr().err
+    assert cli.main(["job", str(source), str(tmp_path / "out"), "--model", MODEL, "--device", "cpu"]) == 2
+    assert "which a column of Parquet cannot hold" in capsys.readouterr().err
+    run(source, "-o", tmp_path / "out.npy")
+    assert json.loads((tmp_path / "out.ids.jsonl").read_text()) == name
+
+
 def test_without_resume_it_starts_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = jsonl(tmp_path / "texts.jsonl")
     killed("after a part", source, "-o", tmp_path / "out.npy")
@@ -282,6 +299,47 @@ def test_another_run_does_not_go_on(
     assert "start over" in said
     run(source, "-o", tmp_path / "out.npy", "--resume")
     assert "16 texts are done already." in capsys.readouterr().err, "what was done is still there"
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("1_Pooling/config.json", "pooling_mode", "cls"),
+        ("config_sentence_transformers.json", "prompts", {"query": "wing: "}),
+        ("config.json", "layer_norm_eps", 0.1),
+        ("tokenizer_config.json", "do_lower_case", False),
+    ],
+)
+def test_a_model_whose_settings_were_changed_does_not_go_on(
+    file: str, key: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(MODEL, tmp_path / "model")
+    command = ["encode", str(jsonl(tmp_path / "texts.jsonl")), "-o", str(tmp_path / "out.npy"), "--model", str(model)]
+    whole = (tmp_path / "texts.jsonl").read_text()
+    (tmp_path / "texts.jsonl").write_text(whole.replace('{"_id": "d30"', '{"id": "d30"'))
+    assert cli.main(command) == 2
+    (tmp_path / "texts.jsonl").write_text(whole)
+    before = (model / file).read_text()
+    (model / file).write_text(json.dumps(json.loads(before) | {key: value}))
+    capsys.readouterr()
+    assert cli.main([*command, "--resume"]) == 2
+    assert "was begun with another state of the model's files" in capsys.readouterr().err
+
+
+def test_an_adapter_whose_base_model_lies_elsewhere(tmp_path: Path, vectors: np.ndarray) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(DATA / "tiny-bert" / file, adapter)
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": MODEL}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    path = "base_model.model.encoder.layer.0.attention.self.query"
+    tensors = {f"{path}.lora_A.weight": mx.zeros((1, 32)), f"{path}.lora_B.weight": mx.zeros((32, 1))}
+    mx.save_safetensors(str(adapter / "adapter_model.safetensors"), tensors)
+    command = ["encode", str(lines(tmp_path / "texts.txt")), "-o", str(tmp_path / "out.npy"), "--model", str(adapter)]
+    assert cli.main(command) == 0
+    found = np.load(tmp_path / "out.npy")
+    np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), vectors, atol=1e-5)
 
 
 def test_other_texts_do_not_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -350,7 +408,7 @@ def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("texts.txt", "--field", "text"), "is not JSON"),
         (("texts.txt", "--format", "lines", "--field", "text"), "A file of lines has no fields"),
         (("-", "--format", "parquet"), "Parquet cannot be read from standard input"),
-        (("texts.txt", "--task", "query"), "--task is of --sparse and --multi-vector"),
+        (("texts.txt", "--task", "query"), "task 'query': this model has no tasks"),
         (("texts.txt", "--truncate-dim", "99"), "truncate_dim 99 is not within 1..32"),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "no.npy"), "--ranges no.npy: "),
     ],

@@ -34,7 +34,11 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["encode", "texts.txt", "--ranges", "r.npy"], "--ranges are of --output-dtype int8 and uint8"),
         (["encode", "texts.txt", "--ranges", "r.npy", "--output-dtype", "float16"], "--ranges are of"),
         (["encode", "texts.txt", "--api-key-file", "keys"], "--api-key-file is the key of a server"),
-        (["encode", "texts.txt", "--task", "query"], "--task is of --sparse and --multi-vector"),
+        (["encode", "texts.txt", "--server", "http://x", "--task", "query"], "--task names a LoRA here"),
+        (
+            ["encode", "texts.txt", "--sparse", "--model", MODEL, "--task", "x"],
+            "--task x is neither document nor query",
+        ),
         (["encode", "texts.txt", "--resume"], "--resume goes on with a file"),
         (["encode", "texts.txt", "--id-field", "id", "--format", "lines"], "A file of lines has no fields"),
         (["encode", "texts.txt", "--server", "http://x", "--dtype", "float16"], "--dtype is what the server"),

@@ -61,8 +61,8 @@ def test_narrow_products_on_the_cpu(name: str, dtype: str, least: float, tmp_pat
     model = EmbeddingModel.from_pretrained(make(name, tmp_path), device="cpu", dtype=dtype)
     assert (model.engine.name, f"dtype={dtype}" in repr(model)) == ("native", True)
     found = model.encode(texts, normalize_embeddings=True)
-    # A tiny decoder's last token stands alone, and no mean takes off what was rounded.
-    lost = (1 - least) * (4 if name in (*DECODERS, "embedding_gemma2") else 1)
+    # A tiny decoder's last token stands alone, and no mean takes off what was rounded; UltraBERT has its layers.
+    lost = (1 - least) * (4 if name in (*DECODERS, "embedding_gemma2", "ultrabert") else 1)
     assert 1 - lost <= least_cosine(found, expected) < 1 - 1e-6, "rounded, and by no more than that"
 
 

@@ -3,7 +3,9 @@
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from mlx_embed import EmbeddingModel
 from mlx_embed.errors import StoreMismatchError
 from mlx_embed.index import Index
+from mlx_embed.index.statement import Statement
+from tests.checkpoints import NORMALIZE, dense, pooling, with_modules
 from tests.conftest import DATA
 
 
@@ -73,6 +77,40 @@ def test_a_model_that_has_changed_in_its_place_is_seen(tmp_path: Path) -> None:
         assert index.search("wing", mode="text")[0].id == "a"
         with pytest.raises(StoreMismatchError, match="weights"):
             index.search("wing")
+
+
+@pytest.mark.parametrize(
+    ("stack", "said"),
+    [
+        ([pooling("cls"), NORMALIZE], "cls, length 1"),
+        ([pooling("mean", include_prompt=False), NORMALIZE], "mean without prompt, length 1"),
+        ([pooling("mean"), dense(32, 32), NORMALIZE], r"mean, Dense\(in_features=32, out_features=32\), length 1"),
+        ([pooling("mean")], "mean"),
+    ],
+)
+def test_the_same_weights_pooled_otherwise_are_refused(
+    folder: Path, tmp_path: Path, stack: list[tuple[str, dict[str, Any]]], said: str
+) -> None:
+    other = with_modules(tmp_path / "other", stack)
+    with Index.open(folder) as index:
+        ours = index.statement
+    theirs = replace(Statement.of(EmbeddingModel.from_pretrained(other, device="cpu")), weights=ours.weights)
+    alike = {name: getattr(ours, name) for name in ("document_prompt", "row_dtype", "chunker")}
+    with pytest.raises(StoreMismatchError, match=f"the vectors 'mean, length 1', not '{said}'"):
+        ours.require(replace(theirs, **alike), folder)
+    replace(ours, vectors="").require(replace(theirs, **alike), folder)  # made before it was kept
+
+
+def test_a_model_that_was_set_otherwise_is_loaded_as_it_was(tmp_path: Path) -> None:
+    place = shutil.copytree(DATA / "tiny-bert", tmp_path / "model")
+    settings = json.loads((place / "config_sentence_transformers.json").read_text())
+    (place / "config_sentence_transformers.json").write_text(json.dumps(settings | {"similarity_fn_name": "euclidean"}))
+    model = EmbeddingModel.from_pretrained(place, device="cpu", max_seq_length=16)
+    model.truncate_dim, model.similarity_fn_name = 8, "cosine"
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["a"], ["the wing stalls"])
+    with Index.open(tmp_path / "index") as index:
+        assert index.search("the wing stalls", mode="vector")[0].score == pytest.approx(1, abs=1e-6)
 
 
 def test_another_format_is_refused(folder: Path) -> None:

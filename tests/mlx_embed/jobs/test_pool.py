@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from mlx_embed import EmbeddingModel, ModelNotFoundError
 from mlx_embed.jobs import Pool
+from mlx_embed.jobs.processes import WorkerError
 from tests.conftest import DATA
 
 MODEL = DATA / "tiny-bert"
@@ -87,6 +90,33 @@ def test_bad_input_is_refused_before_it_travels(pool: Pool) -> None:
     with pytest.raises(ValueError, match="piece 0"):
         Pool(MODEL, workers=1, piece=0)
     assert pool.encode(["a"]).shape == (1, 32)
+
+
+def test_calls_of_several_threads_are_done_one_after_the_other(pool: Pool, alone: EmbeddingModel) -> None:
+    wanted = alone.encode(TEXTS)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda first: pool.encode(TEXTS[first:]), range(0, 160, 20)))
+    for first, vectors in zip(range(0, 160, 20), found, strict=True):
+        assert np.abs(vectors - wanted[first:]).max() < 1e-5
+
+
+def test_texts_that_come_of_the_pool_itself_are_refused() -> None:
+    with Pool(MODEL, workers=1, device="cpu") as pool, pytest.raises(ValueError, match="a call of the same pool"):
+        pool.encode(str(len(pool.encode(text))) for text in "ab")
+
+
+def test_a_pool_that_is_closed_meanwhile() -> None:
+    with Pool(MODEL, workers=1, piece=8, device="cpu") as pool:
+
+        def texts() -> Iterator[str]:
+            for number, text in enumerate(TEXTS):
+                if number == 100:
+                    Thread(target=pool.close).start()
+                yield text
+
+        with pytest.raises(WorkerError, match="ended by another thread"):
+            pool.encode(texts())
+        assert pool.pids == []
 
 
 def test_texts_of_a_dead_process_are_embedded_by_another(alone: EmbeddingModel) -> None:

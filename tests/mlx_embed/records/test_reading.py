@@ -98,6 +98,8 @@ def test_parquet(tmp_path: Path) -> None:
         ("x.jsonl", '{"text": "a", "id": 1}\n{"text": "a", "id": "2"}', {}, r":2 has the id '2', .* of type int"),
         ("x.csv", "a,b\n1,2\n", {}, r"x\.csv has no column 'text'; it has a, b"),
         ("x.csv", "", {}, r"x\.csv has no column 'text'; it has none"),
+        ("x.csv", "text,text\na,b\n", {}, r"x\.csv has several columns 'text': rename"),
+        ("x.csv", "id,text,id\n1,a,2\n", {}, r"x\.csv has several columns 'id': rename"),
         ("x.csv", "text,b\n1,2\n1\n", {}, r"x\.csv:3 has 1 cells, where its header has 2"),
         ("x.csv", 'text\n"a\nb\n', {}, r"x\.csv:3 is not CSV: unexpected end of data"),
         ("x.csv", "text\na\n", {"id_field": "key"}, r"x\.csv has no column 'key'"),
@@ -107,3 +109,15 @@ def test_refused(name: str, content: str | bytes, options: dict[str, Any], messa
     path = written(tmp_path / name, content)
     with pytest.raises(ValueError, match=message):
         read(path, **options)
+
+
+def test_a_parquet_file_with_two_columns_of_a_name(tmp_path: Path) -> None:
+    arrow: Any = pytest.importorskip("pyarrow", reason="pyarrow, extra parquet")
+    from pyarrow import parquet
+
+    columns = [arrow.array(["a"]), arrow.array(["b"]), arrow.array([1]), arrow.array([2])]
+    parquet.write_table(arrow.table(columns, names=["text", "text", "n", "n"]), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x\.parquet has several columns 'text'"):
+        read(tmp_path / "x.parquet")
+    parquet.write_table(arrow.table(columns[1:], names=["text", "n", "n"]), tmp_path / "y.parquet")
+    assert read(tmp_path / "y.parquet") == [("b", None)]
