@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +60,42 @@ def sha256(path: Path) -> str:
 
 # What says how a model computes: weights, settings, vocabularies. Not, for example, a README.
 _DECIDING = (".safetensors", ".json", ".jinja", ".metadata", ".model", ".txt")
+# Of a file of weights so many pieces, of so many bytes, are read to know it again.
+_PIECES, _PIECE = 64, 4096
 
 
 def state(*folders: Path) -> str:
-    """By which a change of a model is seen: a hash of the names, sizes and times of the files in its folders.
-
-    Hidden files do not count: what an interrupted run has beside its output may lie there.
-    """
+    """By which a change of a model is seen: a hash of the names, sizes and times of the files in its folders."""
     import hashlib
 
-    found = {
-        (number, path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+    found = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in _deciding(folders)]
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+
+
+def fingerprint(*folders: Path) -> str:
+    """By which a model is known wherever its files lie: a hash of their names and bytes, of weights of some of them."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, path in _deciding(folders):
+        size = path.stat().st_size
+        digest.update(f"{name}\0{size}\0".encode())
+        step = max(size // _PIECES, _PIECE) if path.suffix == ".safetensors" else _PIECE
+        with path.open("rb") as file:
+            for place in range(0, size, step):
+                file.seek(place)
+                digest.update(file.read(_PIECE))
+    return digest.hexdigest()[:16]
+
+
+def _deciding(folders: Iterable[Path]) -> list[tuple[str, Path]]:
+    """The files in a model's folders that say how it computes, and their names there, in order.
+
+    Hidden ones are none: what an interrupted run has beside its output may lie there.
+    """
+    return sorted(
+        (f"{number} {path.relative_to(folder).as_posix()}", path)
         for number, folder in enumerate(folders)
         for path in folder.rglob("*")
         if path.suffix in _DECIDING and path.name[0] != "." and path.is_file()
-    }
-    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]
+    )

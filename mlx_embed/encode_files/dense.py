@@ -240,7 +240,7 @@ def computed_by(model: Any) -> dict[str, Any]:
 
     named = {"version of mlx-embed": __version__, "model": model.name}
     if isinstance(model, ServedModel):
-        return named | {"server": model.url}
+        return named | {"server": model.url, "state of the server's model": model.state}
     engine = model.engine
     return named | {
         "state of the model's files": model.checkpoint.state,

@@ -22,6 +22,7 @@ class Lock:
         self._folder = folder
         self._path = folder / LOCK
         self._held: int | None = None
+        self._holder = 0
 
     def acquire(self, patience: float = 0.0) -> None:
         """Take it; nothing where it is held already.
@@ -55,8 +56,8 @@ class Lock:
                 os.close(file)
                 with errors_of(self._folder):
                     raise
-        self._held = file
-        words = {"pid": os.getpid(), "host": socket.gethostname(), "program": " ".join(sys.argv)[:200]}
+        self._held, self._holder = file, os.getpid()
+        words = {"pid": self._holder, "host": socket.gethostname(), "program": " ".join(sys.argv)[:200]}
         words["since"] = datetime.now().astimezone().isoformat(timespec="seconds")
         try:
             os.ftruncate(file, 0)
@@ -67,6 +68,9 @@ class Lock:
     def release(self) -> None:
         """Give it back, if this process has it."""
         if self._held is not None:
+            # A child that was forked meanwhile has the file open too, so that to close it here would not be enough.
+            if os.getpid() == self._holder:
+                fcntl.flock(self._held, fcntl.LOCK_UN)
             os.close(self._held)
             self._held = None
 

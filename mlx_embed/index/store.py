@@ -163,18 +163,23 @@ class Store:
 
     def tidy(self) -> None:
         """Remove the files of segments that the database does not name. Who has them mapped keeps them."""
-        with self.reading() as (_, view):
-            named = {
-                column.path(self.folder, segment.number).name for segment in view.segments for column in self.columns
-            }
-        with errors_of(self.folder):
-            for path in (self.folder / FOLDER).iterdir():
-                if path.name not in named:
-                    path.unlink()
+        with self._writing:  # what another thread is about to name is not named yet
+            self.acquire()
+            with self.reading() as (_, view):
+                named = {
+                    column.path(self.folder, segment.number).name
+                    for segment in view.segments
+                    for column in self.columns
+                }
+            with errors_of(self.folder):
+                for path in (self.folder / FOLDER).iterdir():
+                    if path.name not in named:
+                        path.unlink()
 
     def close(self) -> None:
         """Give back the lock and the files; closing again does nothing."""
         self._closed = True
+        self._leave_to_the_parent()
         with self._writing:
             while not self._idle.empty():
                 self._idle.get().close()
@@ -198,14 +203,18 @@ class Store:
 
     def _connection(self) -> sqlite3.Connection:
         self._require_open()
-        if os.getpid() != self._process:
-            # SQLite's connections do not survive a fork: a child opens its own, and does not close the parent's.
-            self._abandoned += [self._idle, self._writer]
-            self._process, self._idle, self._writer = os.getpid(), queue.LifoQueue(), None
+        self._leave_to_the_parent()
         try:
             return self._idle.get_nowait()
         except queue.Empty:
             return database.connect(self.folder)
+
+    def _leave_to_the_parent(self) -> None:
+        """In a forked child, which SQLite's connections do not survive: it opens its own, and does not close these."""
+        if os.getpid() != self._process:
+            self._abandoned += [self._idle, self._writer]
+            self._process, self._idle, self._writer = os.getpid(), queue.LifoQueue(), None
+            self._writing = threading.RLock()  # a thread that there is not any more may have had it
 
     def _begin(self, connection: sqlite3.Connection) -> View:
         for attempt in range(_ATTEMPTS):

@@ -42,6 +42,7 @@ class ServedModel:
     Attributes:
         url: the server's.
         name: the model's there.
+        state: by which it is known to be the same model.
         max_seq_length: tokens at which texts are cut.
         prompts: by name.
         default_prompt_name: of the prompt that goes before texts, where no other is asked for.
@@ -52,6 +53,7 @@ class ServedModel:
 
     url: str
     name: str
+    state: str
     max_seq_length: int
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -105,11 +107,12 @@ class ServedModel:
             return self._part(options, read, texts[:half]) + self._part(options, read, texts[half:])
         try:
             found, counts = read(answer, len(texts)), list(map(int, answer["token_counts"]))
+            same = (answer["state"], answer["max_tokens"]) == (self.state, self.max_seq_length)
         except (KeyError, TypeError, ValueError, Base64Error) as error:
             raise _no_server(self.url, error) from error
         if len(counts) != len(texts):
             raise _no_server(self.url, "vectors that are not of the texts")
-        if answer["max_tokens"] != self.max_seq_length:
+        if not same:
             raise MLXEmbedError(f"The server at {self.url} has another model than before under {self.name!r}.")
         return [(found, counts)]
 
@@ -132,6 +135,7 @@ def connect(
         return ServedModel(
             url,
             str(answer["model"]),
+            str(answer["state"]),
             int(answer["max_tokens"]),
             dict(answer["prompts"]),
             answer["default_prompt_name"],

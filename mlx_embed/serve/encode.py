@@ -62,6 +62,7 @@ class EncodeResponse(msgspec.Struct):
     """What was wanted of the texts, and the model.
 
     Attributes:
+        state: of the model: the same as long as it computes the same.
         dimension: of dense vectors, as they are asked for; where they are not wanted, of the first kind that is.
         max_tokens: at which texts, of the task, are cut.
         vectors: base64 of little-endian float32 [n, dimension]; empty where they are not wanted.
@@ -71,6 +72,7 @@ class EncodeResponse(msgspec.Struct):
     """
 
     model: str
+    state: str
     dimension: int
     max_tokens: int
     prompts: dict[str, str]
@@ -105,6 +107,7 @@ async def encode(service: Service, body: EncodeRequest, call: Call) -> Reply:
     return json_reply(
         {
             "model": model.id,
+            "state": model.state,
             "max_tokens": tokenizer.max_length,
             "prompts": model.model.prompts,
             "default_prompt_name": model.model.default_prompt_name,
@@ -117,13 +120,13 @@ async def encode(service: Service, body: EncodeRequest, call: Call) -> Reply:
 async def _embedded(
     service: Service, call: Call, model: Embedder, body: EncodeRequest, kinds: list[Kind]
 ) -> tuple[Job[Any] | None, dict[str, Any]]:
-    dim = model.dimension(body.truncate_dim, "truncate_dim")
+    dim, asked = model.dimension(body.truncate_dim, "truncate_dim"), model.asked(body.prompt_name, body.task)
     if isinstance(model, M3Embedder) and "dense" not in kinds:
         dim = model.m3.vocabulary if kinds[0] == "sparse" else model.m3.token_dimension
     parts: dict[str, Any] = {"dimension": dim, "vectors": ""}
     if not body.texts:
         return None, parts
-    options: dict[str, Any] = {"field": "texts", **model.asked(body.prompt_name, body.task)}
+    options: dict[str, Any] = {"field": "texts", **asked}
     if kinds != ["dense"]:
         options |= {"sparse": "sparse" in kinds, "tokens": "multi_vector" in kinds}
     job = await service.embed(call, model, body.texts, **options)

@@ -16,7 +16,7 @@ from mlx_embed.late_interaction import max_sim
 from mlx_embed.multi_vector_encoder import MultiVectorEncoder
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import WARM_SECONDS, Embedder, Float32, Text, input_task
+from mlx_embed.serve.models import WARM_SECONDS, Embedder, Float32, Text, input_task, state_of
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 from mlx_embed.sparse_encoder import SparseEncoder
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
@@ -37,6 +37,7 @@ class TaskModel(Generic[Model]):
         self.id = name
         self.model: Model = model
         self.created = int(time.time())
+        self.state = state_of(model)
         self.budget = model.engine.budget(batch_tokens)
         self.queue: ModelQueue[Text] = ModelQueue(
             name,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
+from mlx_embed.checkpoint.files import fingerprint
 from mlx_embed.checkpoint.tasks import PURPOSES, for_purpose, known
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import TASKS, EmbeddingModel, Task
@@ -83,6 +84,12 @@ class TokenHead:
         return ops.float32(hidden)
 
 
+def state_of(model: Any) -> str:
+    """By which a client sees that a name is another model's than before: of its files when it was loaded, and dtype."""
+    checkpoint = model.checkpoint
+    return f"{fingerprint(*dict.fromkeys((checkpoint.folder, checkpoint.weights)))} {model.engine.dtype}"
+
+
 class Embedder:
     """An embedding model that is served.
 
@@ -91,6 +98,7 @@ class Embedder:
         model: what computes.
         queue: its texts.
         created: seconds since 1970 when it was loaded.
+        state: see `state_of`.
     """
 
     kind = "embedding model"
@@ -100,6 +108,7 @@ class Embedder:
         self.id = name
         self.model = model
         self.created = int(time.time())
+        self.state = state_of(model)
         self.budget = model.engine.budget(batch_tokens)
         self.queue: ModelQueue[Text] = ModelQueue(
             name,

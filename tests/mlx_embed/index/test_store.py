@@ -5,14 +5,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
 from mlx_embed.errors import StoreError, StoreLockedError
-from mlx_embed.index import Index
+from mlx_embed.index import Chunk, Index, rows
 from mlx_embed.index.segments import SEGMENT_ROWS
 from tests.conftest import ROOT
 from tests.mlx_embed.index.conftest import ROW_DTYPES, fill, names, texts, vectors
@@ -42,13 +44,70 @@ def run(script: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def test_a_thread_that_tidies_up_leaves_what_another_is_writing(index: Index) -> None:
+    entries = [rows.entry("a", Chunk("wing", "", 0, 0, 0, 0))]
+    with index._store.writing() as transaction:
+        transaction.put(entries, vectors(1))  # into a file that nothing names yet
+        compacting = threading.Thread(target=index._store.tidy)  # the last but one step of compacting
+        compacting.start()
+        compacting.join(0.2)
+    compacting.join()
+    index.check()
+    assert [hit.id for hit in index.search("wing")] == ["a"]
+
+
+def test_a_forked_child_that_lives_on_does_not_keep_the_lock(model: EmbeddingModel, tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["a"], ["wing"])
+        if (child := os.fork()) == 0:
+            os.close(writes)
+            os.read(reads, 1)
+            os._exit(0)
+    try:
+        with Index.open(tmp_path / "index", model) as index:
+            index.add(["b"], ["wing"])
+    finally:
+        os.write(writes, b"x")
+        os.waitpid(child, 0)
+        os.close(reads), os.close(writes)
+
+
+def test_a_forked_child_that_closes_an_index_closes_its_own(index: Index) -> None:
+    index.add(["a"], ["wing"])
+    assert in_a_child(index.close) == "None"
+    assert not (index.path / "index.seal").exists()  # it is still open to be written
+    with Index.open(index.path, index.model) as other, pytest.raises(StoreLockedError):
+        other.add(["b"], ["wing"])
+    index.add(["b"], ["wing"])
+    index.check()
+
+
+def test_threads_that_add_one_id(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, encode = threading.Barrier(2), index.model.encode_document
+
+    def together(*given: Any, **options: Any) -> Any:
+        both.wait(10)
+        return encode(*given, **options)
+
+    monkeypatch.setattr(index.model, "encode_document", together)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(index.add, ["a"], [text]) for text in ("wing one", "wing two")]
+    refused = [call.exception() for call in calls if call.exception() is not None]
+    assert [str(error) for error in refused] == [
+        "The id 'a' is in the index already; use upsert to put a new text there."
+    ]
+    monkeypatch.undo()
+    assert index.get()["a"].text == ("wing two" if calls[0].exception() else "wing one")
+
+
 def test_one_writer_who_is_named(model: EmbeddingModel, tmp_path: Path) -> None:
     with Index.create(tmp_path / "index", model) as first, Index.open(tmp_path / "index", model) as second:
         first.add(["a"], ["wing"])
         for write in (
             lambda: second.add(["b"], ["wing"]),
             lambda: second.delete(["a"]),
-            lambda: second.remove_file("x"),
+            lambda: second.remove_files(["x"]),
             second.compact,
         ):
             with pytest.raises(StoreLockedError, match=rf"Process {os.getpid()} on .*pytest.* is writing"):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from mlx_embed.encode_files import dense
 from mlx_embed.serve import client
 from mlx_embed.serve.access import Access
 from mlx_embed.serve.client import connect
+from mlx_embed.serve.models import state_of
 from tests.bge_m3 import make as make_m3
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
 from tests.multi_vector import make as make_multi_vector
@@ -159,7 +161,30 @@ def test_other_kinds_go_on(
     assert (tmp_path / "out.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
-def test_going_on(running: Running, encoder: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_a_model_is_of_what_it_computes(encoder: EmbeddingModel, tmp_path: Path) -> None:
+    place = shutil.copytree(encoder.checkpoint.folder, tmp_path / "copied", copy_function=shutil.copyfile)
+    loaded = EmbeddingModel.from_pretrained(place, device="cpu")
+    assert state_of(loaded) == state_of(encoder)
+    assert state_of(EmbeddingModel.from_pretrained(place, device="cpu", engine="reference")) == state_of(encoder)
+    half = EmbeddingModel.from_pretrained(place, device="cpu", engine="reference", dtype="float16")
+    assert state_of(half) != state_of(encoder)
+    for file, byte in (("model.safetensors", -1), ("tokenizer.json", 2000), ("1_Pooling/config.json", 30)):
+        data = bytearray((place / file).read_bytes())
+        data[byte] ^= 1
+        (place / file).write_bytes(data)
+        assert state_of(loaded) != state_of(encoder)
+        data[byte] ^= 1
+        (place / file).write_bytes(data)
+    assert state_of(loaded) == state_of(encoder)
+
+
+def test_going_on(
+    running: Running,
+    encoder: EmbeddingModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(dense, "PART", 8)
     path, out, calls = file_of(tmp_path, TEXTS), tmp_path / "out.npy", []
     ask = client._asked
@@ -174,6 +199,11 @@ def test_going_on(running: Running, encoder: EmbeddingModel, tmp_path: Path, mon
     arguments = ["encode", str(path), "-o", str(out), "--server", running.url]
     assert cli.main(arguments) == 2
     assert not out.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(running.service.models.loaded["org/Tiny-BERT"], "state", "of another model")
+        assert cli.main([*arguments, "--resume"]) == 2
+    assert "was begun with another state of the server's model" in capsys.readouterr().err
+    del calls[5:]
     assert cli.main([*arguments, "--resume"]) == 0
     assert calls == [0, 0, 8, 8, 8, 0, 0, 8, 8, 8, 3]
     assert np.abs(np.load(out) - encoder.encode(TEXTS)).max() <= TOLERANCE
@@ -246,7 +276,7 @@ def answering(answer: Callable[[int, dict[str, Any]], tuple[int, dict[str, str],
 
 
 def model_of(vectors: str, counts: list[int], **more: Any) -> bytes:
-    facts = {"model": "m", "dimension": 2, "max_tokens": 64, "prompts": {}, "default_prompt_name": None}
+    facts = {"model": "m", "state": "s", "dimension": 2, "max_tokens": 64, "prompts": {}, "default_prompt_name": None}
     return json.dumps(facts | {"vectors": vectors, "token_counts": counts} | more).encode()
 
 
@@ -309,6 +339,7 @@ def test_something_else_answers(status: int, content: bytes) -> None:
         (model_of(ONE, []), "vectors that are not of the texts"),
         (model_of("AADAfwAAAAA=", [3]), "vectors that are not of the texts"),
         (model_of(ONE, [3], max_tokens=128), "has another model than before under 'm'"),
+        (model_of(ONE, [3], state="t"), "has another model than before under 'm'"),
     ],
 )
 def test_vectors_that_are_not_what_was_asked_for(content: bytes, message: str) -> None:

@@ -182,6 +182,7 @@ def test_litellm_rerank(litellm: Any, running: Running, cross_encoder: CrossEnco
 @pytest.mark.parametrize("page", [page for page in PAGES if any(ADDRESS in code for _, code in blocks(page, "python"))])
 def test_what_pages_show(page: str, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # as above
     for place, code in blocks(page, "python"):
         if ADDRESS in code:
             with as_far_as_installed():
