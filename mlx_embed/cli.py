@@ -45,7 +45,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         options = parser.parse_args(arguments)
     except OSError:  # Python 3.10 says what is wrong with them where nobody reads
-        return 2
+        sys.exit(2)
     with signs_of_life(), warnings_as_sentences():
         return _run(found[options.command], options)
 
