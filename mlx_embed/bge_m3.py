@@ -150,7 +150,9 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         self.vocabulary = checkpoint.encoder_config.vocab_size
         self.token_dimension: int = layers.colbert["weight"].shape[0]
         self._head = engine.head(M3Head(), layers)
-        self._text_head = engine.head(EmbeddingHead(Pooling(("cls",)), (), 0, self.dimension, unit=True), ())
+        self._text_head = engine.head(
+            EmbeddingHead(Pooling(("cls",)), (), 0, self.dimension, True, tokenizer.blank_behind(0)), ()
+        )
         self._unused = _unused_tokens(checkpoint, tokenizer)
 
     @classmethod

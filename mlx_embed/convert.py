@@ -123,8 +123,9 @@ def convert(
         destination: the folder to write; must be absent or empty unless `overwrite`.
         dtype: "float32", "float16" or "bfloat16"; None keeps the source's.
         quantize: 8 or 4 bits for linear layers and word embeddings; None leaves them. "int8-cpu" leaves the weights and
-            says in config.json that a CPU is to compute in int8, but for the layers that cost most accuracy, which are
-            found by a measurement on sample texts: see `int8_layers`. `from_pretrained(..., dtype="float32")` is exact.
+            says in config.json that a CPU is to compute in int8: what it scales columns by, and which layers cost too
+            much accuracy and are not, by a measurement on sample texts: see `int8_layers`.
+            `from_pretrained(..., dtype="float32")` is exact.
         group_size: 32, 64 or 128 weights share one quantization scale; None is 64. It is of 8 and 4 bits alone.
         task: of a model with a LoRA for each task, the one that is merged into the weights, as an adapter is. None
             keeps them all beside the weights, which cannot be quantized then.

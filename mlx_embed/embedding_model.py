@@ -15,8 +15,7 @@ import numpy.typing as npt
 from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
-from mlx_embed.checkpoint.tasks import checked_task
-from mlx_embed.checkpoint.tasks import known as known_task
+from mlx_embed.checkpoint.tasks import checked_task, for_purpose
 from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.encoding import Call, Encoded, Encoding
 from mlx_embed.engine import Engine, Head, load
@@ -60,11 +59,6 @@ Task: TypeAlias = Literal["query", "document"]
 TASKS: dict[Task, tuple[str, ...]] = {
     "query": (*TASK_PROMPTS["query"], "retrieval.query"),
     "document": (*TASK_PROMPTS["document"], "retrieval.passage"),
-}
-# Of a model with a LoRA for each task, the one for such texts: the first that there is.
-_RETRIEVAL: dict[Task, tuple[str, ...]] = {
-    "query": ("retrieval.query", "retrieval"),
-    "document": ("retrieval.passage", "retrieval"),
 }
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.
@@ -182,8 +176,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             ValueError: a task that the model does not have, or none of a model that needs one.
         """
         checkpoint = self.checkpoint
-        if name is None and checkpoint.task is None and task is not None:
-            name = next((found for known in _RETRIEVAL[task] if (found := known_task(checkpoint.tasks, known))), None)
+        if name is None and checkpoint.task is None:
+            name = for_purpose(checkpoint.tasks, task)
         if name is None and checkpoint.needs_task:
             raise ValueError(f"This model needs a task, of {', '.join(checkpoint.tasks)}: pass one as task.")
         return checkpoint.task if name is None else checked_task(checkpoint.tasks, name)

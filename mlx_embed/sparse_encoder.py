@@ -89,17 +89,21 @@ class SparseHead:
         act: the activation within the language model's head.
         pooling: "max" or "sum", over a text's tokens.
         logarithms: how often log1p is taken of what is above 0.
+        plain: whether logits are products of the hidden states as they are, with no layers between.
     """
 
     act: str
     pooling: str
     logarithms: int
+    plain: bool = False
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """[T, H] -> float32 [n, V]; `parameters` are the head's layers, its decoder in one part or several."""
         layers: Any = parameters
-        dense, norm, *decoder = layers
-        x = ops.layer_norm(ops.linear(hidden, dense, self.act), norm)
+        x, decoder = hidden, layers
+        if not self.plain:
+            dense, norm, *decoder = layers
+            x = ops.layer_norm(ops.linear(hidden, dense, self.act), norm)
         if self.pooling == "max":  # log1p rises, so the largest logit has the largest weight
             return self._weights(ops.linear_max(x, decoder[0], cu_seqlens))
         xp = ops.namespace(x)
@@ -158,8 +162,10 @@ class SparseEncoder(CutsTexts, FromSentenceTransformers):
         self.max_active_dims = max_active_dims
         self.similarity_fn_name = similarity or "dot"
         decoder = [head.decoder] if sides.pooling == "max" else _parts(head.decoder)
-        layers: list[nn.Module] = [head.dense, head.norm, *decoder]
-        self._head = engine.head(SparseHead(head.act, sides.pooling, sides.logarithms), layers)
+        between = [layer for layer in (head.dense, head.norm) if layer is not None]
+        function = SparseHead(head.act, sides.pooling, sides.logarithms, plain=not between)
+        layers: list[nn.Module] = [*between, *decoder]
+        self._head = engine.head(function, layers)
         self._tables = {place: load_weights(checkpoint, place) for place in set((sides.looked_up or {}).values())}
         self._tokenizers = {place: _plain_tokenizer(checkpoint, place) for place in self._tables}
         for place, table in self._tables.items():

@@ -132,6 +132,20 @@ static Floats norm(Floats x, const Floats& w, const Floats& b, int width) {
 // A tie may be rounded the other way.
 static float product_tolerance() { return kind == FLOAT32 ? 2e-5f : kind == BFLOAT16 ? 2e-4f : 1e-2f; }
 
+// Columns that are scaled by the product are those of an array that was scaled before.
+static void scaled(int rows, int n, int k) {
+  const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2), columns = normal(k, 3);
+  Floats by_hand = x, y = unset((size_t)rows * n), wanted = y;
+  for (size_t i = 0; i < x.size(); i++) by_hand[i] *= columns[i % k];
+  void* layer = mlx_embed_lay_out(w.data(), nullptr, columns.data(), n, k, kind);
+  void* plain = mlx_embed_lay_out(w.data(), nullptr, nullptr, n, k, kind);
+  mlx_embed_linear(x.data(), rows, layer, 0, nullptr, y.data());
+  mlx_embed_linear(by_hand.data(), rows, plain, 0, nullptr, wanted.data());
+  close("columns", y, wanted, 0);
+  mlx_embed_discard(layer);
+  mlx_embed_discard(plain);
+}
+
 static void products(int rows, int n, int k) {
   const Floats x = normal((size_t)rows * k, 1), w = normal((size_t)n * k, 2, 1 / sqrtf(k)), b = normal(n, 3);
   const Floats residual = normal((size_t)rows * n, 4), gamma = normal(n, 5), beta = normal(n, 6);
@@ -148,6 +162,13 @@ static void products(int rows, int n, int k) {
   close("exchange", again, y, 0);
   mlx_embed_exchange(layer, other);
   mlx_embed_discard(other);
+  Floats most(k), wanted(k);
+  for (size_t i = 0; i < x.size(); i++) wanted[i % k] = std::max(wanted[i % k], fabsf(x[i]));
+  mlx_embed_watch(layer, most.data());
+  mlx_embed_linear(x.data(), rows, layer, 0, nullptr, y.data());
+  mlx_embed_watch(layer, nullptr);
+  close("watch", most, wanted, 0);
+  if (kind == INT8) scaled(rows, n, k);
   y = unset(y.size());
   mlx_embed_output_norm(x.data(), rows, layer, residual.data(), gamma.data(), beta.data(), 1e-3f, y.data());
   const Floats sum = linear(seen, weight, b, rows, n, k, false, residual);

@@ -30,6 +30,11 @@ HEADS: dict[str, tuple[str, str, dict[str, str]]] = {
         "DistilBertForMaskedLM",
         {"vocab_transform": "HH", "vocab_layer_norm": "H", "vocab_projector.bias": "V", "vocab_projector": "VH"},
     ),
+    "gte": (
+        "gte.",
+        "GteForMaskedLM",
+        {"lm_head.dense": "HH", "lm_head.layer_norm": "H", "lm_head.decoder.bias": "V", "lm_head.decoder": "VH"},
+    ),
     "modernbert": (
         "model.",
         "ModernBertForMaskedLM",

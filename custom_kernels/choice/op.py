@@ -183,6 +183,13 @@ class Op:
         """What computes it where no kernel does."""
         return next(iter(self.builtins(variant).values()))
 
+    def chosen(self) -> Iterator[tuple[Any, Load, bool]]:
+        """On Metal, each variant and load that this process has chosen for, and whether a kernel computes it."""
+        kernels = [self.kernels.get("metal"), *self.others.get("metal", {}).values()]
+        for (found, name, variant, load), way in list(_chosen.items()):
+            if (found, name) == ("metal", self.name):
+                yield variant, load, way in kernels
+
     def candidates(self, backend: str, variant: Any) -> Iterator[tuple[str, Kernel]]:
         """Names and functions: the kernels and the built-in ways, without those that differ from the reference here.
 

@@ -26,11 +26,13 @@ const int last = query_starts[query + 1];
 float total = 0.0f;
 for (int group = first; group < last; group += GROUP) {
   float best[ROWS];
+#pragma clang loop unroll(full)
   for (int r = 0; r < ROWS; ++r) {
     best[r] = LOWEST;
   }
   for (int tile = begin; tile < end; tile += TILE) {
     float sum[ROWS];
+#pragma clang loop unroll(full)
     for (int r = 0; r < ROWS; ++r) {
       sum[r] = 0.0f;
     }
@@ -51,17 +53,20 @@ for (int group = first; group < last; group += GROUP) {
       threadgroup_barrier(mem_flags::mem_threadgroup);
       for (int j = 0; j < CHUNK; ++j) {
         const float value = document[lane * (CHUNK + 1) + j];
+#pragma clang loop unroll(full)
         for (int r = 0; r < ROWS; ++r) {
           sum[r] += asked[(own * ROWS + r) * CHUNK + j] * value;
         }
       }
     }
     if (tile + lane < end) {
+#pragma clang loop unroll(full)
       for (int r = 0; r < ROWS; ++r) {
         best[r] = metal::max(best[r], sum[r]);
       }
     }
   }
+#pragma clang loop unroll(full)
   for (int r = 0; r < ROWS; ++r) {
     const float greatest = simd_max(best[r]);
     if (group + own * ROWS + r < last) {

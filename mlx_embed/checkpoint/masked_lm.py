@@ -45,21 +45,25 @@ _NAMES = {
     "distilbert": _Names(
         "vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias", "activation", 1e-12
     ),
+    "gte": _ROBERTA,
     "modernbert": _Names("head.dense", "head.norm", "decoder", "decoder.bias", "classifier_activation", "norm_eps"),
     "mpnet": _ROBERTA,
+    "new": _Names("lm_head.dense", "lm_head.norm", "lm_head.decoder", "lm_head.bias", "hidden_act", "layer_norm_eps"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }
-_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight")
+# Decoders, whose logits are products of the last hidden states, with no layers between.
+_PLAIN = {"qwen3": "lm_head"}
+_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight")
 _EPS = {"layer_norm_eps": 1e-12, "norm_eps": 1e-5}
 
 
 class MaskedLMHead(NamedTuple):
-    """The head's layers: decoder(norm(act(dense(x)))), float32."""
+    """The head's layers: decoder(norm(act(dense(x)))), or decoder(x) where the others are None; float32."""
 
-    dense: nn.Linear
+    dense: nn.Linear | None
     act: str
-    norm: LayerNorm
+    norm: LayerNorm | None
     decoder: nn.Linear
 
 
@@ -72,10 +76,12 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
     """
     config = checkpoint.config
     names = _NAMES.get(config["model_type"])
+    if config["model_type"] in _PLAIN:
+        return MaskedLMHead(None, "", None, _plain_decoder(checkpoint, _PLAIN[config["model_type"]]))
     if names is None:
         raise UnsupportedModelError(
             f"Sparse models of model_type {config['model_type']!r} are not supported; mlx_embed has "
-            f"{', '.join(sorted(_NAMES))}."
+            f"{', '.join(sorted({*_NAMES, *_PLAIN}))}."
         )
     tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
     tied = next((tensors[name] for name in tensors if name.endswith(_EMBEDDINGS)), None)
@@ -120,6 +126,11 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
     A decoder that is the word embeddings is among these already.
     """
     names = _NAMES.get(checkpoint.config["model_type"])
+    plain = _PLAIN.get(checkpoint.config["model_type"])
+    if plain is not None and checkpoint.sentence.get("model_type") == "SparseEncoder":
+        weight = _plain_weight(checkpoint, plain)
+        arrays = load_tensors({f"{plain}.weight": weight}) if weight.name.startswith(plain) else {}
+        return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
     named = checkpoint.config.get("architectures")
     if names is None or not any(str(name).endswith("ForMaskedLM") for name in named or ()):
         return {}
@@ -133,6 +144,28 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
     }
     arrays = load_tensors(kept)
     return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
+
+
+def _plain_weight(checkpoint: Checkpoint, name: str) -> Tensor:
+    """A decoder's output matrix, which may be its word embeddings.
+
+    Raises:
+        CheckpointError: it is missing.
+    """
+    tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
+    own = None if checkpoint.config.get("tie_word_embeddings") else tensors.get(f"{name}.weight")
+    weight = own or next((tensors[key] for key in tensors if key.endswith(_EMBEDDINGS)), None)
+    if weight is None:
+        raise CheckpointError(f"{checkpoint.weights} has no tensor {name}.weight; is it a language model?")
+    return weight
+
+
+def _plain_decoder(checkpoint: Checkpoint, name: str) -> nn.Linear:
+    config = checkpoint.encoder_config
+    weight = _plain_weight(checkpoint, name)
+    return _linear(
+        load_float32({"decoder.weight": weight}, {"decoder.weight": (config.vocab_size, config.hidden_size)}), "decoder"
+    )
 
 
 def load_weights(checkpoint: Checkpoint, place: str) -> np.ndarray[Any, np.dtype[np.float32]]:

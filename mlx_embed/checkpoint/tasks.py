@@ -21,6 +21,9 @@ from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 STATED = "lora_adaptations"
 V5, V5_STATED = "jina_embeddings_v5", "task_names"
+# What the tasks of queries and documents are called: v3's, and so in Jina's API. v5 has one for both.
+PURPOSES = {"query": "retrieval.query", "document": "retrieval.passage"}
+RETRIEVAL = "retrieval"
 # The authors' class in modules.json, which is a Transformer that is told a text's task.
 OWN_MODULE = "custom_st.Transformer"
 _PART = re.compile(r"(.+)\.parametrizations\.weight\.(original|0\.lora_A|0\.lora_B)")
@@ -60,6 +63,11 @@ def place_of(folder: Path, config: Mapping[str, Any], task: str) -> Path | None:
 def known(tasks: Sequence[str], name: str) -> str | None:
     """The one of the tasks that is meant by a name; None where none is."""
     return next((task for task in tasks if _spelled(task) == _spelled(name)), None)
+
+
+def for_purpose(tasks: Sequence[str], purpose: str | None) -> str | None:
+    """The one of the tasks that is for queries or documents; None where none is, or texts are neither."""
+    return None if purpose is None else known(tasks, PURPOSES[purpose]) or known(tasks, RETRIEVAL)
 
 
 def checked_task(tasks: Sequence[str], name: Any) -> str:

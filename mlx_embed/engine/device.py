@@ -8,6 +8,7 @@ import mlx.core as mx
 from custom_kernels.backends import mlx_version
 from custom_kernels.choice.tune import cache_folder
 from mlx_embed.arguments import positive_number
+from mlx_embed.errors import warn
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 # What the native CPU kernels have beside them: weights and the numbers they are multiplied with, rounded to 8 bits.
@@ -16,18 +17,27 @@ _GPU_NAMES = {"gpu": None, "metal": "metal", "mps": "metal", "cuda": "cuda"}
 
 
 def accelerator() -> str | None:
-    """Either "metal" or "cuda" where MLX can use one here, else None."""
-    return "metal" if mx.metal.is_available() else "cuda" if mx.cuda.is_available() else None
+    """Either "metal" or "cuda" where MLX can use one here, else None: so too on a Mac that shows no GPU."""
+    if mx.metal.is_available():
+        return "metal" if mx.is_available(mx.Device(mx.gpu)) else None
+    return "cuda" if mx.cuda.is_available() else None
 
 
 def resolve_device(name: str | mx.Device | None) -> mx.Device:
-    """The device of a name: "cpu", "gpu", "metal" (or "mps"), "cuda"; None is MLX's default.
+    """The device of a name: "cpu", "gpu", "metal" (or "mps"), "cuda"; None is MLX's default, or the CPU without one.
 
     Raises:
         ValueError: another name, or an accelerator that this machine or this MLX build does not have.
     """
     if name is None:
-        return mx.default_device()
+        device = mx.default_device()
+        if is_cpu(device) or accelerator():
+            return device
+        warn(
+            "MLX finds no GPU here, as on some virtual Macs, so the model is computed on the CPU; "
+            'device="cpu" says so beforehand.'
+        )
+        return mx.Device(mx.cpu)
     if isinstance(name, mx.Device):
         return name if is_cpu(name) else resolve_device("gpu")
     if name == "cpu":

@@ -19,7 +19,7 @@ from custom_kernels.choice.serving import serving
 from custom_kernels.choice.switch import kernels_wanted, use_kernels
 from custom_kernels.cuda.ahead import under_way
 from custom_kernels.metal.linear import ROWS
-from custom_kernels.ops.attention import LENGTHS
+from custom_kernels.ops.attention import ATTENTION, LENGTHS
 from custom_kernels.transfer import find_way, to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
@@ -69,7 +69,7 @@ class GraphEngine:
         self.kernels = kernels
         self.compiled = compiled
         self._known = known
-        # On a GPU attention is packed, unless its kernel turns out not to work, or on Metal not to be fastest.
+        # On a GPU attention is packed, unless `prepare` finds out otherwise.
         self._ragged = kernels and not pads and not is_cpu(device) and accelerator() is not None
         # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
         self._steps: deque[Callable[[], None]] = deque()
@@ -148,7 +148,7 @@ class GraphEngine:
 
         For use on the worker thread, when a model is loaded: its graphs are built, and not run. On Metal the ops then
         compare and time what they have, some seconds for sizes that this machine has not seen; elsewhere nothing comes
-        of it.
+        of it. Texts of any lengths share a batch only where a kernel was found to be best for them, which pads nothing.
         """
         for tokens in sorted({*ROWS, *CLASSES}):
             most = tokens if tokens in ROWS else Load.of(tokens).most
@@ -161,6 +161,12 @@ class GraphEngine:
                             cu_seqlens = mx.array(batch.cu_seqlens)
                             hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
                             mean_pool(hidden, cu_seqlens)
+        mixed = [
+            by_kernel
+            for of, load, by_kernel in ATTENTION.chosen()
+            if of.dtype == self.dtype and load.many and not load.equal
+        ]
+        self._ragged = self._ragged and all(mixed)
 
     def rows(self, batch: Batch, head: Head) -> mx.array:
         """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.checkpoint.files import fingerprint
-from mlx_embed.checkpoint.tasks import known
+from mlx_embed.checkpoint.tasks import PURPOSES, for_purpose, known
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import TASKS, EmbeddingModel, Task
 from mlx_embed.engine.contract import Parameters
@@ -28,8 +28,6 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 # longer, so that it has to stay the longer one.
 QUERY_LENGTHS = 16
 WARM_SECONDS = 600
-# What Jina's API calls the tasks of queries and documents, whatever the model's own are.
-PURPOSES: dict[Task, str] = {"query": "retrieval.query", "document": "retrieval.passage"}
 
 
 @dataclass(frozen=True)
@@ -168,9 +166,9 @@ class Embedder:
                 needs one.
         """
         purpose, tasks, wanted = input_task(input_type), self.model.checkpoint.tasks, task
-        if task is not None and (meant := next((p for p, name in PURPOSES.items() if known([name], task)), None)):
+        if task is not None and (meant := next((p for p in TASKS if known([PURPOSES[p]], task)), None)):
             purpose = purpose or meant
-            wanted = known(tasks, task) or known(tasks, "retrieval") or task
+            wanted = for_purpose(tasks, meant) or task
         try:
             lora = self.model.lora_task(wanted, purpose)
         except ValueError as error:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.models import Embedder, Served
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service
@@ -23,7 +24,10 @@ class EmbeddingsRequest(msgspec.Struct):
         input_type: the prompt's purpose instead, "query" or "document".
         task: of a model with a LoRA for each task, that which vectors are for, by the model's names or those of Jina's
             API ("retrieval.query"); it brings the task's prompt, where the model has one.
-        truncate: at which end a long text is cut, or that it is an error.
+        truncate: at which end a long text is cut, or that it is an error; Jina's true is the end, and false an error.
+        embedding_type: Jina's name of encoding_format.
+        normalized: whether vectors are scaled to length 1; the checkpoint's way without.
+        late_chunking: Jina's, which is refused.
     """
 
     input: str | list[str | Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | Ids]
@@ -33,7 +37,10 @@ class EmbeddingsRequest(msgspec.Struct):
     prompt_name: str | None = None
     input_type: str | None = None
     task: str | None = None
-    truncate: Literal["end", "start", "error"] | None = None
+    truncate: Literal["end", "start", "error"] | bool | None = None
+    embedding_type: Literal["float", "base64"] | None = None
+    normalized: bool | None = None
+    late_chunking: bool = False
 
 
 class Usage(msgspec.Struct):
@@ -82,17 +89,20 @@ async def embeddings(service: Service, body: EmbeddingsRequest, call: Call) -> R
     model: Embedder = service.models.find(body.model, Embedder)
     contents = service.contents(body.input)
     dim = model.dimension(body.dimensions)
+    if body.late_chunking:
+        raise Refusal("invalid", "late_chunking is not computed here: leave it out.", param="late_chunking")
     job = await service.embed(
         call,
         model,
         contents,
         field="input",
         **model.asked(body.prompt_name, body.input_type, body.task),
-        cut_left={"start": True, "end": False}.get(body.truncate or ""),
-        strict=body.truncate == "error",
+        cut_left={"start": True, "end": False, True: False}.get(body.truncate or ""),
+        strict=body.truncate == "error" or body.truncate is False,
     )
-    vectors: Any = model.vectors(job, dim, True if body.dimensions is not None else None)
-    if body.encoding_format == "base64":
+    unit = True if body.normalized is None and body.dimensions is not None else body.normalized
+    vectors: Any = model.vectors(job, dim, unit)
+    if (body.encoding_format or body.embedding_type) == "base64":
         vectors = [base64_of(vector) for vector in vectors]
     return json_reply(
         {

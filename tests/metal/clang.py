@@ -37,7 +37,7 @@ def faults(source: str) -> str:
 
     The code may keep nothing on the stack, which a GPU has in its slowest memory, and may not choose an element of a
     vector at run time, for which the vector goes there. Either is what a loop over matrices comes to that is not
-    unrolled.
+    unrolled. And it may compute nothing in double precision, which Metal does not have.
     """
     clang = command()
     assert clang is not None
@@ -59,7 +59,8 @@ def _faults(compile: list[str], source: str) -> str:
         return run.stderr
     spilled = re.findall(r"^.* = alloca .*$", run.stdout, re.M)
     indexed = re.findall(r"^.*(?:insert|extract)element .*, i\d+ %[\w.]+$", run.stdout, re.M)
-    return "".join(f"{line.strip()}\n" for line in spilled + indexed)
+    doubles = re.findall(r"^.*\bdouble\b.*$", run.stdout, re.M)
+    return "".join(f"{line.strip()}\n" for line in spilled + indexed + doubles)
 
 
 @cache

@@ -5,6 +5,7 @@ As a script, `python -m tests.metal.launches FOLDER` writes them there for Apple
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,6 +22,7 @@ DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 HEADS = (32, 5, 64, 128, 256)
 
 
+@cache
 def generated_sources(dtype: mx.Dtype) -> dict[str, str]:
     """By the functions' names, what MLX generates for launches of all kernels with arrays of `dtype`."""
     with emulated_metal(run=False) as sources:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() 
         ("float none; skipped += none;", "uninitialized"),
         ("skipped += begin < thread_position_in_grid.x ? 1 : 2;", "different signs"),
         ("int none = 3;", "unused"),
+        ("skipped += float(begin * 0.5);", "double"),
         ('_Pragma("clang loop unroll(full)") for (int i = 0; i < end; ++i) skipped += skip[i] > 0;', "not unrolled"),
         ("float kept[8]; for (int i = 0; i < 8; ++i) kept[i] = float(i * i); skipped += kept[begin % 8];", "alloca"),
         (f"{MATRIX} simdgroup_multiply_accumulate(m, m, m, m); skipped += m.thread_elements()[begin];", "element"),

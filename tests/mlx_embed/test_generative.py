@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
 from tests.checkpoints import GENERATIVE, damage, edit, generative, read
@@ -164,3 +165,24 @@ def test_bad_folders(tmp_path: Path) -> None:
     damage(tmp_path / "e", "sentence_bert_config.json", {"module_output_name": "scores"})
     with pytest.raises(UnsupportedModelError, match="\"module_output_name\": 'scores'"):
         load(tmp_path / "e")
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("most", [6, 11, 30])
+def test_pairs_without_a_form_are_cut_as_the_library_does(most: int, side: str, tmp_path: Path) -> None:
+    """Though not by it, whose time and memory grow with the square of the texts."""
+    folder = generative("llama, own output", tmp_path)
+    damage(folder, "tokenizer_config.json", {"truncation_side": side})
+    model = load(folder, max_seq_length=most)
+    words = ["the", "wing", "flow", "of", "heat", "code"]
+    rng = np.random.default_rng(most)
+    pairs = [
+        (" ".join(rng.choice(words, a)), " ".join(rng.choice(words, b))) for a in (1, 4, 9, 40) for b in (0, 3, 40)
+    ]
+    library = Tokenizer.from_str(model.tokenizer.library.to_str())
+    library.enable_truncation(most, direction=side)
+    found, _ = model.tokenizer(pairs, PROMPT)
+    expected = library.encode_batch([(PROMPT + query, document) for query, document in pairs])
+    assert found.tolist() == [one.ids for one in expected]
+    assert max(map(len, expected)) == most
+    assert model.tokenizer.library.truncation is None

@@ -188,6 +188,7 @@ def test_what_is_needed(options: dict[str, Any], numbers: float | None, tmp_path
         assert needed == pytest.approx(numbers * whole, rel=0.1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and only Linux keeps to the limit")
 def test_the_address_space_is_limited(tmp_path: Path) -> None:
     """In a process of its own; what is left must be counted without what is in use."""
     code = f"""

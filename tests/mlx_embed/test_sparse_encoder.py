@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed import CheckpointError, SparseEncoder, SparseVectors, UnsupportedModelError
-from tests.checkpoints import damage, edit, encoder, read
+from mlx_embed import CheckpointError, SparseEncoder, SparseVectors, UnsupportedModelError, convert
+from tests.checkpoints import damage, decoder, edit, encoder, read, rename
 from tests.conftest import DATA
 from tests.sparse import CASES, METHODS, TEXTS, make
 
@@ -217,6 +219,75 @@ def test_a_head_that_is_missing_or_broken(tmp_path: Path) -> None:
 
 
 def test_an_architecture_without_a_head(tmp_path: Path) -> None:
-    edit(encoder("gte", tmp_path), architectures=["NewForMaskedLM"])
+    edit(encoder("nomic_bert", tmp_path), architectures=["NewForMaskedLM"])
     with pytest.raises(UnsupportedModelError, match="Sparse models of model_type"):
         load(tmp_path)
+
+
+def test_gte_as_its_authors_wrote_it(tmp_path: Path) -> None:
+    """opensearch-neural-sparse-encoding-doc-v3-gte has their names, and model_type "new"."""
+    folder = make(tmp_path / "new", "gte")
+    rename(folder, (r"^gte\.layers", "new.encoder.layer"), (r"^gte\.", "new."), ("lm_head.layer_norm", "lm_head.norm"))
+    edit(folder, model_type="new", architectures=["NewForMaskedLM"], rope_parameters=None, rope_theta=160_000)
+    with np.load(DATA / "sparse.npz") as file:
+        assert close(load(folder).encode(TEXTS).dense(), file["gte: encode"])
+    convert(folder, tmp_path / "converted")
+    assert close(load(tmp_path / "converted").encode(TEXTS).dense(), load(folder).encode(TEXTS).dense())
+
+
+def decoder_of(folder: Path, *, tied: bool = True) -> Path:
+    """As splade-code lies on the hub: a Qwen3 that sees both ways, whose logits are pooled."""
+    decoder("qwen3", folder)
+    for path in (*folder.glob("?_*"), folder / "modules.json", folder / "config_sentence_transformers.json"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    tensors = {f"model.{key}": array.astype(mx.float32) for key, array in read(folder).items()}
+    if not tied:
+        tensors["lm_head.weight"] = mx.array(np.random.default_rng(5).normal(size=(120, 32)).astype(np.float32))
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "pt"})
+    edit(folder, architectures=["Qwen3ForCausalLM"], is_causal=False, tie_word_embeddings=tied, dtype="float32")
+    (folder / "1_SpladePooling").mkdir()
+    (folder / "1_SpladePooling/config.json").write_text('{"pooling_strategy": "max", "activation_function": "relu"}')
+    sparse = "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"
+    kinds = {"": "sentence_transformers.base.modules.transformer.Transformer", "1_SpladePooling": sparse}
+    listed = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(kinds.items())]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}')
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_decoder(tied: bool, engine: str, tmp_path: Path) -> None:
+    """The logarithm of 1 and the largest product of a token's hidden state, with a row of the output matrix."""
+    folder = decoder_of(tmp_path / "a", tied=tied)
+    tensors, model = read(folder), load(folder, engine=engine)
+    matrix = np.array(tensors["model.embed_tokens.weight" if tied else "lm_head.weight"])
+    ids = model.tokenizer(TEXTS).ids
+    states: Any = model.engine.head(_states)
+    with closing(model.engine.run(model.engine.batches(ids, 4096), states, of_tokens=True)) as run:
+        ((batch, hidden),) = run
+    found = model.encode(TEXTS).dense()
+    ends = np.cumsum(ids.lengths[batch.texts])
+    for text, part in zip(batch.texts, np.split(hidden, ends[:-1]), strict=True):
+        assert close(found[text], np.log1p(np.maximum(part @ matrix.T, 0).max(axis=0)))
+    convert(folder, tmp_path / "b")
+    assert close(load(tmp_path / "b", engine=engine).encode(TEXTS).dense(), found)
+
+
+def _states(hidden: Any, cu_seqlens: Any, max_seqlen: int, parameters: Any) -> Any:
+    return hidden
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_live_a_decoder(tied: bool, tmp_path: Path) -> None:
+    """transformers' language model, pooled as sentence-transformers' SpladePooling does it."""
+    torch = pytest.importorskip("torch", reason="PyTorch oracles are not installed")
+    transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
+    folder = decoder_of(tmp_path, tied=tied)
+    theirs = transformers.Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ours = load(folder)
+    for text, vector in zip(TEXTS, ours.encode(TEXTS).dense(), strict=True):
+        (ids,) = ours.tokenizer([text]).ids.tolist()
+        with torch.no_grad():
+            logits = theirs(torch.tensor([ids, ids])).logits[0]
+        assert close(vector, torch.log1p(torch.relu(logits)).amax(dim=0).numpy())

@@ -46,13 +46,11 @@ def test_a_rehearsal_launches_and_compiles_nothing(compiled: list[str]) -> None:
     assert ahead.rehearsed() is None
 
 
-def test_all_that_is_wanted_is_compiled_at_once_and_waited_for(compiled: list[str]) -> None:
+def test_all_that_is_wanted_is_compiled_and_waited_for(compiled: list[str]) -> None:
     with ahead.rehearsal() as wanted:
         for name in ("layer_norm", "mean_pool", "rope"):
             ask(name, mx.zeros((3, 8)))
-    start = time.perf_counter()
     ahead.compile_all(wanted)
-    assert time.perf_counter() - start < 0.04, "nobody waits for it"
     codes = [
         lambda name=name: launch.compiled(name, (("T", mx.float16),), (("WIDTH", 8),))
         for name in ("layer_norm", "rope")
@@ -95,7 +93,7 @@ def test_whether_something_is_still_being_compiled() -> None:
     wanted: dict[str, Callable[[], object]] = {"a": lambda: go_on.wait(10), "b": lambda: 1 / 0}
     assert not ahead.under_way()
     ahead.compile_all(wanted)
-    assert ahead.under_way()
+    assert ahead.under_way(), "nobody waits for what has begun"
     start = time.perf_counter()
     assert ahead.under_way(0.05)
     assert time.perf_counter() - start >= 0.05

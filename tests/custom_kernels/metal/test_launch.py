@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import mlx
 import mlx.core as mx
 import pytest
 
 import custom_kernels
 from custom_kernels import metal
 from custom_kernels.metal.attention import rotating_attention
-from custom_kernels.metal.launch import kernel_source
+from custom_kernels.metal.launch import MATRICES, RUNS, kernel_source, shared_source
 from custom_kernels.parameters import Linear, Rotation
 from tests.custom_kernels.conftest import starts
 from tests.metal import clang
@@ -133,3 +134,30 @@ def test_nothing_is_launched_for_what_an_op_does_without(monkeypatch: pytest.Mon
     more = {name: count for name, count in found.items() if count != {"CustomKernel": 1}}
     # A split is a look at either part.
     assert more == {"attention and rope": {"CustomKernel": 2}, "top_k_scores": {"CustomKernel": 1, "Split": 1}}
+
+
+def mlx_headers() -> str:
+    """What MLX puts before a kernel's source, which its wheels carry."""
+    root, text, seen = Path(next(iter(mlx.__path__))) / "include", "", ["mlx/backend/metal/kernels/utils.h"]
+    for name in seen:
+        header = (root / name).read_text(encoding="utf-8")
+        seen += [found for found in re.findall(r'#include "(.*?)"', header) if found not in seen]
+        text += re.sub(r"//.*", "", header)
+    return text
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+def test_names_are_not_those_of_what_stands_before() -> None:
+    """A macro of MLX's would replace a name of ours, and a function or type of its would be declared twice."""
+    theirs = mlx_headers()
+    assert "struct Limits" in theirs
+    assert len(theirs) > 20_000
+    sources = "".join(re.sub(r"//.*", "", source) for source in generated_sources(mx.float16).values())
+    words = set(re.findall(r"\b[A-Za-z_]\w*\b", sources))
+    macros = set(re.findall(r"#define\s+(\w+)", theirs))
+    assert {"instantiate_kernel", "MTL_CONST"} <= macros
+    assert words & macros == set()
+    shared = MATRICES + RUNS + shared_source("activations") + shared_source("normalise")
+    ours = set(re.findall(r"^(?:struct|METAL_FUNC \w+) (\w+)", shared, re.M))
+    assert ours == {"Elements", "run_at", "activation", "normalise"}
+    assert ours & set(re.findall(r"\w+", theirs)) == set()

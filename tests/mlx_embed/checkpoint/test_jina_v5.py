@@ -84,10 +84,9 @@ def authors(folder: Path, size: str) -> Path:
 
 def oracle(folder: Path, size: str) -> Any:
     """The authors' `encode`: peft's LoRAs beside transformers' model, the last token's hidden state, its length."""
+    torch = pytest.importorskip("torch", reason="PyTorch oracles are not installed")
     transformers = pytest.importorskip("transformers", reason="PyTorch oracles are not installed")
     peft = pytest.importorskip("peft", reason="peft is not installed")
-    import torch
-
     kind = {"small": "Qwen3", "nano": "EuroBert"}[size]
     settings = json.loads((folder / "config.json").read_text())
     for key in ("model_type", "architectures", "auto_map", "task_names", "is_decoder"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_embed.engine.device import prepare_accelerator
+from mlx_embed.engine.device import accelerator, is_cpu, prepare_accelerator, resolve_device
 
 NAMES = ("MLX_ENABLE_TF32", "MLX_PTX_CACHE_DIR", "MLX_MAX_OPS_PER_BUFFER", "MLX_USE_CUDA_GRAPHS")
 
@@ -18,6 +18,22 @@ def untold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+def test_a_mac_that_shows_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX says that there is Metal, and fails when it looks for the device."""
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    shown = False
+    monkeypatch.setattr(mx, "is_available", lambda device: shown or is_cpu(device))
+    assert accelerator() is None
+    with pytest.warns(UserWarning, match="finds no GPU"):
+        assert is_cpu(resolve_device(None))
+    with pytest.raises(ValueError, match="finds no accelerator"):
+        resolve_device("metal")
+    shown = True
+    assert accelerator() == "metal"
+    assert not is_cpu(resolve_device(None))
 
 
 @pytest.mark.parametrize("cuda", [True, False])

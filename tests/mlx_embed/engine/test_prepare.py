@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from custom_kernels.choice import op
+from custom_kernels.ops.attention import ATTENTION
 from mlx_embed import EmbeddingModel
 from mlx_embed.architectures import bert
 from mlx_embed.engine import choice, graph
@@ -49,6 +50,23 @@ def test_every_class_of_batches_has_been_seen(
         for batch in engine.batches(ids, budget):
             engine.rows(batch, lambda ids, starts, longest, types: head(ids, starts, longest))
     assert [name for name, _ in missed if name in WITH_KERNELS] == []
+
+
+@pytest.mark.parametrize("worst", [None, op.Load(4096, 128), op.Load(4096, 128, True), op.Load(16, 16)])
+def test_texts_share_a_batch_where_a_kernel_is_best_for_them(
+    engine: GraphEngine, worst: op.Load | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kernel(*arguments: Any, **options: Any) -> mx.array:
+        return ATTENTION.reference(*arguments, **options)
+
+    def fastest(self: op.Op, variant: Any, load: op.Load) -> op.Kernel:
+        return kernel if self is ATTENTION and load != worst else self.builtin(variant)
+
+    monkeypatch.setitem(ATTENTION.kernels, "metal", kernel)
+    monkeypatch.setattr(op.Op, "_fastest", fastest)
+    monkeypatch.setattr(engine, "_ragged", True)
+    engine.prepare(512)
+    assert engine._ragged == (worst is None or worst.equal or not worst.many)
 
 
 @pytest.mark.parametrize(("accelerator", "wanted", "prepared"), [

@@ -128,7 +128,10 @@ def killed(out: Path, jsonl: Path, chance: random.Random, seconds: float) -> boo
     process = subprocess.Popen([*map(str, command), "--device", "cpu"], env=settings, stdout=subprocess.DEVNULL)
     time.sleep(chance.uniform(0.2, seconds))
     itself = chance.random() < 0.6
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    if sys.platform == "linux":
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    else:
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     if itself or not children:
         process.kill()
     else:

@@ -107,7 +107,7 @@ def test_no_process_outlives_the_one_that_started_it(by: int, tmp_path: Path) ->
     script = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     settings = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen(
-        script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings, process_group=0
+        script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings, start_new_session=True
     )
     assert parent.stdout is not None
     assert parent.stderr is not None
@@ -118,10 +118,18 @@ def test_no_process_outlives_the_one_that_started_it(by: int, tmp_path: Path) ->
     os.kill(parent.pid, by) if by == signal.SIGKILL else os.killpg(parent.pid, by)
     parent.wait(60)
     assert parent.stderr.read().count("Traceback") == (by == signal.SIGINT)
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+    while any(map(alive, pids)) and time.monotonic() < end:
         time.sleep(0.05)
     assert len(pids) == 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(map(alive, pids))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_shared_memory_that_is_full_is_gone_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

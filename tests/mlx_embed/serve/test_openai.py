@@ -98,10 +98,24 @@ def test_which_end_is_cut(running: Running, encoder: EmbeddingModel) -> None:
     }
 
 
+def test_fields_of_jinas_api(running: Running, encoder: EmbeddingModel) -> None:
+    text = "wing " * 62 + "heat " * 62
+    options = {"embedding_type": "base64", "normalized": True, "truncate": True, "late_chunking": False}
+    assert np.abs(vectors(running, input=text, **options) - encoder.encode("wing " * 62)).max() <= TOLERANCE
+    answer = running.post("/v1/embeddings", {"input": ["the", text], "truncate": False})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too_long")
+    cut = vectors(running, input=["the wing"], dimensions=8, normalized=False)
+    unit = vectors(running, input=["the wing"], dimensions=8, normalized=True)
+    assert np.linalg.norm(unit) == pytest.approx(1) != np.linalg.norm(cut)
+    assert np.abs(cut / np.linalg.norm(cut) - unit).max() <= TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("body", "message", "param", "code"),
     [
         ({"input": []}, "input is empty", "input", "empty"),
+        ({"input": "a", "late_chunking": True}, "late_chunking is not computed", "late_chunking", None),
+        ({"input": "a", "embedding_type": "binary"}, "Invalid enum value", "embedding_type", None),
         ({"input": ""}, "input is empty", "input", "empty"),
         ({"input": ["a", ""]}, "input[1] is empty", "input", "empty"),
         ({"input": [[]]}, "input[0]", "input", "token_ids_not_accepted"),

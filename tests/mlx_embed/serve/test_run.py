@@ -131,6 +131,12 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], encoder: Embed
     assert f"port {port}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_a_port_that_there_is_not(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", str(DATA / "tiny-bert"), "--port", str(port)]) == 2
+    assert f"--port {port} is not within 0..65535." in capsys.readouterr().err
+
+
 def test_without_the_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("mlx_embed.serve")]:
         monkeypatch.delitem(sys.modules, name)
