@@ -26,6 +26,7 @@ SEGMENT_ROWS = 65_536
 BLOCK_ROWS = 256
 EXACT = "float32"
 SCALE = "scale"
+_LARGEST_HALF = np.finfo(np.float16).max
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def columns(dimension: int, row_dtype: str) -> tuple[Column, ...]:
 def encoded(vectors: Float32, row_dtype: str) -> tuple[dict[str, Array], npt.NDArray[np.float64]]:
     """The rows of each column for vectors [n, D], and how far, as a length [n], the scanned ones are from them."""
     if row_dtype == "float16":
-        halves = vectors.astype(np.float16)
+        # A value that float16 does not reach is its largest: how far that is from the exact one is known, as of others.
+        halves = vectors.clip(-_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
         return {EXACT: vectors, "float16": halves}, lengths_of(vectors - halves.astype(np.float32))
     if row_dtype == "int8":
         scale = np.abs(vectors).max(axis=1, keepdims=True) / np.float32(127)

@@ -189,6 +189,21 @@ def test_a_model_that_compares_by_inner_product(model: EmbeddingModel, tmp_path:
         Index.create(tmp_path / "other", dot)
 
 
+@pytest.mark.parametrize("row_dtype", ROW_DTYPES)
+@pytest.mark.parametrize("scale", [1e6, 1e15, 1e-30])
+def test_inner_products_of_any_size_are_exact(
+    model: EmbeddingModel, tmp_path: Path, asked: np.ndarray, scale: float, row_dtype: Any
+) -> None:
+    dot = EmbeddingModel.from_pretrained(model.checkpoint.folder, device="cpu")
+    dot.similarity_fn_name = "dot"
+    rows = vectors(300) * np.float32(scale)
+    with Index.create(tmp_path / "index", dot, row_dtype=row_dtype) as index:
+        index.add(names(300), texts(300), vectors=rows)
+        for query, hits in zip(asked, index.search(["x"] * len(asked), 5, vectors=asked, mode="vector"), strict=True):
+            scores = rows.astype(np.float64) @ query.astype(np.float64)
+            assert [int(hit.id[1:]) for hit in hits] == np.argsort(-scores, kind="stable")[:5].tolist()
+
+
 def test_hits_are_plain_values(index: Index) -> None:
     index.add(["a"], ["the wing"])
     hit = index.search("the wing")[0]
