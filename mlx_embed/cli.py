@@ -124,8 +124,15 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
-            _say(f"mlx-embed: {str(error) or 'there is not enough memory.'}")  # where nobody reads, the status says it
+            _say(f"mlx-embed: {_sentence(error)}")  # where nobody reads, the status says it
         return 2
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; of one of the system the file's name and the reason, without its number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error) or "there is not enough memory."
 
 
 def _open_closed_streams() -> None:

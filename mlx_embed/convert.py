@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,10 +90,6 @@ class ConversionReport:
     logit_difference: float | None = None
     quality: "QualityReport | None" = None
     kept_in_bfloat16: tuple[str, ...] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self) | {"destination": str(self.destination)}
 
 
 def convert(

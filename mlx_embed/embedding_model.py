@@ -287,9 +287,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None
     ) -> npt.NDArray[Any] | tuple[npt.NDArray[Any], EncodeInfo]:
         """What `encode` returns; `task` where the texts are said to be of one."""
-        self.of_task(
-            self.lora_task(options.get("task"), task)
-        )  # loaded in this thread, where waiting for another does no harm
+        lora = self.lora_task(options.get("task"), task)
+        self.of_task(lora)  # loaded in this thread, where waiting for another does no harm
         work = partial(self._computed, texts, options, task, return_info)
         call, encoded = self.engine.near(work) if are_short(texts) else work()
         vectors = self._finished(call, encoded)

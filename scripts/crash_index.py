@@ -238,7 +238,7 @@ def removing(path: str) -> Step:
         for name in [name for name in state if name.startswith(f"{path}#")]:
             del state[name]
 
-    return "remove_file", lambda index: index.remove_file(path), change
+    return "remove_file", lambda index: index.remove_files([path]), change
 
 
 def replacing(files: dict[str, int], dice: random.Random, step: int) -> Step:

@@ -1,4 +1,4 @@
-"""What README.md and docs show: their Python runs, and their commands are understood.
+"""What README.md and docs show: their Python runs, their commands are understood, what they point at is there.
 
 Clients of the server are in tests/mlx_embed/serve/test_clients.py.
 """
@@ -105,3 +105,21 @@ def test_commands(page: str) -> None:
                 pytest.fail(f"{place}: {shlex.join(words)}: {error}")
         elif program.startswith("scripts/"):
             assert (ROOT / program).exists(), f"{place}: {program}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links spell them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_paths(page: str) -> None:
+    here = ROOT / page
+    text = here.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        file = here.parent / target if target else here
+        assert file.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(file), f"{page}: {target}#{anchor}"
+    for path in re.findall(r"`((?:mlx_embed|custom_kernels|scripts|tests|docs|examples|findings)/[\w./-]*)`", text):
+        assert (ROOT / path).exists() or "/X." in path, f"{page}: {path}"

@@ -102,6 +102,11 @@ class Load(NamedTuple):
         return f"{'16000 tokens or more' if self.most == sys.maxsize else f'up to {self.most} tokens'}{texts}"
 
 
+# MLX hands a Metal kernel an array of fewer than 8 elements, such as the ids of a short text or the places of few, in
+# another address space, which is another kernel to compile.
+FEW = Load(6)
+
+
 def typical_encoders() -> Iterator[tuple[int, int, mx.Dtype, Load]]:
     """Hidden size, head size, dtype and load of common encoders, for `Op.typical`."""
     for (width, head_dim), dtype, tokens in product(ENCODERS, (mx.float16, mx.float32), CLASSES):
@@ -276,9 +281,7 @@ class Op:
             if trust.known(*key):
                 _trusted[key] = True
                 return True
-            # MLX hands a Metal kernel an array of fewer than 8 elements, such as the places of few texts, in another
-            # address space, which is another kernel to compile.
-            loads = (None, Load.of(2)) if backend == "metal" else (None,)
+            loads = (None, FEW) if backend == "metal" else (None,)
             try:
                 faults = (self._fault(way, variant, load) for load in loads)
                 fault = next((fault for fault in faults if fault is not None), None)

@@ -103,7 +103,9 @@ def _check_rotates(rotation: Rotation | None, head_dim: int, run: int) -> None:
     if rotation is None:
         raise NotImplementedError("There is nothing to rotate by.")
     threads = head_dim // run
-    if rotation.norms is not None and (threads > SIMDGROUP or threads & (threads - 1) or head_dim % 8):
+    # Eight keys at a time, so that at fewer than four threads a key some of a simdgroup had nothing to share.
+    even = threads in (4, 8, 16, SIMDGROUP) and not head_dim % 8
+    if rotation.norms is not None and not even:
         raise NotImplementedError(f"The Metal attention kernel does not normalise heads of {head_dim}.")
 
 

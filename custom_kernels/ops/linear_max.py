@@ -74,7 +74,7 @@ def reference_linear_max(x: mx.array, layer: Linear, cu_seqlens: mx.array) -> mx
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     dtype, outputs, inputs, has_bias = variant
     # More rows than a block of the native kernel has in one of the texts, and texts that share one.
-    texts = [1, 3, 300, 37, 2] if load is None else texts_of(load.tokens)
+    texts = [1, 3, 300, 37, 2, 1, 4] if load is None else texts_of(load.tokens)
     x, layer = sample(sum(texts), outputs, inputs, dtype, load, has_bias)
     return (x, Linear(layer.weight, layer.bias), starts(*texts)), {}
 

@@ -84,8 +84,8 @@ def reference_max_sim(
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     dtype, width = variant
     # More tokens than a group of the kernels' in one of the queries, and more than a tile in some documents.
-    asked = [3, 37, 0, 1, 32] if load is None else [32]
-    texts = [1, 40, 32, 65, 7] if load is None else [128] * (load.tokens // 128) or [load.tokens]
+    asked = [3, 37, 0, 1, 32, 2, 1] if load is None else [32]
+    texts = [1, 40, 32, 65, 7, 2, 1] if load is None else [128] * (load.tokens // 128) or [load.tokens]
     queries = random(sum(asked), width, dtype=dtype)
     return (queries, starts(*asked), random(sum(texts), width, dtype=dtype, seed=1), starts(*texts)), {}
 

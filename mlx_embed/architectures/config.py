@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
@@ -49,7 +49,8 @@ def read_config(
         value = config.get(name, field.default)
         if value is MISSING:
             raise CheckpointError(f'config.json has no "{name}", which model_type {config.get("model_type")!r} needs.')
-        kind = field.type if isinstance(field.type, type) else type(value)
+        # To Python 3.10 a tuple[str, ...] is a type as well, of which nothing is an instance.
+        kind = field.type if isinstance(field.type, type) and get_origin(field.type) is None else type(value)
         sound = isinstance(value, (int, float) if kind is float else kind) and (kind is bool) == isinstance(value, bool)
         least = 0 if field.name in MAY_BE_ZERO else 1
         if sound and kind is int:

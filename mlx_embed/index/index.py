@@ -217,12 +217,8 @@ class Index:
                 transaction.connection.executemany("DELETE FROM file WHERE path = ?", [(path,) for path in values])
         return len(gone)
 
-    def replace_file(self, path: str, stat: FileStat, chunks: Sequence[Chunk]) -> None:
-        """Put the chunks of a file in the place of those that it had, all in one commit."""
-        self.replace_files([(path, stat, chunks)])
-
     def replace_files(self, files: Iterable[FileChunks], advance: Callable[[int], Any] = lambda _: None) -> int:
-        """`replace_file` of many, embedded together: the way to index a folder.
+        """Put the chunks of files in the place of those that they had, embedded together.
 
         A commit has whole files only, and is made every few seconds, or after some thousand chunks, so that what was
         killed goes on where it stopped. A text that the index has already is not embedded again: a file that was moved
@@ -257,22 +253,14 @@ class Index:
             pace.learn(len(entries), time.monotonic() - began)
         return count
 
-    def touch_file(self, path: str, stat: FileStat) -> None:
-        """Take note that a file has another size or time, but the same bytes."""
-        self.touch_files([(path, stat)])
-
     def touch_files(self, files: Iterable[tuple[str, FileStat]]) -> None:
-        """`touch_file` of many, in one commit."""
+        """Take note, in one commit, that files have other sizes or times, but the same bytes."""
         with self._store.writing() as transaction:
             for path, stat in files:
                 rows.put_file(transaction.connection, path, stat)
 
-    def remove_file(self, path: str) -> int:
-        """Remove a file and its chunks in one commit; how many chunks it had."""
-        return self.remove_files([path])
-
     def remove_files(self, paths: Iterable[str]) -> int:
-        """`remove_file` of many, in one commit."""
+        """Remove files and their chunks in one commit; how many chunks they had."""
         return self._remove("path", list(dict.fromkeys(paths)))
 
     def sync(self, folders: str | Path | Iterable[str | Path], *, globs: Iterable[str] = ()) -> "Summary":

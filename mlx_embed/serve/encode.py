@@ -120,13 +120,13 @@ async def encode(service: Service, body: EncodeRequest, call: Call) -> Reply:
 async def _embedded(
     service: Service, call: Call, model: Embedder, body: EncodeRequest, kinds: list[Kind]
 ) -> tuple[Job[Any] | None, dict[str, Any]]:
-    dim = model.dimension(body.truncate_dim, "truncate_dim")
+    dim, asked = model.dimension(body.truncate_dim, "truncate_dim"), model.asked(body.prompt_name, body.task)
     if isinstance(model, M3Embedder) and "dense" not in kinds:
         dim = model.m3.vocabulary if kinds[0] == "sparse" else model.m3.token_dimension
     parts: dict[str, Any] = {"dimension": dim, "vectors": ""}
     if not body.texts:
         return None, parts
-    options: dict[str, Any] = {"field": "texts", **model.asked(body.prompt_name, body.task)}
+    options: dict[str, Any] = {"field": "texts", **asked}
     if kinds != ["dense"]:
         options |= {"sparse": "sparse" in kinds, "tokens": "multi_vector" in kinds}
     job = await service.embed(call, model, body.texts, **options)

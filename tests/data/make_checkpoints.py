@@ -1,9 +1,9 @@
 """Make the tiny checkpoints and golden vectors of this folder, with transformers and sentence-transformers.
 
-    python tests/data/make_checkpoints.py [FOLDER OF ALL-MINILM-L6-V2]
+    python tests/data/make_checkpoints.py encoders    those of MAKERS that are named, or all
 
-Every parameter is random, biases and norms too, so that a tensor in the wrong place changes the vectors. The golden
-vectors of all-MiniLM-L6-v2 are made anew only where its folder is given.
+Every parameter is random, biases and norms too, so that a tensor in the wrong place changes the vectors. They are the
+same each time: what git calls changed, beside the new, comes of other versions of the libraries.
 """
 
 import random
@@ -62,6 +62,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.checkpoints import FAMILIES, GENERATIVE, STACKS, encoder, generative, reranker, with_modules
+from tests.conftest import minilm_folder
 from tests.mlx_embed.architectures import cases
 from tests.mlx_embed.checkpoint.test_modules import PROMPT, TEXTS
 from tests.mlx_embed.test_cross_encoder import CASES, PAIRS
@@ -256,9 +257,8 @@ def make_decoders() -> None:
     golden = {}
     for name in FAMILIES:
         make_decoder(name, HERE / "decoders" / name)
-    for variant, case in cases.CASES.items():
-        if case.base not in FAMILIES:
-            continue
+    for variant in cases.DECODER_CASES:
+        case = cases.CASES[variant]
         with tempfile.TemporaryDirectory() as folder:
             model = cases.oracle(cases.make(variant, Path(folder)))
             golden[variant] = model.encode(texts(), batch_size=4)
@@ -311,7 +311,8 @@ def make_quantization() -> None:
     np.savez_compressed(HERE / "quantization.npz", vectors=rows, calibration=calibration, **golden)
 
 
-def main() -> None:
+def make_tiny() -> None:
+    """The checkpoints of most tests, whole, and golden vectors by each pooling."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     bert = BertConfig(vocab_size=120, max_position_embeddings=64, **sizes)
     make("tiny-bert", BertModel(bert), ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"])
@@ -320,15 +321,30 @@ def main() -> None:
     distances = torch.arange(-511, 512)
     buckets = model.encoder.relative_position_bucket(distances, num_buckets=32).numpy().astype(np.int32)
     make("tiny-mpnet", model, ["<s>", "</s>", "<pad>", "[UNK]", "<mask>"], buckets=buckets)
-    make_encoders()
-    make_decoders()
-    make_cross_encoders()
-    make_generative()
-    make_modules()
-    make_quantization()
-    if len(sys.argv) > 1:
-        minilm = SentenceTransformer(sys.argv[1], device="cpu")
+
+
+def make_minilm() -> None:
+    """Golden vectors of the real all-MiniLM-L6-v2, where it is here."""
+    if (folder := minilm_folder()) is not None:
+        minilm = SentenceTransformer(str(folder), device="cpu")
         np.savez_compressed(HERE / "all-MiniLM-L6-v2.npz", texts=np.array(texts()), encode=minilm.encode(texts()))
+
+
+MAKERS = {
+    "tiny": make_tiny,
+    "encoders": make_encoders,
+    "decoders": make_decoders,
+    "cross_encoders": make_cross_encoders,
+    "generative": make_generative,
+    "modules": make_modules,
+    "quantization": make_quantization,
+    "minilm": make_minilm,
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or MAKERS:
+        MAKERS[name]()
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def _texts(dtype: mx.Dtype, lengths: list[int], heads: tuple[int, ...]) -> None:
                 turns.append(turns[0]._replace(norms=HeadNorms(weight, weight, 1e-6)))
             for turn in turns:
                 rotating_attention(shared, cu_seqlens, 2, 0.2, None, turn, max_seqlen=99, causal=True, kv_heads=1)
-    metal.mean_pool(mx.zeros((total, 96), dtype=dtype), cu_seqlens, 0, True)
+    for width in (96, 8192):
+        metal.mean_pool(mx.zeros((total, width), dtype=dtype), cu_seqlens, 0, True)
     metal.position_ids(cu_seqlens, total)
     rows = mx.zeros((total, 96), dtype=dtype)
     metal.linear_max(rows, Linear(mx.zeros((40, 96), dtype=dtype)), cu_seqlens)

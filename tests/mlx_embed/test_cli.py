@@ -103,6 +103,14 @@ def test_an_error_is_a_sentence(
     assert capsys.readouterr() == ("", "mlx-embed: The reason.\n")
 
 
+def test_an_error_of_the_system_names_the_file_and_no_number(
+    command: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.run = lambda options: len((tmp_path / "keys").read_text())
+    assert cli.main(["act"]) == 2
+    assert capsys.readouterr().err == f"mlx-embed: {tmp_path / 'keys'}: No such file or directory.\n"
+
+
 def test_no_memory_has_a_sentence_too(command: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     def run(options: Namespace) -> int:
         raise MemoryError

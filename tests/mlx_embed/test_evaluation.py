@@ -182,14 +182,7 @@ def test_the_report_of_convert(tmp_path: Path) -> None:
     assert found.ndcg_after == ndcg_at_10(rankings[1], binary)
     assert found.ndcg_drop == found.ndcg_before - found.ndcg_after != 0
     assert found.top_10_overlap == top_10_overlap(*rankings) < 1
-    values = json.loads(json.dumps(report.as_dict()))["quality"]
-    assert values == {
-        "documents": 30,
-        "queries": 5,
-        "ndcg_before": found.ndcg_before,
-        "ndcg_after": found.ndcg_after,
-        "top_10_overlap": found.top_10_overlap,
-    }
+    assert (found.documents, found.queries) == (30, 5)
 
 
 def test_an_evaluation_shows_how_far_it_is(

@@ -73,7 +73,7 @@ def _twin(x: Array) -> ModuleType:
 
 
 def embedding_norm(lookups: Sequence[tuple[nn.Module, Array]], norm: LayerNorm) -> Array:
-    """The sum of each table's rows at its ids [T], normalised: [T, hidden]."""
+    """The sum of each table's rows at its ids [T], normalised: [T, hidden]; of one to three tables."""
     return _twin(lookups[0][1]).embedding_norm(lookups, norm)
 
 

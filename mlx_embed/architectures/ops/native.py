@@ -86,7 +86,8 @@ def lay_out(
             if (ready := _laid_out(module[name], better if place in kept else dtype, columns.get(place))) is not None:
                 setattr(module, name, ready)
                 if isinstance(ready, cpu.Linear):
-                    layers[place] = ready
+                    if place in paths:  # the experts' router is in float32 always
+                        layers[place] = ready
                     if each is not None:
                         each()
     _clear_cache()

@@ -84,7 +84,7 @@ def test_positions_beyond_a_text_are_not_read() -> None:
     check(found, exact_attention(rotated(qkv, turn, 1, 1), lengths, 1, 0.3), mx.float32)
 
 
-@pytest.mark.parametrize(("dim", "dtype"), [(80, mx.float16), (256, mx.float32)])
+@pytest.mark.parametrize(("dim", "dtype"), [(80, mx.float16), (256, mx.float32), (16, mx.float16)])
 def test_norms_that_a_simdgroup_does_not_share_out(dim: int, dtype: mx.Dtype) -> None:
     turn = rotation([4], dim, head_norms(dim, NAMES[dtype]))
     with pytest.raises(NotImplementedError, match="does not normalise"):

@@ -15,12 +15,13 @@ import pytest
 
 import custom_kernels
 from custom_kernels import metal
+from custom_kernels.choice.op import FEW
 from custom_kernels.metal.attention import rotating_attention
 from custom_kernels.metal.launch import MATRICES, RUNS, kernel_source, shared_source
 from custom_kernels.parameters import Linear, Rotation
-from tests.custom_kernels.conftest import starts
+from tests.custom_kernels.conftest import OP, starts
 from tests.metal import clang
-from tests.metal.emulation import unavailable
+from tests.metal.emulation import emulated_metal, unavailable
 from tests.metal.launches import DTYPES, generated_sources
 from tests.metal.primitives import launches
 
@@ -161,3 +162,28 @@ def test_names_are_not_those_of_what_stands_before() -> None:
     ours = set(re.findall(r"^(?:struct|METAL_FUNC \w+) (\w+)", shared, re.M))
     assert ours == {"Elements", "run_at", "activation", "normalise"}
     assert ours & set(re.findall(r"\w+", theirs)) == set()
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+@pytest.mark.parametrize(
+    ("op", "array"),
+    [
+        ("attention", "cu_seqlens"),
+        ("embedding_norm", "ids0"),
+        ("linear_max", "cu_seqlens"),
+        ("max_sim", "document_starts"),
+        ("max_sim", "query_starts"),
+        ("mean_pool", "cu_seqlens"),
+        ("position_ids", "cu_seqlens"),
+        ("rope", "positions"),
+        ("top_k_scores", "scales"),
+    ],
+)
+def test_what_is_checked_are_both_kernels_that_a_short_array_makes(op: str, array: str) -> None:
+    variants = [variant for variant, _ in OP[op].typical("metal")]
+    with emulated_metal(run=False) as sources:
+        for load in (None, FEW):
+            arguments, options = OP[op].sample(variants[-1], load)
+            OP[op].kernels["metal"](*arguments, **options)
+    spaces = {space for source in sources for space in re.findall(rf"const (\w+) \w+\* {array} ", source)}
+    assert spaces == {"device", "constant"}

@@ -83,9 +83,8 @@ def test_modalities_besides_text(tmp_path: Path) -> None:
 
 def test_live_whole(tmp_path: Path) -> None:
     """The whole class of transformers, without towers."""
+    torch = pytest.importorskip("torch", reason="PyTorch oracles are not installed")
     transformers = needs_transformers("embedding_gemma2")
-    import torch
-
     folder = whole(tmp_path, image_token_id=4, audio_config=None, vision_config=None, video_token_id=110)
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     own = EmbeddingModel.from_pretrained(folder, device="cpu")

@@ -20,14 +20,20 @@ FAULT = "[metal::Device] Unable to load kernel custom_kernel_layer_norm"
 
 
 @pytest.fixture
-def engine() -> Iterator[GraphEngine]:
-    """Of a small BERT on a Mac."""
-    encoder = bert.Model(bert.Config(50, 32, 1, 2, 64, 64))
-    mx.eval(encoder.parameters())
+def mac() -> Iterator[pytest.MonkeyPatch]:
+    """A Mac, and what patches it: `monkeypatch` would put back what this has put there."""
     with kernels_on_metal(), pytest.MonkeyPatch.context() as patch, mx.stream(mx.cpu):
         patch.setattr(graph, "accelerator", lambda: "metal")
         patch.setattr(op.Op, "_unasked", lambda self, backend, variant: self.builtin(variant))
-        yield GraphEngine(encoder, CPU, kernels=True, compiled=True)
+        yield patch
+
+
+@pytest.fixture
+def engine(mac: pytest.MonkeyPatch) -> GraphEngine:
+    """Of a small BERT."""
+    encoder = bert.Model(bert.Config(50, 32, 1, 2, 64, 64))
+    mx.eval(encoder.parameters())
+    return GraphEngine(encoder, CPU, kernels=True, compiled=True)
 
 
 def first_of(hidden: mx.array, starts: mx.array, *_: Any) -> mx.array:
@@ -50,7 +56,7 @@ def broken(*_: Any, **__: Any) -> mx.array:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["when it is launched", "while it runs"])
-def test_mlx_computes_what_a_kernel_does_not(engine: GraphEngine, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlx_computes_what_a_kernel_does_not(engine: GraphEngine, late: bool, mac: pytest.MonkeyPatch) -> None:
     first, second = engine.head(first_of), engine.head(last_of)
     expected = [vectors(engine, head) for head in (first, second)]
     to_host = graph.to_host
@@ -59,11 +65,11 @@ def test_mlx_computes_what_a_kernel_does_not(engine: GraphEngine, late: bool, mo
         return broken if engine.kernels else to_host(x)
 
     if late:
-        monkeypatch.setattr(graph, "to_host", unread)
+        mac.setattr(graph, "to_host", unread)
     else:
         # Graphs of these shapes are there; another head's are made anew.
         first = engine.head(first_of)
-        monkeypatch.setattr(op.Op, "_unasked", lambda self, backend, variant: broken)
+        mac.setattr(op.Op, "_unasked", lambda self, backend, variant: broken)
     with pytest.warns(RuntimeWarning, match="Unable to load kernel.*MLX's own ops instead") as caught:
         found = [vectors(engine, head) for head in (first, second)]
     assert len(caught) == 1
@@ -74,9 +80,9 @@ def test_mlx_computes_what_a_kernel_does_not(engine: GraphEngine, late: bool, mo
         np.testing.assert_array_equal(vectors(engine, first), expected[0])
 
 
-def test_graphs_of_kernels_are_not_used_afterwards(engine: GraphEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_of_kernels_are_not_used_afterwards(engine: GraphEngine, mac: pytest.MonkeyPatch) -> None:
     head = engine.head(first_of)
-    monkeypatch.setattr(op.Op, "_unasked", lambda self, backend, variant: doubled(self.builtin(variant)))
+    mac.setattr(op.Op, "_unasked", lambda self, backend, variant: doubled(self.builtin(variant)))
     with_kernels = vectors(engine, head)
     engine.kernels = False
     assert np.abs(vectors(engine, head) - with_kernels).max() > 1e-3

@@ -53,19 +53,18 @@ def test_every_class_of_batches_has_been_seen(
 
 
 @pytest.mark.parametrize("worst", [None, op.Load(4096, 128), op.Load(4096, 128, True), op.Load(16, 16)])
-def test_texts_share_a_batch_where_a_kernel_is_best_for_them(
-    engine: GraphEngine, worst: op.Load | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_share_a_batch_where_a_kernel_is_best_for_them(engine: GraphEngine, worst: op.Load | None) -> None:
     def kernel(*arguments: Any, **options: Any) -> mx.array:
         return ATTENTION.reference(*arguments, **options)
 
     def fastest(self: op.Op, variant: Any, load: op.Load) -> op.Kernel:
         return kernel if self is ATTENTION and load != worst else self.builtin(variant)
 
-    monkeypatch.setitem(ATTENTION.kernels, "metal", kernel)
-    monkeypatch.setattr(op.Op, "_fastest", fastest)
-    monkeypatch.setattr(engine, "_ragged", True)
-    engine.prepare(512)
+    engine._ragged = True
+    with pytest.MonkeyPatch.context() as patch:  # ends before the fixture's own
+        patch.setitem(ATTENTION.kernels, "metal", kernel)
+        patch.setattr(op.Op, "_fastest", fastest)
+        engine.prepare(512)
     assert engine._ragged == (worst is None or worst.equal or not worst.many)
 
 

@@ -36,7 +36,7 @@ def answers(folder: Path, model: EmbeddingModel) -> list[list[list[Hit]]]:
 def folder(request: pytest.FixtureRequest, model: EmbeddingModel, tmp_path: Path) -> Path:
     with Index.create(tmp_path / "index", model, row_dtype=request.param) as index:
         fill(index, 700)
-        index.replace_file("a.md", FileStat(1, 2, "ab"), [Chunk("wing of a file", "a.md", 0, 1, 1, 1)])
+        index.replace_files([("a.md", FileStat(1, 2, "ab"), [Chunk("wing of a file", "a.md", 0, 1, 1, 1)])])
         index.delete(names(20))
     return tmp_path / "index"
 

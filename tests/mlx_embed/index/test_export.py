@@ -19,7 +19,9 @@ arrow: Any = pytest.importorskip("pyarrow")
 def filled(index: Index) -> Index:
     fill(index, 5000)
     index.delete(names(10))
-    index.replace_file("a.md", FileStat(1, 2, "ab"), [Chunk("wing", "a.md", 3, 7, 2, 4, ("A", "Ü"), 0, {"ü": [1]})])
+    index.replace_files(
+        [("a.md", FileStat(1, 2, "ab"), [Chunk("wing", "a.md", 3, 7, 2, 4, ("A", "Ü"), 0, {"ü": [1]})])]
+    )
     return index
 
 
@@ -65,11 +67,11 @@ def test_what_is_exported_comes_back_equal(
     if name.endswith(".lance"):
         pytest.importorskip("lancedb")
     monkeypatch.setattr(load, "_AT_ONCE", 1000)
-    filled.replace_file("empty.md", FileStat(0, 2, "cd"), [])
+    filled.replace_files([("empty.md", FileStat(0, 2, "cd"), [])])
     filled.export(tmp_path / name)
     with Index.create(tmp_path / "again", model, row_dtype="int8") as again:
         again.add([names(20)[19]], ["other"])
-        again.replace_file("a.md", FileStat(0, 0, ""), [Chunk("x", "a.md", 0, 0, 0, 0, (), n) for n in range(3)])
+        again.replace_files([("a.md", FileStat(0, 0, ""), [Chunk("x", "a.md", 0, 0, 0, 0, (), n) for n in range(3)])])
         for _ in range(2):  # and once more changes nothing
             assert again.load(tmp_path / name) == len(filled)
             assert again.get() == filled.get()
@@ -85,7 +87,7 @@ def test_the_chunks_of_a_file_are_committed_together(
 ) -> None:
     monkeypatch.setattr(load, "_AT_ONCE", 5)
     for path in ("a.md", "b.md", "c.md"):
-        index.replace_file(path, FileStat(1, 2, "ab"), [Chunk("x", path, 0, 0, 0, 0, (), n) for n in range(7)])
+        index.replace_files([(path, FileStat(1, 2, "ab"), [Chunk("x", path, 0, 0, 0, 0, (), n) for n in range(7)])])
     index.export(tmp_path / "out.parquet")
     commits: list[list[str]] = []
     put = load._put

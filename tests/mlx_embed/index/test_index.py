@@ -73,17 +73,17 @@ def test_prompts_are_put_before_texts_and_queries(model: EmbeddingModel, tmp_pat
 
 
 def test_files_are_replaced_as_a_whole(index: Index) -> None:
-    index.replace_file("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 2"))
+    index.replace_files([("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 2"))])
     index.replace_files([("b.md", STAT, chunks("b.md", "wing b")), ("c.md", STAT, [])])
-    index.replace_file("a.md", FileStat(1, 2, "cd"), chunks("a.md", "wing 1", "wing new"))
+    index.replace_files([("a.md", FileStat(1, 2, "cd"), chunks("a.md", "wing 1", "wing new"))])
     assert held(index) == {"a.md#0": "wing 1", "a.md#1": "wing new", "b.md#0": "wing b"}
     assert index.files() == {"a.md": FileStat(1, 2, "cd"), "b.md": STAT, "c.md": STAT}
     hit = index.search("new", mode="text")[0]
     assert (hit.path, hit.byte_start, hit.byte_end, hit.line_start, hit.line_end) == ("a.md", 1, 2, 2, 3)
     assert (hit.heading, hit.metadata) == (("A", "B"), {"n": 1})
-    index.touch_file("b.md", FileStat(3, 4, "ef"))
+    index.touch_files([("b.md", FileStat(3, 4, "ef"))])
     assert index.files()["b.md"] == FileStat(3, 4, "ef")
-    assert index.remove_file("a.md") == 2
+    assert index.remove_files(["a.md"]) == 2
     assert index.remove_files(["a.md", "c.md"]) == 0
     assert held(index) == {"b.md#0": "wing b"}
     assert list(index.files()) == ["b.md"]
@@ -99,11 +99,11 @@ def test_a_text_that_is_there_is_not_embedded_again(index: Index, monkeypatch: p
         return encode(self, given, **options)
 
     monkeypatch.setattr(EmbeddingModel, "encode_document", counting)
-    index.replace_file("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 0"))
+    index.replace_files([("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 0"))])
     assert embedded == ["wing 0", "wing 1"]
-    index.replace_file("a.md", STAT, chunks("a.md", "wing 1", "wing 2"))
+    index.replace_files([("a.md", STAT, chunks("a.md", "wing 1", "wing 2"))])
     assert embedded[2:] == ["wing 2"]
-    index.replace_file("moved.md", STAT, chunks("moved.md", "wing 1", "wing 2"))
+    index.replace_files([("moved.md", STAT, chunks("moved.md", "wing 1", "wing 2"))])
     assert len(embedded) == 3
     hits = index.search("wing 1", mode="vector")
     assert {hit.id: hit.score for hit in hits}["moved.md#0"] == {hit.id: hit.score for hit in hits}["a.md#0"]
@@ -204,7 +204,7 @@ def test_bad_vectors(index: Index, given: Any, message: str) -> None:
 )
 def test_bad_chunks(index: Index, given: list[Chunk], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        index.replace_file("a.md", STAT, given)
+        index.replace_files([("a.md", STAT, given)])
 
 
 @pytest.mark.parametrize(

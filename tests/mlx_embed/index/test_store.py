@@ -107,7 +107,7 @@ def test_one_writer_who_is_named(model: EmbeddingModel, tmp_path: Path) -> None:
         for write in (
             lambda: second.add(["b"], ["wing"]),
             lambda: second.delete(["a"]),
-            lambda: second.remove_file("x"),
+            lambda: second.remove_files(["x"]),
             second.compact,
         ):
             with pytest.raises(StoreLockedError, match=rf"Process {os.getpid()} on .*pytest.* is writing"):

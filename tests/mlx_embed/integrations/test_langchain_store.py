@@ -54,7 +54,7 @@ def test_documents_come_and_go(store: MLXVectorStore) -> None:
 
 def test_the_place_of_a_chunk_is_in_its_metadata(store: MLXVectorStore) -> None:
     chunk = Chunk("jet noise", "docs/a.md", 0, 9, 3, 4, metadata={"lines": "mine"})
-    store.index.replace_file("docs/a.md", FileStat(1, 2, "ab"), [chunk])
+    store.index.replace_files([("docs/a.md", FileStat(1, 2, "ab"), [chunk])])
     assert store.similarity_search("jet noise", 1)[0].metadata == {"source": "docs/a.md", "lines": "mine"}
 
 

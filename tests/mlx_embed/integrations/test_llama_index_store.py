@@ -164,7 +164,7 @@ def test_an_index_of_llama_indexs_own(store: MLXVectorStore, model: EmbeddingMod
 
 def test_passages_of_files_are_nodes_too(store: MLXVectorStore) -> None:
     chunk = Chunk("jet noise", "docs/a.md", 0, 9, 3, 4, metadata={"lang": "en"})
-    store.client.replace_file("docs/a.md", FileStat(1, 2, "ab"), [chunk])
+    store.client.replace_files([("docs/a.md", FileStat(1, 2, "ab"), [chunk])])
     [found] = store.get_nodes(["docs/a.md#0"])
     assert found.metadata == {"file_path": "docs/a.md", "lines": [3, 4], "lang": "en"}
     assert ask(store, filters=MetadataFilters(filters=[each("path", "==", "*.md")])) == ["docs/a.md#0"]

@@ -1,5 +1,6 @@
 """LoRAs for tasks over HTTP: what a request names, beside the same model asked directly; errors in words."""
 
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,14 @@ def test_what_is_refused(served: Running, name: str, body: dict[str, Any], messa
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
     assert answer.json()["error"]["param"] == "task"
+
+
+def test_encode_by_a_server(served: Running, models: dict[str, EmbeddingModel]) -> None:
+    """Before any text is sent it is said that there is no task; queries and documents have theirs."""
+    assert served.post("/v1/encode", {"texts": [], "model": "v5"}).status_code == 400
+    answer = served.post("/v1/encode", {"texts": TEXTS, "model": "v5", "task": "query"}).json()
+    found = np.frombuffer(b64decode(answer["vectors"]), "<f4").reshape(len(TEXTS), -1)
+    assert np.abs(found - models["v5"].encode_query(TEXTS)).max() <= TOLERANCE
 
 
 def test_a_task_of_the_start(models: dict[str, EmbeddingModel]) -> None:
