@@ -101,10 +101,7 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises:
         OSError: an unknown host, or a port that is taken.
-        ValueError: a port that there is not, of which the system would take the last 16 bits.
     """
-    if not 0 <= port < 2**16:
-        raise ValueError(f"Port {port} is not within 0..{2**16 - 1}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
