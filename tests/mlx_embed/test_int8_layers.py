@@ -66,7 +66,7 @@ def halfway(monkeypatch: pytest.MonkeyPatch) -> float:
     """A cosine to ask for that int8 alone does not have, and bfloat16 has."""
     with monkeypatch.context() as within:
         within.setattr(int8_layers, "LEAST_COSINE", -1.0)
-        within.setattr(int8_layers, "_file", lambda checkpoint: DATA / "nothing" / "here")
+        within.setattr(int8_layers, "_file", lambda checkpoint: TINY / "config.json" / "none")
         everything = least_cosine(TINY, "int8")
     monkeypatch.setattr(int8_layers, "LEAST_COSINE", (1 + everything) / 2)
     return everything
