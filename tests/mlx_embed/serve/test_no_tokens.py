@@ -21,6 +21,7 @@ def test_over_http(tmp_path: Path) -> None:
         assert found.any(axis=1).tolist() == [False, True, False]
         assert not np.array(running.post("/embed", {"inputs": " "}).json()).any()
         assert running.post("/embed_all", {"inputs": [" ", "wing"]}).json()[0] == []
+        assert running.post("/embed_all", {"inputs": " "}).json() == [[]]
         refused = running.post("/v1/rerank", {"query": " ", "documents": ["wing", "  "]})
         assert refused.status_code == 422
         assert "documents[1]" in refused.text
