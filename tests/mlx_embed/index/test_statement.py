@@ -16,6 +16,7 @@ from mlx_embed.index import Index
 from mlx_embed.index.statement import Statement
 from tests.checkpoints import NORMALIZE, dense, pooling, with_modules
 from tests.conftest import DATA
+from tests.mlx_embed.checkpoint.test_jina_v5 import authors
 
 
 @pytest.fixture
@@ -99,6 +100,21 @@ def test_the_same_weights_pooled_otherwise_are_refused(
     with pytest.raises(StoreMismatchError, match=f"the vectors 'mean, length 1', not '{said}'"):
         ours.require(replace(theirs, **alike), folder)
     replace(ours, vectors="").require(replace(theirs, **alike), folder)  # made before it was kept
+
+
+def test_a_statement_of_lowercase_texts_and_of_a_task(folder: Path, tmp_path: Path) -> None:
+    lower = shutil.copytree(DATA / "tiny-bert", tmp_path / "lower")
+    (lower / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": true}')
+    assert Statement.of(EmbeddingModel.from_pretrained(lower, device="cpu")).vectors.endswith(", of lowercase texts")
+    model = EmbeddingModel.from_pretrained(authors(tmp_path / "v5", "nano"), device="cpu", task="clustering")
+    with Index.create(tmp_path / "tasks", model) as index:
+        index.add(["a"], ["the wing stalls"])
+    with Index.open(tmp_path / "tasks") as index:
+        assert index.search("the wing stalls", mode="vector")[0].id == "a"
+        assert index.model.checkpoint.task == "clustering"
+        said = index.statement
+    with pytest.raises(StoreMismatchError, match="the task 'clustering', not 'retrieval'"):
+        said.require(replace(said, task="retrieval"), folder)
 
 
 def test_a_model_that_was_set_otherwise_is_loaded_as_it_was(tmp_path: Path) -> None:

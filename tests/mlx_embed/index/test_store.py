@@ -1,6 +1,7 @@
 """One writer, many readers: locks, snapshots, other processes, and compaction under a reader's eyes."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -81,6 +82,28 @@ def test_a_forked_child_that_closes_an_index_closes_its_own(index: Index) -> Non
         other.add(["b"], ["wing"])
     index.add(["b"], ["wing"])
     index.check()
+
+
+def test_a_child_that_is_forked_while_another_thread_writes_does_not_wait_for_it(index: Index) -> None:
+    index.add(["a"], ["wing"])
+    begun, forked = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with index._store._writing:
+            begun.set()
+            forked.wait(20)
+
+    def close() -> None:
+        signal.alarm(5)  # which ends a child that waits
+        index.close()
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    begun.wait(10)
+    said = in_a_child(close)
+    forked.set()
+    writing.join()
+    assert said == "None"
 
 
 def test_threads_that_add_one_id(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

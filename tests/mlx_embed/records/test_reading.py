@@ -119,5 +119,8 @@ def test_a_parquet_file_with_two_columns_of_a_name(tmp_path: Path) -> None:
     parquet.write_table(arrow.table(columns, names=["text", "text", "n", "n"]), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"x\.parquet has several columns 'text'"):
         read(tmp_path / "x.parquet")
+    parquet.write_table(arrow.table(columns[1:], names=["text", "id", "id"]), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x\.parquet has several columns 'id'"):
+        read(tmp_path / "x.parquet")
     parquet.write_table(arrow.table(columns[1:], names=["text", "n", "n"]), tmp_path / "y.parquet")
     assert read(tmp_path / "y.parquet") == [("b", None)]

@@ -168,6 +168,7 @@ def test_the_state_of_a_model_is_of_what_it_computes(encoder: EmbeddingModel, tm
     assert state_of(EmbeddingModel.from_pretrained(place, device="cpu", engine="reference")) == state_of(encoder)
     half = EmbeddingModel.from_pretrained(place, device="cpu", engine="reference", dtype="float16")
     assert state_of(half) != state_of(encoder)
+    (place / ".out.npy.json").write_text("{}")  # what an interrupted run leaves is not the model's
     for file, byte in (("model.safetensors", -1), ("tokenizer.json", 2000), ("1_Pooling/config.json", 30)):
         data = bytearray((place / file).read_bytes())
         data[byte] ^= 1
@@ -307,6 +308,17 @@ def test_what_is_not_done_in_the_servers_time_is_asked_in_parts() -> None:
         vectors, info = connect(url).encode([str(number) for number in range(7)])
     assert vectors.tolist() == [[number, 0] for number in range(7)]
     assert info.token_counts.tolist() == list(range(7))
+
+
+def test_a_text_that_is_never_done_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0)
+    late = b'{"error": {"message": "not done in time", "code": "timeout"}}'
+
+    def answer(before: int, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        return (503, {}, late) if body["texts"] else (200, {}, model_of("", []))
+
+    with answering(answer) as url, pytest.raises(MLXEmbedError, match="refuses: not done in time"):
+        connect(url).encode(["a", "b"])
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:

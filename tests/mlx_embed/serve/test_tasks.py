@@ -83,7 +83,7 @@ def test_a_request_names_its_task(
 
 
 def test_other_shapes(served: Running, models: dict[str, EmbeddingModel]) -> None:
-    """Cohere's purposes, similarities, a vector a token, and `encode --server`."""
+    """Cohere's purposes, similarities, the root, and a vector a token."""
     v5 = models["v5"]
     for kind, expected in (
         ("search_query", v5.encode_query(TEXTS)),
@@ -95,6 +95,9 @@ def test_other_shapes(served: Running, models: dict[str, EmbeddingModel]) -> Non
     body = {"inputs": inputs, "model": "v5", "parameters": {"task": "text-matching"}}
     expected = v5.encode(TEXTS, task="text-matching")
     assert served.post("/similarity", body).json() == pytest.approx((expected[1:] @ expected[0]).tolist(), abs=1e-5)
+    for body in ({"task": "clustering"}, {"parameters": {"task": "clustering"}}):
+        found = vectors(served, "/", {"inputs": TEXTS, "model": "v5", **body})
+        assert np.abs(found - v5.encode(TEXTS, task="clustering")).max() <= TOLERANCE
     tokens = [
         served.post("/embed_all", {"inputs": TEXTS[0], "model": "v5", "task": task}).json()[0]
         for task in ("clustering", "retrieval", "clustering")
