@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.checkpoint.files import fingerprint
 from mlx_embed.checkpoint.tasks import PURPOSES, for_purpose, known
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import TASKS, EmbeddingModel, Task
@@ -86,8 +85,7 @@ class TokenHead:
 
 def state_of(model: Any) -> str:
     """By which a client sees that a name is another model's than before: of its files when it was loaded, and dtype."""
-    checkpoint = model.checkpoint
-    return f"{fingerprint(*dict.fromkeys((checkpoint.folder, checkpoint.weights)))} {model.engine.dtype}"
+    return f"{model.checkpoint.fingerprint} {model.engine.dtype}"
 
 
 class Embedder:
