@@ -17,7 +17,7 @@ from mlx_embed.checkpoint.tasks import PURPOSES, for_purpose, known
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import TASKS, EmbeddingModel, Task
 from mlx_embed.engine.contract import Parameters
-from mlx_embed.options import chosen_prompt
+from mlx_embed.options import chosen_prompt, first_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 
@@ -147,7 +147,7 @@ class Embedder:
             return prompts[name]
         purpose = input_task(input_type)
         if purpose is not None:
-            return next((prompts[found] for found in TASKS[purpose] if found in prompts), "")
+            return first_prompt(prompts, TASKS[purpose])
         default = self.model.default_prompt_name
         return "" if default is None else prompts[default]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
@@ -16,6 +17,7 @@ from mlx_embed.index import Index
 from mlx_embed.index.statement import Statement
 from tests.checkpoints import NORMALIZE, dense, pooling, with_modules
 from tests.conftest import DATA
+from tests.mlx_embed.checkpoint.test_tasks import authors
 
 
 @pytest.fixture
@@ -111,6 +113,17 @@ def test_a_model_that_was_set_otherwise_is_loaded_as_it_was(tmp_path: Path) -> N
         index.add(["a"], ["the wing stalls"])
     with Index.open(tmp_path / "index") as index:
         assert index.search("the wing stalls", mode="vector")[0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_a_model_with_tasks_has_their_prompts(tmp_path: Path) -> None:
+    model = EmbeddingModel.from_pretrained(authors(tmp_path / "model"), device="cpu")
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["a"], ["the wing"])
+        ((_, vectors),) = index.everything()
+        (hit,) = index.search("flow", mode="vector")
+    text, query = model.encode_document("the wing"), model.encode_query("flow")
+    assert np.abs(vectors[0] - text).max() <= 1e-5
+    assert hit.score == pytest.approx(float(query @ text), abs=1e-5)
 
 
 def test_another_format_is_refused(folder: Path) -> None:
