@@ -154,6 +154,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = copied(Path(folder))
         present = [m for m in mutations if m not in gone]
+        if any(m.file.endswith(NATIVE) for m in present) and not build(root):
+            print("The libraries of C++ cannot be built without any mistake: is setuptools there, and a compiler?")
+            return 1
         # Files of tests in one run; what chooses among a file's tests (-k) in a run of its own.
         files = tuple(sorted({test for m in present for test in m.tests if "-k" not in m.tests}))
         for tests in {files, *(m.tests for m in present if "-k" in m.tests)} if not options.at_once else ():

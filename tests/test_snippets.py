@@ -53,7 +53,12 @@ def as_far_as_installed() -> Iterator[None]:
             raise
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python") and page not in LEFT_OUT])
+def local(page: str) -> list[tuple[str, str]]:
+    """The Python of a page that asks no server."""
+    return [(place, code) for place, code in blocks(page, "python") if ADDRESS not in code]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if local(page) and page not in LEFT_OUT])
 def test_python(page: str, minilm_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot_download(name: str, **_: Any) -> str:
         if name == "sentence-transformers/all-MiniLM-L6-v2":
@@ -67,9 +72,7 @@ def test_python(page: str, minilm_path: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("The wing stalls.\nA recipe for lentil soup.\n")
     names: dict[str, Any] = {}
-    for place, code in blocks(page, "python"):
-        if ADDRESS in code:
-            continue
+    for place, code in local(page):
         if "bge-m3" in code:
             bge_m3.make(Path("bge-m3"))
         with as_far_as_installed():
@@ -82,16 +85,16 @@ def test_python(page: str, minilm_path: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def commands(page: str) -> list[tuple[str, list[str]]]:
-    """The lines of its shell blocks as words, without comments; what is cut by a backslash is one line."""
+    """The lines of its shell blocks as words, without comments; a backslash joins lines, a pipe parts one."""
     lines = [
         (place, shlex.split(line, comments=True))
         for place, code in blocks(page, "sh")
-        for line in code.replace("\\\n", " ").splitlines()
+        for line in code.replace("\\\n", " ").replace(" | ", "\n").splitlines()
     ]
     return [(place, words) for place, words in lines if words]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands(page: str) -> None:
     for place, words in commands(page):
         words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]

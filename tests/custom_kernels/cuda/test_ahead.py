@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import mlx.core as mx
@@ -62,8 +63,16 @@ def test_all_that_is_wanted_is_compiled_and_waited_for(compiled: list[str]) -> N
     ahead.compile_all({})
 
 
-def test_whoever_asks_for_what_is_being_compiled_waits(compiled: list[str]) -> None:
+def test_whoever_asks_for_what_is_being_compiled_waits(compiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[bytes] = []
+    all_have_looked = threading.Barrier(5)
+
+    def future() -> Future[bytes]:
+        """What a thread makes that has found no code."""
+        all_have_looked.wait(10)
+        return Future()
+
+    monkeypatch.setattr(launch, "Future", future)
 
     def ask_too() -> None:
         found.append(launch.compiled("rope", (("T", mx.float32),), ()))
