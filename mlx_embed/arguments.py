@@ -17,7 +17,7 @@ def whole_number(name: str, value: Any) -> int:
     Raises:
         TypeError: a float, a string, a bool, or anything else; `name` is in the message.
     """
-    if not isinstance(value, (bool, np.bool_)):  # of which the last numpy of Python 3.10 makes a number
+    if not isinstance(value, (bool, np.bool_)):  # operator.index takes numpy's bool for 0 or 1 in numpy 2.2
         try:
             return operator.index(value)
         except TypeError:

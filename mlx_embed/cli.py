@@ -44,7 +44,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         command.add(subparsers.add_parser(name, help=about, description=about))
     try:
         options = parser.parse_args(arguments)
-    except OSError:  # Python 3.10 says what is wrong with them where nobody reads
+    except OSError:  # Python 3.10's argparse fails where its message cannot be written, as to a closed stderr
         sys.exit(2)
     with signs_of_life(), warnings_as_sentences():
         return _run(found[options.command], options)

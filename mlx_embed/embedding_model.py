@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
-from mlx_embed.checkpoint.tasks import checked_task, for_purpose
+from mlx_embed.checkpoint.tasks import PURPOSES, checked_task, for_purpose
 from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.encoding import Call, Encoded, Encoding
 from mlx_embed.engine import Engine, Head, load
@@ -57,8 +57,8 @@ Texts: TypeAlias = str | Iterable[str]
 Task: TypeAlias = Literal["query", "document"]
 # What texts may be said to be, and the prompts of each, the first that there is.
 TASKS: dict[Task, tuple[str, ...]] = {
-    "query": (*TASK_PROMPTS["query"], "retrieval.query"),
-    "document": (*TASK_PROMPTS["document"], "retrieval.passage"),
+    "query": (*TASK_PROMPTS["query"], PURPOSES["query"]),
+    "document": (*TASK_PROMPTS["document"], PURPOSES["document"]),
 }
 LONG_TEXTS: tuple[str, ...] = get_args(LongText)
 # Heads that are kept ready: of prompts whose tokens are not pooled, and of vectors that are cut or scaled.

@@ -1,6 +1,6 @@
 """The options of `from_pretrained` and of `encode`, each stated once, for every method that takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -251,6 +251,11 @@ def checked_batch_size(batch_size: int | None, unit: str = "texts") -> int | Non
 TASK_PROMPTS: Mapping[str, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
+def first_prompt(prompts: Mapping[str, str], names: Iterable[str]) -> str:
+    """The prompt of the first of these names that there is; "" where there is none of them."""
+    return next((prompts[name] for name in names if name in prompts), "")
+
+
 def prefer_prompt(options: Any, prompts: Mapping[str, str], *names: str) -> None:
     """Where `options` name no prompt, put in the first of these that the model has, or none at all.
 
@@ -258,7 +263,7 @@ def prefer_prompt(options: Any, prompts: Mapping[str, str], *names: str) -> None
     default is not for them.
     """
     if options.get("prompt") is None and options.get("prompt_name") is None:
-        options["prompt"] = next((prompts[name] for name in names if name in prompts), "")
+        options["prompt"] = first_prompt(prompts, names)
 
 
 def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: str | None, prompt: str | None) -> str:

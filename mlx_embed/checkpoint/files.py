@@ -91,11 +91,14 @@ def fingerprint(*folders: Path) -> str:
 def _deciding(folders: Iterable[Path]) -> list[tuple[str, Path]]:
     """The files in a model's folders that say how it computes, and their names there, in order.
 
-    Hidden ones are none: what an interrupted run has beside its output may lie there.
+    Hidden files and folders are left out: an interrupted run keeps its state in some, and the hub's client the time of
+    each download.
     """
+    found = (
+        (number, path.relative_to(folder), path) for number, folder in enumerate(folders) for path in folder.rglob("*")
+    )
     return sorted(
-        (f"{number} {path.relative_to(folder).as_posix()}", path)
-        for number, folder in enumerate(folders)
-        for path in folder.rglob("*")
-        if path.suffix in _DECIDING and path.name[0] != "." and path.is_file()
+        (f"{number} {place.as_posix()}", path)
+        for number, place, path in found
+        if path.suffix in _DECIDING and not any(part[0] == "." for part in place.parts) and path.is_file()
     )

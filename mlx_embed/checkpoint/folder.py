@@ -10,7 +10,7 @@ from mlx_embed.architectures import Architecture, EncoderConfig, architecture
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
 from mlx_embed.checkpoint.adapters import Adapter, read_adapter
-from mlx_embed.checkpoint.files import present, read_json, state
+from mlx_embed.checkpoint.files import fingerprint, present, read_json, state
 from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.logit_score import Chat, LogitScore, read_chat, read_logit_score
@@ -137,7 +137,16 @@ class Checkpoint:
     @property
     def state(self) -> str:
         """Of its files as they are now; see `files.state`."""
-        return state(*dict.fromkeys((self.folder, self.weights)))
+        return state(*self._folders)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its files, wherever they lie; see `files.fingerprint`."""
+        return fingerprint(*self._folders)
+
+    @property
+    def _folders(self) -> list[Path]:
+        return list(dict.fromkeys((self.folder, self.weights)))
 
 
 def read_checkpoint(

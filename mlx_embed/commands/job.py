@@ -31,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", choices=NATIVE_DTYPES, help="dtype to compute in; int8 on a CPU")
     parser.add_argument("--device", choices=("cpu", "gpu", "metal", "cuda"), help="where to compute")
+    parser.add_argument("--task", metavar="NAME", help="of a model with a LoRA for each task, the one")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,11 +48,15 @@ def run(options: argparse.Namespace) -> int:
     sources = shards.sources(options.inputs, options.format, options.fields, options.id_field)
     folder, name = hub.find(options.model)
     checkpoint = read_checkpoint(folder, name)
+    if options.task is not None:
+        checkpoint = checkpoint.for_task(options.task)
+    if checkpoint.needs_task:
+        raise ValueError(f"This model needs a task, of {', '.join(checkpoint.tasks)}: name one by --task.")
     if options.prompt_name is not None and options.prompt_name not in checkpoint.prompts:
         known = ", ".join(checkpoint.prompts) or "none"
         raise ValueError(f"--prompt-name {options.prompt_name!r} is not one of the model's: {known}.")
     encode = {key: getattr(options, key) for key in ("prompt_name", "truncate_dim", "long_text")}
-    load = {key: getattr(options, key) for key in ("dtype", "device") if getattr(options, key) is not None}
+    load = {key: getattr(options, key) for key in ("dtype", "device", "task") if getattr(options, key) is not None}
     # Other machines have a model of the hub by its name, and not in this folder.
     model = name if options.ray is not None and not Path(name).expanduser().is_dir() else str(folder.absolute())
     work = job.Work(str(options.output.absolute()), model, load, encode)

@@ -10,10 +10,10 @@ from zlib import crc32
 
 from mlx_embed.checkpoint.files import sha256
 from mlx_embed.checkpoint.modules import Module
-from mlx_embed.embedding_model import EmbeddingModel
+from mlx_embed.embedding_model import TASKS, EmbeddingModel
 from mlx_embed.errors import StoreCorruptError, StoreMismatchError
 from mlx_embed.index.database import DATABASE
-from mlx_embed.options import TASK_PROMPTS
+from mlx_embed.options import first_prompt
 
 FORMAT = 1
 ROW_DTYPES = ("float32", "float16", "int8")
@@ -78,8 +78,6 @@ class Statement:
                 f"{model.name} compares vectors by {model.similarity_fn_name}, and an index by cosine or dot: set "
                 'model.similarity_fn_name = "cosine" first, if its vectors have length 1.'
             )
-        prompts = model.prompts
-        document = next((prompts[name] for name in TASK_PROMPTS["document"] if name in prompts), "")
         return cls(
             model.name,
             _revision(model.checkpoint.folder),
@@ -88,8 +86,8 @@ class Statement:
             model.dimension,
             model.max_seq_length,
             model.similarity_fn_name,
-            prompts.get("query", "") if query_prompt is None else query_prompt,
-            document if document_prompt is None else document_prompt,
+            first_prompt(model.prompts, TASKS["query"]) if query_prompt is None else query_prompt,
+            first_prompt(model.prompts, TASKS["document"]) if document_prompt is None else document_prompt,
             row_dtype,
             chunker,
             model.checkpoint.task or "",

@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.checkpoint.files import fingerprint
 from mlx_embed.checkpoint.tasks import PURPOSES, for_purpose, known
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import TASKS, EmbeddingModel, Task
 from mlx_embed.engine.contract import Parameters
-from mlx_embed.options import chosen_prompt
+from mlx_embed.options import chosen_prompt, first_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 
@@ -86,8 +85,7 @@ class TokenHead:
 
 def state_of(model: Any) -> str:
     """By which a client sees that a name is another model's than before: of its files when it was loaded, and dtype."""
-    checkpoint = model.checkpoint
-    return f"{fingerprint(*dict.fromkeys((checkpoint.folder, checkpoint.weights)))} {model.engine.dtype}"
+    return f"{model.checkpoint.fingerprint} {model.engine.dtype}"
 
 
 class Embedder:
@@ -149,7 +147,7 @@ class Embedder:
             return prompts[name]
         purpose = input_task(input_type)
         if purpose is not None:
-            return next((prompts[found] for found in TASKS[purpose] if found in prompts), "")
+            return first_prompt(prompts, TASKS[purpose])
         default = self.model.default_prompt_name
         return "" if default is None else prompts[default]
 

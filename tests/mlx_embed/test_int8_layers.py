@@ -62,18 +62,18 @@ def stated(folder: Path) -> list[str]:
     return list(json.loads((folder / "config.json").read_text())["int8_cpu"]["bfloat16"])
 
 
-def halfway(monkeypatch: pytest.MonkeyPatch) -> float:
+def halfway(folder: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """A cosine to ask for that int8 alone does not have, and bfloat16 has."""
     with monkeypatch.context() as within:
         within.setattr(int8_layers, "LEAST_COSINE", -1.0)
-        within.setattr(int8_layers, "_file", lambda checkpoint: TINY / "config.json" / "none")
+        within.setattr(int8_layers, "_file", lambda checkpoint: folder / "not remembered")
         everything = least_cosine(TINY, "int8")
     monkeypatch.setattr(int8_layers, "LEAST_COSINE", (1 + everything) / 2)
     return everything
 
 
 def test_a_load_chooses_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = halfway(monkeypatch)
+    everything = halfway(tmp_path, monkeypatch)
     shutil.copytree(TINY, tmp_path / "a")
     kept = kept_by(tmp_path / "a")
     assert 0 < len(kept) < 12
@@ -101,8 +101,8 @@ def test_a_load_chooses_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert kept_by(TINY) == kept
 
 
-def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    halfway(monkeypatch)
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halfway(tmp_path, monkeypatch)
     kept = kept_by(TINY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(TINY / "config.json"))
     assert kept_by(TINY) == kept
@@ -132,7 +132,7 @@ def test_attention_in_float32_beside_narrow_layers(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_layers_that_are_kept_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = halfway(monkeypatch)
+    everything = halfway(tmp_path, monkeypatch)
     target = int8_layers.LEAST_COSINE
     report = convert(TINY, tmp_path / "a", quantize="int8-cpu")
     kept = report.kept_in_bfloat16

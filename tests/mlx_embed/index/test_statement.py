@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
@@ -16,7 +17,8 @@ from mlx_embed.index import Index
 from mlx_embed.index.statement import Statement
 from tests.checkpoints import NORMALIZE, dense, pooling, with_modules
 from tests.conftest import DATA
-from tests.mlx_embed.checkpoint.test_jina_v5 import authors
+from tests.mlx_embed.checkpoint import test_jina_v5
+from tests.mlx_embed.checkpoint.test_tasks import authors
 
 
 @pytest.fixture
@@ -106,7 +108,8 @@ def test_a_statement_of_lowercase_texts_and_of_a_task(folder: Path, tmp_path: Pa
     lower = shutil.copytree(DATA / "tiny-bert", tmp_path / "lower")
     (lower / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": true}')
     assert Statement.of(EmbeddingModel.from_pretrained(lower, device="cpu")).vectors.endswith(", of lowercase texts")
-    model = EmbeddingModel.from_pretrained(authors(tmp_path / "v5", "nano"), device="cpu", task="clustering")
+    place = test_jina_v5.authors(tmp_path / "v5", "nano")
+    model = EmbeddingModel.from_pretrained(place, device="cpu", task="clustering")
     with Index.create(tmp_path / "tasks", model) as index:
         index.add(["a"], ["the wing stalls"])
     with Index.open(tmp_path / "tasks") as index:
@@ -127,6 +130,17 @@ def test_a_model_that_was_set_otherwise_is_loaded_as_it_was(tmp_path: Path) -> N
         index.add(["a"], ["the wing stalls"])
     with Index.open(tmp_path / "index") as index:
         assert index.search("the wing stalls", mode="vector")[0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_a_model_with_tasks_has_their_prompts(tmp_path: Path) -> None:
+    model = EmbeddingModel.from_pretrained(authors(tmp_path / "model"), device="cpu")
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["a"], ["the wing"])
+        ((_, vectors),) = index.everything()
+        (hit,) = index.search("flow", mode="vector")
+    text, query = model.encode_document("the wing"), model.encode_query("flow")
+    assert np.abs(vectors[0] - text).max() <= 1e-5
+    assert hit.score == pytest.approx(float(query @ text), abs=1e-5)
 
 
 def test_another_format_is_refused(folder: Path) -> None:

@@ -20,6 +20,7 @@ from mlx_embed.jobs import job, shards
 from mlx_embed.jobs.job import Work
 from mlx_embed.records import reading
 from tests.conftest import DATA, ROOT
+from tests.mlx_embed.checkpoint.test_jina_v5 import authors
 from tests.mlx_embed.jobs.tasks import Slow
 
 arrow: Any = pytest.importorskip("pyarrow", reason="pyarrow, extra parquet")
@@ -101,6 +102,21 @@ def test_lines_have_no_ids(tmp_path: Path, vectors: np.ndarray) -> None:
     (tmp_path / "a.txt").write_text("\n".join(TEXTS))
     run(tmp_path / "a.txt", tmp_path / "out", "--rows", 100)
     check(tmp_path / "out", vectors, [])
+
+
+def test_a_model_with_tasks_is_told_one(jsonl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, out = authors(tmp_path / "model", "nano"), tmp_path / "out"
+    command = ["job", str(jsonl), str(out), "--model", str(model), "--device", "cpu"]
+    for options, message in (
+        ([], "needs a task, of retrieval, "),
+        (["--task", "no"], "'no' is not one of the model's"),
+    ):
+        assert cli.main([*command, *options]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+    assert cli.main([*command, "--task", "clustering"]) == 0
+    expected = EmbeddingModel.from_pretrained(model, device="cpu").encode(TEXTS, task="clustering")
+    assert np.abs(made(out)[1] - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("rows", [1, 7, 32, 33, 34, 1000])
