@@ -154,11 +154,11 @@ def test_what_no_page_and_no_parquet_can_hold_is_made_text_that_they_can(
     tmp_path: Path, tiny_bert: EmbeddingModel
 ) -> None:
     file = tmp_path / "texts.jsonl"
-    rows = [{"id": f"d{i}\ud800", "text": f"the wing {i} \ud83d", "n": 2**63 - 1 + i} for i in range(2)]
+    rows = [{"id": f"d{i}\ud800", "text": f"the wing {i} \ud83d", "n": 2**63 - 1 + i, "w": "\ud83d"} for i in range(2)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = of_file(reading.source(str(file), also=["n"]), tiny_bert, ["n"])
+    found = of_file(reading.source(str(file), also=["n", "w"]), tiny_bert, ["n", "w"])
     assert (found.ids[1], found.texts[1]) == ("d1\ufffd", "the wing 1 \ufffd")
-    assert found.columns == {"n": [2**63 - 1, str(2**63)]}
+    assert found.columns == {"n": [2**63 - 1, str(2**63)], "w": ["\ufffd"] * 2}
 
 
 def test_of_an_index(tmp_path: Path, tiny_bert: EmbeddingModel) -> None:

@@ -1,5 +1,6 @@
 """LoRAs for tasks over HTTP: what a request names, beside the same model asked directly; errors in words."""
 
+import json
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EmbeddingModel
         "v5": test_jina_v5.authors(folder / "v5", "nano"),
         "plain": test_jina_v5.merged(folder / "plain", "nano", "clustering"),
     }
+    prompts = {"prompts": {**test_tasks.PROMPTS, "text-matching": "alike "}}
+    (made["v3"] / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     return {name: EmbeddingModel.from_pretrained(place, device="cpu") for name, place in made.items()}
 
 
