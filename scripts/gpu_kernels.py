@@ -1,0 +1,197 @@
+"""The sides of `bench_gpu.py` that time kernels by themselves, beside MLX's own ops and cuBLAS."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NORMS = [(3, 384), (64, 384), (1024, 384), (16384, 384), (131072, 384), (131072, 768)]
+HEADS = 12
+LENGTHS = {
+    "4096 x 16": [16] * 4096,
+    "1024 x 128": [128] * 1024,
+    "128 x 512": [512] * 128,
+    "512 ragged, 8 to 256": [int(n) for n in np.random.default_rng(0).integers(8, 257, size=512)],
+}
+Figures = dict[str, float]
+
+
+def median(run: Callable[[], Any], rounds: int = 7) -> float:
+    """Seconds of one run, the median of `rounds` after a quarter as many, and at least two, that do not count."""
+    warm_up = max(2, rounds // 4)
+    seconds = []
+    for _ in range(warm_up + rounds):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[warm_up:])
+
+
+def copy_side(work: Path, options: argparse.Namespace) -> Figures:
+    import torch
+
+    source = torch.randn(2**28, device="cuda", dtype=torch.float16)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        for _ in range(10):
+            target.copy_(source)
+        torch.cuda.synchronize()
+
+    return {"device copy, GB/s read and written": source.nbytes * 20 / median(copy) / 1e9}
+
+
+def random(*shape: int) -> Any:
+    import mlx.core as mx
+
+    return mx.random.normal(shape).astype(mx.float16)
+
+
+def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
+    import mlx.core as mx
+
+    from custom_kernels import activate, attention, gelu, layer_norm
+
+    def each(build: Callable[[], Any], number: int) -> float:
+        """Microseconds of one of `number` ops: the graph is built before the clock starts."""
+        seconds = []
+        for _ in range(9):
+            graph = build()
+            mx.synchronize()
+            start = time.perf_counter()
+            mx.eval(graph)
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[2:]) / number * 1e6
+
+    def chain(x: mx.array, op: Callable[[mx.array], mx.array], number: int = 50) -> float:
+        def build() -> mx.array:
+            y = x
+            for _ in range(number):
+                y = op(y)
+            return y
+
+        return each(build, number)
+
+    figures: Figures = {}
+    for rows, width in NORMS:
+        x, residual, weight, bias = random(rows, width), random(rows, width), random(width), random(width)
+        mx.eval(x, residual, weight, bias)
+        for name, backend in (("built-in", "fast"), ("kernel", "cuda"), ("as chosen", None)):
+            options = {"weight": weight, "bias": bias, "eps": 1e-12, "backend": backend}
+            plain = chain(x, partial(layer_norm, **options))
+            added = chain(x, partial(layer_norm, residual=residual, **options))
+            figures[f"LayerNorm [{rows}, {width}] {name}, us"] = plain
+            figures[f"LayerNorm [{rows}, {width}] {name}, residual, us"] = added
+            if rows >= 131072:
+                figures[f"LayerNorm [{rows}, {width}] {name}, GB/s"] = x.nbytes * 2 / plain / 1e3
+                figures[f"LayerNorm [{rows}, {width}] {name}, residual, GB/s"] = x.nbytes * 3 / added / 1e3
+    for head_dim in (32, 64):
+        for name, lengths in LENGTHS.items():
+            cu_seqlens = mx.array(np.cumsum([0, *lengths]).astype(np.int32))
+            n, longest, total, scale = len(lengths), max(lengths), sum(lengths), head_dim**-0.5
+            qkv = random(total, 3 * HEADS * head_dim)
+            block = random(n, longest, 3, HEADS, head_dim)
+            valid = mx.arange(longest) < (cu_seqlens[1:] - cu_seqlens[:-1])[:, None]
+            mask = mx.where(valid, 0.0, -3e4).astype(mx.float16)[:, None, None, :]
+            mx.eval(qkv, block, mask)
+            mask = None if total == n * longest else mask
+
+            def builtin(block: Any = block, mask: Any = mask, scale: float = scale) -> list[mx.array]:
+                q, k, v = block.transpose(2, 0, 3, 1, 4)
+                return [mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask) for _ in range(20)]
+
+            def packed(
+                backend: str | None, a: Any = (qkv, cu_seqlens, HEADS, scale), m: int = longest
+            ) -> list[mx.array]:
+                return [attention(*a, max_seqlen=m, backend=backend) for _ in range(20)]
+
+            label = f"attention {head_dim}, {name}"
+            figures[f"{label}: mx.fast{'' if mask is None else ' with mask'}, us"] = each(builtin, 20)
+            figures[f"{label}: kernel, us"] = each(lambda p=packed: p("cuda"), 20)
+            figures[f"{label}: as chosen, us"] = each(lambda p=packed: p(None), 20)
+    x = random(131072, 1536)
+    mx.eval(x)
+    fused = mx.compile(gelu)
+    figures["GELU [131072, 1536] compiled by MLX, GB/s"] = x.nbytes * 2 / chain(x, fused, 10) / 1e3
+    kernel = partial(activate, act="gelu", backend="cuda")
+    figures["GELU [131072, 1536] kernel, GB/s"] = x.nbytes * 2 / chain(x, kernel, 10) / 1e3
+    return figures
+
+
+def layer_norm_side(work: Path, _: argparse.Namespace) -> Figures:
+    """LayerNorm in float32, 384 wide, without a residual: one call with its wait, and one in a chain."""
+    import mlx.core as mx
+
+    from custom_kernels import cuda, layer_norm
+
+    weight, bias = (random(384).astype(mx.float32) for _ in range(2))
+    ways: dict[str, Callable[[mx.array], mx.array]] = {
+        "mx.fast": lambda x: mx.fast.layer_norm(x, weight, bias, 1e-12),
+        "mx.fast through the op": lambda x: layer_norm(x, weight, bias, 1e-12, backend="fast"),
+        "kernel": lambda x: cuda.layer_norm(x, weight, bias, 1e-12),
+        "as chosen": lambda x: layer_norm(x, weight, bias, 1e-12),
+    }
+    figures: Figures = {}
+    for rows in (3, 1024, 8192, 16384, 32768, 65536):
+        x = random(rows, 384).astype(mx.float32)
+        mx.eval(x, weight, bias)
+        seconds: dict[str, list[float]] = {f"{name}, {how}": [] for how in ("alone", "in a chain") for name in ways}
+        for _ in range(11):
+            for name, way in ways.items():
+                mx.synchronize()
+                start = time.perf_counter()
+                for _ in range(10):
+                    mx.eval(way(x))
+                seconds[f"{name}, alone"].append((time.perf_counter() - start) / 10)
+                y = x
+                for _ in range(50):
+                    y = way(y)
+                start = time.perf_counter()
+                mx.eval(y)
+                seconds[f"{name}, in a chain"].append((time.perf_counter() - start) / 50)
+        for name, found in seconds.items():
+            figures[f"LayerNorm [{rows}, 384] {name}, us"] = statistics.median(found[2:]) * 1e6
+    return figures
+
+
+def products_side(work: Path, _: argparse.Namespace) -> Figures:
+    """A layer's products with what follows them: MLX's ops and this package's other kernels, and in one launch."""
+    import mlx.core as mx
+
+    from custom_kernels import Linear, cuda, lay_out_linear
+    from custom_kernels.ops.linear import builtin_linear
+    from custom_kernels.ops.output_norm import builtin_output_norm
+
+    def each(run: Callable[[], mx.array], number: int = 20) -> float:
+        """Microseconds of one of `number` ops, each of which may reuse the memory of the one before."""
+
+        def all_of_them() -> None:
+            for _ in range(number):
+                mx.async_eval(run())
+            mx.synchronize()
+
+        return median(all_of_them, 9) / number * 1e6
+
+    figures: Figures = {}
+    for rows, width in ((4096, 384), (32768, 384), (131072, 384), (4096, 768), (32768, 768), (131072, 768)):
+        x, residual, norm = random(rows, width), random(rows, width), random(width)
+        for name, outputs, act in (("", 3 * width, None), (" and GELU", 4 * width, "gelu")):
+            weight, bias = random(outputs, width) * width**-0.5, random(outputs)
+            mx.eval(x, residual, norm, weight, bias)
+            plain, laid_out = Linear(weight, bias), Linear(weight, bias, lay_out_linear(weight))
+            label = f"[{rows}, {width}] to {outputs}{name}"
+            figures[f"{label}: separate, us"] = each(partial(builtin_linear, x, plain, act))
+            figures[f"{label}: one launch, us"] = each(partial(cuda.linear, x, laid_out, act))
+        if width == 384:
+            weight, bias = random(width, width) * width**-0.5, random(width)
+            mx.eval(weight, bias)
+            plain, laid_out = Linear(weight, bias), Linear(weight, bias, lay_out_linear(weight))
+            rest, label = (residual, norm, norm, 1e-12), f"[{rows}, {width}] to {width} and LayerNorm"
+            figures[f"{label}: separate, us"] = each(partial(builtin_output_norm, x, plain, *rest))
+            figures[f"{label}: one launch, us"] = each(partial(cuda.output_norm, x, laid_out, *rest))
+    return figures
