@@ -15,8 +15,9 @@ from mlx_embed.ids import Ids
 from mlx_embed.late_interaction import max_sim
 from mlx_embed.multi_vector_encoder import MultiVectorEncoder
 from mlx_embed.multi_vectors import MultiVectors
+from mlx_embed.options import first_prompt
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import WARM_SECONDS, Embedder, Float32, Text, input_task, state_of
+from mlx_embed.serve.models import WARM_SECONDS, Embedder, Float32, Text, input_task, named_prompt, state_of
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 from mlx_embed.sparse_encoder import SparseEncoder
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
@@ -77,14 +78,11 @@ class TaskModel(Generic[Model]):
         model, task = self.model, input_task(input_type)
         if any(not isinstance(text, str) for text in contents):
             raise Refusal("invalid", f"{self.id} takes texts, and no token ids.", param="inputs")
-        if prompt_name is not None and prompt_name not in model.prompts:
-            raise Refusal(
-                "invalid",
-                f"prompt_name {prompt_name!r} is not among the model's: {sorted(model.prompts) or 'none'}.",
-                param="prompt_name",
-            )
-        names = (prompt_name,) if prompt_name else model.task_prompts.get(task or "", (model.default_prompt_name,))
-        prompt = next((model.prompts[name] or "" for name in names if name in model.prompts), "")
+        if prompt_name is not None:
+            named_prompt(model.prompts, prompt_name)
+        default = () if model.default_prompt_name is None else (model.default_prompt_name,)
+        names = (prompt_name,) if prompt_name else model.task_prompts.get(task or "", default)
+        prompt = first_prompt(model.prompts, names)
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=task, limit=self.tokenizer(task).max_length if strict else None)
 

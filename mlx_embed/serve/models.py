@@ -1,7 +1,7 @@
 """The models that are served: what is asked of them, as jobs of their queues, and what came out, as numbers."""
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -138,13 +138,7 @@ class Embedder:
         """
         prompts = self.model.prompts
         if name is not None:
-            if name not in prompts:
-                raise Refusal(
-                    "invalid",
-                    f"prompt_name {name!r} is not among the model's: {sorted(prompts) or 'none'}.",
-                    param="prompt_name",
-                )
-            return prompts[name]
+            return named_prompt(prompts, name)
         purpose = input_task(input_type)
         if purpose is not None:
             return first_prompt(prompts, TASKS[purpose])
@@ -446,6 +440,17 @@ class Models:
             param="model",
             code="model_not_found",
         )
+
+
+def named_prompt(prompts: Mapping[str, str], name: str) -> str:
+    """The prompt of a name; Refusal where the model has none of it."""
+    if name not in prompts:
+        raise Refusal(
+            "invalid",
+            f"prompt_name {name!r} is not among the model's: {sorted(prompts) or 'none'}.",
+            param="prompt_name",
+        )
+    return prompts[name]
 
 
 def task_of(input_type: str | None) -> Task | None:
