@@ -71,6 +71,12 @@ def is_short(values: int) -> bool:
     return 1 <= values <= MAX_SHORT
 
 
+def short_layers_fit(hidden: int, inner: int, num_heads: int) -> bool:
+    """Whether that launch has layers of these widths."""
+    head_dim = hidden // num_heads
+    return hidden % 32 == inner % 32 == head_dim % 8 == 0 and head_dim <= 128 and hidden <= 2048
+
+
 class AttentionTiles(NamedTuple):
     """How attention is cut.
 

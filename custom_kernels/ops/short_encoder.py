@@ -9,7 +9,7 @@ import numpy as np
 from custom_kernels import cuda
 from custom_kernels.arrays import random, starts
 from custom_kernels.choice.op import Arguments, Load, Op
-from custom_kernels.cuda.heuristics import is_short
+from custom_kernels.cuda.heuristics import is_short, short_layers_fit
 from custom_kernels.cuda.short_encoder import capacity
 from custom_kernels.ops.activate import ACTIVATIONS
 from custom_kernels.ops.attention import reference_attention
@@ -28,7 +28,8 @@ def short_encoder(
     ACTIVATIONS) and the attention's bias, None or [num_heads, 2 L - 1] as `attention` takes it; it gives [T, H].
     """
     dtype, (inner, hidden) = layers[0].up_weight.dtype, layers[0].up_weight.shape
-    if not is_short(total * hidden):
+    # Not left to the kernel to refuse: in a rehearsal the reference would run instead, which computes as it is called.
+    if not (is_short(total * hidden) and short_layers_fit(hidden, inner, num_heads)):
         return None
     if dtype == mx.float32 or any(x.dtype != dtype for weights in layers for x in weights):
         return None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from custom_kernels import LayerWeights, cuda, short_encoder
+from custom_kernels.choice import op
 from custom_kernels.cuda.ahead import rehearsal
 from custom_kernels.ops.activate import ACTIVATIONS
 from custom_kernels.ops.short_encoder import is_short, reference_short_encoder
@@ -97,6 +98,20 @@ def test_long_batches_and_float32_have_no_short_encoder() -> None:
     assert short_encoder(4097, [half], 4, 1e-5, "gelu", None) is None
     assert short_encoder(16, [full], 4, 1e-5, "gelu", None) is None
     assert [is_short(n) for n in (0, 1, 2**17, 2**17 + 1)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "inner", "heads"), [(48, 64, 4), (32, 48, 4), (160, 64, 16), (384, 64, 2), (2080, 64, 20)]
+)
+def test_a_rehearsal_finds_no_short_encoder_for_widths_without_one(
+    hidden: int, inner: int, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor anything that computes in its place."""
+    monkeypatch.setattr(op, "default_backend", lambda: "cuda")
+    layers = [random_layer(hidden, inner, "float16")]
+    with rehearsal():
+        assert short_encoder(16, layers, heads, 1e-5, "gelu", None) is None
+        assert short_encoder(16, [random_layer(384, 64, "float16")], 12, 1e-5, "gelu", None) is not None
 
 
 def test_weights_that_are_laid_end_to_end_are_found_there(monkeypatch: pytest.MonkeyPatch) -> None:

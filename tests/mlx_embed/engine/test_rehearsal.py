@@ -1,17 +1,20 @@
 """Kernels that begin to be compiled before weights are read; nothing is launched, so that this runs anywhere."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
+from custom_kernels.cuda import products, short_encoder
 from custom_kernels.cuda.ahead import rehearsed
 from mlx_embed import EmbeddingModel, loading
 from mlx_embed.checkpoint import read_checkpoint
 from mlx_embed.engine import rehearsal
 from mlx_embed.engine.rehearsal import SHAPES, rehearse_unread
 from tests.conftest import DATA
+from tests.mlx_embed.architectures.cases import BASES, make
 
 CPU = mx.Device(mx.cpu)
 
@@ -41,6 +44,40 @@ def test_an_encoder_that_is_not_read(dtype: mx.Dtype | None, fails: bool, monkey
     expected = [((tokens, 32), dtype or mx.float32, (texts + 1,), longest, ()) for tokens, texts, longest in SHAPES]
     assert seen == expected[: 1 if fails else None]
     assert compiled == [dict.fromkeys(range(len(seen)), print)]
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.float32], ids=["float16", "float32"])
+@pytest.mark.parametrize("name", BASES)
+def test_nothing_is_evaluated(name: str, dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What launches would give is made up: to compute with it takes time, and reads where nothing is.
+
+    All that is made up is traced here, so that MLX refuses to evaluate what depends on it.
+    """
+    for module in (products, importlib.import_module(short_encoder.__module__)):
+        monkeypatch.setattr(module, "multiprocessors", lambda: 132)
+    monkeypatch.setattr(products, "architecture", lambda: "sm_90")
+    monkeypatch.setattr(products, "row_pieces", lambda *_: mx.array(0))
+    monkeypatch.setattr(mx, "gpu", mx.cpu)
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
+    wanted: list[Any] = []
+    monkeypatch.setattr(rehearsal, "compile_all", wanted.extend)
+    checkpoint = read_checkpoint(make(name, tmp_path))
+    shapes: list[tuple[int, ...]] = []
+
+    def head(hidden: mx.array, cu_seqlens: mx.array, longest: int, parameters: Any) -> mx.array:
+        shapes.append(hidden.shape)
+        return hidden
+
+    def all_traced(nothing: mx.array) -> mx.array:
+        with monkeypatch.context() as within:
+            within.setattr(mx, "zeros", lambda shape, dtype=mx.float32: mx.broadcast_to(nothing.astype(dtype), shape))
+            rehearse_unread(checkpoint, CPU, dtype, head)
+        return nothing
+
+    mx.compile(all_traced)(mx.array(0))
+    assert [tokens for tokens, _ in shapes] == [tokens for tokens, _, _ in SHAPES]
+    assert wanted
 
 
 @pytest.mark.parametrize("broken", [False, True])
