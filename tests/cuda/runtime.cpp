@@ -1,0 +1,283 @@
+// The functions of device.h, and those that a compiler calls before loads and stores. See __init__.py for what this
+// proves and what it does not.
+#include <math.h>
+
+#include <span>
+
+#include "block.h"
+#include "device.h"
+
+namespace emulation {
+
+Place thread_index() { return {current}; }
+Place block_index() { return {block}; }
+Place block_size() { return {threads}; }
+Place grid_size() { return {blocks}; }
+void* array(int i) { return pointers[i]; }
+int integer(int i) { return integers[i]; }
+float number(int i) { return numbers[i]; }
+
+// At the least alignment that its type has, so that more is never there by chance.
+void* shared(const char* name, size_t bytes, size_t alignment, size_t element) {
+  for (Array& array : arrays) {
+    if (array.kind == SHARED && array.name == name) return array.data;
+  }
+  char* const data = add(name, SHARED, bytes, element, alignment);
+  memset(data, 0xff, bytes);
+  size_t declared = 0, asked = 0;
+  for (const Array& array : arrays) {
+    if (array.kind == SHARED) (array.name == "memory" ? asked : declared) += array.bytes;
+  }
+  if (declared > MOST_DECLARED || declared + asked > MOST_SHARED) {
+    fail("a block declares " + std::to_string(declared) + " bytes of shared memory, and is given " +
+         std::to_string(asked));
+  }
+  return data;
+}
+void* dynamic_shared() { return shared("memory", 0, 16, 2); }
+
+}  // namespace emulation
+using namespace emulation;
+
+void __syncthreads(int line) {
+  if (at_barrier && barrier_line != unsigned(line)) {
+    fail("divergent block: some threads are at " + at("__syncthreads", barrier_line) + ", others at line " +
+         std::to_string(line));
+  }
+  barrier_line = line;
+  if (++at_barrier < threads) return wait("__syncthreads", line);
+  at_barrier = 0;
+  ++now;
+  for (unsigned i = 0; i < threads; ++i) fibers[i].state = Fiber::READY;
+}
+
+void __syncwarp(int line) {
+  collective("__syncwarp", line, nullptr, [](void**) { ++warps[current / 32].time; });
+}
+
+static void all(unsigned members) {
+  if (members != 0xffffffff) fail("a warp's operation of some lanes alone, which the emulation does not have");
+}
+
+float __shfl_xor_sync(unsigned members, float x, int lane, int line) {
+  all(members);
+  struct {
+    float x, result;
+    int from;
+  } mine = {x, 0, int(current % 32) ^ lane};
+  if (mine.from < 0 || mine.from > 31) fail("a shuffle from outside of the warp");
+  collective("__shfl_xor_sync", line, &mine, [](void** slots) {
+    const auto of = reinterpret_cast<decltype(mine)**>(slots);
+    for (int i = 0; i < 32; ++i) of[i]->result = of[of[i]->from]->x;
+  });
+  return mine.result;
+}
+
+unsigned __ballot_sync(unsigned members, bool x, int line) {
+  all(members);
+  unsigned mine = x;
+  collective("__ballot_sync", line, &mine, [](void** slots) {
+    const auto of = reinterpret_cast<unsigned**>(slots);
+    unsigned ballot = 0;
+    for (int i = 0; i < 32; ++i) ballot |= *of[i] << i;
+    for (int i = 0; i < 32; ++i) *of[i] = ballot;
+  });
+  return mine;
+}
+
+unsigned long long __cvta_generic_to_shared(const void* from) { return static_cast<const char*>(from) - room; }
+
+namespace ptx {
+
+static float from_half(unsigned bits) {
+  const unsigned short low = bits;
+  return __builtin_bit_cast(_Float16, low);
+}
+static unsigned short half(float x) { return __builtin_bit_cast(unsigned short, static_cast<_Float16>(x)); }
+static unsigned short bfloat(float x) {  // to the nearest, ties to even; a NaN stays one
+  const unsigned word = __builtin_bit_cast(unsigned, x);
+  return x != x ? 0x7fff : (word + 0x7fff + ((word >> 16) & 1)) >> 16;
+}
+static float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
+
+void cvt_rn_f16_f32(unsigned short& to, float x) { to = half(x); }
+void cvt_f32_f16(float& to, unsigned short x) { to = from_half(x); }
+void cvt_rn_bf16_f32(unsigned short& to, float x) { to = bfloat(x); }
+void cvt_rn_f16x2_f32(unsigned& to, float high, float low) { to = half(low) | unsigned(half(high)) << 16; }
+void cvt_rn_bf16x2_f32(unsigned& to, float high, float low) { to = bfloat(low) | unsigned(bfloat(high)) << 16; }
+void mov_b32_cvt_f32_f16_cvt_f32_f16(float& low, float& high, unsigned both) {
+  low = from_half(both);
+  high = from_half(both >> 16);
+}
+void ex2_approx_ftz_f32(float& to, float x) { to = flushed(exp2f(flushed(x))); }
+void rcp_approx_ftz_f32(float& to, float x) { to = flushed(1.0f / flushed(x)); }
+
+static std::span<Cell> cells_of(const char* address, size_t bytes) {
+  for (Array& array : arrays) {
+    if (address < array.data || address >= array.data + array.bytes) continue;
+    return std::span(array.cells).subspan((address - array.data) / array.grain, bytes / array.grain);
+  }
+  return {};
+}
+
+void cp_async_cg_shared_global(unsigned to, const void* from, int present, int bytes) {
+  char* const place = room + to;
+  if (bytes != 16 || present < 0 || present > bytes) fail("a copy that cp.async.cg does not make");
+  if (present) access(from, present, false, 16);
+  access(place, bytes, true, 16);
+  memset(place, 0, bytes);
+  memcpy(place, from, present);
+  for (Cell& cell : cells_of(place, bytes)) cell.coming = true;
+  fibers[current].copies.push_back({fibers[current].groups, place});
+}
+void cp_async_commit_group() { ++fibers[current].groups; }
+void cp_async_wait_group(int most) {
+  Fiber& fiber = fibers[current];
+  const auto waits = [&](const auto& copy) { return copy.first >= fiber.groups - most; };
+  for (const auto& copy : fiber.copies) {
+    if (waits(copy)) continue;
+    for (Cell& cell : cells_of(copy.second, 16)) {
+      cell.coming = false;
+      cell.written = {now, warps[current / 32].time};
+    }
+  }
+  fiber.copies.erase(std::stable_partition(fiber.copies.begin(), fiber.copies.end(), waits), fiber.copies.end());
+}
+
+struct Matrices {
+  const char* from;
+  unsigned to[4];
+};
+static void load_matrices(const char* what, bool transposed, unsigned& a, unsigned& b, unsigned& c, unsigned& d,
+                          unsigned from, int line) {
+  Matrices mine = {room + from, {}};
+  access(mine.from, 16, false, 16);
+  collective(what, line, &mine, [&](void** slots) {
+    const auto of = reinterpret_cast<Matrices**>(slots);
+    const auto element = [&](int matrix, int row, int column) -> unsigned {
+      return reinterpret_cast<const unsigned short*>(of[8 * matrix + row]->from)[column];
+    };
+    for (int lane = 0; lane < 32; ++lane) {
+      const int row = lane / 4, pair = lane % 4 * 2;
+      for (int i = 0; i < 4; ++i) {
+        of[lane]->to[i] = transposed ? element(i, pair, row) | element(i, pair + 1, row) << 16
+                                     : element(i, row, pair) | element(i, row, pair + 1) << 16;
+      }
+    }
+  });
+  a = mine.to[0];
+  b = mine.to[1];
+  c = mine.to[2];
+  d = mine.to[3];
+}
+void ldmatrix_sync_aligned_m8n8_x4_shared_b16(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned from,
+                                              int line) {
+  load_matrices("ldmatrix", false, a, b, c, d, from, line);
+}
+void ldmatrix_sync_aligned_m8n8_x4_trans_shared_b16(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned from,
+                                                    int line) {
+  load_matrices("ldmatrix.trans", true, a, b, c, d, from, line);
+}
+
+struct Fragment {
+  float* c[4];
+  unsigned a[4], b[2];
+};
+template <class Number>
+static void multiply(const char* what, int line, Fragment mine, Number number) {
+  collective(what, line, &mine, [&](void** slots) {
+    const auto of = reinterpret_cast<Fragment**>(slots);
+    float a[16][16], b[8][16];  // b by columns
+    for (int lane = 0; lane < 32; ++lane) {
+      const int row = lane / 4, pair = lane % 4 * 2;
+      for (int i = 0; i < 2; ++i) {
+        for (int j = 0; j < 4; ++j) {
+          a[row + j % 2 * 8][pair + j / 2 * 8 + i] = number(of[lane]->a[j] >> 16 * i & 0xffff);
+        }
+        for (int j = 0; j < 2; ++j) b[row][pair + j * 8 + i] = number(of[lane]->b[j] >> 16 * i & 0xffff);
+      }
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+      for (int i = 0; i < 4; ++i) {
+        const float* const row = a[lane / 4 + i / 2 * 8];
+        const float* const column = b[lane % 4 * 2 + i % 2];
+        float sum = 0;
+        for (int k = 0; k < 16; ++k) sum += row[k] * column[k];
+        *of[lane]->c[i] += sum;
+      }
+    }
+  });
+}
+void mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(float& c0, float& c1, float& c2, float& c3, unsigned a0,
+                                                         unsigned a1, unsigned a2, unsigned a3, unsigned b0,
+                                                         unsigned b1, int line) {
+  multiply("mma bf16", line, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}},
+           [](unsigned bits) { return __uint_as_float(bits << 16); });
+}
+void mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32(float& c0, float& c1, float& c2, float& c3, unsigned a0,
+                                                       unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1,
+                                                       int line) {
+  multiply("mma f16", line, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}}, from_half);
+}
+
+}  // namespace ptx
+
+// ------------------------------------------------------------------------------- what a compiler calls, and Python
+
+extern "C" {
+
+#define OF_BYTES(N)                                                  \
+  void __tsan_read##N(void* p) { access(p, N, false, N); }           \
+  void __tsan_write##N(void* p) { access(p, N, true, N); }           \
+  void __tsan_unaligned_read##N(void* p) { access(p, N, false, 1); } \
+  void __tsan_unaligned_write##N(void* p) { access(p, N, true, 1); }
+OF_BYTES(1)
+OF_BYTES(2)
+OF_BYTES(4)
+OF_BYTES(8)
+OF_BYTES(16)
+void __tsan_read_range(void* p, size_t bytes) { access(p, bytes, false, 1); }
+void __tsan_write_range(void* p, size_t bytes) { access(p, bytes, true, 1); }
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+
+struct Given {
+  const char* name;
+  void* data;
+  int64_t bytes, element, offset, output;
+};
+
+// Runs the grid. What is wrong is said, and otherwise nothing; outputs are copied back.
+const char* launch(void (*emulated)(), const Given* given, int count, const int* whole, int wholes, const float* real,
+                   int reals, unsigned grid, unsigned of_threads, size_t shared_bytes, uint64_t seed) {
+  used = 0;
+  latest = 0;
+  now = 0;
+  arrays.clear();
+  pointers.clear();
+  error.clear();
+  fibers.resize(std::max<size_t>(fibers.size(), of_threads));
+  integers.assign(whole, whole + wholes);
+  numbers.assign(real, real + reals);
+  threads = of_threads;
+  blocks = grid;
+  kernel = emulated;
+  for (int i = 0; i < count; ++i) {
+    const Given& g = given[i];
+    char* const data = add(g.name, g.output ? OUTPUT : INPUT, g.bytes, g.element, g.offset);
+    memcpy(data, g.data, g.bytes);
+    pointers.push_back(data);
+  }
+  add("memory", SHARED, shared_bytes, 2, 16);
+  const std::vector<unsigned> order = turns(grid, seed);
+  for (size_t i = 0; i < order.size() && error.empty(); ++i) {
+    block = order[i];
+    run_block(seed);
+  }
+  for (int i = 0; i < count; ++i) {
+    if (given[i].output) memcpy(given[i].data, pointers[i], given[i].bytes);
+  }
+  return error.c_str();
+}
+}
