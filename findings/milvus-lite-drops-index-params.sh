@@ -4,7 +4,7 @@
 #            every row that is there.
 # Behaviour: a local database takes these numbers without a word and builds each index with its own defaults (128 cells,
 #            BM25's 1.5 and 0.75). All 16 of 16 cells are 16 of 128: two thirds of the nearest are found, and a search
-#            by radius gives a third of its rows. By the older Collection.create_index the same numbers count.
+#            by radius gives a third of its rows. By the older Collection.create_index nlist counts.
 # Cause:     MilvusClient sends each number by itself, as a Milvus server takes them; milvus-lite looks for one named
 #            "params", which Collection sends.
 # Why:       the local database is where an index is tuned before it goes to a server. No setting makes any difference
