@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Version:   llama.cpp of October 2026 (xllamacpp 2026.10.11549) and gguf 0.19.0, beside transformers 5.24.0.
 # Guess:     a GGUF file holds the vocabulary; a BERT with cased words, such as LaBSE, finds "Berlin" in it.
-# Behaviour: a file that doesn't say how text is normalized is read as lower-case and without accents, whatever its words
-#            are: "Berlin" becomes "berlin", "Müller" "muller", and a cased word is never found. There is a key for it
+# Behaviour: where a file doesn't say how, text is lowered and stripped of its accents, whatever the file's words are:
+#            "Berlin" becomes "berlin", "Müller" "muller", and a cased word is never found. There is a key for it
 #            since 2026, tokenizer.ggml.normalizer.lowercase, and with false in it all is well. Files that were written
 #            before have no such key, and the package gguf, with which they are written, has no function for it.
 # Why:       the ids are valid and the vectors near enough to look right: "US" and "us", "Polish" and "polish" have one
