@@ -24,7 +24,7 @@ MODELS = {
     "bge-small": (12, 384, 12, 1536),
     "bge-base": (12, 768, 12, 3072),
 }
-SHAPES = ("1x16", "32x128", "8x512")
+SHAPES = ("8x32", "32x128", "8x512")
 ALONE, ALL = "the first tokens alone", "all tokens"
 
 
