@@ -41,6 +41,23 @@ def test_a_run_begins_while_another_ends(tmp_path: Path, monkeypatch: pytest.Mon
     assert {path.name for path in tmp_path.iterdir()} == {"out.npy", "out.ids.jsonl"}
 
 
+def test_a_third_run_begins_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, lock, third = tmp_path / "out.npy", fcntl.flock, []
+    first = begun(target, 1)
+
+    def late(file: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        ended(first)
+        third.append(begun(target, 3))
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(ValueError, match="Another run is writing"):
+        Partial(target)
+    ended(third[0])
+    assert (np.load(target) == 3).all()
+
+
 def test_no_run_begins_before_another_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, replace = tmp_path / "out.npy", os.replace
 
