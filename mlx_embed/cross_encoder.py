@@ -1,8 +1,8 @@
 """CrossEncoder: a query and a document read together, to a score of their relevance."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from mlx_embed.options import (
     complete,
     numpy_only,
 )
-from mlx_embed.pooling import POOLING
+from mlx_embed.pooling import POOLING, ROWS
 from mlx_embed.scores import SCORES, activation_name, softmax
 from mlx_embed.texts import begun_ahead, check_iterable, progress, windows
 from mlx_embed.tokenizer.generative import GenerativeTokenizer, answers, has_form
@@ -47,17 +47,24 @@ class ClassifierHead:
     """Hidden states to logits: one vector a pair, and the classifier's layers.
 
     Attributes:
-        pooling: a key of POOLING, what the layers read; or "late", each token, and the logits are averaged.
+        pooling: a key of POOLING, what the layers read; or "late", each token, and the logits are averaged; or POOLED,
+            where hidden states are a row a pair already.
         layers: the last of which gives the labels.
     """
 
     pooling: str
     layers: tuple[Module, ...]
 
+    @property
+    def of_one_token(self) -> "tuple[Callable[..., Array], ClassifierHead] | None":
+        """See `HeadFunction`."""
+        return (ROWS[self.pooling], replace(self, pooling=heads.POOLED)) if self.pooling in ROWS else None
+
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """[T, H] -> [n, labels]."""
-        late = self.pooling == heads.LATE
-        x = ops.float32(hidden) if late else POOLING[self.pooling](ops.float32(hidden), cu_seqlens, max_seqlen, 0)
+        late, x = self.pooling == heads.LATE, ops.float32(hidden)
+        if self.pooling not in (heads.LATE, heads.POOLED):
+            x = POOLING[self.pooling](x, cu_seqlens, max_seqlen, 0)
         for layer, own in zip(self.layers, parameters, strict=True):
             x = layer(x, own)
         return POOLING["mean"](x, cu_seqlens, max_seqlen, 0) if late else x

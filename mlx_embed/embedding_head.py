@@ -1,11 +1,14 @@
 """EmbeddingHead: what an embedding model does with an encoder's hidden states."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.checkpoint.modules import Module, Pooled, Pooling
 from mlx_embed.engine.contract import Parameters
+from mlx_embed.pooling import ROWS
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,14 @@ class EmbeddingHead:
     dim: int
     unit: bool
     blank: bool = False
+
+    @property
+    def of_one_token(self) -> tuple[Callable[..., Array], "EmbeddingHead"] | None:
+        """See `HeadFunction`."""
+        mode = self.pooling.modes[0] if len(self.pooling.modes) == 1 and isinstance(self.pooling, Pooling) else ""
+        if mode not in ROWS or self.blank:
+            return None
+        return partial(ROWS[mode], skip=self.skip), replace(self, pooling=Pooled(), skip=0)
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """[T, H] -> [n, dim]."""

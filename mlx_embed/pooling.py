@@ -44,13 +44,23 @@ def maximum(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) ->
 
 def cls(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
     """Each text's first token: [T, hidden] -> [n, hidden]."""
-    first = cu_seqlens[:-1] + _skipped(hidden, cu_seqlens, skip)
-    return hidden[ops.namespace(hidden).minimum(first, hidden.shape[0] - 1)]
+    return hidden[first_rows(cu_seqlens, hidden.shape[0], skip)]
 
 
 def last(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int = 0) -> Array:
     """Each text's last token: [T, hidden] -> [n, hidden]."""
-    return hidden[ops.namespace(hidden).maximum(cu_seqlens[1:] - 1, 0)]
+    return hidden[last_rows(cu_seqlens, hidden.shape[0])]
+
+
+def first_rows(cu_seqlens: Array, total: int, skip: int = 0) -> Array:
+    """Where each text's first token is among `total`: [n]; that of a text without any is another's."""
+    first = cu_seqlens[:-1] + _skipped(cu_seqlens, skip) if skip else cu_seqlens[:-1]
+    return ops.namespace(cu_seqlens).minimum(first, total - 1)
+
+
+def last_rows(cu_seqlens: Array, total: int, skip: int = 0) -> Array:
+    """Where each text's last token is among `total`: [n]; that of a text without any is another's."""
+    return ops.namespace(cu_seqlens).maximum(cu_seqlens[1:] - 1, 0)
 
 
 # By sentence-transformers' names, in the order in which its flags of old concatenate them.
@@ -62,6 +72,8 @@ POOLING: dict[str, Callable[[Array, Array, int, int], Array]] = {
     "weightedmean": weighted_mean,
     "lasttoken": last,
 }
+# The modes that take a token of each text, and which.
+ROWS: dict[str, Callable[..., Array]] = {"cls": first_rows, "lasttoken": last_rows}
 # These lay the texts out as a block, as wide as the longest of a batch.
 PADDED = frozenset({"max", "mean_sqrt_len_tokens", "weightedmean"})
 
@@ -97,14 +109,14 @@ def _sum(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int) -> tuple[
 def _kept(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int) -> tuple[Array, Array]:
     """The texts as rows of a block [n, max_seqlen, hidden], and which of its places to pool, [n, max_seqlen]."""
     place = ops.places(cu_seqlens, max_seqlen)
-    first = _skipped(hidden, cu_seqlens, skip)[:, None]
+    first = _skipped(cu_seqlens, skip)[:, None]
     keep = (place >= first) & (place < _lengths(cu_seqlens)[:, None])
     return ops.block(hidden, cu_seqlens, max_seqlen), keep
 
 
-def _skipped(hidden: Array, cu_seqlens: Array, skip: int) -> Array:
+def _skipped(cu_seqlens: Array, skip: int) -> Array:
     """The tokens left out of each text: int [n]."""
-    return ops.namespace(hidden).where(_lengths(cu_seqlens) > skip, skip, 0)
+    return ops.namespace(cu_seqlens).where(_lengths(cu_seqlens) > skip, skip, 0)
 
 
 def _lengths(cu_seqlens: Array) -> Array:

@@ -17,7 +17,7 @@ from custom_kernels.cpu.arguments import (
 )
 from custom_kernels.cpu.attention import attends_in
 from custom_kernels.cpu.layer_norm import Norm
-from custom_kernels.cpu.library import check_sequences, library
+from custom_kernels.cpu.library import BAD_IDS, check_sequences, library
 from custom_kernels.cpu.linear import Linear
 
 
@@ -76,20 +76,30 @@ class Encoder:
                 setattr(row, f"{name}_bias", at(bias))
                 setattr(row, f"{name}_eps", eps)
 
-    def __call__(self, x: Floats, cu_seqlens: Ints, bias: Floats | None = None, *, in_place: bool = False) -> Floats:
+    def __call__(
+        self,
+        x: Floats,
+        cu_seqlens: Ints,
+        bias: Floats | None = None,
+        rows: Ints | None = None,
+        *,
+        in_place: bool = False,
+    ) -> Floats:
         """Run the layers.
 
         Args:
             x: [T, H].
             cu_seqlens: as in `attention`.
             bias: as in `attention`, for all layers.
-            in_place: give x back, overwritten; memory for another array of its size is saved.
+            rows: int32 [n], the tokens whose rows are wanted; the last layer leaves out what only others need.
+            in_place: give x back, overwritten; memory for another array of its size is saved. With `rows` it is
+                overwritten too.
 
         Returns:
-            [T, H].
+            [T, H], or [n, H] with `rows`.
 
         Raises:
-            TypeError, ValueError: as from `attention`.
+            TypeError, ValueError: as from `attention`; rows of tokens that there are not.
         """
         width = self._width
         total = token_rows("Encoder", "x", x, width)
@@ -97,10 +107,15 @@ class Encoder:
         length = bias_length("Encoder", bias, self.num_heads)
         if in_place and not x.flags.writeable:
             raise ValueError("Encoder was to work in place, but x is read-only.")
+        if rows is not None:
+            ints("Encoder", "rows", rows, (None,))
+        few = 0 if rows is None else rows.size
+        room = max(total, few)
         # In bfloat16 qkv takes half the room.
-        qkv = memory.empty((total, (3 * width + 1) // 2 if self._narrow else 3 * width))
-        attended, between = (memory.empty((total, width)) for _ in range(2))
+        qkv = memory.empty((room, (3 * width + 1) // 2 if self._narrow else 3 * width))
+        attended, between = (memory.empty((room, width)) for _ in range(2))
         out = x if in_place else memory.empty((total, width))
+        wanted = None if rows is None else memory.empty((few, width))
         status = library().mlx_embed_encoder(
             at(x),
             ctypes.addressof(self._table),
@@ -115,13 +130,18 @@ class Encoder:
             length,
             self._activation,
             self._narrow,
+            at(rows),
+            few,
             at(qkv),
             at(attended),
             at(between),
             at(out),
+            at(wanted),
         )
+        if status == BAD_IDS:
+            raise ValueError(f"Encoder needs rows from 0 to {total - 1}.")
         check_sequences("Encoder", status, total, None if bias is None else length)
-        return out
+        return out if wanted is None else wanted
 
 
 class _EncoderLayer(ctypes.Structure):

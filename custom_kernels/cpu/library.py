@@ -126,7 +126,8 @@ def load() -> tuple[Any, str]:
         "encoder": (
             flag,
             [pointer, pointer, integer, integer, pointer, integer, integer, integer, real, pointer, integer, flag, flag]
-            + [pointer] * 4,
+            + [pointer, integer]
+            + [pointer] * 5,
         ),
         "rope": (flag, [pointer] * 4 + [integer] * 5 + [pointer, pointer, real, real]),
         "mean_pool": (flag, [pointer, pointer] + [integer] * 4 + [flag, pointer]),

@@ -178,15 +178,20 @@ class Layer(nn.Module):
         self.output_norm = LayerNorm(hidden, eps)
         self.activation = ops.activation(config.hidden_act)
 
-    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None) -> Array:
-        """[T, hidden] -> [T, hidden]."""
+    def __call__(
+        self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None, rows: Array | None = None
+    ) -> Array:
+        """[T, hidden] -> [T, hidden], or [n, hidden] of the tokens `rows`."""
         attended = self.attention(x, cu_seqlens, max_seqlen, bias)
+        attended, x = ops.at_rows(rows, attended, x)
         x = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
         return ops.feed_forward(x, self.up, self.down, self.activation, self.output_norm)
 
 
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
+
+    takes_rows = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -195,12 +200,17 @@ class Model(nn.Module):
         self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
     def __call__(
-        self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
+        self,
+        input_ids: Array,
+        cu_seqlens: Array,
+        max_seqlen: int,
+        token_type_ids: Array | None = None,
+        rows: Array | None = None,
     ) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embed(input_ids, cu_seqlens, token_type_ids)
         bias = None if self.causal_heads is None else ops.causal_bias(x, self.causal_heads, max_seqlen)
-        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias)
+        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias, rows)
 
     def embed(self, input_ids: Array, cu_seqlens: Array, token_type_ids: Array | None) -> Array:
         """What the first layer reads: [T, hidden]."""

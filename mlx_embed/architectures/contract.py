@@ -77,7 +77,8 @@ class Architecture(Protocol):
 
         It is called as `model(input_ids, cu_seqlens, max_seqlen)`, with `token_type_ids` behind where the type
         vocabulary is not 0: ids int32 [T], places of the texts' ends int32 [n + 1], the longest text's tokens. It
-        returns hidden states [T, hidden_size].
+        returns hidden states [T, hidden_size]. Where it says `takes_rows`, it is given `rows` too, None or int32 [n]:
+        tokens, whose hidden states [n, hidden_size] it returns then, without what only the others' would need.
 
         Where only the weights tell how a model is built, Config has a method `for_tensors(names)`, which is given the
         tensors' names as they are here and returns the Config to build it by.

@@ -227,9 +227,18 @@ class Layer(nn.Module):
         self.output_norm = LayerNorm(hidden, eps)
         self.activation = ops.activation(config.hidden_act)
 
-    def __call__(self, x: Array, projected: Projected, rows: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """[T, hidden] -> [T, hidden]."""
-        attended = self.attention(x, projected, rows, cu_seqlens, max_seqlen)
+    def __call__(
+        self,
+        x: Array,
+        projected: Projected,
+        places: Array,
+        cu_seqlens: Array,
+        max_seqlen: int,
+        rows: Array | None = None,
+    ) -> Array:
+        """[T, hidden] -> [T, hidden], or [n, hidden] of the tokens `rows`."""
+        attended = self.attention(x, projected, places, cu_seqlens, max_seqlen)
+        attended, x = ops.at_rows(rows, attended, x)
         x = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
         return ops.feed_forward(x, self.up, self.down, self.activation, self.output_norm)
 
@@ -239,6 +248,7 @@ class Model(nn.Module):
 
     # Scores by distance take several times the memory of scores, so that fewer tokens fill a GPU.
     batch_tokens = 8192
+    takes_rows = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -249,13 +259,18 @@ class Model(nn.Module):
         self._every: list[Projected] = []
 
     def __call__(
-        self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
+        self,
+        input_ids: Array,
+        cu_seqlens: Array,
+        max_seqlen: int,
+        token_type_ids: Array | None = None,
+        rows: Array | None = None,
     ) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embeddings(input_ids, cu_seqlens, token_type_ids)
-        projected, rows = self._projected(distance_rows(max(max_seqlen, 1), *self.buckets), input_ids)
-        for layer, of_layer in zip(self.layers, projected, strict=True):
-            x = layer(x, of_layer, rows, cu_seqlens, max_seqlen)
+        projected, places = self._projected(distance_rows(max(max_seqlen, 1), *self.buckets), input_ids)
+        for (layer, wanted), of_layer in zip(ops.with_rows(self.layers, rows), projected, strict=True):
+            x = layer(x, of_layer, places, cu_seqlens, max_seqlen, wanted)
         return x
 
     def _projected(self, rows: npt.NDArray[np.int32], like: Array) -> tuple[list[Projected], Array]:

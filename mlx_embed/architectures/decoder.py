@@ -151,9 +151,12 @@ class Layer(nn.Module):
             self.mlp_output_norm = RMSNorm(hidden, eps, offset)
         self.activation, self.output_norms = style.activation, style.output_norms
 
-    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """[T, hidden] -> [T, hidden]."""
+    def __call__(
+        self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None
+    ) -> Array:
+        """[T, hidden] -> [T, hidden], or [n, hidden] of the tokens `rows`."""
         attended = self.attention(ops.rms_norm(x, self.attention_norm), positions, cu_seqlens, max_seqlen)
+        attended, x = ops.at_rows(rows, attended, x)
         if self.output_norms:
             x = ops.rms_norm(ops.linear(attended, self.attention.out), self.attention_output_norm, x)
             return ops.rms_norm(self._feed_forward(x, None), self.mlp_output_norm, x)
@@ -170,6 +173,7 @@ class Model(nn.Module):
 
     # Its rows are wider than an encoder's, so that fewer fill a GPU.
     batch_tokens = 16384
+    takes_rows = True
 
     def __init__(self, config: Config, style: Style, sights: Sequence[Sight]) -> None:
         super().__init__()
@@ -178,12 +182,12 @@ class Model(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, style.offset)
         self.embedding_scale = style.embedding_scale
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None) -> Array:
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = ops.embed(self.embed_tokens, input_ids, self.embedding_scale)
         positions = ops.position_ids(cu_seqlens, input_ids.shape[0])
-        for layer in self.layers:
-            x = layer(x, positions, cu_seqlens, max_seqlen)
+        for layer, wanted in ops.with_rows(self.layers, rows):
+            x = layer(x, positions, cu_seqlens, max_seqlen, wanted)
         return ops.rms_norm(x, self.norm)
 
 

@@ -87,12 +87,14 @@ class Embeddings(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
+    takes_rows = True
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
         self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None) -> Array:
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embeddings(input_ids, cu_seqlens)
-        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen)
+        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, rows=rows)

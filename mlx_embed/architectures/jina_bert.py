@@ -127,9 +127,10 @@ class Layer(nn.Module):
         self.activation = ops.activation(_ACTIVATIONS[config.feed_forward_type])
         self.normed = config.normed
 
-    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array) -> Array:
-        """[T, hidden] -> [T, hidden]."""
+    def __call__(self, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array, rows: Array | None = None) -> Array:
+        """[T, hidden] -> [T, hidden], or [n, hidden] of the tokens `rows`."""
         attended = self.attention(x, cu_seqlens, max_seqlen, bias)
+        attended, x = ops.at_rows(rows, attended, x)
         y = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
         if self.normed:
             y = ops.layer_norm(x + y, self.residual_norm)
@@ -140,6 +141,8 @@ class Layer(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
+    takes_rows = True
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embeddings = nomic_bert.Embeddings(config)
@@ -147,11 +150,16 @@ class Model(nn.Module):
         self.num_heads = config.num_attention_heads
 
     def __call__(
-        self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
+        self,
+        input_ids: Array,
+        cu_seqlens: Array,
+        max_seqlen: int,
+        token_type_ids: Array | None = None,
+        rows: Array | None = None,
     ) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embeddings(input_ids, token_type_ids)
         bias = ops.alibi(x, self.num_heads, max_seqlen)
-        for layer in self.layers:
-            x = layer(x, cu_seqlens, max_seqlen, bias)
+        for layer, wanted in ops.with_rows(self.layers, rows):
+            x = layer(x, cu_seqlens, max_seqlen, bias, wanted)
         return x

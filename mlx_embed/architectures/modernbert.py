@@ -145,16 +145,21 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.intermediate_size, hidden, bias=config.mlp_bias)
         self.activation = ops.activation(config.hidden_activation)
 
-    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """[T, hidden] -> [T, hidden]."""
+    def __call__(
+        self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None
+    ) -> Array:
+        """[T, hidden] -> [T, hidden], or [n, hidden] of the tokens `rows`."""
         normed = x if self.attention_norm is None else ops.layer_norm(x, self.attention_norm)
         attended = self.attention(normed, positions, cu_seqlens, max_seqlen)
+        attended, x = ops.at_rows(rows, attended, x)
         x = ops.add_linear(attended, self.attention.out, x)
         return ops.normed_feed_forward(x, self.mlp_norm, self.up, self.down, self.activation, "first")
 
 
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
+
+    takes_rows = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -169,10 +174,10 @@ class Model(nn.Module):
             self.layers.append(Layer(config, rope, window, first=i == 0))
         self.final_norm = LayerNorm(config.hidden_size, config.norm_eps, bias=config.norm_bias)
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None) -> Array:
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embeddings(input_ids)
         positions = ops.position_ids(cu_seqlens, input_ids.shape[0])
-        for layer in self.layers:
-            x = layer(x, positions, cu_seqlens, max_seqlen)
+        for layer, wanted in ops.with_rows(self.layers, rows):
+            x = layer(x, positions, cu_seqlens, max_seqlen, wanted)
         return ops.layer_norm(x, self.final_norm)

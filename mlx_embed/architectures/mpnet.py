@@ -87,6 +87,8 @@ class Embeddings(nn.Module):
 class Model(nn.Module):
     """The encoder: token ids to hidden states."""
 
+    takes_rows = True
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
@@ -94,11 +96,11 @@ class Model(nn.Module):
         self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
         self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
-    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+    def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None) -> Array:
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embeddings(input_ids, cu_seqlens)
         bias = ops.distance_bias(self.relative_attention_bias, distance_buckets(max_seqlen, self.num_buckets))
-        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias)
+        return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias, rows)
 
 
 @cache

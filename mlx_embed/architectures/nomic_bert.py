@@ -219,15 +219,20 @@ class Layer(nn.Module):
         self.mlp = mlp
         self.output_norm = LayerNorm(hidden, eps)
 
-    def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
-        """[T, hidden] -> [T, hidden]."""
+    def __call__(
+        self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None
+    ) -> Array:
+        """[T, hidden] -> [T, hidden], or [n, hidden] of the tokens `rows`."""
         attended = self.attention(x, positions, cu_seqlens, max_seqlen)
+        attended, x = ops.at_rows(rows, attended, x)
         x = ops.output_norm(attended, self.attention.out, x, self.attention_norm)
         return self.mlp(x, self.output_norm)
 
 
 class Encoder(nn.Module):
     """Layers with rotary positions, between token ids and hidden states."""
+
+    takes_rows = True
 
     def __init__(self, config: RotaryConfig, slowdown: float = 1.0) -> None:
         super().__init__()
@@ -241,13 +246,18 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def __call__(
-        self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, token_type_ids: Array | None = None
+        self,
+        input_ids: Array,
+        cu_seqlens: Array,
+        max_seqlen: int,
+        token_type_ids: Array | None = None,
+        rows: Array | None = None,
     ) -> Array:
-        """Token ids [T] of a packed batch to hidden states [T, hidden]."""
+        """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embeddings(input_ids, token_type_ids)
         positions = ops.position_ids(cu_seqlens, input_ids.shape[0])
-        for layer in self.layers:
-            x = layer(x, positions, cu_seqlens, max_seqlen)
+        for layer, wanted in ops.with_rows(self.layers, rows):
+            x = layer(x, positions, cu_seqlens, max_seqlen, wanted)
         return x
 
 

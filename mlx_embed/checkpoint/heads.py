@@ -18,6 +18,8 @@ from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.scores import activations
 
 LATE = "late"
+# Of a head whose hidden states are a row a pair already.
+POOLED = "pooled"
 
 
 def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]]:

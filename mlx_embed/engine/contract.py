@@ -20,7 +20,11 @@ Result = TypeVar("Result")
 
 
 class HeadFunction(Protocol):
-    """What a model does with the encoder's hidden states, written on `architectures.ops`: a frozen, hashable object."""
+    """What a model does with the encoder's hidden states, written on `architectures.ops`: a frozen, hashable object.
+
+    One that may read a single token of each text has `of_one_token`: where these are, a function of cu_seqlens and T,
+    and the head that takes hidden states [n, H] of them alone; or None, where it reads more.
+    """
 
     def __call__(self, hidden: Array, cu_seqlens: Array, max_seqlen: int, parameters: Parameters) -> Array:
         """Hidden states [T, H] of a packed batch, and this head's own weights, to rows.

@@ -25,6 +25,7 @@ from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
+from mlx_embed.engine.forward import forward
 from mlx_embed.engine.rehearsal import SHAPES, rehearse
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import warn
@@ -113,7 +114,7 @@ class GraphEngine:
     def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
         """See `Engine`."""
 
-        def forward(
+        def run(
             input_ids: mx.array,
             cu_seqlens: mx.array,
             max_seqlen: int,
@@ -122,19 +123,18 @@ class GraphEngine:
         ) -> mx.array:
             types = () if token_type_ids is None else (token_type_ids,)
             with hiding(unseen):
-                hidden = self.encoder(input_ids, cu_seqlens, max_seqlen, *types)
-            rows: mx.array = function(hidden, cu_seqlens, max_seqlen, parameters)
+                rows: mx.array = forward(function, parameters, self.encoder, input_ids, cu_seqlens, max_seqlen, *types)
             return rows
 
         if self._ragged and self.rehearsed and accelerator() == "cuda":
-            worker.submit(partial(self._rehearse, None if function == self._known else forward))
-        return _Compiled(forward) if self.compiled else forward
+            worker.submit(partial(self._rehearse, None if function == self._known else run))
+        return _Compiled(run) if self.compiled else run
 
-    def _rehearse(self, forward: Callable[..., mx.array] | None) -> None:
+    def _rehearse(self, run: Callable[..., mx.array] | None) -> None:
         """Begin to compile the kernels that this takes, and meanwhile do what else takes a process some time once."""
         try:
-            if forward is not None:
-                whole = partial(_of_one_type, forward)
+            if run is not None:
+                whole = partial(_of_one_type, run)
                 rehearse(lambda: whole, self.device, self.rehearsed)
         finally:
             with mx.stream(self.device), use_kernels(self.kernels):
@@ -294,8 +294,8 @@ class GraphEngine:
         return waited
 
 
-def _of_one_type(forward: Callable[..., mx.array], input_ids: mx.array, cu_seqlens: mx.array, longest: int) -> mx.array:
-    return forward(input_ids, cu_seqlens, longest, None)
+def _of_one_type(run: Callable[..., mx.array], input_ids: mx.array, cu_seqlens: mx.array, longest: int) -> mx.array:
+    return run(input_ids, cu_seqlens, longest, None)
 
 
 class _Compiled:

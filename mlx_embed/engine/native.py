@@ -17,6 +17,7 @@ from mlx_embed.checkpoint.int8 import Columns
 from mlx_embed.checkpoint.safetensors import Pages, let_go
 from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import checked_budget
+from mlx_embed.engine.forward import forward
 
 # Of a batch: enough for every core, few enough for what it needs between layers to stay in the caches.
 TOKENS_A_THREAD, FEWEST_TOKENS, MOST_TOKENS = 256, 2048, 4096
@@ -89,7 +90,7 @@ class NativeEngine:
 
     def head(self, function: HeadFunction, parameters: Parameters = ()) -> Head:
         """See `Engine`."""
-        return partial(function, parameters=[native.laid_out(module) for module in parameters])
+        return partial(forward, function, [native.laid_out(module) for module in parameters])
 
     def run(
         self, batches: Iterable[Batch], head: Head, *, of_tokens: bool = False
@@ -98,8 +99,7 @@ class NativeEngine:
         for batch in batches:
             types = () if batch.token_type_ids is None else (batch.token_type_ids,)
             with native.attention_in(self._attention), hiding(batch.unseen):
-                hidden = self.encoder(batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
-            rows = head(hidden, batch.cu_seqlens, batch.max_seqlen)
+                rows = head(self.encoder, batch.input_ids, batch.cu_seqlens, batch.max_seqlen, *types)
             if len(batch.cu_seqlens) - 1 > len(batch.texts):
                 rows = rows[batch.tokens if of_tokens else slice(len(batch.texts))]
             yield batch, rows

@@ -12,6 +12,7 @@ from mlx_embed.batching import Shape
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.safetensors import FLOATS, read_headers
 from mlx_embed.engine.contract import HeadFunction
+from mlx_embed.engine.forward import forward
 
 # A full batch's, and a query's.
 SHAPES: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16))
@@ -24,11 +25,11 @@ def rehearse(make: Callable[[], Callable[..., mx.array]], device: mx.Device, sha
     """
     with mx.stream(device), use_kernels(True), rehearsal() as wanted:
         try:
-            forward = make()
+            run = make()
             for tokens, texts, longest in shapes:
                 input_ids = mx.zeros((tokens,), dtype=mx.int32)
                 cu_seqlens = mx.arange(texts + 1) * tokens // texts
-                forward(input_ids, cu_seqlens, longest)
+                run(input_ids, cu_seqlens, longest)
         finally:
             compile_all(wanted)
 
@@ -44,7 +45,4 @@ def _forward(checkpoint: Checkpoint, dtype: mx.Dtype | None, head: HeadFunction)
     encoder.set_dtype(next(stored) if dtype is None else dtype)
     graph.lay_out(encoder)
 
-    def forward(input_ids: mx.array, cu_seqlens: mx.array, longest: int) -> mx.array:
-        return head(encoder(input_ids, cu_seqlens, longest), cu_seqlens, longest, ())
-
-    return forward
+    return partial(forward, head, (), encoder)

@@ -372,14 +372,17 @@ struct EncoderLayer {
 };
 
 // x [total, width] through all layers: y. What one op hands on is in qkv [total, 3 * width], attended and between.
-// `narrow`: attention is on bfloat16; the layers' qkv is narrow then.
+// `narrow`: attention is on bfloat16; the layers' qkv is narrow then. With `wanted` the last layer gives those rows
+// alone, `few` of them, in `rows` [few, width]; what is handed on then has room for as many too.
 EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t depth, int64_t width,
                              const int32_t* cu, int64_t count, int64_t total, int64_t heads, float scale,
-                             const float* bias, int64_t bias_length, int activation, int narrow, float* qkv,
-                             float* attended, float* between, float* y) {
+                             const float* bias, int64_t bias_length, int activation, int narrow, const int32_t* wanted,
+                             int64_t few, float* qkv, float* attended, float* between, float* y, float* rows) {
   const int64_t head_dim = width / heads;
   const Seen all = {heads, -1, false};
   uint16_t* qkv16 = reinterpret_cast<uint16_t*>(qkv);
+  for (int64_t i = 0; wanted && i < few; i++)
+    if (wanted[i] < 0 || wanted[i] >= total) return BAD_IDS;
   int status = OK;
   for (int64_t l = 0; l < depth && !status; l++) {
     const EncoderLayer& w = layers[l];
@@ -391,6 +394,16 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
                                 attended);
       return attend(attending(), qkv, cu, count, total, heads, head_dim, scale, bias, bias_length, all, attended);
     });
+    if (!status && wanted && l == depth - 1) {
+      for (int64_t i = 0; i < few; i++) {  // qkv is of no more use, and between is not in use yet
+        std::copy_n(attended + wanted[i] * width, width, between + i * width);
+        std::copy_n(x + wanted[i] * width, width, qkv + i * width);
+      }
+      std::swap(attended, between);
+      x = qkv;
+      y = rows;
+      total = few;
+    }
     if (!status)
       status = mlx_embed_output_norm(attended, total, w.out, x, w.attention_weight, w.attention_bias, w.attention_eps,
                                      between);

@@ -18,7 +18,7 @@ from custom_kernels.ops.attention import MASKED
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import graph, native
 from mlx_embed.architectures.ops.activations import activation
-from mlx_embed.architectures.ops.layers import PostNormLayers
+from mlx_embed.architectures.ops.layers import PostNormLayers, at_rows, with_rows
 
 # mlx.core.array or numpy.ndarray; all of one call's are of one kind.
 Array: TypeAlias = Any
@@ -30,6 +30,7 @@ __all__ = [
     "activation",
     "add_linear",
     "alibi",
+    "at_rows",
     "attention",
     "block",
     "causal_bias",
@@ -63,6 +64,7 @@ __all__ = [
     "rms_norm",
     "rotation",
     "settled",
+    "with_rows",
     "zeros_like",
 ]
 
@@ -241,10 +243,18 @@ def experts(x: Array, router: nn.Module, up: nn.Module, down: nn.Module, act: st
 
 
 def encoder_layers(
-    layers: PostNormLayers, x: Array, cu_seqlens: Array, max_seqlen: int, bias: Array | None = None
+    layers: PostNormLayers,
+    x: Array,
+    cu_seqlens: Array,
+    max_seqlen: int,
+    bias: Array | None = None,
+    rows: Array | None = None,
 ) -> Array:
-    """x [T, hidden] through all of BERT's layers, in one call or one launch where there is one for the batch."""
-    return _twin(x).encoder_layers(layers, x, cu_seqlens, max_seqlen, bias)
+    """x [T, hidden] through all of BERT's layers, in one call or one launch where there is one for the batch.
+
+    [T, hidden], or of the tokens `rows` [n] alone: [n, hidden].
+    """
+    return _twin(x).encoder_layers(layers, x, cu_seqlens, max_seqlen, bias, rows)
 
 
 class Rope:

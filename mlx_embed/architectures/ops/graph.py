@@ -21,7 +21,7 @@ from mlx_embed.architectures.expert_layer import ExpertLayer, Router
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import disentangled, unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
-from mlx_embed.architectures.ops.layers import PostNormLayers, parts
+from mlx_embed.architectures.ops.layers import PostNormLayers, at_rows, parts, with_rows
 from mlx_embed.architectures.token_table import TokenTable
 
 __all__ = ["lay_out", "position_ids", "sequence_ids"]
@@ -267,7 +267,12 @@ def _of_experts(x: mx.array, layer: nn.Module, which: mx.array) -> mx.array:
 
 
 def encoder_layers(
-    layers: PostNormLayers, x: mx.array, cu_seqlens: mx.array, max_seqlen: int, bias: mx.array | None = None
+    layers: PostNormLayers,
+    x: mx.array,
+    cu_seqlens: mx.array,
+    max_seqlen: int,
+    bias: mx.array | None = None,
+    rows: mx.array | None = None,
 ) -> mx.array:
     """See `ops`: in one launch, where a kernel takes a short batch."""
     first = layers[0]
@@ -281,9 +286,10 @@ def encoder_layers(
             eps, act = first.attention_norm.eps, first.activation
             kernel = short_encoder(x.shape[0], weights, heads, eps, act, bias)
             if kernel:
-                return kernel(x, cu_seqlens, weights, heads, scale, eps, act, bias)
-    for layer in layers:
-        x = layer(x, cu_seqlens, max_seqlen, bias)
+                (out,) = at_rows(rows, kernel(x, cu_seqlens, weights, heads, scale, eps, act, bias))
+                return out
+    for layer, wanted in with_rows(layers, rows):
+        x = layer(x, cu_seqlens, max_seqlen, bias, wanted)
     return x
 
 

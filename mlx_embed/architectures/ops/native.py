@@ -21,7 +21,7 @@ from mlx_embed.architectures.expert_layer import ExpertLayer, QuantizedExpertLay
 from mlx_embed.architectures.norm import LayerNorm, RMSNorm
 from mlx_embed.architectures.ops import unseen
 from mlx_embed.architectures.ops.activations import FORMULAS
-from mlx_embed.architectures.ops.layers import PostNormLayers, parts
+from mlx_embed.architectures.ops.layers import PostNormLayers, at_rows, parts, with_rows
 from mlx_embed.architectures.token_table import TokenTable
 from mlx_embed.errors import CheckpointError
 
@@ -288,19 +288,26 @@ def experts(x: Floats, router: cpu.Linear, up: "_Experts", down: "_Experts", act
 
 
 def encoder_layers(
-    layers: cpu.Encoder | PostNormLayers, x: Floats, cu_seqlens: Ints, max_seqlen: int, bias: Floats | None = None
+    layers: cpu.Encoder | PostNormLayers,
+    x: Floats,
+    cu_seqlens: Ints,
+    max_seqlen: int,
+    bias: Floats | None = None,
+    rows: Ints | None = None,
 ) -> Floats:
     """See `ops`: in one call, unless it is without their activation, or attention hides tokens. May overwrite x."""
     if isinstance(layers, cpu.Encoder) and not unseen.is_any():
-        return layers(x, cu_seqlens, bias, in_place=True)
+        return layers(x, cu_seqlens, bias, rows, in_place=True)
     if isinstance(layers, cpu.Encoder):
-        for qkv, out, attention_norm, up, down, output_norm in layers.layers:
+        for layer, wanted in with_rows(layers.layers, rows):
+            qkv, out, attention_norm, up, down, output_norm = layer
             attended = attention(cpu.linear(x, qkv), cu_seqlens, layers.num_heads, layers.scale, bias, max_seqlen)
+            attended, x = at_rows(wanted, attended, x)
             x = cpu.output_norm(attended, out, x, *attention_norm)
             x = cpu.feed_forward(x, up, down, layers.act, *output_norm)
         return x
-    for layer in layers:
-        x = layer(x, cu_seqlens, max_seqlen, bias)
+    for layer, wanted in with_rows(layers, rows):
+        x = layer(x, cu_seqlens, max_seqlen, bias, wanted)
     return x
 
 

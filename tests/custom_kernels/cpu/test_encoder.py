@@ -44,6 +44,26 @@ def test_an_encoder_is_its_layers_ops(lengths: list[int], depth: int, biased: bo
     np.testing.assert_array_equal(x, before)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_some_rows_of_an_encoder(depth: int, in_place: bool, dtype: str, threads: int) -> None:
+    """As they are among all, whichever, in any order, and more than there are tokens."""
+    if not cpu.attends(dtype):
+        pytest.skip(f"this processor does not attend in {dtype}")
+    g, heads, width = rng(23), 3, 96
+    layers = [encoder_layer(g, width, 130, with_bias=True) for _ in range(depth)]
+    if dtype != "float32":
+        layers = [w._replace(qkv=cpu.Linear(normal(g, 3 * width, width), None, dtype)) for w in layers]
+    cu, x = starts([1, 0, 33, 2]), normal(g, 36, width)
+    encoder = cpu.Encoder(layers, heads, 0.2, "gelu", dtype)
+    every = encoder(x, cu)
+    for wanted in ([0, 1, 1, 34], [35], [7, 3, 3, 9, 0], list(range(36)) * 3):
+        rows = np.array(wanted, dtype=np.int32)
+        found = encoder(x.copy(), cu, None, rows, in_place=in_place)
+        np.testing.assert_allclose(found, every[rows], atol=1e-5)
+
+
 def test_bad_encoder_input() -> None:
     g = rng(22)
     good, other = encoder_layer(g, 96, 130, True), encoder_layer(g, 48, 130, True)
@@ -63,6 +83,9 @@ def test_bad_encoder_input() -> None:
         ((x, np.array([0, 6, 5], np.int32)), "rise from 0 to 5"),
         ((x, starts([5]), normal(g, 3, 7)), "none longer than the bias's 4"),
         ((x, starts([5]), normal(g, 2, 9)), "of shape"),
+        ((x, starts([5]), None, np.array([0, 5], np.int32)), "rows from 0 to 4"),
+        ((x, starts([5]), None, np.array([-1], np.int32)), "rows from 0 to 4"),
+        ((x, starts([5]), None, np.zeros(0, np.int32)), "at least one element"),
     ):
         with pytest.raises(ValueError, match=message):
             encoder(*arguments)
