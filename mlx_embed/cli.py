@@ -11,7 +11,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import cast
 
-from mlx_embed import __version__, commands
+from mlx_embed import TruncationWarning, __version__, commands
 from mlx_embed.commands import Command
 from mlx_embed.errors import MLXEmbedError
 from mlx_embed.progress import Ticker
@@ -104,13 +104,20 @@ def _say(line: str) -> None:
 
 @contextmanager
 def warnings_as_sentences() -> Iterator[None]:
-    """Show a warning as an error is shown: whoever runs a command has no use for the line of code that warns."""
+    """Show a warning as an error is shown: whoever runs a command has no use for the line of code that warns.
+
+    Nor for options of a method that the command does not have.
+    """
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"mlx-embed: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"mlx-embed: {_told(message)}\n"
     try:
         yield
     finally:
         warnings.formatwarning = before
+
+
+def _told(warning: Warning | str) -> Warning | str:
+    return warning.found if isinstance(warning, TruncationWarning) else warning
 
 
 def _run(command: Command, options: argparse.Namespace) -> int:

@@ -98,6 +98,10 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         similarity_fn_name: what `similarity` computes: "cosine", "dot", "euclidean" or "manhattan".
     """
 
+    _for_long_texts = (
+        'long_text="mean_of_chunks" embeds all of them, long_text="error" refuses them, and return_info=True tells '
+        "which they are."
+    )
     # What loads it again, where it was loaded.
     _source: Source | None = None
 

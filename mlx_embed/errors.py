@@ -45,8 +45,8 @@ class StoreCorruptError(StoreError):
     """A file of an index, which the message names, that is not as it was written."""
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called this package, wherever in it this is found out."""
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called this package, wherever in it this is found out; a Warning has its own category."""
     warnings.warn(message, category, stacklevel=_callers_level())
 
 

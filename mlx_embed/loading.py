@@ -150,6 +150,8 @@ class CutsTexts:
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
+    # What its methods have for texts that are cut, as the warning says it.
+    _for_long_texts = ""
     _said_cut = False
 
     @property
@@ -171,7 +173,7 @@ class CutsTexts:
     def _say_what_was_cut(self, counts: "npt.NDArray[np.int32]", max_length: int, whole: bool = True) -> None:
         """Warn of texts that were longer than max_length, once; see `warn_truncated`."""
         if not self._said_cut:
-            self._said_cut = warn_truncated(counts, max_length, whole)
+            self._said_cut = warn_truncated(counts, max_length, self._for_long_texts, whole)
 
 
 def checked_length(wanted: int | None, checkpoint: Checkpoint) -> int:

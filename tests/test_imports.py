@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # The levels, from the top down: a module imports only modules of levels below its own, or of its own folder.
 LEVELS = [
+    ("mlx_embed.__main__",),
     ("mlx_embed.cli",),
     ("mlx_embed.commands",),
     ("mlx_embed.encode_files",),

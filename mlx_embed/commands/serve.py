@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "float16", "bfloat16", "int8"), help="to compute in; int8 on a CPU"
     )
     parser.add_argument(
-        "--task", metavar="NAME", help="of embedding models with LoRAs, the task where a request names none"
+        "--task", metavar="NAME", help="of each embedding model with LoRAs, the task where a request names none"
     )
     parser.add_argument(
         "--max-batch-tokens", type=int, metavar="N", help="tokens a batch; the default suits the device"
@@ -124,18 +124,25 @@ def run(options: argparse.Namespace) -> int:
 
     def load() -> Sequence[Served]:
         from mlx_embed.bge_m3 import BGEM3
+        from mlx_embed.checkpoint import hub, read_checkpoint
         from mlx_embed.cross_encoder import CrossEncoder
         from mlx_embed.embedding_model import EmbeddingModel
         from mlx_embed.multi_vector_encoder import MultiVectorEncoder
         from mlx_embed.sparse_encoder import SparseEncoder
 
+        # Read once more here, so that a task that no model has is said before any weights are read.
+        tasked = [] if options.task is None else [m for m in options.models if read_checkpoint(*hub.find(m)).tasks]
+        if options.task is not None and not tasked:
+            raise ValueError(f"--task {options.task}: no embedding model here has tasks; leave the option out.")
         chosen = {"device": options.device, "dtype": options.dtype}
         bounds = (options.max_batch_tokens, options.max_waiting_tokens)
         made: list[Served] = []
         left = iter(names)
         for place in given:
             # Without a model it is the default, or what stands in for it where that cannot be had.
-            model = EmbeddingModel.from_pretrained(place if options.models else None, task=options.task, **chosen)
+            model = EmbeddingModel.from_pretrained(
+                place if options.models else None, task=options.task if place in tasked else None, **chosen
+            )
             name = next(left)
             named = options.models or options.served_model_name
             made.append(Embedder(name if named else model.name, model, *bounds))

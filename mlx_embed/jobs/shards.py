@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -137,19 +138,27 @@ def shards(sources: Sequence[Source], rows: int) -> list[Shard]:
 
 
 def sources(inputs: Sequence[str], kind: str | None, fields: Sequence[str], id_field: str | None) -> list[Source]:
-    """What the inputs are to be read as, with the field of their ids, which is one for all.
+    """What the inputs are to be read as, with the field and the type of their ids, which are one for all.
+
+    Those without any row are left out.
 
     Raises:
-        ValueError: see `reading.source`; standard input; some with ids, and some without.
+        ValueError: see `reading.source`; standard input; some with ids, and some without, or with ids of another type.
     """
     if "-" in inputs:
         raise ValueError("A job cannot read standard input, since its rows are read by several: name files.")
-    found = [reading.with_ids(reading.source(name, kind, fields, id_field)) for name in inputs]
-    for source in found[1:]:
-        if source.id_field != found[0].id_field:
+    given = (reading.with_ids(reading.source(name, kind, fields, id_field)) for name in inputs)
+    found = [source for source in given if source is not None]
+    for first, source in pairwise(found):
+        if source.id_field != first.id_field:
             raise ValueError(
-                f"The ids of {found[0].name} are in {found[0].id_field!r} and those of {source.name} in "
+                f"The ids of {first.name} are in {first.id_field!r} and those of {source.name} in "
                 f"{source.id_field!r}: name one field for all by --id-field."
+            )
+        if source.id_type != first.id_type:
+            raise ValueError(
+                f"The ids of {first.name} are of type {first.id_type} and those of {source.name} of type "
+                f"{source.id_type}, and one column cannot hold both: have all as text, or make a job of each."
             )
     return found
 
@@ -167,12 +176,12 @@ def _parsed(path: Path, data: bytes) -> list[Any]:
 def _require(folder: Path, before: Any, plan: Mapping[str, Any]) -> None:
     """Refuse to go on with what was begun otherwise."""
     before = before if isinstance(before, dict) else {}
-    as_read = json.loads(json.dumps(plan))
-    for name, value in as_read.items():
-        if before.get(name) != value:
+    now = json.loads(json.dumps(plan))
+    for name in [*now, *before]:
+        if before.get(name) != now.get(name):
             raise ValueError(
-                f"{folder} was begun with another {name} ({before.get(name)!r}, now {value!r}): give the same, or name "
-                "a new folder."
+                f"{folder} was begun with another {name} ({before.get(name)!r}, now {now.get(name)!r}): give the same, "
+                "or name a new folder."
             )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.records.reading import Id
-from mlx_embed.records.writing import BLOCK, Partial, header, replacing
+from mlx_embed.records.writing import BLOCK, Partial, header, opened, replacing
 
 SUFFIXES = (".npz", ".parquet", ".jsonl")
 # A weight: the place in the vocabulary, and what is there.
@@ -97,9 +97,7 @@ class RaggedPartial(Partial):
     def begin(self, plan: Mapping[str, Any], width: int, dtype: Any, resume: bool) -> None:
         """Start over, or go on with what another run left; see `Partial`. The layout has width and dtype."""
         self._header = 0
-        with self._lengths.open("ab"):  # there, if it was not
-            pass
-        self._length_file = self._lengths.open("r+b")
+        self._length_file = opened(self._lengths)
         self._go_on(plan, resume)
 
     def append(self, rows: Rows, ids: Iterable[Id | None], state: Mapping[str, Any]) -> None:
@@ -129,7 +127,8 @@ class RaggedPartial(Partial):
         return [(self._file, data), (self._length_file, 4 * self.journal.rows), (self._id_file, self.journal.ids)]
 
     def _paths(self) -> tuple[Path, ...]:
-        return *super()._paths(), self._lengths
+        journal, *rest = super()._paths()
+        return journal, self._lengths, *rest
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)

@@ -63,6 +63,7 @@ class Source:
         id_field: None takes one of ID_FIELDS, if the first row has one.
         part: None reads all of it; CSV has no parts, since a row may have any number of lines.
         also: other fields to read beside the text.
+        id_type: "str" or "int", which all ids are to be; None is whatever the first is.
     """
 
     path: Path | None
@@ -71,6 +72,7 @@ class Source:
     id_field: str | None
     part: Part | None = None
     also: tuple[str, ...] = ()
+    id_type: str | None = None
 
     @property
     def name(self) -> str:
@@ -125,24 +127,29 @@ def records(source: Source) -> Iterator[Record]:
             yield Record(line.rstrip("\n").removesuffix("\r"), None, place, (number, number))
         return
     id_field = source.id_field
-    kind: type | None = None
+    kind = source.id_type
     for number, (place, lines, row) in enumerate(_rows(source)):
         if number == 0 and id_field is None:
             id_field = _id_field(row, source.fields)
         found = None if id_field is None else _id(place, row, id_field)
-        if kind is not None and type(found) is not kind:
-            raise ValueError(f"{place} has the id {found!r}, where those before it are of type {kind.__name__}.")
-        kind = None if found is None else type(found)
+        if kind is not None and type(found).__name__ != kind:
+            raise ValueError(f"{place} has the id {found!r}, where those before it are of type {kind}.")
+        kind = None if found is None else type(found).__name__
         also = tuple(row.get(name) for name in source.also)
         yield Record(_text(place, row, source.fields), found, place, lines, also)
 
 
-def with_ids(source: Source) -> Source:
-    """The source with the field of its ids named, if its first row has one."""
-    if source.format == "lines" or source.id_field is not None:
-        return source
+def with_ids(source: Source) -> Source | None:
+    """The source with the field and the type of its ids, if its first row has one; None where it has no row."""
+    if source.format == "lines":
+        return source if next(_lines(source), None) is not None else None
     first = next(_rows(source), None)
-    return source if first is None else replace(source, id_field=_id_field(first[2], source.fields))
+    if first is None:
+        return None
+    place, _, row = first
+    field = source.id_field or _id_field(row, source.fields)
+    kind = None if field is None else type(_id(place, row, field)).__name__
+    return replace(source, id_field=field, id_type=kind)
 
 
 def parts(source: Source, rows: int) -> list[Part | None]:

@@ -87,7 +87,9 @@ class Partial:
         self._ids = target.with_name(f".{target.name}.partial.ids")
         self._log = target.with_name(f".{target.name}.partial.json")
         self.journal = Journal({}, 0, 0, {})
-        self._file = self._locked()
+        # Held to the end, and removed last, so that no other run takes up these names meanwhile.
+        self._id_file = self._locked(self._ids)
+        self._file = opened(self._data)
 
     def begin(self, plan: Mapping[str, Any], width: int, dtype: Any, resume: bool) -> None:
         """Start over, or go on with what another run left if it had the same plan: JSON values.
@@ -102,14 +104,14 @@ class Partial:
     def _go_on(self, plan: Mapping[str, Any], resume: bool) -> None:
         found = self._read() if resume else None
         self.journal = found or Journal(dict(plan), 0, 0, {})
-        if different := [key for key in plan if self.journal.plan.get(key) != plan[key]]:
+        before = self.journal.plan
+        if different := [key for key in [*plan, *before] if before.get(key) != plan.get(key)]:
             key = different[0]
             raise ValueError(
-                f"{self.target} was begun with another {key} ({self.journal.plan.get(key)!r}, now {plan[key]!r}): give "
-                "the same, or start over without --resume."
+                f"{self.target} was begun with another {key} ({before.get(key)!r}, now {plan.get(key)!r}): give the "
+                "same, or start over without --resume."
             )
         self._log.unlink(missing_ok=True) if found is None else None
-        self._id_file = self._ids.open("ab")
         for file, size in self._kept():
             if found is not None and os.fstat(file.fileno()).st_size < size:
                 raise ValueError(f"What is left of {self.target} is damaged; start over without --resume.")
@@ -167,8 +169,8 @@ class Partial:
             path.unlink(missing_ok=True)
 
     def _paths(self) -> tuple[Path, ...]:
-        """The files beside the target, the journal first: what it does not name does not count."""
-        return self._log, self._ids, self._data
+        """The files beside the target: the journal first, for what it does not name does not count, the locked last."""
+        return self._log, self._data, self._ids
 
     def __enter__(self) -> "Partial":
         return self
@@ -177,17 +179,21 @@ class Partial:
         if error[0] is not None and not self._log.exists():
             self.discard()
         self._file.close()
-        with suppress(AttributeError):  # where it ends before it has begun
-            self._id_file.close()
+        self._id_file.close()
 
-    def _locked(self) -> BinaryIO:
-        file = os.fdopen(os.open(self._data, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    def _locked(self, path: Path) -> BinaryIO:
+        while True:
+            file = opened(path)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.close()
+                raise ValueError(f"Another run is writing {self.target}.") from error
+            # A run that has ended since this file was opened has removed it, and a third may have made a new one.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
             file.close()
-            raise ValueError(f"Another run is writing {self.target}.") from error
-        return file
 
     def _read(self) -> Journal | None:
         try:
@@ -215,6 +221,11 @@ class Partial:
 
     def _listed_ids(self) -> Iterator[Id] | None:
         return _ids_in(self._ids) if self.journal.ids else None
+
+
+def opened(path: Path) -> BinaryIO:
+    """To read and write, with what is in it; made where it is not there."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
 
 
 def lines(blocks: Iterable[npt.NDArray[Any]], ids: Iterator[Id] | None) -> Iterator[bytes]:

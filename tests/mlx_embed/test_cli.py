@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import mlx_embed
-from mlx_embed import MLXEmbedError, cli
+from mlx_embed import MLXEmbedError, TruncationWarning, cli
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(mlx_embed.__file__).parent / "commands"
@@ -132,6 +133,21 @@ def test_a_warning_is_a_sentence(command: SimpleNamespace) -> None:
     first, *rest = done.stderr.splitlines()
     assert first == "mlx-embed: It is late."
     assert "UserWarning: After it." in rest[0], "others see theirs as ever"
+
+
+def test_a_warning_names_no_option_of_a_method() -> None:
+    with cli.warnings_as_sentences():
+        said = warnings.formatwarning(
+            TruncationWarning("It was cut.", "long_text does more."), TruncationWarning, "", 1
+        )
+    assert said == "mlx-embed: It was cut.\n"
+
+
+def test_it_is_a_module_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_embed", "--version"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"mlx-embed {mlx_embed.__version__}\n")
 
 
 def test_a_mistake_of_the_program_is_not_hidden(command: SimpleNamespace) -> None:

@@ -388,11 +388,11 @@ def test_an_error_at_once_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with (tmp_path / ".out.npy.partial").open("w") as other:
+    with (tmp_path / ".out.npy.partial.ids").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         run(lines(tmp_path / "texts.txt"), "-o", tmp_path / "out.npy", code=2)
     assert "Another run is writing" in capsys.readouterr().err
-    assert (tmp_path / ".out.npy.partial").exists()
+    assert (tmp_path / ".out.npy.partial.ids").exists()
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,37 @@ def test_another_job_does_not_go_on_with_this_one(
     assert (tmp_path / "out" / shards.MANIFEST).read_bytes() == before
 
 
+def test_an_option_that_is_left_out_is_another_job(jsonl: Path, tmp_path: Path, capsys: Any) -> None:
+    run(jsonl, tmp_path / "out", "--dtype", "bfloat16")
+    (tmp_path / "out" / "part-00000.parquet").unlink()
+    run(jsonl, tmp_path / "out", code=2)
+    assert "another dtype ('bfloat16', now None)" in capsys.readouterr().err
+
+
+def test_inputs_without_rows_are_left_out(jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
+    empty = {"a.txt": "", "b.jsonl": "", "c.jsonl": "\n", "d.csv": "_id,text\n"}
+    for name, content in empty.items():
+        (tmp_path / name).write_text(content)
+    files = [tmp_path / name for name in empty]
+    run(*files[:2], jsonl, *files[2:], tmp_path / "out", "--rows", 100)
+    check(tmp_path / "out", vectors, list(range(230)))
+    run(*files, tmp_path / "none")
+    assert lines(tmp_path / "none")[-1]["rows"] == 0
+
+
+def test_ids_of_all_shards_are_of_one_type(jsonl: Path, tmp_path: Path, capsys: Any) -> None:
+    other = tmp_path / "b.jsonl"
+    other.write_text('{"id": "x", "text": "y"}\n')
+    run(jsonl, other, tmp_path / "out", code=2)
+    assert "are of type int and those of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with jsonl.open("a") as file:
+        file.write("\n" + other.read_text())
+    run(jsonl, tmp_path / "out", "--rows", 230, code=2)
+    assert "b.jsonl" not in (said := capsys.readouterr().err)
+    assert f"{jsonl}:231 has the id 'x', where those before it are of type int" in said
+
+
 def test_an_input_that_has_changed_is_another_job(jsonl: Path, tmp_path: Path, capsys: Any) -> None:
     run(jsonl, tmp_path / "out")
     jsonl.write_text('{"id": 1, "text": "other"}\n')

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel
+from mlx_embed import EmbeddingModel, cli
+from mlx_embed.serve.models import Embedder
+from tests.conftest import DATA
 from tests.mlx_embed.checkpoint import test_jina_v5, test_tasks
 from tests.mlx_embed.serve.harness import Running, serving
 
@@ -43,6 +45,30 @@ def vectors(served: Running, path: str, body: dict[str, Any]) -> np.ndarray:
     if path == "/v1/embeddings":
         return np.array([entry["embedding"] for entry in found["data"]])
     return np.array(found["embeddings"]["float"] if path == "/v2/embed" else found)
+
+
+def test_a_servers_task_is_for_the_models_that_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Embedder] = []
+
+    class Loaded:
+        """A server that ends when its models are there."""
+
+        def __init__(self, service: Any, load: Any) -> None:
+            self.load = load
+
+        def serve_on(self, listening: Any) -> None:
+            made.extend(self.load())
+
+    monkeypatch.setattr("mlx_embed.serve.run.Server", Loaded)
+    command, plain = ["serve", "--port", "0", "--device", "cpu", "--task", "retrieval.query"], str(DATA / "tiny-bert")
+    assert cli.main([*command, plain, str(test_tasks.authors(tmp_path / "v3"))]) == 0
+    assert [served.model.checkpoint.task for served in made] == [None, "retrieval.query"]
+    for served in made:
+        served.queue.close()
+    assert cli.main([*command, plain]) == 2
+    assert "--task retrieval.query: no embedding model here has tasks" in capsys.readouterr().err
 
 
 # What is asked for, and what `encode` is asked for to have the same; {"side": ...} is encode_query or encode_document.

@@ -1,13 +1,15 @@
 """The warning that texts were cut: once for a model, counted over the whole call, at the caller's line."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel, TruncationWarning
+from mlx_embed import EmbeddingModel, SparseEncoder, TruncationWarning
 from mlx_embed import texts as texts_module
 from tests.conftest import DATA
+from tests.sparse import make as make_sparse
 
 
 def test_truncation_is_said_once(recwarn: pytest.WarningsRecorder) -> None:
@@ -21,6 +23,14 @@ def test_truncation_is_said_once(recwarn: pytest.WarningsRecorder) -> None:
     assert re.match(r"2 of 3 texts are longer than the model's 4 tokens \(the longest has 6\)", str(said.message))
     assert 'long_text="mean_of_chunks"' in str(said.message)
     assert said.filename == __file__, "the user's line is blamed"
+
+
+def test_only_what_a_model_has_is_recommended(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    model = SparseEncoder.from_pretrained(make_sparse(tmp_path / "sparse", "bert"), device="cpu", max_seq_length=4)
+    model.encode(["the wing flow heat"])
+    (said,) = recwarn.list
+    assert said.category is TruncationWarning
+    assert str(said.message).endswith("only 4 tokens of each were embedded. This is said once for a model.")
 
 
 @pytest.mark.parametrize("way", ["encode", "encode_query", "encode_document"])
