@@ -119,7 +119,7 @@ static std::string at(const char* what, int line) { return std::string(what) + "
 template <class Complete>
 static void collective(const char* what, int line, void* mine, Complete complete) {
   Warp& warp = warps[current / 32];
-  if (warp.arrived && (warp.line != line || strcmp(warp.what, what))) {
+  if (warp.arrived && (warp.line != line || warp.what != what)) {
     fail("divergent warp: some lanes are at " + at(warp.what, warp.line) + ", others at " + at(what, line));
   }
   warp.what = what;

@@ -199,18 +199,18 @@ def _shared(declaration: "re.Match[str]") -> str:
 def compiled(source: str) -> ctypes.CDLL:
     """The source as a loaded library, compiled once a process."""
     _runtime()
-    return _built(source, *CHECKED)
+    return _built(source, ctypes.RTLD_LOCAL, *CHECKED)
 
 
 @cache
 def _runtime() -> ctypes.CDLL:
     """runtime.cpp, whose functions the kernels' libraries find."""
-    library = _built((FOLDER / "runtime.cpp").read_text(), "-O2")
+    library = _built((FOLDER / "runtime.cpp").read_text(), ctypes.RTLD_GLOBAL, "-O2")
     library.launch.restype = ctypes.c_char_p
     return library
 
 
-def _built(source: str, *flags: str) -> ctypes.CDLL:
+def _built(source: str, mode: int, *flags: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as work:
         file = Path(work) / "source.cpp"
         file.write_text(source)
@@ -218,7 +218,7 @@ def _built(source: str, *flags: str) -> ctypes.CDLL:
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             raise EmulationError(f"the source does not compile:\n{run.stderr}")
-        return ctypes.CDLL(str(file.with_suffix(".so")), ctypes.RTLD_GLOBAL if flags == ("-O2",) else 0)
+        return ctypes.CDLL(str(file.with_suffix(".so")), mode)
 
 
 def _numpy(x: mx.array) -> np.ndarray:

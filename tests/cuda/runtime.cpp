@@ -90,8 +90,14 @@ unsigned long long __cvta_generic_to_shared(const void* from) { return static_ca
 namespace ptx {
 
 static float from_half(unsigned bits) {
-  const unsigned short low = bits;
-  return __builtin_bit_cast(_Float16, low);
+  static const std::vector<float> known = [] {  // a processor without an instruction for it takes long
+    std::vector<float> all(1 << 16);
+    for (size_t i = 0; i < all.size(); ++i) {
+      all[i] = __builtin_bit_cast(_Float16, static_cast<unsigned short>(i));
+    }
+    return all;
+  }();
+  return known[bits & 0xffff];
 }
 static unsigned short half(float x) { return __builtin_bit_cast(unsigned short, static_cast<_Float16>(x)); }
 static unsigned short bfloat(float x) {  // to the nearest, ties to even; a NaN stays one
@@ -187,24 +193,23 @@ template <class Number>
 static void multiply(const char* what, int line, Fragment mine, Number number) {
   collective(what, line, &mine, [&](void** slots) {
     const auto of = reinterpret_cast<Fragment**>(slots);
-    float a[16][16], b[8][16];  // b by columns
+    float a[16][16], b[16][8], sum[16][8] = {};
     for (int lane = 0; lane < 32; ++lane) {
       const int row = lane / 4, pair = lane % 4 * 2;
       for (int i = 0; i < 2; ++i) {
         for (int j = 0; j < 4; ++j) {
           a[row + j % 2 * 8][pair + j / 2 * 8 + i] = number(of[lane]->a[j] >> 16 * i & 0xffff);
         }
-        for (int j = 0; j < 2; ++j) b[row][pair + j * 8 + i] = number(of[lane]->b[j] >> 16 * i & 0xffff);
+        for (int j = 0; j < 2; ++j) b[pair + j * 8 + i][row] = number(of[lane]->b[j] >> 16 * i & 0xffff);
+      }
+    }
+    for (int row = 0; row < 16; ++row) {
+      for (int k = 0; k < 16; ++k) {
+        for (int column = 0; column < 8; ++column) sum[row][column] += a[row][k] * b[k][column];
       }
     }
     for (int lane = 0; lane < 32; ++lane) {
-      for (int i = 0; i < 4; ++i) {
-        const float* const row = a[lane / 4 + i / 2 * 8];
-        const float* const column = b[lane % 4 * 2 + i % 2];
-        float sum = 0;
-        for (int k = 0; k < 16; ++k) sum += row[k] * column[k];
-        *of[lane]->c[i] += sum;
-      }
+      for (int i = 0; i < 4; ++i) *of[lane]->c[i] += sum[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
     }
   });
 }
