@@ -14,6 +14,7 @@ using size_t = decltype(sizeof(0));
 
 #define __device__
 #define __global__
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 
 struct alignas(8) float2 {
@@ -53,7 +54,14 @@ void* dynamic_shared();
 void __syncthreads(int line = __builtin_LINE());
 void __syncwarp(int line = __builtin_LINE());
 float __shfl_xor_sync(unsigned members, float x, int lane, int line = __builtin_LINE());
+float __shfl_sync(unsigned members, float x, int lane, int line = __builtin_LINE());
 unsigned __ballot_sync(unsigned members, bool x, int line = __builtin_LINE());
+
+// What is ordered by atomics and fences is not checked.
+unsigned atomicAdd(unsigned* at, unsigned x);
+unsigned atomicExch(unsigned* at, unsigned x);
+inline void __threadfence() {}
+void __trap();
 
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
@@ -72,6 +80,7 @@ void cvt_rn_bf16_f32(unsigned short& to, float x);
 void cvt_rn_f16x2_f32(unsigned& to, float high, float low);
 void cvt_rn_bf16x2_f32(unsigned& to, float high, float low);
 void mov_b32_cvt_f32_f16_cvt_f32_f16(float& low, float& high, unsigned both);
+void mov_u64(unsigned long long& to);
 void ex2_approx_ftz_f32(float& to, float x);
 void rcp_approx_ftz_f32(float& to, float x);
 void cp_async_cg_shared_global(unsigned to, const void* from, int present, int bytes);

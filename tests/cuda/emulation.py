@@ -1,6 +1,7 @@
 """Compiles and runs what `custom_kernels.cuda` would launch. What it means: see the package's docstring."""
 
 import ctypes
+import importlib
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from custom_kernels import cuda
 from custom_kernels.cuda import launch as launching
 
 FOLDER = Path(__file__).parent
@@ -27,14 +29,21 @@ FLAGS = ["-std=c++20", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-con
 CHECKED = ["-fsanitize=thread", "-nostdlib", "-fno-strict-aliasing"]
 if "clang" not in Path(COMPILER or "").name:
     CHECKED += ["-fno-tree-sra", "-fno-ipa-sra"]
+# Its function has its name.
+SHORT_ENCODER = importlib.import_module(cuda.short_encoder.__module__)
+MULTIPROCESSORS = 3
 # Of CUDA: the threads of a block, the blocks of a grid, and the bytes that a block of Hopper has.
 MOST_THREADS, MOST_BLOCKS, MOST_SHARED = 1024, 2**31 - 1, 232448
-# Attention's tables of angles: whole arrays, by the docstring of `Rotation`, which MLX puts at multiples of this.
-WHOLE = {"cosines", "sines"}
+# By kernel, the arrays that are whole by the docstrings of their ops, and not slices that may begin at any element.
+WHOLE = {"attention": r"cosines|sines", "short_encoder": r"x|w\d*"}
 
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(([^,)]*)[^)]*\)\s*)?(\w+)\((.*?)\) \{', re.S)
 SHARED = re.compile(r"(extern )?__shared__ (?:alignas\((\d+)\) )?([^;\[]*?[ *])(\w+\[[^;]*);")
 ASSEMBLY = re.compile(r'\basm(?: volatile)?\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+)(.*?)\);', re.S)
+
+
+# What an array of a launch is, as block.h has it.
+INPUT, OUTPUT, BOTH = range(3)
 
 
 class EmulationError(Exception):
@@ -50,7 +59,7 @@ class Given(ctypes.Structure):
         ("bytes", ctypes.c_int64),
         ("element", ctypes.c_int64),
         ("offset", ctypes.c_int64),
-        ("output", ctypes.c_int64),
+        ("kind", ctypes.c_int64),
     )
 
 
@@ -82,6 +91,9 @@ def emulated_cuda(seed: int = 0, edit: Callable[[str], str] = lambda source: sou
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "launch_all", launch_all)
+        patch.setattr(SHORT_ENCODER, "launch_all", launch_all)
+        patch.setattr(SHORT_ENCODER, "multiprocessors", lambda: MULTIPROCESSORS)
+        patch.setattr(mx, "gpu", mx.cpu)
         yield
 
 
@@ -100,8 +112,9 @@ def _launch(
         raise EmulationError(f"a grid of {blocks} blocks of {threads} threads")
     if shared_memory > MOST_SHARED:
         raise EmulationError(f"{shared_memory} bytes of shared memory for a block")
-    bounds, _, parameters = KERNEL.search(source).groups()
-    names = [re.search(r"\w+$", parameter)[0] for parameter in parameters.split(",") if "*" in parameter]
+    bounds, name, parameters = _kernel(source)
+    pointers = [parameter for parameter in parameters if "*" in parameter]
+    names = [re.search(r"\w+$", pointer)[0] for pointer in pointers]
     arrays = [_numpy(x) for x in inputs]
     results = [np.full(shape, 2 ** (8 * dtype.size) - 1, f"u{dtype.size}") for shape, dtype in outputs]
     if len(names) != len(arrays) + len(results):
@@ -109,9 +122,10 @@ def _launch(
     given = (Given * len(names))()
     chance = random.Random(seed)
     for i, array in enumerate([*arrays, *results]):
-        slice_of_one = seed % 2 and i < len(arrays) and names[i] not in WHOLE
+        slice_of_one = seed % 2 and i < len(arrays) and not re.fullmatch(WHOLE.get(name, ""), names[i])
         offset = array.itemsize * chance.randrange(1, 16 // array.itemsize) if slice_of_one else 0
-        given[i] = (names[i].encode(), array.ctypes.data, array.nbytes, array.itemsize, offset, i >= len(arrays))
+        kind = OUTPUT if i >= len(arrays) else INPUT if "const" in pointers[i] else BOTH
+        given[i] = (names[i].encode(), array.ctypes.data, array.nbytes, array.itemsize, offset, kind)
     whole = [x for x in scalars if not isinstance(x, float)]
     real = [x for x in scalars if isinstance(x, float)]
     library = compiled(in_cpp(source))
@@ -131,6 +145,8 @@ def _launch(
         ctypes.c_uint(blocks),
         ctypes.c_uint(threads),
         ctypes.c_size_t(shared_memory),
+        # Blocks that wait for each other are all there at once.
+        "atomicAdd(" in source,
         ctypes.c_uint64(seed),
     )
     if error:
@@ -140,11 +156,11 @@ def _launch(
 
 def in_cpp(source: str) -> str:
     """A kernel's source with calls in place of PTX and of shared memory, and its call by runtime.cpp after it."""
-    bounds, name, parameters = KERNEL.search(source).groups()
+    bounds, name, parameters = _kernel(source)
     source = SHARED.sub(_shared, ASSEMBLY.sub(_instruction, source))
     arrays, wholes, reals, kinds, arguments = 0, 0, 0, "", []
-    for parameter in parameters.split(","):
-        kind = re.sub(r"\w+$", "", parameter.strip()).strip()
+    for parameter in parameters:
+        kind = re.sub(r"\w+$", "", parameter).strip()
         if "*" in kind:
             arguments.append(f"static_cast<{kind}>(emulation::array({arrays}))")
             arrays += 1
@@ -161,6 +177,14 @@ extern "C" const char* const scalars = "{kinds}";
 extern "C" const int most_threads = {bounds or MOST_THREADS};
 extern "C" void emulated_kernel() {{ {name}({", ".join(arguments)}); }}
 """
+
+
+def _kernel(source: str) -> tuple[str | None, str, list[str]]:
+    """Of a kernel: the threads that a block may have, its name and its parameters."""
+    bounds, name, parameters = KERNEL.search(source).groups()
+    for macro, value in re.findall(r"^#define (\w+) (.*)$", source, re.M):
+        parameters = re.sub(rf"\b{macro}\b", value, parameters)
+    return bounds, name, [parameter.strip() for parameter in parameters.split(",")]
 
 
 def _instruction(statement: "re.Match[str]") -> str:
@@ -191,8 +215,10 @@ def _shared(declaration: "re.Match[str]") -> str:
         name, sizes = re.fullmatch(r"\s*(\w+)(\[.*\])\s*", part, re.S).groups()
         array = f"{kind}{sizes}"
         place = f'emulation::shared("{name}", sizeof({array}), {alignment or f"alignof({kind})"}, sizeof({kind}))'
-        found.append(f"{kind}(&{name}){sizes} = *static_cast<{kind}(*){sizes}>({place});")
-    return " ".join(found)
+        found.append((name, f"*static_cast<{kind}(*){sizes}>({place})", f"{kind}(&{name}){sizes}"))
+    if declaration.string[declaration.start() - 1] == "\n":  # outside of functions, and so another one in each block
+        return "\n".join(f"#define {name} ({array})" for name, array, _ in found)
+    return " ".join(f"{reference} = {array};" for _, array, reference in found)
 
 
 @cache

@@ -10,7 +10,7 @@
 namespace emulation {
 
 Place thread_index() { return {current}; }
-Place block_index() { return {block}; }
+Place block_index() { return {block->number}; }
 Place block_size() { return {threads}; }
 Place grid_size() { return {blocks}; }
 void* array(int i) { return pointers[i]; }
@@ -20,13 +20,14 @@ float number(int i) { return numbers[i]; }
 // At the least alignment that its type has, so that more is never there by chance.
 void* shared(const char* name, size_t bytes, size_t alignment, size_t element) {
   for (Array& array : arrays) {
-    if (array.kind == SHARED && array.name == name) return array.data;
+    if (array.kind == SHARED && array.place == block->place && array.name == name) return array.data;
   }
   char* const data = add(name, SHARED, bytes, element, alignment);
+  arrays.back().place = block->place;
   memset(data, 0xff, bytes);
   size_t declared = 0, asked = 0;
   for (const Array& array : arrays) {
-    if (array.kind == SHARED) (array.name == "memory" ? asked : declared) += array.bytes;
+    if (array.kind == SHARED && array.place == block->place) (array.name == "memory" ? asked : declared) += array.bytes;
   }
   if (declared > MOST_DECLARED || declared + asked > MOST_SHARED) {
     fail("a block declares " + std::to_string(declared) + " bytes of shared memory, and is given " +
@@ -40,19 +41,23 @@ void* dynamic_shared() { return shared("memory", 0, 16, 2); }
 using namespace emulation;
 
 void __syncthreads(int line) {
-  if (at_barrier && barrier_line != unsigned(line)) {
-    fail("divergent block: some threads are at " + at("__syncthreads", barrier_line) + ", others at line " +
+  if (block->at_barrier && block->barrier_line != unsigned(line)) {
+    fail("divergent block: some threads are at " + at("__syncthreads", block->barrier_line) + ", others at line " +
          std::to_string(line));
   }
-  barrier_line = line;
-  if (++at_barrier < threads) return wait("__syncthreads", line);
-  at_barrier = 0;
-  ++now;
-  for (unsigned i = 0; i < threads; ++i) fibers[i].state = Fiber::READY;
+  block->barrier_line = line;
+  if (++block->at_barrier < threads) return wait("__syncthreads", line);
+  block->at_barrier = 0;
+  block->now = ++now;
+  for (unsigned i = 0; i < threads; ++i) {
+    Fiber& fiber = fibers[block->place * threads + i];
+    fiber.state = Fiber::READY;
+    fiber.touched = false;
+  }
 }
 
 void __syncwarp(int line) {
-  collective("__syncwarp", line, nullptr, [](void**) { ++warps[current / 32].time; });
+  collective("__syncwarp", line, nullptr, [](void**) { ++block->warps[current / 32].time; });
 }
 
 static void all(unsigned members) {
@@ -73,6 +78,10 @@ float __shfl_xor_sync(unsigned members, float x, int lane, int line) {
   return mine.result;
 }
 
+float __shfl_sync(unsigned members, float x, int lane, int line) {
+  return __shfl_xor_sync(members, x, lane ^ int(current % 32), line);
+}
+
 unsigned __ballot_sync(unsigned members, bool x, int line) {
   all(members);
   unsigned mine = x;
@@ -84,6 +93,21 @@ unsigned __ballot_sync(unsigned members, bool x, int line) {
   });
   return mine;
 }
+
+unsigned atomicAdd(unsigned* at, unsigned x) {
+  access(at, 4, true, 4);
+  return (*at += x) - x;
+}
+
+unsigned atomicExch(unsigned* at, unsigned x) {
+  access(at, 4, true, 4);
+  // Where every block has had a barrier since it last touched an output, all that it did is seen by all from here on.
+  phase += std::none_of(fibers.begin(), fibers.end(), [](const Fiber& fiber) { return fiber.touched; });
+  std::swap(*at, x);
+  return x;
+}
+
+void __trap() { fail("__trap"); }
 
 unsigned long long __cvta_generic_to_shared(const void* from) { return static_cast<const char*>(from) - room; }
 
@@ -115,6 +139,11 @@ void mov_b32_cvt_f32_f16_cvt_f32_f16(float& low, float& high, unsigned both) {
   low = from_half(both);
   high = from_half(both >> 16);
 }
+void mov_u64(unsigned long long& to) {  // the clock, at which a thread looks while it waits for others
+  to = clock_time += 100000;
+  yield();
+}
+
 void ex2_approx_ftz_f32(float& to, float x) { to = flushed(exp2f(flushed(x))); }
 void rcp_approx_ftz_f32(float& to, float x) { to = flushed(1.0f / flushed(x)); }
 
@@ -134,17 +163,17 @@ void cp_async_cg_shared_global(unsigned to, const void* from, int present, int b
   memset(place, 0, bytes);
   memcpy(place, from, present);
   for (Cell& cell : cells_of(place, bytes)) cell.coming = true;
-  fibers[current].copies.push_back({fibers[current].groups, place});
+  fibers[fiber_number].copies.push_back({fibers[fiber_number].groups, place});
 }
-void cp_async_commit_group() { ++fibers[current].groups; }
+void cp_async_commit_group() { ++fibers[fiber_number].groups; }
 void cp_async_wait_group(int most) {
-  Fiber& fiber = fibers[current];
+  Fiber& fiber = fibers[fiber_number];
   const auto waits = [&](const auto& copy) { return copy.first >= fiber.groups - most; };
   for (const auto& copy : fiber.copies) {
     if (waits(copy)) continue;
     for (Cell& cell : cells_of(copy.second, 16)) {
       cell.coming = false;
-      cell.written = {now, warps[current / 32].time};
+      cell.written = {block->now, block->warps[current / 32].time};
     }
   }
   fiber.copies.erase(std::stable_partition(fiber.copies.begin(), fiber.copies.end(), waits), fiber.copies.end());
@@ -250,19 +279,19 @@ void __tsan_func_exit() {}
 struct Given {
   const char* name;
   void* data;
-  int64_t bytes, element, offset, output;
+  int64_t bytes, element, offset, kind;
 };
 
 // Runs the grid. What is wrong is said, and otherwise nothing; outputs are copied back.
 const char* launch(void (*emulated)(), const Given* given, int count, const int* whole, int wholes, const float* real,
-                   int reals, unsigned grid, unsigned of_threads, size_t shared_bytes, uint64_t seed) {
+                   int reals, unsigned grid, unsigned of_threads, size_t shared_bytes, int together, uint64_t seed) {
   used = 0;
   latest = 0;
-  now = 0;
+  now = phase = clock_time = 0;
   arrays.clear();
   pointers.clear();
   error.clear();
-  fibers.resize(std::max<size_t>(fibers.size(), of_threads));
+  fibers.clear();
   integers.assign(whole, whole + wholes);
   numbers.assign(real, real + reals);
   threads = of_threads;
@@ -270,18 +299,27 @@ const char* launch(void (*emulated)(), const Given* given, int count, const int*
   kernel = emulated;
   for (int i = 0; i < count; ++i) {
     const Given& g = given[i];
-    char* const data = add(g.name, g.output ? OUTPUT : INPUT, g.bytes, g.element, g.offset);
+    char* const data = add(g.name, Kind(g.kind), g.bytes, g.element, g.offset);
     memcpy(data, g.data, g.bytes);
     pointers.push_back(data);
   }
-  add("memory", SHARED, shared_bytes, 2, 16);
   const std::vector<unsigned> order = turns(grid, seed);
-  for (size_t i = 0; i < order.size() && error.empty(); ++i) {
-    block = order[i];
-    run_block(seed);
+  const unsigned at_once = together ? grid : 1;
+  if (size_t(at_once) * of_threads * STACK > STACKS) error = "more blocks at once than the emulation has";
+  for (unsigned place = 0; place < at_once && error.empty(); ++place) {
+    add("memory", SHARED, shared_bytes, 2, 16);
+    arrays.back().place = place;
+  }
+  for (size_t i = 0; i < order.size() && error.empty(); i += at_once) {
+    std::vector<Block> blocks_at_once(at_once);
+    for (unsigned place = 0; place < at_once; ++place) {
+      blocks_at_once[place].number = order[i + place];
+      blocks_at_once[place].place = place;
+    }
+    run(std::move(blocks_at_once), seed);
   }
   for (int i = 0; i < count; ++i) {
-    if (given[i].output) memcpy(given[i].data, pointers[i], given[i].bytes);
+    if (given[i].kind == OUTPUT) memcpy(given[i].data, pointers[i], given[i].bytes);
   }
   return error.c_str();
 }

@@ -6,9 +6,10 @@ import pytest
 
 from custom_kernels import cuda
 from custom_kernels.cuda.launch import launch
+from custom_kernels.ops import short_encoder
 from custom_kernels.parameters import HeadNorms
 from tests.cuda.emulation import EmulationError, emulated_cuda, unavailable
-from tests.custom_kernels.conftest import exact, random, rotation, starts
+from tests.custom_kernels.conftest import OP, exact, random, rotation, starts
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
@@ -26,6 +27,9 @@ def run(kernel: str) -> None:
         cuda.top_k_scores(random(2, 36), random(9, 36), 3)
     elif kernel == "max_sim":
         cuda.max_sim(random(3, 96), starts([3]), random(40, 96), starts([2, 38]))
+    elif kernel == "short_encoder":
+        arguments, _ = OP[kernel].sample(short_encoder.Variant(mx.float16, 64, 32, 1, 1, 1e-5, "relu", None, 16), None)
+        cuda.short_encoder(*arguments)
     elif kernel == "activate":
         cuda.activate(random(3, 48, dtype="float16"), "gelu")
     else:
@@ -48,6 +52,20 @@ def run(kernel: str) -> None:
         ("attention", f"{BARRIER}  // every warp", "// every warp", "a copy is on its way to memory"),
         ("attention, rotated", f"angles);\n      {BARRIER}", "angles);", "race: memory"),
         ("attention, rotated", "__syncwarp();", "", "race: memory"),
+        ("short_encoder", "barrier(state);\n    attend(", "attend(", "race: qkv|nobody has written: qkv"),
+        (
+            "short_encoder",
+            "eps);\n    barrier(state);\n    product",
+            "eps);\n    product",
+            "race: between|written: between",
+        ),
+        (
+            "short_encoder",
+            f"{BARRIER}\n  if (threadIdx.x == 0) {{\n    vol",
+            "if (threadIdx.x == 0) {\n    vol",
+            "race: ",
+        ),
+        ("short_encoder", "== gridDim.x - 1)", "== gridDim.x)", "__trap"),
         # A copy is not waited for.
         ("attention, rotated", WAIT, "", "a copy is on its way to memory"),
         # Not all threads come.
