@@ -23,7 +23,7 @@ from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.ids import Ids, ends
 from mlx_embed.late_interaction import max_sim
-from mlx_embed.loading import CutsTexts, Source, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors, clustered
 from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete, prefer_prompt
@@ -146,7 +146,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         engine = opened.load()
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
-        model._source = opened.source
+        remember(model, opened.source)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
