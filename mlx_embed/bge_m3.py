@@ -211,7 +211,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         return M3Vectors(
             dense,
             SparseVectors.of(sparse, self.vocabulary) if with_sparse else None,
-            MultiVectors.of(multi) if with_multi else None,
+            MultiVectors.of(multi, self.token_dimension) if with_multi else None,
         )
 
     def computed(

@@ -69,6 +69,10 @@ OPTIONS: MultiVectorOptions = {
 }
 
 
+# Of `rank`, whose texts have the prompts of queries and of documents.
+RANK = {name: default for name, default in OPTIONS.items() if not name.startswith("prompt")}
+
+
 @dataclass(frozen=True)
 class TokenHead:
     """Hidden states to a vector a token: the checkpoint's modules on each, and its length; float32.
@@ -256,12 +260,14 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
             documents: any iterable of strings, or what `encode_document` has made of them.
             top_k: keep so many.
             return_documents: add "text", the document, where it is given.
-            **options: those of `encode`, but for the prompts.
+            **options: those of `encode` but for the prompts, where documents are strings.
 
         Raises:
             TypeError: a query or document that is no string; documents that are a mapping, a table or a single string.
-            ValueError: a top_k below 1, or return_documents of vectors.
+                An option that there is not.
+            ValueError: a top_k below 1; return_documents or another option of vectors.
         """
+        complete("rank", options, RANK)
         if top_k is not None:
             top_k = positive_number("top_k", top_k, "documents")
         if not isinstance(query, str):
@@ -274,6 +280,8 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
             listed = list(documents)
         elif return_documents:
             raise ValueError("return_documents needs documents that are strings, and not vectors.")
+        elif options:
+            raise ValueError(f"{', '.join(options)}: only of documents that are strings, and not vectors.")
         vectors = documents if listed is None else self.encode_document(listed, **options)
         scores = self.similarity(self.encode_query(query), vectors)[0]
         ranked: list[dict[str, Any]] = [
@@ -305,7 +313,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         self._say_what_was_cut(counts, tokenizer.max_length)
         if isinstance(texts, str):
             return np.ascontiguousarray(found[0])
-        whole = MultiVectors.of(found) if found else MultiVectors(np.zeros((0, self.dimension), np.float32), ends([]))
+        whole = MultiVectors.of(found, self.dimension)
         expansion = self._how.expansion if task == "query" else None
         if expansion is not None and expansion.fixed and "query" not in self._how.skipped_of and not clustering:
             return whole.vectors.reshape(len(whole), expansion.length, self.dimension)

@@ -1,5 +1,6 @@
 """The command line: the commands it finds, how errors and readers that go away end it, and its signs of life."""
 
+import errno
 import io
 import logging
 import os
@@ -110,6 +111,15 @@ def test_an_error_of_the_system_names_the_file_and_no_number(
     command.run = lambda options: len((tmp_path / "keys").read_text())
     assert cli.main(["act"]) == 2
     assert capsys.readouterr().err == f"mlx-embed: {tmp_path / 'keys'}: No such file or directory.\n"
+
+
+def test_a_full_disk_has_a_sentence_too(command: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(options: Namespace) -> int:
+        raise OSError(errno.ENOSPC, "Error writing bytes. Detail: [errno 28] No space left on device")
+
+    command.run = run
+    assert cli.main(["act"]) == 2
+    assert capsys.readouterr().err == "mlx-embed: No space left on device: free some, and run it again.\n"
 
 
 def test_no_memory_has_a_sentence_too(command: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
