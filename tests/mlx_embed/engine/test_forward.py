@@ -92,15 +92,19 @@ class Recorded:
     ],
 )
 @pytest.mark.parametrize("takes_rows", [True, False])
-def test_the_rows_that_a_head_reads(function: Any, rows: list[int] | None, takes_rows: bool) -> None:
+@pytest.mark.parametrize("few", [False, True])
+def test_the_rows_that_a_head_reads(
+    function: Any, rows: list[int] | None, takes_rows: bool, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The vectors are the same in any case."""
+    monkeypatch.setattr("mlx_embed.engine.forward.FEW", sum(LENGTHS) - (not few))
     encoder = Recorded(takes_rows)
     cu_seqlens = np.cumsum([0, *LENGTHS]).astype(np.int32)
     ids = np.zeros(sum(LENGTHS), dtype=np.int32)
     if isinstance(function, EmbeddingHead) and isinstance(function.pooling, Pooled):
         encoder.hidden = encoder.hidden[: len(LENGTHS)]
     found = forward(function, (), encoder, ids, cu_seqlens, max(LENGTHS))
-    assert encoder.asked == [rows if takes_rows else None]
+    assert encoder.asked == [rows if takes_rows and not few else None]
     np.testing.assert_array_equal(found, function(encoder.hidden, cu_seqlens, max(LENGTHS), ()))
 
 
