@@ -43,7 +43,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     found = find()
     for name, command in found.items():
-        about = (command.__doc__ or "").strip().splitlines()[0]
+        about = (command.__doc__ or name).strip().splitlines()[0]  # python -OO leaves docstrings out
         command.add(subparsers.add_parser(name, help=about, description=about))
     try:
         options = parser.parse_args(arguments)

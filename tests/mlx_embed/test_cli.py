@@ -93,6 +93,11 @@ def test_the_status_of_the_command_is_that_of_the_program(command: SimpleNamespa
     assert cli.main(["act"]) == status
 
 
+def test_without_docstrings(command: SimpleNamespace) -> None:
+    command.__doc__ = None
+    assert cli.main(["act"]) == 0
+
+
 @pytest.mark.parametrize("kind", [MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError])
 def test_an_error_is_a_sentence(
     kind: type[Exception], command: SimpleNamespace, capsys: pytest.CaptureFixture[str]
