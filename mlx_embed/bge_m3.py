@@ -22,7 +22,7 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.ids import Ids
 from mlx_embed.late_interaction import max_sim
-from mlx_embed.loading import CutsTexts, Source, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.options import MISSING, TASK_PROMPTS, LoadOptions, checked_batch_size, chosen_prompt, complete
@@ -169,7 +169,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         checkpoint = opened.checkpoint
         layers = worker.run(partial(load_m3, checkpoint), opened.device)
         model = cls(checkpoint, Tokenizer(checkpoint, opened.max_seq_length), opened.load(), layers, name=opened.name)
-        model._source = opened.source
+        remember(model, opened.source)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -211,7 +211,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         return M3Vectors(
             dense,
             SparseVectors.of(sparse, self.vocabulary) if with_sparse else None,
-            MultiVectors.of(multi) if with_multi else None,
+            MultiVectors.of(multi, self.token_dimension) if with_multi else None,
         )
 
     def computed(

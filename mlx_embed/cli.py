@@ -1,6 +1,7 @@
 """The `mlx-embed` command: it finds the commands in `mlx_embed.commands`, and runs the one that is asked for."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -19,6 +20,8 @@ from mlx_embed.texts import in_lines
 
 # As a shell reports a program that SIGINT or SIGPIPE has ended.
 INTERRUPTED, READER_GONE = 130, 141
+# Of a disk, or of what one user may have of it. Python names no file where it is written to.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +43,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     found = find()
     for name, command in found.items():
-        about = (command.__doc__ or "").strip().splitlines()[0]
+        about = (command.__doc__ or name).strip().splitlines()[0]  # python -OO leaves docstrings out
         command.add(subparsers.add_parser(name, help=about, description=about))
     try:
         options = parser.parse_args(arguments)
@@ -142,6 +145,8 @@ def _sentence(error: Exception) -> str:
     """What an error says; of one of the system the file's name and the reason, without its number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{os.strerror(error.errno)}: free some, and run it again."
     return str(error) or "there is not enough memory."
 
 

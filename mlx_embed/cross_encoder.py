@@ -20,7 +20,7 @@ from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Gathering, Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.loading import Source, checked_length, open_model, pickled
+from mlx_embed.loading import Source, checked_length, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
     MISSING,
@@ -143,7 +143,7 @@ class CrossEncoder(FromSentenceTransformers):
         names = checkpoint.config.get("id2label")
         if not checkpoint.generates and isinstance(names, dict) and len(names) != model.num_labels:
             raise CheckpointError(f"config.json names {len(names)} labels, but the classifier has {model.num_labels}.")
-        model._source = opened.source
+        remember(model, opened.source)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:

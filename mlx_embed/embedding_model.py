@@ -23,7 +23,7 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.device import describe
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
-from mlx_embed.loading import CutsTexts, Source, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
     ENCODE,
@@ -157,7 +157,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         engine = opened.load(rehearsal.result())
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
-        model._source = opened.source
+        remember(model, opened.source)
         model.head()  # so that what it takes is compiled by the time that it is used
         return model
 

@@ -1,11 +1,13 @@
 """From a model's name to what every kind of model starts from: its checkpoint, and then the engine with its weights."""
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import mlx.core as mx
 import numpy as np
@@ -227,6 +229,30 @@ class Loadable(Protocol):
         ...
 
 
+# Loaded models, and in which process: one that is forked of it has them too.
+_loaded: "WeakKeyDictionary[Any, int]" = WeakKeyDictionary()
+
+
+def remember(model: Any, source: Source) -> None:
+    """Take note of where a model was loaded from, so that it can be pickled and copied."""
+    model._source = source
+    _loaded[model] = os.getpid()
+
+
+def _inherited(kind: type[Loadable], source: Source) -> Any:
+    """A model as it was loaded before this process was forked; None where there is none that works in a child.
+
+    In a process of a pool, for one, nothing can be loaded, since MLX does not survive a fork; and its tasks may each
+    bring the model again.
+    """
+    for model, process in list(_loaded.items()):
+        if process != os.getpid() and model.engine.name == "native" and model._source == source and type(model) is kind:
+            again = object.__new__(kind)
+            vars(again).update({name: dict(x) if isinstance(x, dict) else x for name, x in vars(model).items()})
+            return again
+    return None
+
+
 def pickled(model: Loadable, source: Source | None, *settings: str) -> tuple[Any, ...]:
     """What `__reduce__` gives: a model is loaded again by whoever unpickles or copies it, from the same folder.
 
@@ -245,12 +271,15 @@ def pickled(model: Loadable, source: Source | None, *settings: str) -> tuple[Any
 
 
 def _load_again(kind: type[Loadable], source: Source, settings: Mapping[str, Any]) -> Loadable:
-    if not source.folder.is_dir():
-        raise ModelNotFoundError(
-            f"{source.folder} is not here, where this {kind.__name__} was loaded from when it was pickled or copied: "
-            "put the checkpoint there, or load the model by its name on each side."
-        )
-    model: Loadable = kind.from_pretrained(source.folder, **source.options)
+    model: Loadable | None = _inherited(kind, source)
+    if model is None:
+        if not source.folder.is_dir():
+            raise ModelNotFoundError(
+                f"{source.folder} is not here, where this {kind.__name__} was loaded from when it was pickled or "
+                "copied: put the checkpoint there, or load the model by its name on each side."
+            )
+        model = kind.from_pretrained(source.folder, **source.options)
     for name, value in settings.items():
-        setattr(model, name, value)
+        if getattr(model, name) != value:  # a tokenizer is made anew for another length
+            setattr(model, name, value)
     return model

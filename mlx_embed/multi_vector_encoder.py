@@ -23,7 +23,7 @@ from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError, warn
 from mlx_embed.ids import Ids, ends
 from mlx_embed.late_interaction import max_sim
-from mlx_embed.loading import CutsTexts, Source, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.multi_vectors import MultiVectors, clustered
 from mlx_embed.options import MISSING, LoadOptions, checked_batch_size, chosen_prompt, complete, prefer_prompt
@@ -67,6 +67,10 @@ OPTIONS: MultiVectorOptions = {
     "batch_size": None,
     "show_progress_bar": None,
 }
+
+
+# Of `rank`, whose texts have the prompts of queries and of documents.
+RANK = {name: default for name, default in OPTIONS.items() if not name.startswith("prompt")}
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         engine = opened.load()
         parameters = worker.run(partial(weights.load_modules, checkpoint), opened.device)
         model = cls(checkpoint, tokenizer, engine, parameters, name=opened.name)
-        model._source = opened.source
+        remember(model, opened.source)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -256,12 +260,14 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
             documents: any iterable of strings, or what `encode_document` has made of them.
             top_k: keep so many.
             return_documents: add "text", the document, where it is given.
-            **options: those of `encode`, but for the prompts.
+            **options: those of `encode` but for the prompts, where documents are strings.
 
         Raises:
             TypeError: a query or document that is no string; documents that are a mapping, a table or a single string.
-            ValueError: a top_k below 1, or return_documents of vectors.
+                An option that there is not.
+            ValueError: a top_k below 1; return_documents or another option of vectors.
         """
+        complete("rank", options, RANK)
         if top_k is not None:
             top_k = positive_number("top_k", top_k, "documents")
         if not isinstance(query, str):
@@ -274,6 +280,8 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
             listed = list(documents)
         elif return_documents:
             raise ValueError("return_documents needs documents that are strings, and not vectors.")
+        elif options:
+            raise ValueError(f"{', '.join(options)}: only of documents that are strings, and not vectors.")
         vectors = documents if listed is None else self.encode_document(listed, **options)
         scores = self.similarity(self.encode_query(query), vectors)[0]
         ranked: list[dict[str, Any]] = [
@@ -305,7 +313,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         self._say_what_was_cut(counts, tokenizer.max_length)
         if isinstance(texts, str):
             return np.ascontiguousarray(found[0])
-        whole = MultiVectors.of(found) if found else MultiVectors(np.zeros((0, self.dimension), np.float32), ends([]))
+        whole = MultiVectors.of(found, self.dimension)
         expansion = self._how.expansion if task == "query" else None
         if expansion is not None and expansion.fixed and "query" not in self._how.skipped_of and not clustering:
             return whole.vectors.reshape(len(whole), expansion.length, self.dimension)

@@ -27,8 +27,10 @@ class MultiVectors(Sequence[Float32]):
     offsets: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, texts: Any) -> "MultiVectors":
+    def of(cls, texts: Any, dimension: int = 0) -> "MultiVectors":
         """From arrays [L, D], a block [N, L, D], or the vectors [L, D] of one text.
+
+        Of no texts, vectors are as long as `dimension` says.
 
         Raises:
             ValueError: arrays of other shapes, or of different dimensions.
@@ -46,7 +48,7 @@ class MultiVectors(Sequence[Float32]):
                 "A vector a token is an array [L, D] a text, of one D, got shapes "
                 f"{sorted({array.shape for array in arrays})[:4]}."
             )
-        width = arrays[0].shape[1] if arrays else 0
+        width = arrays[0].shape[1] if arrays else dimension
         flat = np.concatenate([np.zeros((0, width), np.float32), *arrays])
         return cls(flat, ends(list(map(len, arrays))))
 
@@ -61,7 +63,7 @@ class MultiVectors(Sequence[Float32]):
 
     def __getitem__(self, place: int | slice) -> "Float32 | MultiVectors":
         if isinstance(place, slice):
-            return MultiVectors.of([self[i] for i in range(len(self))[place]])
+            return MultiVectors.of([self[i] for i in range(len(self))[place]], self.vectors.shape[1])
         row = range(len(self))[place]
         return self.vectors[self.offsets[row] : self.offsets[row + 1]]
 

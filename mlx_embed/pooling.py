@@ -115,8 +115,8 @@ def _kept(hidden: Array, cu_seqlens: Array, max_seqlen: int, skip: int) -> tuple
 
 
 def _skipped(cu_seqlens: Array, skip: int) -> Array:
-    """The tokens left out of each text: int [n]."""
-    return ops.namespace(cu_seqlens).where(_lengths(cu_seqlens) > skip, skip, 0)
+    """The tokens left out of each text: int [n], of the dtype of `cu_seqlens`."""
+    return ops.namespace(cu_seqlens).where(_lengths(cu_seqlens) > skip, skip, 0).astype(cu_seqlens.dtype)
 
 
 def _lengths(cu_seqlens: Array) -> Array:

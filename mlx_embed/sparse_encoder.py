@@ -24,7 +24,7 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.ids import Ids
-from mlx_embed.loading import CutsTexts, Source, checked_length, open_model, pickled
+from mlx_embed.loading import CutsTexts, Source, checked_length, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
     MISSING,
@@ -206,7 +206,7 @@ class SparseEncoder(CutsTexts, FromSentenceTransformers):
             similarity=similarity,
             name=opened.name,
         )
-        model._source = opened.source
+        remember(model, opened.source)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:

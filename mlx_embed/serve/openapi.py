@@ -64,7 +64,7 @@ def _operation(route: Any, path: str, schema_of: dict[int, Any]) -> dict[str, An
     overridden = TEI_STATUS if shape == "tei" else {}
     statuses = sorted({overridden.get(reason, status) for reason, status in STATUS.items()})
     operation: dict[str, Any] = {
-        "summary": (route.handle.__doc__ or "").strip().splitlines()[0],
+        "summary": (route.handle.__doc__ or route.name).strip().splitlines()[0],
         "responses": {
             "200": {"description": "the answer", "content": {media: {"schema": schema_of[id(route.answer)]}}},
             **{str(s): {"description": "refused", "content": {"application/json": error}} for s in statuses},

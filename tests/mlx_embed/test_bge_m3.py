@@ -72,6 +72,7 @@ def test_what_is_not_asked_for(model: BGEM3) -> None:
     assert found.sparse is None
     assert found.multi_vector is None
     none = model.encode([])
+    assert none.multi_vector.vectors.shape == (0, model.token_dimension)
     assert none.dense.shape == (0, 32)
     assert len(none.sparse) == len(none.multi_vector) == 0
     with pytest.raises(ValueError, match="return_sparse"):

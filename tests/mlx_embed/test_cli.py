@@ -1,5 +1,6 @@
 """The command line: the commands it finds, how errors and readers that go away end it, and its signs of life."""
 
+import errno
 import io
 import logging
 import os
@@ -92,6 +93,11 @@ def test_the_status_of_the_command_is_that_of_the_program(command: SimpleNamespa
     assert cli.main(["act"]) == status
 
 
+def test_without_docstrings(command: SimpleNamespace) -> None:
+    command.__doc__ = None
+    assert cli.main(["act"]) == 0
+
+
 @pytest.mark.parametrize("kind", [MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError])
 def test_an_error_is_a_sentence(
     kind: type[Exception], command: SimpleNamespace, capsys: pytest.CaptureFixture[str]
@@ -110,6 +116,15 @@ def test_an_error_of_the_system_names_the_file_and_no_number(
     command.run = lambda options: len((tmp_path / "keys").read_text())
     assert cli.main(["act"]) == 2
     assert capsys.readouterr().err == f"mlx-embed: {tmp_path / 'keys'}: No such file or directory.\n"
+
+
+def test_a_full_disk_has_a_sentence_too(command: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(options: Namespace) -> int:
+        raise OSError(errno.ENOSPC, "Error writing bytes. Detail: [errno 28] No space left on device")
+
+    command.run = run
+    assert cli.main(["act"]) == 2
+    assert capsys.readouterr().err == "mlx-embed: No space left on device: free some, and run it again.\n"
 
 
 def test_no_memory_has_a_sentence_too(command: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

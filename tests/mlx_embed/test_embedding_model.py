@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,17 @@ def test_a_forked_child_gets_a_clear_error_from_mlx() -> None:
 def test_a_forked_child_may_use_a_native_model(tiny_bert: EmbeddingModel) -> None:
     expected = tiny_bert.encode(RAGGED)
     assert np.array_equal(in_a_forked_child(lambda: tiny_bert.encode(RAGGED)), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not cpu.available(), reason="needs fork and the native kernels")
+def test_a_method_of_a_native_model_goes_to_a_forked_pool() -> None:
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu")
+    other = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu", engine="reference")
+    other.encode("started")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        model.max_seq_length, model.prompts["own"] = 5, "a "  # after the fork: they travel
+        found = pool.map_async(partial(model.encode, prompt_name="own"), [RAGGED[:5], RAGGED[5:]]).get(30)
+        assert np.array_equal(np.concatenate(found), model.encode(RAGGED, prompt_name="own"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")

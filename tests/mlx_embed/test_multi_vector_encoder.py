@@ -216,6 +216,18 @@ def test_what_cannot_be_compared(model: MultiVectorEncoder) -> None:
         model.rank("heat", ["wing"], top_k=0)
     with pytest.raises(ValueError, match="strings, and not vectors"):
         model.rank("heat", MultiVectors.of([model.encode("wing")]), return_documents=True)
+    with pytest.raises(ValueError, match="pool_factor: only of documents that are strings"):
+        model.rank("heat", MultiVectors.of([model.encode("wing")]), pool_factor=2)
+    for name in ("prompt", "prompt_name"):  # it would be that of documents alone
+        with pytest.raises(TypeError, match=f"rank has no option '{name}'"):
+            model.rank("heat", ["wing"], **{name: "a "})
+
+
+def test_no_texts_have_vectors_of_the_models_length(model: MultiVectorEncoder) -> None:
+    vectors = model.encode_document(["the wing", "heat"])
+    for none in (vectors[:0], vectors[2:], model.encode_document([]), model.encode_document([])[:0]):
+        assert (len(none), none.vectors.shape) == (0, (0, 16))
+        assert np.concatenate([none.vectors, vectors.vectors]).shape == vectors.vectors.shape
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ class Recorded:
         self.hidden = np.random.default_rng(0).standard_normal((sum(LENGTHS), 32)).astype(np.float32)
 
     def __call__(self, *arguments: Any, rows: Any = None) -> Any:
+        assert rows is None or rows.dtype == np.int32, "as the kernels take them"
         self.asked.append(None if rows is None else rows.tolist())
         return self.hidden if rows is None else self.hidden[rows]
 
