@@ -25,9 +25,10 @@ FOLDER = Path(__file__).parent
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No contraction: it hides what is rounded where. No fortified longjmp: it takes a change of stacks for a fault.
 FLAGS = ["-std=c++20", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w", "-I", str(FOLDER)]
-# Every load and store calls a function before, once for a whole vector: runtime.cpp's, and no sanitizer's.
+# Every load and store calls a function before: runtime.cpp's, and no sanitizer's. g++ calls it for a vector as a whole.
 CHECKED = ["-fsanitize=thread", "-nostdlib", "-fno-strict-aliasing"]
-if "clang" not in Path(COMPILER or "").name:
+CLANG = "clang" in Path(COMPILER or "").name
+if not CLANG:
     CHECKED += ["-fno-tree-sra", "-fno-ipa-sra"]
 # Its function has its name.
 SHORT_ENCODER = importlib.import_module(cuda.short_encoder.__module__)

