@@ -210,7 +210,7 @@ def evaluate(
     began, load = time.perf_counter(), os.getloadavg()[0]
     again = {name: CrossEncoder.from_pretrained(name, device=device) for name in rerankers}
     for reranker in again.values():
-        _require_one_label(reranker)
+        reranker.require_one_label()
     names = _names(models, dtypes)
     runs: list[Run] = []
     for name in models:
@@ -361,7 +361,7 @@ def reranked(reranker: CrossEncoder, found: Rankings, collection: Collection, na
     Raises:
         ValueError: a reranker of several labels.
     """
-    _require_one_label(reranker)
+    reranker.require_one_label()
     pairs = [(query, document) for query, ranking in found.items() for document in ranking]
     with progress(None, len(pairs), "pair", description=name or "Reranking"):
         logits = reranker.predict(
@@ -370,11 +370,6 @@ def reranked(reranker: CrossEncoder, found: Rankings, collection: Collection, na
         )
     scores = dict(zip(pairs, logits.tolist(), strict=True))
     return {query: sorted(ranking, key=lambda document: -scores[query, document]) for query, ranking in found.items()}
-
-
-def _require_one_label(reranker: CrossEncoder) -> None:
-    if reranker.num_labels != 1:
-        raise ValueError(f"{reranker.name} has {reranker.num_labels} labels, and cannot rank.")
 
 
 def _names(models: Sequence[str], dtypes: Sequence[str | None]) -> dict[tuple[str, str | None], str]:
