@@ -16,6 +16,9 @@ fails, with the element and the thread, when
   written;
 - `__syncthreads`, a shuffle, ldmatrix or mma is not reached by all threads of the block or warp, or a barrier of the
   grid by all blocks;
+- wgmma is not reached by all threads of a warpgroup with the same descriptor, of the 128-byte swizzle; a register of it
+  is used with no `wgmma.fence` between, or before `wait_group`; or shared memory that it reads was written with no
+  `fence.proxy.async` of the writer after, or is written before `wait_group`. Sums appear no earlier than there;
 - the launch hands other arrays, scalars or threads than the kernel takes.
 
 Seeds choose the order in which threads and blocks run: 0 forward, 1 backward, others at random. Blocks run one after
@@ -25,7 +28,7 @@ of float32 by itself.
 What this does not prove:
 
 - that NVRTC takes the source, and what it makes of it: contracted products and sums, registers, spills;
-- that ldmatrix and mma are as PTX documents them, how tensor cores round their sums, and the last bits of approximate
+- that ldmatrix, mma and wgmma are as PTX documents them, how tensor cores round their sums, and the last bits of approximate
   instructions, which are more exact here;
 - fences: a barrier of the grid is one where all blocks had a barrier of their own since they last touched an output;
 - anything that MLX does with a launch; speed and occupancy;

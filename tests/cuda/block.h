@@ -8,6 +8,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,15 +17,23 @@ namespace emulation {
 // ---------------------------------------------------------------------------------------------------- memory
 
 // Two bytes of memory that a kernel writes, or four of larger elements: who did, and when. A time is the number of
-// barriers so far of all who see the memory (the block, or the grid), and of the thread's own warp.
+// barriers so far of all who see the memory (the block, or the grid), and of the thread's own warpgroup and warp.
 struct Time {
-  uint32_t all = 0, warp = 0;
+  uint32_t all = 0, group = 0, warp = 0;
+  bool operator==(const Time&) const = default;
 };
 constexpr int NOBODY = -1, SEVERAL = -2;
+// A thread; or a warpgroup as a whole, of no warp.
+struct Who {
+  int thread, warp, group;
+};
 struct Cell {
   Time written, read;
-  int writer = NOBODY, reader = NOBODY, reader_warp = NOBODY;
-  bool coming = false;  // a copy is on its way
+  int writer = NOBODY;
+  Who reader = {NOBODY, NOBODY, NOBODY};
+  uint32_t proxy = 0;    // when it was written, in fences of proxies
+  short multiplied = 0;  // by so many wgmma that nobody has waited for
+  bool coming = false;   // a copy is on its way
 };
 enum Kind { INPUT, OUTPUT, BOTH, SHARED };
 struct Array {
@@ -45,11 +54,29 @@ static char* const room =
     static_cast<char*>(mmap(nullptr, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 static char* const stacks = static_cast<char*>(
     mmap(nullptr, STACKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+// Of each 4 bytes of the stacks, which are registers of a device: when they were touched, in fences of wgmma.
+static uint32_t* const touched_in = static_cast<uint32_t*>(
+    mmap(nullptr, STACKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 static size_t used;
 static std::vector<Array> arrays;
 static size_t latest;  // the array that was touched last
 
 // -------------------------------------------------------------------------------------------------- threads
+
+// One wgmma of a warpgroup: what its threads will find in their registers, and what it reads meanwhile.
+struct Product {
+  std::vector<float> sums;  // of each thread
+  std::vector<Cell*> cells;
+  unsigned left;  // threads that have not waited for it
+};
+// A thread's part of it: its registers.
+struct Pending {
+  int group;
+  std::shared_ptr<Product> product;
+  std::vector<float*> to;
+  bool keep;
+  const char* a;  // four registers, or null
+};
 
 struct Fiber {
   enum State { READY, WAITING, DONE } state;
@@ -61,17 +88,21 @@ struct Fiber {
   int line;
   std::vector<std::pair<int, char*>> copies;  // their group, and where to
   int groups;
+  uint32_t fence, proxy_fence;    // when it last was at wgmma.fence and at fence.proxy.async
+  std::vector<Pending> products;  // as copies
+  int product_groups;
 };
-struct Warp {
+// Of a warp, or of a warpgroup: who has come to where, and barriers so far.
+struct Meeting {
   int arrived, line;
   const char* what;
-  void* slot[32];
+  void* slot[128];
   uint32_t time;
 };
 struct Block {
   unsigned number, place, at_barrier = 0, barrier_line = 0;
   uint32_t now, began;
-  std::vector<Warp> warps;
+  std::vector<Meeting> warps, groups;
 };
 
 static std::vector<Fiber> fibers;
@@ -84,6 +115,8 @@ static unsigned current, fiber_number;
 static uint32_t now;    // barriers of blocks
 static uint32_t phase;  // barriers of the grid
 static unsigned long long clock_time;
+// wgmma.fence and fence.proxy.async so far, of all threads and launches.
+static uint32_t fences, proxy_fences;
 static void (*kernel)();
 static std::string error;
 static std::vector<void*> pointers;
@@ -104,6 +137,7 @@ static void yield() {
 
 static void enter() {
   kernel();
+  if (!fibers[fiber_number].products.empty()) fail("a thread ends, and has not waited for its wgmma");
   fibers[fiber_number].state = Fiber::DONE;
   _longjmp(scheduler, 1);
 }
@@ -129,20 +163,25 @@ static void wait(const char* what, int line) {
 
 static std::string at(const char* what, int line) { return std::string(what) + " in line " + std::to_string(line); }
 
-// All lanes of a warp meet here; the last to come calls complete(slots).
+// All threads of a warp or warpgroup meet here; the last to come calls complete(slots).
+template <class Complete>
+static void meet(Meeting& meeting, unsigned size, const char* what, int line, void* mine, Complete complete) {
+  if (meeting.arrived && (meeting.line != line || meeting.what != what)) {
+    fail("divergent warp: some lanes are at " + at(meeting.what, meeting.line) + ", others at " + at(what, line));
+  }
+  meeting.what = what;
+  meeting.line = line;
+  meeting.slot[current % size] = mine;
+  if (++meeting.arrived < static_cast<int>(size)) return wait(what, line);
+  meeting.arrived = 0;
+  complete(meeting.slot);
+  const unsigned first = block->place * threads + current / size * size;
+  for (unsigned i = 0; i < size; ++i) fibers[first + i].state = Fiber::READY;
+}
+
 template <class Complete>
 static void collective(const char* what, int line, void* mine, Complete complete) {
-  Warp& warp = block->warps[current / 32];
-  if (warp.arrived && (warp.line != line || warp.what != what)) {
-    fail("divergent warp: some lanes are at " + at(warp.what, warp.line) + ", others at " + at(what, line));
-  }
-  warp.what = what;
-  warp.line = line;
-  warp.slot[current % 32] = mine;
-  if (++warp.arrived < 32) return wait(what, line);
-  warp.arrived = 0;
-  complete(warp.slot);
-  for (unsigned lane = 0; lane < 32; ++lane) fibers[fiber_number / 32 * 32 + lane].state = Fiber::READY;
+  meet(block->warps[current / 32], 32, what, line, mine, complete);
 }
 
 // 0 .. n - 1: forward for seed 0, backward for 1, otherwise shuffled, and the seed moved on.
@@ -163,7 +202,8 @@ static void run(std::vector<Block> together, uint64_t& seed) {
   }
   for (Block& of : together) {
     of.began = of.now = ++now;
-    of.warps.assign(threads / 32, Warp());
+    of.warps.assign(threads / 32, Meeting());
+    of.groups.assign((threads + 127) / 128, Meeting());
   }
   const unsigned all = threads * together.size();
   fibers.resize(std::max<size_t>(fibers.size(), all));
@@ -172,7 +212,8 @@ static void run(std::vector<Block> together, uint64_t& seed) {
     fiber.state = Fiber::READY;
     fiber.started = fiber.touched = false;
     fiber.copies.clear();
-    fiber.groups = 0;
+    fiber.products.clear();
+    fiber.groups = fiber.product_groups = fiber.fence = fiber.proxy_fence = 0;
     getcontext(&fiber.first);
     fiber.first.uc_stack.ss_sp = stacks + i * STACK;
     fiber.first.uc_stack.ss_size = STACK;
@@ -205,36 +246,59 @@ static std::string element(const Array& array, const char* address) {
          std::to_string(array.bytes / array.element);
 }
 
+static Time this_time() { return {block->now, block->groups[current / 128].time, block->warps[current / 32].time}; }
+
 // A load or store of a cell of shared memory or an output: when, and by whom. What was before `began` is forgotten.
-static void touch(const Array& array, Cell& cell, const char* address, bool write, Time time, uint32_t began, int me) {
-  const auto over = [&](Time then, int warp) {
-    return then.all < time.all || (warp == me / 32 && then.warp < time.warp);
+static void touch(const Array& array, Cell& cell, const char* address, bool write, Time time, uint32_t began, Who me) {
+  const auto over = [&](Time then, int warp, int group) {
+    return then.all < time.all || (group == me.group && then.group < time.group) ||
+           (warp == me.warp && then.warp < time.warp);
   };
-  const bool again = cell.reader == me || cell.reader == SEVERAL;
-  if (!write && again && cell.reader_warp == me / 32 && cell.read.all == time.all && cell.read.warp == time.warp)
-    return;
+  const bool again = cell.reader.thread == me.thread || cell.reader.thread == SEVERAL;
+  if (!write && again && cell.reader.warp == me.warp && cell.read == time) return;
   const bool written = cell.writer != NOBODY && cell.written.all >= began;
   if (!write && !written) fail("read of what nobody has written: " + element(array, address));
   if (written && cell.coming) fail("a copy is on its way to " + element(array, address));
-  if (written && cell.writer != me && !over(cell.written, cell.writer / 32)) {
+  if (written && cell.writer != me.thread && !over(cell.written, cell.writer / 32, cell.writer / 128)) {
     fail("race: " + element(array, address) + " was written by another thread, " + std::to_string(cell.writer));
   }
-  const bool read = cell.reader != NOBODY && cell.read.all >= began && !over(cell.read, cell.reader_warp);
+  const bool read =
+      cell.reader.thread != NOBODY && cell.read.all >= began && !over(cell.read, cell.reader.warp, cell.reader.group);
   if (write) {
-    if (read && cell.reader != me) fail("race: " + element(array, address) + " was read by other threads");
+    if (cell.multiplied) fail("wgmma, not waited for, reads " + element(array, address));
+    if (read && cell.reader.thread != me.thread) {
+      fail("race: " + element(array, address) + " was read by other threads");
+    }
     cell.written = time;
-    cell.writer = me;
-    cell.reader = NOBODY;
+    cell.writer = me.thread;
+    cell.proxy = proxy_fences;
+    cell.reader = {NOBODY, NOBODY, NOBODY};
     return;
   }
-  cell.reader = read && cell.reader != me ? SEVERAL : me;
-  cell.reader_warp = read && cell.reader_warp != me / 32 ? SEVERAL : me / 32;
+  cell.reader.thread = read && cell.reader.thread != me.thread ? SEVERAL : me.thread;
+  cell.reader.warp = read && cell.reader.warp != me.warp ? SEVERAL : me.warp;
+  cell.reader.group = read && cell.reader.group != me.group ? SEVERAL : me.group;
   cell.read = time;
+}
+
+// A load or store of a register that a kernel has given to wgmma, or may give. When it was is kept.
+static void touch_register(const char* address, size_t bytes, bool write) {
+  for (const Pending& pending : fibers[fiber_number].products) {
+    const auto within = [&](const void* first, const void* end) { return address < end && address + bytes > first; };
+    if (within(pending.to.front(), pending.to.back() + 1)) fail("a sum of wgmma, which is not waited for, is touched");
+    if (write && pending.a && within(pending.a, pending.a + 16)) fail("a register that wgmma reads is written");
+  }
+  for (const char* word = address - (address - stacks) % 4; word < address + bytes; word += 4) {
+    touched_in[(word - stacks) / 4] = fences;
+  }
 }
 
 static void access(const void* pointer, size_t bytes, bool write, size_t alignment) {
   const char* const address = static_cast<const char*>(pointer);
-  if (address >= stacks && address < stacks + STACKS) return;
+  if (address >= stacks && address < stacks + STACKS) {
+    if (fences) touch_register(address, bytes, write);
+    return;
+  }
   const auto near = [&](const Array& array) {
     return address + GAP / 2 > array.data && address < array.data + array.bytes + GAP / 2;
   };
@@ -257,8 +321,9 @@ static void access(const void* pointer, size_t bytes, bool write, size_t alignme
   if (array.cells.empty()) return;
   const bool shared = array.kind == SHARED;
   fibers[fiber_number].touched |= !shared;
-  const Time time = shared ? Time{block->now, block->warps[current / 32].time} : Time{phase, 0};
-  const int me = shared ? current : block->number * threads + current;
+  const Time time = shared ? this_time() : Time{phase};
+  const int number = shared ? current : block->number * threads + current;
+  const Who me = {number, number / 32, number / 128};
   for (size_t i = (address - array.data) / array.grain; array.data + i * array.grain < address + bytes; ++i) {
     touch(array, array.cells[i], array.data + i * array.grain, write, time, shared ? block->began : 0, me);
   }

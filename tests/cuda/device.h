@@ -44,6 +44,8 @@ float number(int i);
 // The block's shared memory: an array of this name, or what the launch asked for.
 void* shared(const char* name, size_t bytes, size_t alignment, size_t element);
 void* dynamic_shared();
+// The sums' registers, and then wgmma's other operands.
+void wgmma(const char* type, int columns, const void* const* operands, int count);
 }  // namespace emulation
 #define threadIdx (emulation::thread_index())
 #define blockIdx (emulation::block_index())
@@ -96,4 +98,23 @@ void mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(float& c0, float& c1, f
 void mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32(float& c0, float& c1, float& c2, float& c3, unsigned a0,
                                                        unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1,
                                                        int line = __builtin_LINE());
+void fence_proxy_async();
+void wgmma_fence_sync_aligned();
+void wgmma_commit_group_sync_aligned();
+void wgmma_wait_group_sync_aligned(int most, int line = __builtin_LINE());
+void wgmma_commit_group_sync_aligned_wgmma_wait_group_sync_aligned(int most, int line = __builtin_LINE());
+
+#define WGMMA_OF(N, TYPE)                                                                                  \
+  template <class... Operands>                                                                             \
+  void setp_ne_b32_wgmma_mma_async_sync_aligned_m64n##N##k16_f32_##TYPE##_##TYPE(Operands&&... operands) { \
+    const void* const all[] = {&operands...};                                                              \
+    emulation::wgmma(#TYPE, N, all, sizeof...(operands));                                                  \
+  }
+#define WGMMAS_OF(N) WGMMA_OF(N, f16) WGMMA_OF(N, bf16)
+WGMMAS_OF(32)
+WGMMAS_OF(64)
+WGMMAS_OF(96)
+WGMMAS_OF(128)
+#undef WGMMAS_OF
+#undef WGMMA_OF
 }  // namespace ptx

@@ -40,6 +40,7 @@ WHOLE = {"attention": r"cosines|sines", "short_encoder": r"x|w\d*"}
 
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(([^,)]*)[^)]*\)\s*)?(\w+)\((.*?)\) \{', re.S)
 SHARED = re.compile(r"(extern )?__shared__ (?:alignas\((\d+)\) )?([^;\[]*?[ *])(\w+\[[^;]*);")
+STATEMENT = re.compile(r"^#define (\w+) (asm.*)$", re.M)
 ASSEMBLY = re.compile(r'\basm(?: volatile)?\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+)(.*?)\);', re.S)
 
 
@@ -158,6 +159,9 @@ def _launch(
 def in_cpp(source: str) -> str:
     """A kernel's source with calls in place of PTX and of shared memory, and its call by runtime.cpp after it."""
     bounds, name, parameters = _kernel(source)
+    for macro, statement in STATEMENT.findall(source):
+        source = re.sub(rf"\b{macro};", lambda _, statement=statement: f"{statement};", source)
+    source = STATEMENT.sub("", source)
     source = SHARED.sub(_shared, ASSEMBLY.sub(_instruction, source))
     arrays, wholes, reals, kinds, arguments = 0, 0, 0, "", []
     for parameter in parameters:
@@ -193,6 +197,8 @@ def _instruction(statement: "re.Match[str]") -> str:
     text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', statement[1])).replace(r"\n", " ")
     instructions = [part.strip(" {}") for part in text.split(";")]
     words = [part.split()[0] for part in instructions if part and not part.startswith(".reg")]
+    if not words:  # it tells the compiler what it does not know, which here it does
+        return ";" + "\n" * statement[0].count("\n")
     operands, rest = [], statement[2]
     while start := re.search(r'"[^"]*"\s*\(', rest):
         depth, end = 1, start.end()

@@ -6,6 +6,7 @@
 
 #include "block.h"
 #include "device.h"
+#include "hopper.h"
 
 namespace emulation {
 
@@ -113,16 +114,6 @@ unsigned long long __cvta_generic_to_shared(const void* from) { return static_ca
 
 namespace ptx {
 
-static float from_half(unsigned bits) {
-  static const std::vector<float> known = [] {  // a processor without an instruction for it takes long
-    std::vector<float> all(1 << 16);
-    for (size_t i = 0; i < all.size(); ++i) {
-      all[i] = __builtin_bit_cast(_Float16, static_cast<unsigned short>(i));
-    }
-    return all;
-  }();
-  return known[bits & 0xffff];
-}
 static unsigned short half(float x) { return __builtin_bit_cast(unsigned short, static_cast<_Float16>(x)); }
 static unsigned short bfloat(float x) {  // to the nearest, ties to even; a NaN stays one
   const unsigned word = __builtin_bit_cast(unsigned, x);
@@ -173,7 +164,8 @@ void cp_async_wait_group(int most) {
     if (waits(copy)) continue;
     for (Cell& cell : cells_of(copy.second, 16)) {
       cell.coming = false;
-      cell.written = {block->now, block->warps[current / 32].time};
+      cell.written = this_time();
+      cell.proxy = proxy_fences;
     }
   }
   fiber.copies.erase(std::stable_partition(fiber.copies.begin(), fiber.copies.end(), waits), fiber.copies.end());
@@ -245,8 +237,7 @@ static void multiply(const char* what, int line, Fragment mine, Number number) {
 void mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(float& c0, float& c1, float& c2, float& c3, unsigned a0,
                                                          unsigned a1, unsigned a2, unsigned a3, unsigned b0,
                                                          unsigned b1, int line) {
-  multiply("mma bf16", line, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}},
-           [](unsigned bits) { return __uint_as_float(bits << 16); });
+  multiply("mma bf16", line, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}}, from_bfloat);
 }
 void mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32(float& c0, float& c1, float& c2, float& c3, unsigned a0,
                                                        unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1,

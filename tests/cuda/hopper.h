@@ -1,0 +1,183 @@
+// wgmma of Hopper: a warpgroup's product of matrices in shared memory, which goes on while the threads do. Its sums
+// appear when a thread waits for them.
+#pragma once
+#include "block.h"
+#include "device.h"
+
+namespace emulation {
+
+static float from_half(unsigned bits) {
+  static const std::vector<float> known = [] {  // a processor without an instruction for it takes long
+    std::vector<float> all(1 << 16);
+    for (size_t i = 0; i < all.size(); ++i) {
+      all[i] = __builtin_bit_cast(_Float16, static_cast<unsigned short>(i));
+    }
+    return all;
+  }();
+  return known[bits & 0xffff];
+}
+static float from_bfloat(unsigned bits) { return __uint_as_float(bits << 16); }
+
+// What a descriptor says of a matrix in pieces of 8 rows of 128 bytes. The last bits of an address tell the order of a
+// row's 8 chunks of 16 bytes.
+struct Described {
+  unsigned start, stride;
+
+  explicit Described(uint64_t bits) : start((bits & 0x3fff) << 4), stride((bits >> 32 & 0x3fff) << 4) {
+    if (bits >> 62 != 1) fail("a descriptor of no swizzle of 128 bytes");
+    if (bits & 0x3fffc000c000c000) fail("a descriptor with bits that nothing tells, or of a base's offset");
+    if (start & 0x380 || stride & 0x3ff) fail("a descriptor of what begins at no multiple of 1024");
+  }
+
+  // 8 numbers of a row, the first of them so many bytes from its begin. Read by `group`, which `product` has.
+  const unsigned short* chunk(unsigned row, unsigned bytes, unsigned group, Product& product) const {
+    const unsigned plain = start + row / 8 * stride + row % 8 * 128 + bytes;
+    const unsigned address = (plain ^ ((plain >> 7 & 7) << 4)) & 0x3ffff;
+    for (Array& array : arrays) {
+      if (array.kind != SHARED || array.place != block->place || array.name != "memory") continue;
+      const unsigned offset = (address - unsigned(array.data - room)) & 0x3ffff;
+      const char* const at = array.data + offset;
+      if (offset + 16 > array.bytes) fail("wgmma reads out of bounds: " + element(array, at));
+      Time time = this_time();
+      time.warp = 0;
+      for (size_t i = offset / array.grain; i < (offset + 16) / array.grain; ++i) {
+        Cell& cell = array.cells[i];
+        const char* const place = array.data + i * array.grain;
+        touch(array, cell, place, false, time, block->began, {int(threads + group), NOBODY, int(group)});
+        if (cell.proxy >= fibers[block->place * threads + cell.writer].proxy_fence) {
+          fail("no fence.proxy.async between the write of thread " + std::to_string(cell.writer) +
+               " and wgmma's read: " + element(array, place));
+        }
+        ++cell.multiplied;
+        product.cells.push_back(&cell);
+      }
+      return reinterpret_cast<const unsigned short*>(at);
+    }
+    fail("wgmma reads out of bounds: there is no dynamic shared memory");
+  }
+};
+
+struct Operands {
+  uint64_t rows, columns;
+  const unsigned* a;
+  int keep, groups;
+  std::shared_ptr<Product> product;
+};
+
+template <class Number>
+static void multiply(Operands** of, int columns, Number number) {
+  const Operands& one = **of;
+  const unsigned group = current / 128;
+  const auto product = std::make_shared<Product>();
+  product->left = 128;
+  product->sums.resize(64 * columns);
+  static float a[64][16], b[16][256];
+  if (one.a) {
+    for (int thread = 0; thread < 128; ++thread) {
+      for (int i = 0; i < 8; ++i) {
+        const int row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8, k = thread % 4 * 2 + i / 4 * 8 + i % 2;
+        a[row][k] = number(of[thread]->a[i / 2] >> 16 * (i % 2) & 0xffff);
+      }
+    }
+    for (int k = 0; k < 16; ++k) {
+      for (int i = 0; i < columns; i += 8) {
+        const auto from = Described(one.columns).chunk(k, i * 2, group, *product);
+        for (int j = 0; j < 8; ++j) b[k][i + j] = number(from[j]);
+      }
+    }
+  } else {
+    const auto read = [&](const Described& matrix, int rows, auto set) {
+      if ((matrix.start & 127) + 32 > 128) fail("a descriptor of columns across the end of 128 bytes");
+      for (int row = 0; row < rows; ++row) {
+        for (int k = 0; k < 16; ++k) set(row, k, number(matrix.chunk(row, k / 8 * 16, group, *product)[k % 8]));
+      }
+    };
+    read(Described(one.rows), 64, [](int row, int k, float x) { a[row][k] = x; });
+    read(Described(one.columns), columns, [](int row, int k, float x) { b[k][row] = x; });
+  }
+  for (int row = 0; row < 64; ++row) {
+    float sum[256] = {};
+    for (int k = 0; k < 16; ++k) {
+      for (int column = 0; column < columns; ++column) sum[column] += a[row][k] * b[k][column];
+    }
+    for (int column = 0; column < columns; ++column) {
+      const int thread = row / 16 * 32 + row % 8 * 4 + column % 8 / 2,
+                i = column / 8 * 4 + row / 8 % 2 * 2 + column % 2;
+      product->sums[thread * columns / 2 + i] = sum[column];
+    }
+  }
+  for (int thread = 0; thread < 128; ++thread) of[thread]->product = product;
+}
+
+void wgmma(const char* type, int columns, const void* const* operands, int count) {
+  Fiber& fiber = fibers[fiber_number];
+  const int sums = columns / 2;
+  const auto number = [&](int i) { return *static_cast<const int*>(operands[i]); };
+  const auto descriptor = [&](int i) { return *static_cast<const uint64_t*>(operands[i]); };
+  // Then the numbers in the text: what the predicate is not, the signs, and which operand is by rows.
+  const bool registers = count == sums + 10;
+  const int next = registers ? sums + 6 : sums + 3;
+  if (count != sums + (registers ? 10 : 8) || number(next) != 0 || number(next + 1) != 1 || number(next + 2) != 1 ||
+      number(next + 3) != registers || (!registers && number(next + 4) != 0) || (registers && columns != 64)) {
+    fail("a wgmma that the emulation does not have");
+  }
+  Operands mine = {0, descriptor(next - 2), nullptr, number(next - 1), fiber.product_groups, nullptr};
+  if (registers) {
+    mine.a = static_cast<const unsigned*>(operands[sums]);
+  } else {
+    mine.rows = descriptor(sums);
+  }
+  std::vector<float*> to;
+  for (int i = 0; i < next - 2; ++i) {
+    const char* const place = static_cast<const char*>(operands[i]);
+    if (i < sums) to.push_back(reinterpret_cast<float*>(const_cast<char*>(place)));
+    if (i >= sums && !registers) continue;
+    if (!fiber.fence || touched_in[(place - stacks) / 4] >= fiber.fence) {
+      fail("no wgmma.fence between a register's use and wgmma");
+    }
+  }
+  meet(block->groups[current / 128], 128, registers ? "wgmma of registers" : "wgmma", 0, &mine, [&](void** slots) {
+    const auto of = reinterpret_cast<Operands**>(slots);
+    for (int i = 1; i < 128; ++i) {
+      if (of[i]->rows != of[0]->rows || of[i]->columns != of[0]->columns) fail("a warpgroup's descriptors differ");
+      if (of[i]->keep != of[0]->keep) fail("a warpgroup's predicates differ");
+      if (of[i]->groups != of[0]->groups) fail("a warpgroup's commits differ");
+    }
+    type[0] == 'b' ? multiply(of, columns, from_bfloat) : multiply(of, columns, from_half);
+  });
+  const char* const a = reinterpret_cast<const char*>(mine.a);
+  fiber.products.push_back({fiber.product_groups, mine.product, std::move(to), mine.keep != 0, a});
+}
+
+}  // namespace emulation
+
+namespace ptx {
+using namespace emulation;
+
+void fence_proxy_async() { fibers[fiber_number].proxy_fence = ++proxy_fences; }
+void wgmma_fence_sync_aligned() { fibers[fiber_number].fence = ++fences; }
+void wgmma_commit_group_sync_aligned() { ++fibers[fiber_number].product_groups; }
+void wgmma_wait_group_sync_aligned(int most, int line) {
+  Fiber& fiber = fibers[fiber_number];
+  const auto waits = [&](const Pending& pending) { return pending.group >= fiber.product_groups - most; };
+  for (const Pending& pending : fiber.products) {
+    if (waits(pending)) continue;
+    Product& product = *pending.product;
+    const float* const sums = product.sums.data() + current % 128 * pending.to.size();
+    for (size_t i = 0; i < pending.to.size(); ++i) {
+      *pending.to[i] = (pending.keep ? *pending.to[i] : 0.0f) + sums[i];
+    }
+    if (--product.left) continue;
+    for (Cell* cell : product.cells) --cell->multiplied;
+  }
+  fiber.products.erase(std::remove_if(fiber.products.begin(), fiber.products.end(),
+                                      [&](const Pending& pending) { return !waits(pending); }),
+                       fiber.products.end());
+  collective("wgmma.wait_group", line, nullptr, [](void**) {});
+}
+void wgmma_commit_group_sync_aligned_wgmma_wait_group_sync_aligned(int most, int line) {
+  wgmma_commit_group_sync_aligned();
+  wgmma_wait_group_sync_aligned(most, line);
+}
+
+}  // namespace ptx
