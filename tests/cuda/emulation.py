@@ -26,7 +26,8 @@ COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++
 # No contraction: it hides what is rounded where. No fortified longjmp: it takes a change of stacks for a fault.
 FLAGS = ["-std=c++20", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w", "-I", str(FOLDER)]
 # Every load and store calls a function before: runtime.cpp's, and no sanitizer's. g++ calls it for a vector as a whole.
-CHECKED = ["-fsanitize=thread", "-nostdlib", "-fno-strict-aliasing"]
+# So it is with an index into an array whose size is known, as those in registers.
+CHECKED = ["-fsanitize=thread,bounds", "-nostdlib", "-fno-strict-aliasing"]
 CLANG = "clang" in Path(COMPILER or "").name
 if not CLANG:
     CHECKED += ["-fno-tree-sra", "-fno-ipa-sra"]
