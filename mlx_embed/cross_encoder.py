@@ -224,8 +224,7 @@ class CrossEncoder(FromSentenceTransformers):
             TypeError: a query or document that is no string; documents that are a mapping, a table or a single string.
         """
         chosen: PredictOptions = complete("rank", options, PREDICT)
-        if self.num_labels != 1:
-            raise ValueError(f"rank needs a model of one label, this has {self.num_labels}; use predict.")
+        self.require_one_label()
         if top_k is not None:
             top_k = positive_number("top_k", top_k, "documents")
         if not isinstance(query, str):
@@ -244,6 +243,11 @@ class CrossEncoder(FromSentenceTransformers):
             for entry in ranked:
                 entry["text"] = listed[entry["corpus_id"]]
         return ranked
+
+    def require_one_label(self) -> None:
+        """Raise ValueError for a model of several labels, which do not rank."""
+        if self.num_labels != 1:
+            raise ValueError(f"{self.name} has {self.num_labels} labels, and cannot rank; use predict.")
 
     def _scores(
         self, pairs: Sequence[tuple[str, str]], options: PredictOptions

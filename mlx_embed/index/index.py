@@ -326,9 +326,9 @@ class Index:
             A list of hits; for a list of queries, a list of these.
 
         Raises:
-            TypeError: a query that is no string.
-            ValueError: an unknown mode, a k below 1, a min_score that is not finite, a filter of another form, or
-                vectors that do not fit.
+            TypeError: a query that is no string; a rerank that is no CrossEncoder.
+            ValueError: an unknown mode, a k below 1, a min_score that is not finite, a filter of another form, a
+                reranker of several labels, or vectors that do not fit.
             StoreCorruptError: the index is not as it was written; the message names the file.
         """
         single = isinstance(query, str)
@@ -344,6 +344,10 @@ class Index:
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
         conditions = filters.checked(filter)
+        if isinstance(rerank, CrossEncoder):
+            rerank.require_one_label()
+        elif rerank is not None and not hasattr(rerank, "predict"):
+            raise TypeError(f"rerank is a {type(rerank).__name__}, where a CrossEncoder is needed.")
         known = None
         if mode != "text" and queries:
             given = [vectors] if single else vectors

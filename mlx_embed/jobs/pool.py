@@ -55,7 +55,7 @@ class Pool:
         self._piece = positive_number("piece", piece, "texts")
         environments = environments_of(workers, options.get("device"))
         self.workers = len(environments)
-        self._processes = Processes(_Load(str(model), options), environments, ahead=AHEAD)
+        self._processes = Processes(_Load(model, options), environments, ahead=AHEAD)
         # Answers of two calls would be taken for one another's.
         self._busy = Lock()
         self._thread: int | None = None
@@ -166,7 +166,7 @@ class Pool:
 class _Load:
     """Loads a model where the tasks are to be done; a class, so that it can be pickled with what it needs."""
 
-    def __init__(self, model: str, options: LoadOptions) -> None:
+    def __init__(self, model: str | Path, options: LoadOptions) -> None:
         self._model, self._options = model, options
 
     def __call__(self) -> "_Encoder":

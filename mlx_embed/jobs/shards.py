@@ -120,7 +120,11 @@ def opened(folder: Path, plan: Mapping[str, Any]) -> Iterator[Manifest]:
             file.truncate(len(whole))
         lines = _parsed(path, whole)
         manifest = Manifest(folder, _file=file)
-        if not lines:
+        if not any("shard" in line for line in lines):  # nothing is done, whatever was meant to be
+            file.truncate(0)
+            lines = []
+            for left in folder.glob("part-*.parquet"):  # in its place, and its process killed before it said so
+                left.unlink()
             manifest._append({"plan": plan})
         else:
             _require(folder, lines[0].get("plan"), plan)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from custom_kernels import cpu
 from custom_kernels.arrays import spelled
+from mlx_embed.checkpoint import hub, read_checkpoint
 from mlx_embed.checkpoint.hub import served_name
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
@@ -193,7 +194,7 @@ def evaluate(
         graded: use gains as they were judged, as BEIR's own evaluation does, rather than relevant or not.
 
     Raises:
-        ValueError: no model, or no judgements.
+        ValueError: no model, no judgements, a reranker of several labels, or a truncate_dim that a model does not have.
         MLXEmbedError: a model that cannot be loaded.
     """
     if not models:
@@ -202,8 +203,14 @@ def evaluate(
     judged = tuple(query for query in collection.queries if query in gains)
     if not judged:
         raise ValueError("There are no judgements, so nothing says what was found well.")
+    for name in models:  # what is wrong with the last is said before the first is run
+        dimension = read_checkpoint(*hub.find(name)).dimension
+        if truncate_dim is not None and not 1 <= truncate_dim <= dimension:
+            raise ValueError(f"truncate_dim {truncate_dim} is not within 1..{dimension}, the dimension of {name}.")
     began, load = time.perf_counter(), os.getloadavg()[0]
     again = {name: CrossEncoder.from_pretrained(name, device=device) for name in rerankers}
+    for reranker in again.values():
+        reranker.require_one_label()
     names = _names(models, dtypes)
     runs: list[Run] = []
     for name in models:
@@ -354,8 +361,7 @@ def reranked(reranker: CrossEncoder, found: Rankings, collection: Collection, na
     Raises:
         ValueError: a reranker of several labels.
     """
-    if reranker.num_labels != 1:
-        raise ValueError(f"{reranker.name} has {reranker.num_labels} labels, and cannot rank.")
+    reranker.require_one_label()
     pairs = [(query, document) for query, ranking in found.items() for document in ranking]
     with progress(None, len(pairs), "pair", description=name or "Reranking"):
         logits = reranker.predict(

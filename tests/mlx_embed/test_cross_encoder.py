@@ -338,7 +338,7 @@ def test_bad_options(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_tokens 0"):
         model.predict(PAIRS, batch_tokens=0)
     (tmp_path / "b").mkdir()
-    with pytest.raises(ValueError, match="rank needs a model of one label, this has 3"):
+    with pytest.raises(ValueError, match="has 3 labels, and cannot rank; use predict"):
         load(make("bert", 3, tmp_path / "b")).rank("a", ["b"])
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel
+from mlx_embed import CrossEncoder, EmbeddingModel
 from mlx_embed.errors import StoreError, StoreMismatchError
 from mlx_embed.index import Chunk, FileStat, Index
 from mlx_embed.index.commits import Pace
+from tests.checkpoints import reranker
 from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
 
 STAT = FileStat(10, 20, "ab" * 32)
@@ -214,11 +215,18 @@ def test_bad_chunks(index: Index, given: list[Chunk], message: str) -> None:
         ({"k": 1.5}, "whole number"),
         ({"mode": "fuzzy"}, "mode 'fuzzy' is not one of"),
         ({"query": [1]}, r"query\[0\] is a int"),
+        ({"rerank": "a/name"}, "rerank is a str, where a CrossEncoder is needed"),
     ],
 )
 def test_bad_searches(index: Index, options: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         index.search(**({"query": "wing"} | options))
+
+
+def test_a_reranker_of_several_labels(index: Index, tmp_path: Path) -> None:
+    several = CrossEncoder.from_pretrained(reranker("bert", 3, tmp_path / "several"), device="cpu")
+    with pytest.raises(ValueError, match="several has 3 labels, and cannot rank"):
+        index.search("wing", rerank=several)
 
 
 def test_making_and_opening(model: EmbeddingModel, tmp_path: Path) -> None:

@@ -223,6 +223,17 @@ def test_another_job_does_not_go_on_with_this_one(
     assert (tmp_path / "out" / shards.MANIFEST).read_bytes() == before
 
 
+def test_a_job_of_which_nothing_is_done_is_no_other(
+    jsonl: Path, tmp_path: Path, vectors: np.ndarray, capsys: Any
+) -> None:
+    run(jsonl, tmp_path / "out", "--truncate-dim", 99, code=2)
+    assert "truncate_dim 99 is not within 1..32" in capsys.readouterr().err
+    (tmp_path / "out" / "part-00007.parquet").write_bytes(b"of a run that was killed")
+    run(jsonl, tmp_path / "out")
+    check(tmp_path / "out", vectors, list(range(230)))
+    assert [line["plan"]["truncate_dim"] for line in lines(tmp_path / "out") if "plan" in line] == [None]
+
+
 def test_an_option_that_is_left_out_is_another_job(jsonl: Path, tmp_path: Path, capsys: Any) -> None:
     run(jsonl, tmp_path / "out", "--dtype", "bfloat16")
     (tmp_path / "out" / "part-00000.parquet").unlink()

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel, ModelNotFoundError
+from mlx_embed import EmbeddingModel, EmbeddingModelType, ModelNotFoundError
 from mlx_embed.jobs import Pool
 from mlx_embed.jobs.processes import WorkerError
 from tests.conftest import DATA
@@ -135,14 +136,15 @@ def test_texts_of_a_dead_process_are_embedded_by_another(alone: EmbeddingModel) 
         assert pool.pids[1] == before[1]
 
 
-def test_what_fails_is_raised_and_the_pool_is_closed() -> None:
+def test_what_fails_is_raised_and_the_pool_is_closed(tmp_path: Path) -> None:
     with Pool(MODEL, workers=1, device="cpu") as pool:
         with pytest.raises(ValueError, match="tokens"):
             pool.encode(["word " * 500], long_text="error")
         with pytest.raises(ValueError, match="The pool is closed"):
             pool.encode(["a"])
-    offline = Pool("no/such-model", workers=1, device="cpu", local_files_only=True)
-    with offline, pytest.raises(ModelNotFoundError, match="no/such-model"):
+    named = EmbeddingModelType.ALL_MPNET_BASE_V2
+    offline = Pool(named, workers=1, device="cpu", local_files_only=True, cache_dir=tmp_path)
+    with offline, pytest.raises(ModelNotFoundError, match=f"{named.value} is not in the local cache"):
         offline.encode(["a"])
 
 

@@ -1,6 +1,7 @@
 """What `mlx-embed evaluate` finds: metrics by hand and by sentence-transformers, intervals, rerankers, the page."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import CrossEncoder, EmbeddingModel, cli
+from mlx_embed import CrossEncoder, EmbeddingModel, ModelNotFoundError, cli
 from mlx_embed.evaluation import Collection, read_collection, recall, reciprocal_rank
 from mlx_embed.measure import retrieval
 from mlx_embed.measure.retrieval import Evaluation, evaluate, interval, judged_runs, most_disputed, reranked
 from mlx_embed.measure.retrieval_html import as_text, page, quality_and_speed
+from tests.checkpoints import dense, pooling, with_modules
 from tests.checkpoints import reranker as make_reranker
 from tests.conftest import DATA
 from tests.mlx_embed.test_evaluation import beir
@@ -162,6 +164,22 @@ def test_bad_arguments(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert says in said.err
         assert not said.out
     assert (folder / "queries.jsonl").read_bytes() == queries
+
+
+def test_what_is_wrong_with_the_last_is_said_before_the_first_is_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, several = read_collection(folder), make_reranker("bert", 2, tmp_path / "several")
+    monkeypatch.setattr(EmbeddingModel, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("There is no folder absent", {}),
+        (f"truncate_dim 30 is not within 1..24, the dimension of {tmp_path / 'cut'}", {"truncate_dim": 30}),
+        ("several has 2 labels, and cannot rank", {"rerankers": [str(several)]}),
+    ]
+    cut = str(with_modules(tmp_path / "cut", [pooling("mean"), dense(32, 24)]))
+    for (message, options), other in zip(wrong, ("./absent", cut, OTHER), strict=True):
+        with pytest.raises((ValueError, ModelNotFoundError), match=re.escape(message)):
+            evaluate(collection, [TINY, other], **options)
 
 
 def test_the_page(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_a_servers_task_is_for_the_models_that_have_it(
         def serve_on(self, listening: Any) -> None:
             made.extend(self.load())
 
-    monkeypatch.setattr("mlx_embed.serve.run.Server", Loaded)
+    monkeypatch.setattr(import_module("mlx_embed.serve.run"), "Server", Loaded)
     command, plain = ["serve", "--port", "0", "--device", "cpu", "--task", "retrieval.query"], str(DATA / "tiny-bert")
     assert cli.main([*command, plain, str(test_tasks.authors(tmp_path / "v3"))]) == 0
     assert [served.model.checkpoint.task for served in made] == [None, "retrieval.query"]
