@@ -24,8 +24,9 @@ def short_encoder(
 ) -> Callable[..., mx.array] | None:
     """What runs the layers, one or more, on `total` tokens in one launch, if this machine has a kernel for them.
 
-    It takes x [T, H], cu_seqlens int32 [n + 1], a sequence of `LayerWeights`, num_heads, scale, eps, act (a key of
-    ACTIVATIONS) and the attention's bias, None or [num_heads, 2 L - 1] as `attention` takes it; it gives [T, H].
+    It takes x [T, H], a whole array and not a slice of one, cu_seqlens int32 [n + 1], a sequence of `LayerWeights`,
+    num_heads, scale, eps, act (a key of ACTIVATIONS) and the attention's bias, None or [num_heads, 2 L - 1] as
+    `attention` takes it; it gives [T, H].
     """
     dtype, (inner, hidden) = layers[0].up_weight.dtype, layers[0].up_weight.shape
     # Not left to the kernel to refuse: in a rehearsal the reference would run instead, which computes as it is called.

@@ -1,0 +1,34 @@
+"""The CUDA kernels of this repository, run on a CPU: their own source, compiled by a C++ compiler.
+
+`emulated_cuda()` takes the place of `custom_kernels.cuda.launch.launch_all`, so that `custom_kernels.cuda` runs its
+kernels on the CPU, unchanged from their launch on: grids, constants, scalars and sizes of shared memory are its own.
+Two kinds of text are replaced in a source: asm statements become calls of functions named after the instruction, and
+what declares shared memory becomes references to memory that is watched. `device.h` supplies the rest. The compiler is
+told to prepare loads and stores for a thread sanitizer, whose functions `runtime.cpp` has in its own way. A launch
+fails, with the element and the thread, when
+
+- an address lies outside of an array of the launch or of shared memory, in either direction, or beyond the dynamic
+  shared memory that the launch asked for;
+- a vector is read or written where it may not be: inputs of odd seeds begin at no multiple of 16 bytes, as slices do;
+- shared memory is read before anybody wrote it, or while cp.async is on its way to it, or is more than a block has;
+- two threads touch an element of shared memory, one of them writing, with no barrier of the block or of their warp
+  between; or two threads of the grid touch an element of an output, with no barrier of the grid between; or an input is
+  written;
+- `__syncthreads`, a shuffle, ldmatrix or mma is not reached by all threads of the block or warp, or a barrier of the
+  grid by all blocks;
+- the launch hands other arrays, scalars or threads than the kernel takes.
+
+Seeds choose the order in which threads and blocks run: 0 forward, 1 backward, others at random. Blocks run one after
+the other, or all at once where they wait for each other. float16 and bfloat16 round as on a device, and each operation
+of float32 by itself.
+
+What this does not prove:
+
+- that NVRTC takes the source, and what it makes of it: contracted products and sums, registers, spills;
+- that ldmatrix and mma are as PTX documents them, how tensor cores round their sums, and the last bits of approximate
+  instructions, which are more exact here;
+- fences: a barrier of the grid is one where all blocks had a barrier of their own since they last touched an output;
+- anything that MLX does with a launch; speed and occupancy;
+- kernels with wgmma, TMA or clusters: `linear`, `gated_linear` and `output_norm`; nor those that read and write the
+  host's memory.
+"""

@@ -1,0 +1,139 @@
+"""The CUDA kernels, emulated, against the references of their ops, on samples that have the edge cases."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_map
+
+from custom_kernels import cuda
+from custom_kernels.arrays import as_float32, is_float
+from custom_kernels.ops import (
+    activate,
+    attention,
+    embedding_norm,
+    layer_norm,
+    linear_max,
+    max_sim,
+    mean_pool,
+    rms_norm,
+    rope,
+    short_encoder,
+    top_k_scores,
+)
+from custom_kernels.ops.attention import Rotated
+from custom_kernels.ops.rope import Normed
+from tests.cuda.emulation import emulated_cuda, unavailable
+from tests.custom_kernels.conftest import OP, exact, exact_attention, random, starts
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+
+F32, F16, BF16 = mx.float32, mx.float16, mx.bfloat16
+# Of values up to 1, and of larger ones relative to the largest: float32 arithmetic on the way, one rounding at the
+# end, and in attention one of the weights.
+BOUND = {F32: 1e-5, F16: 2e-3, BF16: 1.6e-2}
+# Backward with arrays that begin anywhere, and in a random order with arrays that begin where MLX allocates them.
+SEEDS = (1, 2)
+
+
+def attentions() -> list[Any]:
+    of = attention.Variant
+    turned, normed = Rotated(None), Rotated(Normed(F16, 1e-6, 1.0))
+    return [
+        of(F16, 32, 0.2, None, 16, None),
+        of(BF16, 64, 0.2, F32, 32, None),
+        of(F16, 64, 0.2, None, 64, 9, True),
+        of(BF16, 64, 0.2, BF16, None, 40, False, 1, turned),
+        of(F16, 64, 0.2, None, None, None, True, 2, normed),
+        of(F16, 96, 0.2, None, 64, None, False, 1, turned),
+        of(BF16, 128, 0.2, None, None, None, True, 2, normed),
+        of(F16, 128, 0.2, F16, None, 33, False, 1, normed),
+        of(F16, 80, 0.2, None, None, None, False, 1, turned),
+        of(F16, 256, 0.2, None, 16, None, True, 3, normed),
+        of(BF16, 160, 0.1, None, None, None),
+        of(F32, 40, 0.2, F16, None, 20, True, 2, turned),
+        of(BF16, 5, 0.2, None, 32, None),
+    ]
+
+
+CASES = {
+    "activate": [
+        activate.Variant(56, F16, "gelu", None),
+        activate.Variant(42, F32, "gelu_tanh", "first"),
+        activate.Variant(48, BF16, "silu", "second"),
+        activate.Variant(7, F16, "relu", None),
+    ],
+    "attention": attentions(),
+    "embedding_norm": [
+        embedding_norm.Variant(384, 3, 1e-5, F16, F16, F16),
+        embedding_norm.Variant(50, 1, 1e-5, F32, None, None),
+    ],
+    "layer_norm": [
+        layer_norm.Variant(384, 1e-5, F16, F16, F16, F16),
+        layer_norm.Variant(1034, 1e-5, F32, F16, None, None),
+        layer_norm.Variant(2085, 1e-5, BF16, F32, BF16, BF16),
+        layer_norm.Variant(5, 1e-5, F32, F32, F32, F32),
+    ],
+    "linear_max": [linear_max.Variant(F32, 300, 8, True), linear_max.Variant(F16, 9, 8, False)],
+    "max_sim": [max_sim.Variant(F16, 128), max_sim.Variant(F32, 37)],
+    "mean_pool": [
+        mean_pool.Variant(384, F16, 0, False),
+        mean_pool.Variant(1100, BF16, 2, True),
+        mean_pool.Variant(37, F32, 1, True),
+    ],
+    "position_ids": ["int32"],
+    "rms_norm": [
+        rms_norm.Variant(384, 1e-6, F16, F16, F16, 1.0),
+        rms_norm.Variant(1034, 1e-6, BF16, F32, None, 0.0),
+        rms_norm.Variant(5, 1e-6, F32, F32, F32, 1.0),
+    ],
+    "rope": [
+        rope.Variant(F16, 3, 16, 3),
+        rope.Variant(BF16, 4, 48, 2, Normed(F32, 1e-6, 1.0)),
+        rope.Variant(F32, 2, 5, 1, Normed(F32, 1e-6, 0.0)),
+    ],
+    "short_encoder": [
+        short_encoder.Variant(F16, 96, 64, 2, 3, 1e-5, "gelu", None, 32),
+        short_encoder.Variant(BF16, 32, 32, 1, 1, 1e-5, "silu", F32, 256),
+    ],
+    "top_k_scores": [
+        top_k_scores.Variant(36, F16, 5, True, False),
+        top_k_scores.Variant(36, mx.int8, 400, True, True),
+        top_k_scores.Variant(5, F32, 1, False, True),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [pytest.param(name, variant, id=f"{name}-{i}") for name, found in CASES.items() for i, variant in enumerate(found)],
+)
+def test_a_kernel_equals_the_reference(name: str, variant: Any) -> None:
+    arguments, options = OP[name].sample(variant, None)
+    expected = exact(OP[name].reference(*tree_map(as_float32, arguments), **options))
+    leaves: Any = tree_flatten(list(arguments))
+    bound = max((BOUND[x.dtype] for _, x in leaves if is_float(x)), default=0.0) * max(1, np.abs(expected).max())
+    for seed in SEEDS:
+        with emulated_cuda(seed):
+            found = OP[name].kernels["cuda"](*arguments, **options)
+        assert found.shape == expected.shape
+        assert np.abs(exact(found) - expected).max() <= bound, seed
+
+
+def test_there_is_a_case_of_every_kernel_but_those_of_hopper() -> None:
+    hopper = {"gated_linear", "linear", "output_norm"}
+    assert {name for name, op in OP.items() if "cuda" in op.kernels} - hopper == set(CASES)
+
+
+@pytest.mark.parametrize(
+    "lengths", [[128, 128], [0, 1, 0, 129, 127, 0], [150] * 3, [1] * 20 + [140], [0, 0, 31, 0], [65]], ids=str
+)
+@pytest.mark.parametrize(("dtype", "dim"), [("float16", 32), ("float32", 5)])
+def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int) -> None:
+    """Every tile of queries belongs to one sequence, and every query to one tile."""
+    qkv = random(sum(lengths), 3 * 2 * dim, dtype=dtype)
+    with emulated_cuda(SEEDS[-1]):
+        found = cuda.attention(qkv, starts(lengths), 2, 0.2, max_seqlen=max(lengths))
+    expected = exact_attention(qkv, lengths, 2, 0.2)
+    assert np.abs(exact(found) - expected).max() <= BOUND[qkv.dtype] * max(1, np.abs(expected).max())
