@@ -233,7 +233,7 @@ def compiled(source: str) -> ctypes.CDLL:
 
 @cache
 def _runtime() -> ctypes.CDLL:
-    """runtime.cpp, which the kernels' libraries are linked with. To others, such as Metal's, its names are not there."""
+    """runtime.cpp, which the kernels' libraries are linked with. Others, such as Metal's, do not find its names."""
     library = _built((FOLDER / "runtime.cpp").read_text(), "-O2")
     library.launch.restype = ctypes.c_char_p
     return library
