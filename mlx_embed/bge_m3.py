@@ -256,7 +256,11 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
 
         Raises:
             ValueError: weights below 0, or none above; results without what has a weight.
+            TypeError: something else than what `encode` gives.
         """
+        for given in (queries, documents):
+            if not isinstance(given, M3Vectors):
+                raise TypeError(f"similarity takes M3Vectors, as encode gives them, got a {type(given).__name__}.")
         if len(weights) != 3 or not min(weights) >= 0 or not sum(weights) > 0:
             raise ValueError(f"weights {weights!r} are no three numbers from 0 up, one of them above.")
         total = np.zeros((len(queries.dense), len(documents.dense)))
@@ -275,7 +279,15 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         return (total / sum(weights)).astype(np.float32)
 
     def decode(self, vector: SparseVector, top_k: int | None = None) -> list[tuple[str, float]]:
-        """The tokens of a sparse vector with their weights, the heaviest first; `top_k` of them, or all."""
+        """The tokens of a sparse vector with their weights, the heaviest first; `top_k` of them, or all.
+
+        Raises:
+            TypeError: something else than one sparse vector.
+        """
+        if not isinstance(vector, SparseVector):
+            raise TypeError(
+                f"decode takes one SparseVector, as sparse[0] is of a result, got a {type(vector).__name__}."
+            )
         order = np.argsort(-vector.values, kind="stable")[:top_k]
         library = self.tokenizer.library
         pairs = zip(vector.indices[order].tolist(), vector.values[order].tolist(), strict=True)

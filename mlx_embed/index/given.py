@@ -1,7 +1,7 @@
 """What a caller gives to an index, as the index takes it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,19 @@ from mlx_embed.index.statement import Statement
 
 
 def require_list(name: str, given: Any) -> None:
-    """Raise TypeError for what would be taken apart into letters or keys."""
-    if isinstance(given, (str, bytes, Mapping)):
+    """Raise TypeError for no list, and for what would be taken apart into letters or keys."""
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
+
+
+def ids_of(given: Any) -> list[str]:
+    """Ids to look for; TypeError for no list, or something in it that no text has as its id."""
+    require_list("ids", given)
+    ids = list(given)
+    for place, name in enumerate(ids):
+        if not isinstance(name, str):
+            raise TypeError(f"ids[{place}] is a {type(name).__name__}, where a string is needed.")
+    return ids
 
 
 def entries_of(ids: Sequence[str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> list[Entry]:

@@ -17,7 +17,7 @@ from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 from mlx_embed.index.export import everything, export
 from mlx_embed.index.filters import Filter
-from mlx_embed.index.given import entries_of, require_list, vectors_of
+from mlx_embed.index.given import entries_of, ids_of, vectors_of
 from mlx_embed.index.load import load
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
@@ -204,9 +204,11 @@ class Index:
 
         Returns:
             How many were removed.
+
+        Raises:
+            TypeError: ids that are no list of strings.
         """
-        require_list("ids", ids)
-        return self._remove("id", list(dict.fromkeys(ids)))
+        return self._remove("id", list(dict.fromkeys(ids_of(ids))))
 
     def _remove(self, column: str, values: Sequence[str]) -> int:
         with self._store.writing() as transaction:
@@ -368,11 +370,14 @@ class Index:
         Args:
             ids: those that are not there are left out; None is all.
             filter: as of `search`.
+
+        Raises:
+            TypeError: ids that are no list of strings.
+            ValueError: a filter of another form.
         """
         conditions = dict(filters.checked(filter) or {})
         if ids is not None:
-            require_list("ids", ids)
-            conditions = {filters.AND: [conditions, {filters.ID: list(ids)}]}
+            conditions = {filters.AND: [conditions, {filters.ID: ids_of(ids)}]}
         with self._store.reading() as (connection, _):
             wanted = filters.numbers(connection, conditions).tolist()
             found = rows.hits(connection, wanted, self._store.database)

@@ -8,7 +8,7 @@ told to prepare loads and stores for a thread sanitizer, whose functions `runtim
 fails, with the element and the thread, when
 
 - an address lies outside of an array of the launch or of shared memory, in either direction, or beyond the dynamic
-  shared memory that the launch asked for;
+  shared memory that the launch asked for; or an index outside of an array in registers;
 - a vector is read or written where it may not be: inputs of odd seeds begin at no multiple of 16 bytes, as slices do;
 - shared memory is read before anybody wrote it, or while cp.async is on its way to it, or is more than a block has;
 - two threads touch an element of shared memory, one of them writing, with no barrier of the block or of their warp

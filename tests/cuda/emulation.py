@@ -1,7 +1,9 @@
 """Compiles and runs what `custom_kernels.cuda` would launch. What it means: see the package's docstring."""
 
+import atexit
 import ctypes
 import importlib
+import itertools
 import os
 import random
 import re
@@ -26,7 +28,8 @@ COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++
 # No contraction: it hides what is rounded where. No fortified longjmp: it takes a change of stacks for a fault.
 FLAGS = ["-std=c++20", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w", "-I", str(FOLDER)]
 # Every load and store calls a function before: runtime.cpp's, and no sanitizer's. g++ calls it for a vector as a whole.
-CHECKED = ["-fsanitize=thread", "-nostdlib", "-fno-strict-aliasing"]
+# So it is with an index into an array whose size is known, as those in registers.
+CHECKED = ["-fsanitize=thread,bounds", "-nostdlib", "-fno-strict-aliasing"]
 CLANG = "clang" in Path(COMPILER or "").name
 if not CLANG:
     CHECKED += ["-fno-tree-sra", "-fno-ipa-sra"]
@@ -231,27 +234,36 @@ def _shared(declaration: "re.Match[str]") -> str:
 @cache
 def compiled(source: str) -> ctypes.CDLL:
     """The source as a loaded library, compiled once a process."""
-    _runtime()
-    return _built(source, ctypes.RTLD_LOCAL, *CHECKED)
+    return _built(source, *CHECKED, _runtime()._name)
 
 
 @cache
 def _runtime() -> ctypes.CDLL:
-    """runtime.cpp, whose functions the kernels' libraries find."""
-    library = _built((FOLDER / "runtime.cpp").read_text(), ctypes.RTLD_GLOBAL, "-O2")
+    """runtime.cpp, which the kernels' libraries are linked with. Others, such as Metal's, do not find its names."""
+    library = _built((FOLDER / "runtime.cpp").read_text(), "-O2")
     library.launch.restype = ctypes.c_char_p
     return library
 
 
-def _built(source: str, mode: int, *flags: str) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory() as work:
-        file = Path(work) / "source.cpp"
-        file.write_text(source)
-        command = [COMPILER, *FLAGS, *flags, file, "-o", file.with_suffix(".so")]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        if run.returncode:
-            raise EmulationError(f"the source does not compile:\n{run.stderr}")
-        return ctypes.CDLL(str(file.with_suffix(".so")), mode)
+def _built(source: str, *arguments: str) -> ctypes.CDLL:
+    file = _folder() / f"{next(_numbers)}.cpp"
+    file.write_text(source)
+    command = [COMPILER, *FLAGS, file, *arguments, "-o", file.with_suffix(".so")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise EmulationError(f"the source does not compile:\n{run.stderr}")
+    return ctypes.CDLL(str(file.with_suffix(".so")))
+
+
+_numbers = itertools.count()
+
+
+@cache
+def _folder() -> Path:
+    """This process's own, gone with it."""
+    folder = tempfile.mkdtemp(prefix="mlx-embed-cuda-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _numpy(x: mx.array) -> np.ndarray:

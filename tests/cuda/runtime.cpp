@@ -275,6 +275,12 @@ void* __tsan_memset(void* to, int value, size_t bytes) {
   access(to, bytes, true, 1);
   return memset(to, value, bytes);
 }
+// The first of what a compiler says of it is the place in the source: a file, a line and a column.
+void __ubsan_handle_out_of_bounds(const void* said, size_t index) {
+  unsigned line;
+  memcpy(&line, static_cast<const char*>(said) + sizeof(char*), sizeof(line));
+  fail("index out of bounds: " + std::to_string(index) + " in line " + std::to_string(line));
+}
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -101,6 +101,11 @@ def test_decode(model: BGEM3) -> None:
     vectors = model.encode("the wing").sparse
     assert isinstance(vectors, SparseVectors)
     decoded = model.decode(vectors[0])
+    for given in (vectors, [vectors[0]], vectors[0].values):
+        with pytest.raises(TypeError, match=r"decode takes one SparseVector, as sparse\[0\]"):
+            model.decode(given)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="similarity takes M3Vectors, as encode gives them, got a SparseVectors"):
+        model.similarity(model.encode("wing"), vectors)  # type: ignore[arg-type]
     assert {token for token, _ in decoded} <= {"the", "wing"}
     assert [weight for _, weight in decoded] == sorted((weight for _, weight in decoded), reverse=True)
 

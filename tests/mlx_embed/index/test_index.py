@@ -223,6 +223,24 @@ def test_bad_searches(index: Index, options: Any, message: str) -> None:
         index.search(**({"query": "wing"} | options))
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ("a", "ids is a str, where a list"),
+        (3, "ids is a int, where a list"),
+        (["there", 1], r"ids\[1\] is a int"),
+        ([("there",)], r"ids\[0\] is a tuple"),
+    ],
+)
+def test_ids_that_no_text_can_have(index: Index, ids: Any, message: str) -> None:
+    """They are not there either, and what SQLite cannot look for it would call damage."""
+    index.add(["there"], ["wing"])
+    for method in (index.delete, index.get):
+        with pytest.raises(TypeError, match=message):
+            method(ids)
+    assert len(index) == 1
+
+
 def test_a_reranker_of_several_labels(index: Index, tmp_path: Path) -> None:
     several = CrossEncoder.from_pretrained(reranker("bert", 3, tmp_path / "several"), device="cpu")
     with pytest.raises(ValueError, match="several has 3 labels, and cannot rank"):
