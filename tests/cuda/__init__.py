@@ -28,8 +28,8 @@ of float32 by itself.
 What this does not prove:
 
 - that NVRTC takes the source, and what it makes of it: contracted products and sums, registers, spills;
-- that ldmatrix, mma and wgmma are as PTX documents them, how tensor cores round their sums, and the last bits of approximate
-  instructions, which are more exact here;
+- that ldmatrix, mma and wgmma are as PTX documents them, how tensor cores round their sums, and the last bits of
+  approximate instructions, which are more exact here;
 - fences: a barrier of the grid is one where all blocks had a barrier of their own since they last touched an output;
 - anything that MLX does with a launch; speed and occupancy;
 - kernels with wgmma, TMA or clusters: `linear`, `gated_linear` and `output_norm`; nor those that read and write the
