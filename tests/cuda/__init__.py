@@ -19,6 +19,7 @@ fails, with the element and the thread, when
 - wgmma is not reached by all threads of a warpgroup with the same descriptor, of the 128-byte swizzle; a register of it
   is used with no `wgmma.fence` between, or before `wait_group`; or shared memory that it reads was written with no
   `fence.proxy.async` of the writer after, or is written before `wait_group`. Sums appear no earlier than there;
+- an mbarrier is waited for in vain, or more threads arrive than it expects; or a bulk copy overwrites what wgmma reads;
 - the launch hands other arrays, scalars or threads than the kernel takes.
 
 Seeds choose the order in which threads and blocks run: 0 forward, 1 backward, others at random. Blocks run one after
@@ -32,6 +33,8 @@ What this does not prove:
   approximate instructions, which are more exact here;
 - fences: a barrier of the grid is one where all blocks had a barrier of their own since they last touched an output;
 - anything that MLX does with a launch; speed and occupancy;
-- kernels with wgmma, TMA or clusters: `linear`, `gated_linear` and `output_norm`; nor those that read and write the
-  host's memory.
+- which threads a wait for an mbarrier orders: bulk copies arrive when any thread waits for theirs, and each thread of a
+  warpgroup has to, before wgmma reads one;
+- kernels with clusters or tensor maps: `linear` of wide rows, `gated_linear` and the widest `output_norm`; nor those
+  that read and write the host's memory.
 """

@@ -22,7 +22,7 @@ struct Time {
   uint32_t all = 0, group = 0, warp = 0;
   bool operator==(const Time&) const = default;
 };
-constexpr int NOBODY = -1, SEVERAL = -2;
+constexpr int NOBODY = -1, SEVERAL = -2, COPIED = -3;  // by a bulk copy
 // A thread; or a warpgroup as a whole, of no warp.
 struct Who {
   int thread, warp, group;
@@ -31,9 +31,10 @@ struct Cell {
   Time written, read;
   int writer = NOBODY;
   Who reader = {NOBODY, NOBODY, NOBODY};
-  uint32_t proxy = 0;    // when it was written, in fences of proxies
-  short multiplied = 0;  // by so many wgmma that nobody has waited for
-  bool coming = false;   // a copy is on its way
+  uint32_t proxy = 0;                  // when it was written, in fences of proxies
+  short multiplied = 0;                // by so many wgmma that nobody has waited for
+  int barrier = 0, barrier_phase = 0;  // of a bulk copy: who counts it
+  bool coming = false;                 // a copy is on its way
 };
 enum Kind { INPUT, OUTPUT, BOTH, SHARED };
 struct Array {
@@ -78,6 +79,7 @@ struct Pending {
   const char* a;  // four registers, or null
 };
 
+constexpr int MOST_BARRIERS = 32;
 struct Fiber {
   enum State { READY, WAITING, DONE } state;
   bool started;
@@ -91,6 +93,7 @@ struct Fiber {
   uint32_t fence, proxy_fence;    // when it last was at wgmma.fence and at fence.proxy.async
   std::vector<Pending> products;  // as copies
   int product_groups;
+  int seen[MOST_BARRIERS];  // of each mbarrier, the phases that it has waited for
 };
 // Of a warp, or of a warpgroup: who has come to where, and barriers so far.
 struct Meeting {
@@ -99,10 +102,19 @@ struct Meeting {
   void* slot[128];
   uint32_t time;
 };
+// An mbarrier, its phases that are over, and the bulk copies of this one.
+struct Barrier {
+  unsigned at;
+  int expected, arrived = 0, phase = 0;
+  long long bytes = 0;
+  std::vector<unsigned> waiting;
+  std::vector<std::pair<Cell*, size_t>> copies;
+};
 struct Block {
   unsigned number, place, at_barrier = 0, barrier_line = 0;
   uint32_t now, began;
   std::vector<Meeting> warps, groups;
+  std::vector<Barrier> barriers;
 };
 
 static std::vector<Fiber> fibers;
@@ -213,6 +225,7 @@ static void run(std::vector<Block> together, uint64_t& seed) {
     fiber.started = fiber.touched = false;
     fiber.copies.clear();
     fiber.products.clear();
+    std::fill_n(fiber.seen, MOST_BARRIERS, 0);
     fiber.groups = fiber.product_groups = fiber.fence = fiber.proxy_fence = 0;
     getcontext(&fiber.first);
     fiber.first.uc_stack.ss_sp = stacks + i * STACK;
@@ -259,7 +272,8 @@ static void touch(const Array& array, Cell& cell, const char* address, bool writ
   const bool written = cell.writer != NOBODY && cell.written.all >= began;
   if (!write && !written) fail("read of what nobody has written: " + element(array, address));
   if (written && cell.coming) fail("a copy is on its way to " + element(array, address));
-  if (written && cell.writer != me.thread && !over(cell.written, cell.writer / 32, cell.writer / 128)) {
+  if (written && cell.writer != me.thread && cell.writer != COPIED &&
+      !over(cell.written, cell.writer / 32, cell.writer / 128)) {
     fail("race: " + element(array, address) + " was written by another thread, " + std::to_string(cell.writer));
   }
   const bool read =

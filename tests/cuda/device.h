@@ -117,4 +117,37 @@ WGMMAS_OF(96)
 WGMMAS_OF(128)
 #undef WGMMAS_OF
 #undef WGMMA_OF
+inline void setmaxnreg_dec_sync_aligned_u32(int) {}
+inline void setmaxnreg_inc_sync_aligned_u32(int) {}
+inline void cp_async_wait_group_fence_proxy_async(int most) {
+  cp_async_wait_group(most);
+  fence_proxy_async();
+}
+void mbarrier_init_shared_cta_b64(unsigned at, int expected);
+void fence_mbarrier_init_release_cluster_fence_proxy_async();
+void mbarrier_arrive_shared_cta_b64(unsigned at);
+void mbarrier_arrive_expect_tx_shared_cta_b64(unsigned at, int bytes);
+void mbarrier_try_wait_parity_shared_cta_b64_bra(unsigned at, int parity, int line = __builtin_LINE());
+void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* from, int bytes,
+                                                                    unsigned at);
+void bar_sync(int number, int of, int line = __builtin_LINE());
+void ld_global_v4_b32(unsigned& x, unsigned& y, unsigned& z, unsigned& w, const void* from);
+
+// Of clusters, and so never called.
+void absent();
+#define ABSENT(NAME)           \
+  template <class... All>      \
+  inline void NAME(All&&...) { \
+    absent();                  \
+  }
+ABSENT(cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster)
+ABSENT(
+    tensormap_replace_tile_global_address_shared_cta_b1024_b64_tensormap_replace_tile_global_dim_shared_cta_b1024_b32)
+ABSENT(
+    tensormap_cp_fenceproxy_global_shared_cta_tensormap_generic_release_gpu_sync_aligned_fence_proxy_tensormap_generic_acquire_gpu)
+ABSENT(cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes)
+ABSENT(cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster)
+ABSENT(barrier_cluster_arrive_release_aligned_barrier_cluster_wait_acquire_aligned)
+ABSENT(mapa_shared_cluster_u32_mbarrier_arrive_shared_cluster_b64)
+#undef ABSENT
 }  // namespace ptx

@@ -33,6 +33,8 @@ CHECKED = ["-fsanitize=thread,bounds", "-nostdlib", "-fno-strict-aliasing"]
 CLANG = "clang" in Path(COMPILER or "").name
 if not CLANG:
     CHECKED += ["-fno-tree-sra", "-fno-ipa-sra"]
+# Products of this architecture.
+PRODUCTS = importlib.import_module("custom_kernels.cuda.products")
 # Its function has its name.
 SHORT_ENCODER = importlib.import_module(cuda.short_encoder.__module__)
 MULTIPROCESSORS = 3
@@ -96,6 +98,9 @@ def emulated_cuda(seed: int = 0, edit: Callable[[str], str] = lambda source: sou
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "launch_all", launch_all)
+        patch.setattr(PRODUCTS, "launch_all", launch_all)
+        patch.setattr(PRODUCTS, "multiprocessors", lambda: MULTIPROCESSORS)
+        patch.setattr(PRODUCTS, "architecture", lambda: "sm_90")
         patch.setattr(SHORT_ENCODER, "launch_all", launch_all)
         patch.setattr(SHORT_ENCODER, "multiprocessors", lambda: MULTIPROCESSORS)
         patch.setattr(mx, "gpu", mx.cpu)
@@ -199,7 +204,11 @@ def _instruction(statement: "re.Match[str]") -> str:
     """The call that stands for an asm statement, on as many lines."""
     text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', statement[1])).replace(r"\n", " ")
     instructions = [part.strip(" {}") for part in text.split(";")]
-    words = [part.split()[0] for part in instructions if part and not part.startswith(".reg")]
+    words = [
+        re.sub(r"^(\w+: |@!?\w+ )", "", part).split()[0]
+        for part in instructions
+        if part and not part.startswith(".reg")
+    ]
     if not words:  # it tells the compiler what it does not know, which here it does
         return ";" + "\n" * statement[0].count("\n")
     operands, rest = [], statement[2]
@@ -211,7 +220,7 @@ def _instruction(statement: "re.Match[str]") -> str:
         operands.append(rest[start.end() : end - 1])
         rest = rest[end:]
     operands += re.findall(r"(?<=[ ,])\d+(?=[,;])", text)
-    name = "_".join(words).replace(".", "_")
+    name = "_".join(words).replace("::", "_").replace(".", "_")
     return f"ptx::{name}({', '.join(operands)});" + "\n" * statement[0].count("\n")
 
 

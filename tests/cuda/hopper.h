@@ -1,5 +1,5 @@
 // wgmma of Hopper: a warpgroup's product of matrices in shared memory, which goes on while the threads do. Its sums
-// appear when a thread waits for them.
+// appear when a thread waits for them. And the bulk copies that bring what it reads, with the barriers that count them.
 #pragma once
 #include "block.h"
 #include "device.h"
@@ -44,7 +44,13 @@ struct Described {
         Cell& cell = array.cells[i];
         const char* const place = array.data + i * array.grain;
         touch(array, cell, place, false, time, block->began, {int(threads + group), NOBODY, int(group)});
-        if (cell.proxy >= fibers[block->place * threads + cell.writer].proxy_fence) {
+        if (cell.writer == COPIED) {
+          const auto saw = [&](const Fiber& fiber) { return fiber.seen[cell.barrier] > cell.barrier_phase; };
+          const Fiber* const first = &fibers[block->place * threads + group * 128];
+          if (i % 8 == 0 && !std::all_of(first, first + 128, saw)) {
+            fail("a thread has not waited for the bulk copy to " + element(array, place));
+          }
+        } else if (cell.proxy >= fibers[block->place * threads + cell.writer].proxy_fence) {
           fail("no fence.proxy.async between the write of thread " + std::to_string(cell.writer) +
                " and wgmma's read: " + element(array, place));
         }
@@ -63,6 +69,32 @@ struct Operands {
   int keep, groups;
   std::shared_ptr<Product> product;
 };
+
+static Barrier& barrier_at(unsigned at) {
+  for (Barrier& barrier : block->barriers) {
+    if (barrier.at == at) return barrier;
+  }
+  fail("no mbarrier has been made there");
+}
+
+// Bytes that are to come, copies that are there, and threads that have come.
+static void advance(Barrier& barrier, int arrived, long long bytes) {
+  barrier.arrived += arrived;
+  barrier.bytes += bytes;
+  if (barrier.arrived > barrier.expected) fail("more threads arrive at an mbarrier than it expects");
+  if (!barrier.waiting.empty()) {
+    for (const auto& [cell, count] : barrier.copies) {
+      for (size_t i = 0; i < count; ++i) cell[i].coming = false;
+      barrier.bytes -= count * 2;
+    }
+    barrier.copies.clear();
+  }
+  if (barrier.arrived < barrier.expected || barrier.bytes || !barrier.copies.empty()) return;
+  barrier.arrived = 0;
+  ++barrier.phase;
+  for (const unsigned fiber : barrier.waiting) fibers[fiber].state = Fiber::READY;
+  barrier.waiting.clear();
+}
 
 template <class Number>
 static void multiply(Operands** of, int columns, Number number) {
@@ -179,5 +211,62 @@ void wgmma_commit_group_sync_aligned_wgmma_wait_group_sync_aligned(int most, int
   wgmma_commit_group_sync_aligned();
   wgmma_wait_group_sync_aligned(most, line);
 }
+
+// Bulk copies arrive when a thread waits for them.
+void mbarrier_init_shared_cta_b64(unsigned at, int expected) {
+  access(room + at, 8, true, 8);
+  if (block->barriers.size() == MOST_BARRIERS) fail("more barriers than the emulation has");
+  block->barriers.push_back({at, expected});
+}
+void fence_mbarrier_init_release_cluster_fence_proxy_async() { fence_proxy_async(); }
+void mbarrier_arrive_shared_cta_b64(unsigned at) { advance(barrier_at(at), 1, 0); }
+void mbarrier_arrive_expect_tx_shared_cta_b64(unsigned at, int bytes) { advance(barrier_at(at), 1, bytes); }
+void mbarrier_try_wait_parity_shared_cta_b64_bra(unsigned at, int parity, int line) {
+  Barrier& barrier = barrier_at(at);
+  while (barrier.phase % 2 == parity) {
+    barrier.waiting.push_back(fiber_number);
+    advance(barrier, 0, 0);
+    if (barrier.phase % 2 == parity) wait("mbarrier.try_wait", line);
+  }
+  fibers[fiber_number].seen[&barrier - block->barriers.data()] = barrier.phase;
+}
+void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* from, int bytes,
+                                                                    unsigned at) {
+  Barrier& barrier = barrier_at(at);
+  if (bytes % 16 || to % 16) fail("a bulk copy of no multiple of 16 bytes");
+  for (int i = 0; i < bytes; i += 16) access(static_cast<const char*>(from) + i, 16, false, 16);
+  for (Array& array : arrays) {
+    char* const place = room + to;
+    if (array.kind != SHARED || array.place != block->place || place < array.data) continue;
+    if (place + bytes > array.data + array.bytes || array.grain != 2) continue;
+    Cell* const cells = array.cells.data() + (place - array.data) / 2;
+    for (int i = 0; i < bytes / 2; ++i) {
+      if (cells[i].coming) fail("a copy is on its way to " + element(array, place + 2 * i));
+      if (cells[i].multiplied) fail("wgmma, not waited for, reads " + element(array, place + 2 * i));
+      cells[i].written = this_time();
+      cells[i].writer = COPIED;
+      cells[i].reader = {NOBODY, NOBODY, NOBODY};
+      cells[i].coming = true;
+      cells[i].barrier = &barrier - block->barriers.data();
+      cells[i].barrier_phase = barrier.phase;
+    }
+    memcpy(place, from, bytes);
+    barrier.copies.push_back({cells, size_t(bytes / 2)});
+    return advance(barrier, 0, 0);
+  }
+  fail("a bulk copy out of bounds of shared memory");
+}
+void bar_sync(int number, int of, int line) {
+  if (of != 128 || number < 1 || number > 15) fail("a barrier of others than a warpgroup");
+  Meeting& group = block->groups[current / 128];
+  meet(group, 128, "bar.sync", line, nullptr, [&](void**) { ++group.time; });
+}
+void ld_global_v4_b32(unsigned& x, unsigned& y, unsigned& z, unsigned& w, const void* from) {
+  access(from, 16, false, 16);
+  unsigned four[4];
+  memcpy(four, from, 16);
+  x = four[0], y = four[1], z = four[2], w = four[3];
+}
+void absent() { fail("an instruction of clusters, which the emulation does not have"); }
 
 }  // namespace ptx

@@ -9,14 +9,17 @@ from mlx.utils import tree_flatten, tree_map
 
 from custom_kernels import cuda
 from custom_kernels.arrays import as_float32, is_float
+from custom_kernels.cuda.products import lay_out
 from custom_kernels.ops import (
     activate,
     attention,
     embedding_norm,
     layer_norm,
+    linear,
     linear_max,
     max_sim,
     mean_pool,
+    output_norm,
     rms_norm,
     rope,
     short_encoder,
@@ -24,6 +27,7 @@ from custom_kernels.ops import (
 )
 from custom_kernels.ops.attention import Rotated
 from custom_kernels.ops.rope import Normed
+from custom_kernels.parameters import Linear
 from tests.cuda.emulation import emulated_cuda, unavailable
 from tests.custom_kernels.conftest import OP, exact, exact_attention, random, starts
 
@@ -141,3 +145,35 @@ def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int) -> N
         found = cuda.attention(qkv, starts(lengths), 2, 0.2, max_seqlen=max(lengths))
     expected = exact_attention(qkv, lengths, 2, 0.2)
     assert np.abs(exact(found) - expected).max() <= BOUND[qkv.dtype] * max(1, np.abs(expected).max())
+
+
+def laid_out(outputs: int, inputs: int, dtype: str) -> Linear:
+    weight, bias = random(outputs, inputs, dtype=dtype, scale=inputs**-0.5), random(outputs, dtype=dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
+        return Linear(weight, bias, lay_out(weight, inputs))
+
+
+@pytest.mark.parametrize(
+    ("total", "outputs", "inputs", "act", "dtype"),
+    [(1200, 128, 192, "gelu", "float16"), (500, 96, 192, None, "bfloat16"), (1, 96, 64, "relu", "float16")],
+)
+def test_linear_by_hoppers_instructions(total: int, outputs: int, inputs: int, act: str | None, dtype: str) -> None:
+    """Several tiles for a block, of which the last is partly empty, and a ring that goes round."""
+    x, layer = random(total, inputs, dtype=dtype), laid_out(outputs, inputs, dtype)
+    expected = exact(linear.reference_linear(as_float32(x), tree_map(as_float32, layer), act))
+    for seed in SEEDS:
+        with emulated_cuda(2 * seed):
+            found = cuda.linear(x, layer, act)
+        assert np.abs(exact(found) - expected).max() <= BOUND[x.dtype] * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("total", "dtype"), [(500, "float16"), (129, "bfloat16")])
+def test_output_norm_by_hoppers_instructions(total: int, dtype: str) -> None:
+    layer, x, residual = laid_out(256, 128, dtype), random(total, 128, dtype=dtype), random(total, 256, dtype=dtype)
+    arguments = (x, layer, residual, random(256, dtype=dtype), random(256, dtype=dtype), 1e-5)
+    expected = exact(output_norm.reference_output_norm(*tree_map(as_float32, arguments)))
+    for seed in SEEDS:
+        with emulated_cuda(2 * seed):
+            found = cuda.output_norm(*arguments)
+        assert np.abs(exact(found) - expected).max() <= BOUND[x.dtype] * max(1, np.abs(expected).max())
