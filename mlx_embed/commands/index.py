@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -50,12 +51,17 @@ def run(options: argparse.Namespace) -> int:
     from mlx_embed.index.sources import roots
 
     roots(options.sources)  # before a model is loaded
+    made = not is_there(options)
     with opened(options) as index:
         if options.watch:
             watch(index, options)
         start = time.perf_counter()
         summary = index.sync(options.sources, globs=options.globs)
         show(summary, time.perf_counter() - start, options.verbose)
+        nothing = not len(index)
+    if made and nothing and summary.failed:  # by a wrong --field, say, which it would hold the next run to
+        for path in options.index.expanduser().iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return 1 if summary.failed else 0
 
 
@@ -92,7 +98,7 @@ def opened(options: argparse.Namespace) -> "Index":
     from mlx_embed.index.chunks import Chunking
 
     folder = options.index.expanduser()
-    if folder.is_dir() and any(folder.iterdir()):
+    if is_there(options):
         index = Index.open(folder, options.model)
         try:
             check(Chunking.of(index.chunker), options)
@@ -103,6 +109,12 @@ def opened(options: argparse.Namespace) -> "Index":
     model = EmbeddingModel.from_pretrained(options.model)
     chunking = Chunking.checked(model, options.chunk_tokens, options.chunk_overlap, options.fields)
     return Index.create(folder, model, chunker=chunking.name, exist_ok=True)
+
+
+def is_there(options: argparse.Namespace) -> bool:
+    """Whether the folder of the index has anything in it."""
+    folder = options.index.expanduser()
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def check(chunking: "Chunking", options: argparse.Namespace) -> None:

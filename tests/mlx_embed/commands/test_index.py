@@ -203,6 +203,16 @@ def test_columns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found(capsys, "stall", "--mode", "text", "--filter", "id=1")[0]["text"] == "Wings They stall"
 
 
+def test_a_new_index_of_nothing_holds_nobody_to_its_options(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = str(folder / "rows.jsonl")
+    assert index(rows, "--model", MODEL, "--field", "txet") == 1
+    assert "has no 'txet'" in capsys.readouterr().err
+    assert index(rows, "--model", MODEL) == 0
+    (folder / "bad.jsonl").write_text("{")
+    assert index(str(folder / "bad.jsonl")) == 1
+    assert found(capsys, "violin", "--mode", "text")
+
+
 def test_searching_what_is_no_index(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["search", "--index", "nothing", "q"]) == 2
     assert "nothing" in capsys.readouterr().err
