@@ -174,6 +174,20 @@ def saved(model: Any, folder: Path) -> Path:
     return folder
 
 
+def with_pooling(folder: Path, size: int, mode: str) -> Path:
+    """The checkpoint with sentence-transformers' files of a model that is pooled by "cls" or "mean", to length 1."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    modes = {"pooling_mode_cls_token": mode == "cls", "pooling_mode_mean_tokens": mode == "mean"}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": size, **modes}))
+    return folder
+
+
 def uniform_batch(ids: Any) -> Any:
     """Token ids [batch, length] as one packed batch."""
     import numpy as np

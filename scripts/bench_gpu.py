@@ -31,6 +31,7 @@ import gpu_kernels
 import gpu_race
 import gpu_texts
 import numpy as np
+from bench_cpu import with_pooling
 from gpu_kernels import median
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,24 +129,8 @@ def make_models(work: Path) -> None:
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special).save_pretrained(
             work / name
         )
-        modules = [
-            ("0", "", "models.Transformer"),
-            ("1", "1_Pooling", "models.Pooling"),
-            ("2", "2_Normalize", "models.Normalize"),
-        ]
-        (work / name / "modules.json").write_text(
-            json.dumps(
-                [{"idx": int(i), "name": i, "path": p, "type": f"sentence_transformers.{t}"} for i, p, t in modules]
-            )
-        )
+        with_pooling(work / name, hidden, "mean")
         (work / name / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 256}))
-        (work / name / "1_Pooling").mkdir()
-        pooling = {
-            "word_embedding_dimension": hidden,
-            "pooling_mode_mean_tokens": True,
-            "pooling_mode_cls_token": False,
-        }
-        (work / name / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
 
 
 def documents(count: int) -> list[str]:

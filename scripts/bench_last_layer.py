@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.bench_cpu import interleaved, processor, saved, uniform_batch
+from scripts.bench_cpu import interleaved, processor, saved, uniform_batch, with_pooling
 
 # Layers, hidden size, heads and inner size.
 MODELS = {
@@ -51,7 +51,7 @@ def main() -> None:
             config = BertConfig(
                 num_hidden_layers=depth, hidden_size=hidden, num_attention_heads=heads, intermediate_size=inner
             )
-            folder = pooled_by_cls(saved(BertModel(config, add_pooling_layer=False), Path(work) / name), hidden)
+            folder = with_pooling(saved(BertModel(config, add_pooling_layer=False), Path(work) / name), hidden, "cls")
             models = {
                 way: EmbeddingModel.from_pretrained(folder, device=options.device, dtype=options.dtype)
                 for way in (ALONE, ALL)
@@ -77,20 +77,6 @@ def main() -> None:
                 print(f"{row['work']:28} {each}: {row['ratio']:.3f}x, cosine {row['cosine']:.6f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"processor": processor(), "rows": rows}, indent=2))
-
-
-def pooled_by_cls(folder: Path, size: int) -> Path:
-    """The checkpoint with sentence-transformers' files of a model whose vector is the first token's, of length 1."""
-    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(kinds.items())
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": size, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    return folder
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ class Encoder:
         qkv = memory.empty((room, (3 * width + 1) // 2 if self._narrow else 3 * width))
         attended, between = (memory.empty((room, width)) for _ in range(2))
         out = x if in_place else memory.empty((total, width))
-        wanted = None if rows is None else memory.empty((few, width))
+        kept = None if rows is None else memory.empty((few, width))
         status = library().mlx_embed_encoder(
             at(x),
             ctypes.addressof(self._table),
@@ -136,12 +136,12 @@ class Encoder:
             at(attended),
             at(between),
             at(out),
-            at(wanted),
+            at(kept),
         )
         if status == BAD_IDS:
             raise ValueError(f"Encoder needs rows from 0 to {total - 1}.")
         check_sequences("Encoder", status, total, None if bias is None else length)
-        return out if wanted is None else wanted
+        return out if kept is None else kept
 
 
 class _EncoderLayer(ctypes.Structure):

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from mlx_embed.records import reading
 from mlx_embed.records.reading import Source
+from mlx_embed.records.writing import difference
 
 MANIFEST = "manifest.jsonl"
 
@@ -181,12 +182,11 @@ def _require(folder: Path, before: Any, plan: Mapping[str, Any]) -> None:
     """Refuse to go on with what was begun otherwise."""
     before = before if isinstance(before, dict) else {}
     now = json.loads(json.dumps(plan))
-    for name in [*now, *before]:
-        if before.get(name) != now.get(name):
-            raise ValueError(
-                f"{folder} was begun with another {name} ({before.get(name)!r}, now {now.get(name)!r}): give the same, "
-                "or name a new folder."
-            )
+    if (name := difference(before, now)) is not None:
+        raise ValueError(
+            f"{folder} was begun with another {name} ({before.get(name)!r}, now {now.get(name)!r}): give the same, or "
+            "name a new folder."
+        )
 
 
 def _clear(folder: Path) -> None:

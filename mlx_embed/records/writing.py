@@ -105,8 +105,7 @@ class Partial:
         found = self._read() if resume else None
         self.journal = found or Journal(dict(plan), 0, 0, {})
         before = self.journal.plan
-        if different := [key for key in [*plan, *before] if before.get(key) != plan.get(key)]:
-            key = different[0]
+        if (key := difference(before, plan)) is not None:
             raise ValueError(
                 f"{self.target} was begun with another {key} ({before.get(key)!r}, now {plan.get(key)!r}): give the "
                 "same, or start over without --resume."
@@ -221,6 +220,11 @@ class Partial:
 
     def _listed_ids(self) -> Iterator[Id] | None:
         return _ids_in(self._ids) if self.journal.ids else None
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first key at which a run that goes on has another value than the one that began; None where there is none."""
+    return next((key for key in [*now, *before] if before.get(key) != now.get(key)), None)
 
 
 def opened(path: Path) -> BinaryIO:

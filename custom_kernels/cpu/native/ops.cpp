@@ -373,11 +373,11 @@ struct EncoderLayer {
 
 // x [total, width] through all layers: y. What one op hands on is in qkv [total, 3 * width], attended and between.
 // `narrow`: attention is on bfloat16; the layers' qkv is narrow then. With `wanted` the last layer gives those rows
-// alone, `few` of them, in `rows` [few, width]; what is handed on then has room for as many too.
+// alone, `few` of them, in `kept` [few, width]; what is handed on then has room for as many too.
 EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t depth, int64_t width,
                              const int32_t* cu, int64_t count, int64_t total, int64_t heads, float scale,
                              const float* bias, int64_t bias_length, int activation, int narrow, const int32_t* wanted,
-                             int64_t few, float* qkv, float* attended, float* between, float* y, float* rows) {
+                             int64_t few, float* qkv, float* attended, float* between, float* y, float* kept) {
   const int64_t head_dim = width / heads;
   const Seen all = {heads, -1, false};
   uint16_t* qkv16 = reinterpret_cast<uint16_t*>(qkv);
@@ -401,7 +401,7 @@ EXPORT int mlx_embed_encoder(const float* x, const EncoderLayer* layers, int64_t
       }
       std::swap(attended, between);
       x = qkv;
-      y = rows;
+      y = kept;
       total = few;
     }
     if (!status)

@@ -1,19 +1,19 @@
 """Kernels that begin to be compiled before weights are read; nothing is launched, so that this runs anywhere."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
-from custom_kernels.cuda import products, short_encoder
+from custom_kernels.cuda import products
 from custom_kernels.cuda.ahead import rehearsed
 from mlx_embed import EmbeddingModel, loading
 from mlx_embed.checkpoint import read_checkpoint
 from mlx_embed.engine import rehearsal
 from mlx_embed.engine.rehearsal import SHAPES, rehearse_unread
 from tests.conftest import DATA
+from tests.cuda.emulation import on_hopper
 from tests.mlx_embed.architectures.cases import BASES, make
 
 CPU = mx.Device(mx.cpu)
@@ -53,11 +53,8 @@ def test_nothing_is_evaluated(name: str, dtype: mx.Dtype, monkeypatch: pytest.Mo
 
     All that is made up is traced here, so that MLX refuses to evaluate what depends on it.
     """
-    for module in (products, importlib.import_module(short_encoder.__module__)):
-        monkeypatch.setattr(module, "multiprocessors", lambda: 132)
-    monkeypatch.setattr(products, "architecture", lambda: "sm_90")
+    on_hopper(monkeypatch)
     monkeypatch.setattr(products, "row_pieces", lambda *_: mx.array(0))
-    monkeypatch.setattr(mx, "gpu", mx.cpu)
     monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
     monkeypatch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
     wanted: list[Any] = []
