@@ -56,7 +56,7 @@ def main() -> None:
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
-    parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 65536], help="tokens of decoders' batches")
+    parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 16896], help="tokens of decoders' batches")
     parser.add_argument("--racers", nargs="+", choices=gpu_race.RACERS, default=list(gpu_race.RACERS))
     parser.add_argument("--patience", type=float, default=900, help="seconds for racers to get ready, as to compile")
     parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")

@@ -32,7 +32,6 @@ SHAPE = {
     "rms_norm_eps": 1e-6,
     "hidden_act": "silu",
 }
-BLOCK_TOKENS = 16384
 
 
 def mlx_lm_code(name: str) -> Any:
@@ -95,8 +94,8 @@ def side(work: Path, options: argparse.Namespace) -> Figures:
 
     compiled = mx.compile(last)
 
-    def by_blocks(texts: list[np.ndarray]) -> np.ndarray:
-        """Longest first, in blocks whose width is one of four to each doubling; the next runs while one is read."""
+    def by_blocks(texts: list[np.ndarray], budget: int) -> np.ndarray:
+        """Longest first, in blocks of so many tokens, four widths to each doubling; the next runs while one is read."""
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         out = np.empty((len(texts), config.hidden_size), dtype=np.float32)
         running: list[tuple[list[int], mx.array]] = []
@@ -106,7 +105,7 @@ def side(work: Path, options: argparse.Namespace) -> Figures:
                 longest = len(texts[order[start]])
                 quarter = max(1 << max((longest - 1).bit_length() - 3, 0), 4)
                 width = -(-longest // quarter) * quarter
-                rows = max(BLOCK_TOKENS // width, 1)
+                rows = max(budget // width, 1)
                 here = order[start : start + rows]
                 block = np.zeros((rows, width), dtype=np.int32)
                 for row, text in enumerate(here):
@@ -132,8 +131,9 @@ def side(work: Path, options: argparse.Namespace) -> Figures:
     figures: Figures = {}
     for label, each in lengths.items():
         texts = [rng.integers(5, VOCABULARY, size=n).astype(np.int32) for n in each]
-        ways: dict[str, Callable[[], np.ndarray]] = {"mlx-lm's code on blocks": partial(by_blocks, texts)}
+        ways: dict[str, Callable[[], np.ndarray]] = {}
         for budget in options.budgets:
+            ways[f"mlx-lm's code, blocks of {budget} tokens"] = partial(by_blocks, texts, budget)
             ways[f"packed, {budget} tokens"] = partial(by_packs, texts, budget)
         vectors = {name: way() for name, way in ways.items()}
         expected, *others = vectors.values()

@@ -15,7 +15,7 @@ import mlx.nn as nn
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import LARGEST_SIZE, read_config, rope_theta
 from mlx_embed.architectures.contract import Layout
-from mlx_embed.architectures.decoder import expect
+from mlx_embed.architectures.decoder import BATCH_TOKENS, expect
 from mlx_embed.architectures.direction import checked_direction
 from mlx_embed.architectures.gemma3_text import FULL, SLIDING
 from mlx_embed.architectures.norm import RMSNorm
@@ -216,7 +216,7 @@ class Layer(nn.Module):
 class Model(nn.Module):
     """The text encoder: token ids to hidden states."""
 
-    batch_tokens = 16384
+    batch_tokens = BATCH_TOKENS
 
     def __init__(self, config: Config) -> None:
         super().__init__()
