@@ -64,7 +64,7 @@ def attention(
     total, head_dim = qkv.shape[0], qkv.shape[1] // heads
     narrow = attends_in("attention", dtype, head_dim)
     if rotation is not None:
-        positions, cos, sin, norms = rotation
+        positions, cos, sin, norms = rotation[:4]
         rope(qkv, positions, cos, sin, num_heads, kv_heads, norms)
     out = memory.empty((total, num_heads * head_dim))
     status = library().mlx_embed_attention(

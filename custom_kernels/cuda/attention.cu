@@ -6,8 +6,9 @@
 // of the head's. With ROTATE, query and key are turned by their places in the sequence as they are loaded: elements i
 // and i + D / 2 of a head are a pair, and `cosines` and `sines` [places, D / 2] the angles. With NORM each head is
 // divided by the root of its mean square before, and multiplied with offset + its weights. Compiled in: T of 16 bits,
-// BFLOAT, B (the bias's type), N (of the norms' weights), D (a multiple of 16; with ROTATE of 32), GROUP (heads that
-// share one of key and value), WARPS, TILES, KEYS, HAS_BIAS, HAS_WINDOW, CAUSAL, ROTATE, NORM.
+// BFLOAT, B (the bias's type), N (of the norms' weights), A (of the angles, float or float16), D (a multiple of 16;
+// with ROTATE of 32), HEADS, GROUP (so many of them share one of key and value), WARPS, TILES, KEYS, TEAM, HAS_BIAS,
+// HAS_WINDOW, CAUSAL, ROTATE, NORM, KEPT (whether queries stay in shared memory).
 #include "shared/halves.cuh"
 #include "shared/sequences.cuh"
 
@@ -17,24 +18,43 @@ constexpr int THREADS = WARPS * 32;
 static_assert(!KEPT || QUERIES % KEYS == 0);
 constexpr int STRIDE = D + 8;  // an odd number of 16-byte units: the 8 rows of a matrix lie in different banks
 constexpr int DEPTH = D / 16;
+constexpr int UNITS = D / 8;  // of 16 bytes, of a row
+constexpr int LINES = THREADS / UNITS;
 constexpr float LOG2E = 1.4426950408889634f;
 
-// Of 8 pairs.
+// Of 8 pairs, as they come.
+constexpr int PARTS = sizeof(A) / 2;  // of 16 bytes
 struct Angles {
-  float4 cosine[2], sine[2];
+  uint4 cosine[PARTS], sine[PARTS];
 };
+
+// The first four of 8 cosines or sines, or the second.
+__device__ float4 four(const uint4 (&eight)[PARTS], int second) {
+  if constexpr (PARTS == 1) {
+    const float2 a = unpacked_halves(second ? eight[0].z : eight[0].x);
+    const float2 b = unpacked_halves(second ? eight[0].w : eight[0].y);
+    return make_float4(a.x, a.y, b.x, b.y);
+  }
+  const uint4 x = eight[second % PARTS];
+  return make_float4(__uint_as_float(x.x), __uint_as_float(x.y), __uint_as_float(x.z), __uint_as_float(x.w));
+}
+
+__device__ float2 two(const A* from) {
+  if constexpr (PARTS == 1) return unpacked_halves(*reinterpret_cast<const unsigned*>(from));
+  return *reinterpret_cast<const float2*>(from);
+}
 
 // Heads of 128 leave room for 12 warps on a multiprocessor, or 16 that keep their queries in shared memory.
 constexpr int BLOCKS = D == 128 ? (KEPT ? 512 : 384) / THREADS : 1;
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-    attention(const T* qkv, const int* cu_seqlens, const B* bias, const float* cosines, const float* sines,
-              const N* query_norm, const N* key_norm, T* out, int total, int n, int heads, int reach, float scale,
+    attention(const T* qkv, const int* cu_seqlens, const B* bias, const A* cosines, const A* sines,
+              const N* query_norm, const N* key_norm, T* out, int total, int n, int reach, float scale,
               int window, float eps, float offset) {
   scale *= LOG2E;  // exp(x) is exp2(x * LOG2E)
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int teams = heads / TEAM;  // side by side, so that the blocks at work share cache lines
+  constexpr int teams = HEADS / TEAM;  // side by side, so that the blocks at work share cache lines
   const int team_head = blockIdx.x % teams * TEAM;
   const int head = team_head + warp / TEAM_WARPS;
   const int slot = blockIdx.x / teams;
@@ -43,17 +63,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   const Tile tile = tile_of(cu_seqlens, n, total, QUERIES, slot, slots, lane);
   const int begin = cu_seqlens[tile.sequence];
   const int length = cu_seqlens[tile.sequence + 1] - begin;
-  const int first = tile.index * QUERIES;
-  if (first >= length) {
-    return;
-  }
+  // With CAUSAL the tile that is not full is a sequence's first, which has the fewest keys to see.
+  const int late = CAUSAL ? (QUERIES - length % QUERIES) % QUERIES : 0;
+  const int first = max(tile.index * QUERIES - late, 0), last = min((tile.index + 1) * QUERIES - late, length);
+  if (first >= last) return;
 
-  const int width = heads * D;  // of the result
-  const int kv = heads / GROUP * D;
-  const int stride = width + 2 * kv;
+  constexpr int width = HEADS * D;  // of the result
+  constexpr int kv = HEADS / GROUP * D;
+  constexpr int stride = width + 2 * kv;
   const T* queries = qkv + static_cast<long long>(begin) * stride + team_head * D;
   const T* keys = qkv + static_cast<long long>(begin) * stride + width + team_head / GROUP * D;
-  const T* values = keys + kv;
   const B* bias_at_zero = bias + static_cast<long long>(head) * (2 * reach + 1) + reach;
   const bool aligned = reinterpret_cast<unsigned long long>(qkv) % 16 == 0;  // a slice may start anywhere
 
@@ -63,33 +82,47 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   T* const query_tile = value_tile + 2 * KEYS * STRIDE;     // with KEPT: of all heads of the team
   T* const kept = query_tile + warp * TILES * 16 * STRIDE;  // a warp's own
   __shared__ alignas(16) float query_weight[ROTATE && NORM ? D : 4], key_weight[ROTATE && NORM ? D : 4];
+  // Threads side by side have 8 columns each of both halves of a head, and take 4 weights at a time, which lie side by
+  // side for them. (No remainders here: NVRTC adds 8 bytes to some, see findings/nvrtc-adds-eight-bytes.sh.)
+  const auto place_of = [](int half, int piece, int four) { return ((half * 2 + four) * (D / 16) + piece) * 4; };
   if constexpr (ROTATE && NORM) {
     for (int i = threadIdx.x; i < D; i += THREADS) {
-      query_weight[i] = offset + static_cast<float>(query_norm[i]);
-      key_weight[i] = offset + static_cast<float>(key_norm[i]);
+      const int place = place_of(i / (D / 2), i % (D / 2) / 8, i / 4 % 2) + i % 4;
+      query_weight[place] = offset + static_cast<float>(query_norm[i]);
+      key_weight[place] = offset + static_cast<float>(key_norm[i]);
     }
   }
 
-  // 16 bytes on their way, or zeros: what lies past the sequence's end may be NaN, and 0 * NaN is not 0.
-  const auto bring = [&](T* to, const T* from, bool inside) {
+  // `count` rows on their way to shared memory, of which `left` are there, and zeros: what lies past a sequence's end
+  // may be NaN, and 0 * NaN is not 0. A thread has 16 bytes of each LINES rows, always of the same columns.
+  const int line = threadIdx.x / UNITS, column = threadIdx.x % UNITS * 8;
+  const auto bring = [&](T* to, const T* from, int count, int left) {
+    if (THREADS % UNITS != 0 && line >= LINES) return;
+    to += line * STRIDE + column;
+    from += static_cast<long long>(line) * stride + column;
+    const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(to));
     if (aligned) {
-      asm volatile(
-          "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
-          "l"(from), "r"(inside ? 16 : 0));
+#pragma unroll
+      for (int row = 0; row < count; row += LINES) {
+        if (count % LINES == 0 || row + line < count) {
+          asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place + row * STRIDE * 2),
+                       "l"(from + static_cast<long long>(row) * stride), "r"(row + line < left ? 16 : 0));
+        }
+      }
     } else {
-      for (int i = 0; i < 8; ++i) to[i] = inside ? from[i] : T(0.0f);
+#pragma unroll 1
+      for (int row = 0; row + line < count; row += LINES) {
+#pragma unroll 1
+        for (int i = 0; i < 8; ++i) {
+          to[row * STRIDE + i] = row + line < left ? from[static_cast<long long>(row) * stride + i] : T(0.0f);
+        }
+      }
     }
   };
   const auto load = [&](int stage, int from) {
-    for (int unit = threadIdx.x; unit < KEYS * (D / 8); unit += THREADS) {
-      const int row = unit / (D / 8);
-      const int column = unit % (D / 8) * 8;
-      const bool inside = from + row < length;
-      const long long source = inside ? static_cast<long long>(from + row) * stride + column : 0;
-      const int place = (stage * KEYS + row) * STRIDE + column;
-      bring(key_tile + place, keys + source, inside);
-      bring(value_tile + place, values + source, inside);
-    }
+    const T* const source = keys + static_cast<long long>(from) * stride;
+    bring(key_tile + stage * KEYS * STRIDE, source, KEYS, length - from);
+    bring(value_tile + stage * KEYS * STRIDE, source + kv, KEYS, length - from);
     asm volatile("cp.async.commit_group;");
   };
 
@@ -116,15 +149,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     start = max(first - window, 0) / KEYS * KEYS;
     end = min(first + QUERIES + window, length);
   }
-  if constexpr (CAUSAL) end = min(first + QUERIES, length);
+  if constexpr (CAUSAL) end = last;
   if constexpr (KEPT) {
-    for (int unit = threadIdx.x; unit < TEAM * QUERIES * (D / 8); unit += THREADS) {
-      const int row = unit / (D / 8);
-      const int column = unit % (D / 8) * 8;
-      const int place = first + row % QUERIES;
-      const bool inside = place < length;
-      const long long source = inside ? static_cast<long long>(place) * stride + row / QUERIES * D + column : 0;
-      bring(query_tile + row * STRIDE + column, queries + source, inside);
+#pragma unroll
+    for (int member = 0; member < TEAM; ++member) {
+      const T* const source = queries + static_cast<long long>(first) * stride + member * D;
+      bring(query_tile + member * QUERIES * STRIDE, source, QUERIES, last - first);
     }
   }
   load(0, start);  // and the queries with them
@@ -136,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   const int warp_first = first + warp % TEAM_WARPS * TILES * 16;
   const int fragment_row = lane / 4;
   const int fragment_column = lane % 4 * 2;
-  unsigned query[KEPT ? 1 : TILES][KEPT ? 1 : DEPTH][4];
+  unsigned query[TILES][KEPT ? 1 : DEPTH][4];
 #pragma unroll
   for (int m = 0; m < TILES && !KEPT; ++m) {
 #pragma unroll
@@ -147,7 +177,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         const T* from = queries + static_cast<long long>(row) * stride + (head - team_head) * D + k * 16 +
                         fragment_column + i / 2 * 8;
         query[m][k][i] = 0;
-        if (row < length) {
+        if (row < last) {
           if (aligned) {
             query[m][k][i] = *reinterpret_cast<const unsigned*>(from);
           } else {
@@ -184,13 +214,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             const int column = k * 16 + fragment_column + i / 2 * 8;
             float2 x = unpacked(query[m][k][i]), y = unpacked(query[m][k + DEPTH / 2][i]);
             if constexpr (NORM) {
-              const float2 u = *reinterpret_cast<const float2*>(query_weight + column);
-              const float2 v = *reinterpret_cast<const float2*>(query_weight + column + D / 2);
+              const float* const weights = query_weight + fragment_column % 4;
+              const int piece = k * 2 + i / 2, four = fragment_column / 4;
+              const float2 u = *reinterpret_cast<const float2*>(weights + place_of(0, piece, four));
+              const float2 v = *reinterpret_cast<const float2*>(weights + place_of(1, piece, four));
               x = make_float2(x.x * (norm * u.x), x.y * (norm * u.y));
               y = make_float2(y.x * (norm * v.x), y.y * (norm * v.y));
             }
-            const float2 c = *reinterpret_cast<const float2*>(cosines + static_cast<long long>(row) * (D / 2) + column);
-            const float2 s = *reinterpret_cast<const float2*>(sines + static_cast<long long>(row) * (D / 2) + column);
+            const long long angle = static_cast<long long>(row) * (D / 2) + column;
+            const float2 c = two(cosines + angle), s = two(sines + angle);
             query[m][k][i] = rounded(x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y);
             query[m][k + DEPTH / 2][i] = rounded(y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y);
           }
@@ -209,9 +241,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const long long angle = static_cast<long long>(row) * (D / 2) + piece * 8;
     Angles of;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      of.cosine[i] = *reinterpret_cast<const float4*>(cosines + angle + i * 4);
-      of.sine[i] = *reinterpret_cast<const float4*>(sines + angle + i * 4);
+    for (int i = 0; i < PARTS; ++i) {
+      of.cosine[i] = *reinterpret_cast<const uint4*>(cosines + angle + i * 4);
+      of.sine[i] = *reinterpret_cast<const uint4*>(sines + angle + i * 4);
     }
     return of;
   };
@@ -221,15 +253,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     if constexpr (NORM) {
       float square = 0.0f;
 #pragma unroll
-      for (int piece = part; piece < D / 8; piece += SHARE) {
-        const uint4 four = *reinterpret_cast<const uint4*>(vector + piece * 8);
-        const float2 a = unpacked(four.x), b = unpacked(four.y), c = unpacked(four.z), d = unpacked(four.w);
-        square += a.x * a.x + a.y * a.y + b.x * b.x + b.y * b.y + c.x * c.x + c.y * c.y + d.x * d.x + d.y * d.y;
+      for (int piece = part; piece < D / 16; piece += SHARE) {
+        const uint4 low = *reinterpret_cast<const uint4*>(vector + piece * 8);
+        const uint4 high = *reinterpret_cast<const uint4*>(vector + piece * 8 + D / 2);
+        const unsigned x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          const float2 a = unpacked(x[i]);
+          square += a.x * a.x + a.y * a.y;
+        }
       }
 #pragma unroll
       for (int step = SHARE / 2; step > 0; step /= 2) square += __shfl_xor_sync(0xffffffff, square, step);
       norm = rsqrtf(square / D + eps);
-      __syncwarp();  // a vector has been read before it is written
     }
 #pragma unroll
     for (int piece = part; piece < D / 16; piece += SHARE) {
@@ -239,11 +275,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
       unsigned x[4] = {low->x, low->y, low->z, low->w}, y[4] = {high->x, high->y, high->z, high->w};
 #pragma unroll
       for (int i = 0; i < 4; i += 2) {
-        const float4 c = angles.cosine[i / 2], s = angles.sine[i / 2];
+        const float4 c = four(angles.cosine, i / 2), s = four(angles.sine, i / 2);
         float2 a = unpacked(x[i]), b = unpacked(y[i]), e = unpacked(x[i + 1]), f = unpacked(y[i + 1]);
         if constexpr (NORM) {
-          const float4 u = *reinterpret_cast<const float4*>(weight + piece * 8 + i * 2);
-          const float4 v = *reinterpret_cast<const float4*>(weight + piece * 8 + i * 2 + D / 2);
+          const float4 u = *reinterpret_cast<const float4*>(weight + place_of(0, piece, i / 2));
+          const float4 v = *reinterpret_cast<const float4*>(weight + place_of(1, piece, i / 2));
           a = make_float2(a.x * (norm * u.x), a.y * (norm * u.y));
           e = make_float2(e.x * (norm * u.z), e.y * (norm * u.w));
           b = make_float2(b.x * (norm * v.x), b.y * (norm * v.y));
@@ -303,19 +339,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
       turn(key_tile + stage * KEYS * STRIDE, from, key_weight, angles);
       __syncthreads();
     }
-    if (warp_first < length && (!CAUSAL || from < warp_first + TILES * 16)) {
+    if (warp_first < last && (!CAUSAL || from < warp_first + TILES * 16)) {
       float score[TILES][KEYS / 8][4] = {};
 #pragma unroll
-      for (int j = 0; j < KEYS / 16; ++j) {
+      for (int k = 0; k < DEPTH; ++k) {
+        if constexpr (KEPT) {
 #pragma unroll
-        for (int k = 0; k < DEPTH; ++k) {
+          for (int m = 0; m < TILES; ++m) {
+            matrices(query[m][0], kept + (m * 16 + lane % 16) * STRIDE + k * 16 + lane / 16 * 8);
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < KEYS / 16; ++j) {
           unsigned b[4];
           matrices(b,
                    key_tile + (stage * KEYS + j * 16 + lane % 8 + lane / 16 * 8) * STRIDE + k * 16 + lane / 8 % 2 * 8);
 #pragma unroll
           for (int m = 0; m < TILES; ++m) {
-            unsigned (&a)[4] = query[KEPT ? 0 : m][KEPT ? 0 : k];
-            if constexpr (KEPT) matrices(a, kept + (m * 16 + lane % 16) * STRIDE + k * 16 + lane / 16 * 8);
+            const unsigned (&a)[4] = query[m][KEPT ? 0 : k];
             multiply(score[m][2 * j], a[0], a[1], a[2], a[3], b[0], b[1]);
             multiply(score[m][2 * j + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
           }
@@ -338,7 +379,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
               if constexpr (CAUSAL) attended = attended && column <= row;
               if constexpr (HAS_BIAS) {
                 score[m][j][i] *= scale;
-                if (attended && row < length) {
+                if (attended && row < last) {
                   score[m][j][i] += static_cast<float>(bias_at_zero[column - row]) * LOG2E;
                 }
               }
@@ -410,6 +451,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
   }
 
+  // By way of shared memory, where each warp has room for its own rows, so that whole rows are written at a time.
+  T* const rows = KEPT ? kept : key_tile + warp * TILES * 16 * STRIDE;
+  if constexpr (KEPT) {
+    __syncwarp();  // this warp is done with its queries
+  } else {
+    __syncthreads();  // every warp is done with keys and values
+  }
 #pragma unroll
   for (int m = 0; m < TILES; ++m) {
 #pragma unroll
@@ -418,15 +466,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
       whole += __shfl_xor_sync(0xffffffff, whole, 1);
       whole += __shfl_xor_sync(0xffffffff, whole, 2);
       const float inverse = 1.0f / whole;
-      const int row = warp_first + m * 16 + fragment_row + half * 8;
-      if (row < length) {
-        T* to = out + static_cast<long long>(begin + row) * width + head * D + fragment_column;
+      T* const to = rows + (m * 16 + fragment_row + half * 8) * STRIDE + fragment_column;
 #pragma unroll
-        for (int d = 0; d < D / 8; ++d) {
-          *reinterpret_cast<unsigned*>(to + d * 8) =
-              rounded(result[m][d][2 * half] * inverse, result[m][d][2 * half + 1] * inverse);
-        }
+      for (int d = 0; d < D / 8; ++d) {
+        *reinterpret_cast<unsigned*>(to + d * 8) =
+            rounded(result[m][d][2 * half] * inverse, result[m][d][2 * half + 1] * inverse);
       }
+    }
+  }
+  __syncwarp();
+  constexpr int AT_ONCE = 32 / UNITS;
+  const int mine = lane / UNITS, from = lane % UNITS * 8;
+#pragma unroll
+  for (int first_row = 0; first_row < TILES * 16; first_row += AT_ONCE) {
+    const int row = first_row + mine;
+    if ((32 % UNITS == 0 || (mine < AT_ONCE && row < TILES * 16)) && warp_first + row < last) {
+      *reinterpret_cast<uint4*>(out + static_cast<long long>(begin + warp_first + row) * width + head * D + from) =
+          *reinterpret_cast<const uint4*>(rows + row * STRIDE + from);
     }
   }
 }

@@ -36,10 +36,10 @@ def attention(
         qkv, rotation = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms), None
     # Without a bias the kernel still has the parameter, and never reads it; and so with the rest.
     inputs = [qkv, cu_seqlens, qkv if bias is None else bias]
-    scalars: list[Scalar] = [total, n, num_heads, 0 if bias is None else bias.shape[1] // 2, scale, window or 0]
+    scalars: list[Scalar] = [total, n, 0 if bias is None else bias.shape[1] // 2, scale, window or 0]
     types = {"T": qkv.dtype, "B": inputs[2].dtype}
-    constants = {"D": head_dim, "GROUP": num_heads // kv_heads, "HAS_BIAS": bias is not None}
-    constants |= {"HAS_WINDOW": window is not None, "CAUSAL": causal}
+    constants = {"D": head_dim, "HEADS": num_heads, "GROUP": num_heads // kv_heads}
+    constants |= {"HAS_BIAS": bias is not None, "HAS_WINDOW": window is not None, "CAUSAL": causal}
     if qkv.dtype != mx.float32 and head_dim % 16 == 0:
         warps, tiles, keys, team, kept = attention_tiles(head_dim, max_seqlen, bias is not None, num_heads // kv_heads)
         queries, name = warps // team * tiles * 16, "attention"
@@ -48,7 +48,8 @@ def attention(
         # Two stages of keys and values, and the queries; 8 elements keep the rows apart in the banks.
         memory = (4 * keys + (warps * tiles * 16 if kept else 0)) * (head_dim + 8) * 2
         norms = None if rotation is None else rotation.norms
-        inputs += [cu_seqlens, cu_seqlens] if rotation is None else [rotation.cos, rotation.sin]
+        inputs += [cu_seqlens, cu_seqlens] if rotation is None else angles(rotation, qkv.dtype)
+        types["A"] = mx.float32 if rotation is None else inputs[-1].dtype
         inputs += [qkv, qkv] if norms is None else [norms.query, norms.key]
         scalars += [0.0, 0.0] if norms is None else [norms.eps, norms.offset]
         types |= {"N": inputs[-1].dtype}
@@ -68,3 +69,10 @@ def attention(
         constants,
         shared_memory=memory,
     )
+
+
+def angles(rotation: Rotation, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+    """Cosines and sines for rows of this type: for bfloat16 in float16, which is eight times as fine."""
+    if dtype != mx.bfloat16:
+        return rotation.cos, rotation.sin
+    return rotation.halves or (rotation.cos.astype(mx.float16), rotation.sin.astype(mx.float16))

@@ -1,7 +1,8 @@
 // softmax(scale Q K^T + bias) V in float32 arithmetic, for any dtype and head size up to 256: see attention.cu for
 // what it computes and how blocks find their sequence. A warp takes EACH queries of one sequence and head; a lane
 // scores one of 32 keys at a time against all of them, then sums its own columns of the values.
-// Compiled in: T, B (the bias's type), D, GROUP (heads that share one of key and value), HAS_BIAS, HAS_WINDOW, CAUSAL.
+// Compiled in: T, B (the bias's type), D, HEADS, GROUP (so many of them share one of key and value), HAS_BIAS,
+// HAS_WINDOW, CAUSAL.
 #include "shared/sequences.cuh"
 
 constexpr int WARPS = 4;
@@ -10,16 +11,16 @@ constexpr int QUERIES = WARPS * EACH;
 constexpr int PARTS = (D + 31) / 32;
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32)
-    attention_general(const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int heads,
-                      int reach, float scale, int window) {
+    attention_general(const T* qkv, const int* cu_seqlens, const B* bias, T* out, int total, int n, int reach,
+                      float scale, int window) {
   __shared__ alignas(16) float query[WARPS][D][EACH];
   __shared__ alignas(16) float weight[WARPS][32][EACH];
 
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int head = blockIdx.x % heads;
-  const int slot = blockIdx.x / heads;
-  const int slots = gridDim.x / heads;
+  const int head = blockIdx.x % HEADS;
+  const int slot = blockIdx.x / HEADS;
+  const int slots = gridDim.x / HEADS;
   const Tile tile = tile_of(cu_seqlens, n, total, QUERIES, slot, slots, lane);
   const int begin = cu_seqlens[tile.sequence];
   const int length = cu_seqlens[tile.sequence + 1] - begin;
@@ -28,11 +29,11 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     return;  // whole warps leave, and only __syncwarp follows
   }
 
-  const int kv = heads / GROUP * D;
-  const int width = heads * D + 2 * kv;
+  constexpr int kv = HEADS / GROUP * D;
+  constexpr int width = HEADS * D + 2 * kv;
   const T* rows = qkv + static_cast<long long>(begin) * width;
   const T* queries = rows + head * D;
-  const T* keys = rows + (heads + head / GROUP) * D;
+  const T* keys = rows + (HEADS + head / GROUP) * D;
   const B* bias_at_zero = bias + static_cast<long long>(head) * (2 * reach + 1) + reach;
   for (int d = lane; d < D; d += 32) {
     for (int q = 0; q < EACH; ++q) {
@@ -126,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
       for (int p = 0; p < PARTS; ++p) {
         const int d = p * 32 + lane;
         if (d < D) {
-          out[(static_cast<long long>(begin + first + q) * heads + head) * D + d] =
+          out[(static_cast<long long>(begin + first + q) * HEADS + head) * D + d] =
               static_cast<T>(result[q][p] / whole);
         }
       }

@@ -192,7 +192,7 @@ def by_pair(bias: mx.array, length: int) -> mx.array:
 def _check_rotation(rotation: Rotation | None, total: int, head_dim: int, max_seqlen: int) -> None:
     if rotation is None:
         return
-    positions, cos, sin, _ = rotation
+    positions, cos, sin = rotation[:3]
     if positions.shape != (total,) or cos.shape != sin.shape or cos.shape[-1] * 2 != head_dim:
         raise ValueError(
             f"attention needs positions [{total}] and tables [P, {head_dim / 2:g}], got {positions.shape}, {cos.shape} "

@@ -27,6 +27,7 @@ struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 namespace emulation {
@@ -58,6 +59,9 @@ void __syncwarp(int line = __builtin_LINE());
 float __shfl_xor_sync(unsigned members, float x, int lane, int line = __builtin_LINE());
 float __shfl_sync(unsigned members, float x, int lane, int line = __builtin_LINE());
 unsigned __ballot_sync(unsigned members, bool x, int line = __builtin_LINE());
+inline bool __any_sync(unsigned members, bool x, int line = __builtin_LINE()) {
+  return __ballot_sync(members, x, line) != 0;
+}
 
 // What is ordered by atomics and fences is not checked.
 unsigned atomicAdd(unsigned* at, unsigned x);

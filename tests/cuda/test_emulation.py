@@ -67,8 +67,13 @@ def run(kernel: str) -> None:
         ("layer_norm", "float sum = 0.0f;", "if (lane == 3) return;\nfloat sum = 0.0f;", "waits for ever at __shfl"),
         ("attention", "multiply(score", "if (lane != 9) multiply(score", "divergent warp"),
         # An index is one off, or two threads share a place.
-        ("attention", "from + row < length;", "from + row <= length;", r"read out of bounds: qkv\[\d+\] of 40896"),
-        ("attention", "begin + row) * width", "begin + row + 1) * width", r"write out of bounds: out\[\d+\] of 13632"),
+        ("attention", "KEYS, length - from)", "KEYS, length - from + 1)", r"read out of bounds: qkv\[\d+\] of 40896"),
+        (
+            "attention",
+            "_first + row) * width",
+            "_first + row + 1) * width",
+            r"write out of bounds: out\[\d+\] of 13632",
+        ),
         ("attention", "D + 8;", "D + 16;", r"write out of bounds: memory\[2\d{4}\] of 26624"),
         ("mean_pool", "squares[CHUNKS * GROUPS]", "squares[CHUNKS * GROUPS - 1]", "index out of bounds: 14 in line"),
         ("mean_pool", "blockIdx.x) * WIDTH", "blockIdx.x / 2) * WIDTH", r"race: out\[\d+\] of 192"),

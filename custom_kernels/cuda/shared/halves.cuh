@@ -11,13 +11,17 @@ __device__ unsigned rounded(float first, float second) {
   return both;
 }
 
-__device__ float2 unpacked(unsigned both) {
-  if constexpr (BFLOAT) return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000));
+__device__ float2 unpacked_halves(unsigned both) {
   float2 x;
   asm("{.reg .f16 low, high;\nmov.b32 {low, high}, %2;\ncvt.f32.f16 %0, low;\ncvt.f32.f16 %1, high;}"
       : "=f"(x.x), "=f"(x.y)
       : "r"(both));
   return x;
+}
+
+__device__ float2 unpacked(unsigned both) {
+  if constexpr (BFLOAT) return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000));
+  return unpacked_halves(both);
 }
 
 // c += a b on the tensor cores: a warp's tiles of 16 x 16 and 16 x 8, laid out as mma.m16n8k16 has them.

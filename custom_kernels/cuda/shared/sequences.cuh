@@ -16,18 +16,15 @@ struct Tile {
 // slots for every sequence, or floor(total / rows) + n slots of which sequence s owns those from
 // floor(cu_seqlens[s] / rows) + s on. These are enough for it, and waste one at most.
 __device__ Tile tile_of(const int* cu_seqlens, int n, int total, int rows, int slot, int slots, int lane) {
-  Tile tile = {slot / max(slots / n, 1), slot % max(slots / n, 1)};
-  if (slots == total / rows + n) {
-    int low = 0;
-    int high = n;
-    while (high - low > 1) {
-      const int step = (high - low + 32) / 33;
-      const int probe = low + step * (lane + 1);
-      const bool reached = probe < high && cu_seqlens[probe] / rows + probe <= slot;
-      low += step * __popc(__ballot_sync(0xffffffff, reached));
-      high = min(low + step, high);
-    }
-    tile = {low, slot - cu_seqlens[low] / rows - low};
+  if (slots != total / rows + n) return {slot / max(slots / n, 1), slot % max(slots / n, 1)};
+  int low = 0;
+  int high = n;
+  while (high - low > 1) {
+    const int step = (high - low + 32) / 33;
+    const int probe = low + step * (lane + 1);
+    const bool reached = probe < high && cu_seqlens[probe] / rows + probe <= slot;
+    low += step * __popc(__ballot_sync(0xffffffff, reached));
+    high = min(low + step, high);
   }
-  return tile;
+  return {low, slot - cu_seqlens[low] / rows - low};
 }

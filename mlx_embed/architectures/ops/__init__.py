@@ -267,7 +267,7 @@ class Rope:
         self._frequencies = (base ** (-np.arange(0, head_dim, 2) / head_dim) / slowdown).astype(np.float32)
         self._positions, self._magnitude = positions, 1.0
         self._tables: dict[int, tuple[Any, Any]] = {}
-        self._mlx: dict[int, tuple[mx.array, mx.array]] = {}
+        self._mlx: dict[tuple[int, bool], tuple[mx.array, mx.array]] = {}
 
     @classmethod
     def of(cls, frequencies: np.ndarray[Any, np.dtype[Any]], positions: int, magnitude: float = 1.0) -> "Rope":
@@ -300,12 +300,14 @@ class Rope:
             self._tables[size] = np.cos(angles) * magnitude, np.sin(angles) * magnitude
         return self._tables[size]
 
-    def mlx_tables(self, length: int) -> tuple[mx.array, mx.array]:
-        """The same as MLX arrays, which are read-only, so that any number of graphs may share them."""
-        cos, sin = self.tables(length)
-        if len(cos) not in self._mlx:
-            self._mlx[len(cos)] = mx.array(cos), mx.array(sin)
-        return self._mlx[len(cos)]
+    def mlx_tables(self, length: int, *, halves: bool = False) -> tuple[mx.array, mx.array]:
+        """The same as MLX arrays, or float16, which are read-only, so that any number of graphs may share them."""
+        tables = self.tables(length)
+        key = len(tables[0]), halves
+        if key not in self._mlx:
+            cos, sin = (mx.array(table.astype(np.float16) if halves else table) for table in tables)
+            self._mlx[key] = cos, sin
+        return self._mlx[key]
 
     def __call__(self, qkv: Array, positions: Array, num_heads: int) -> Array:
         """[T, 3 * hidden] -> [T, 3 * hidden]; numpy's in place."""

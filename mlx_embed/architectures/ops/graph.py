@@ -159,7 +159,8 @@ def rotation(positions: mx.array, rope: Any, max_seqlen: int, norms: tuple[RMSNo
         query, key = norms
         heads = HeadNorms(query.weight, key.weight, query.eps, query.offset)
     cos, sin = rope.mlx_tables(max_seqlen)
-    return Rotation(positions, cos, sin, heads)
+    halves = rope.mlx_tables(max_seqlen, halves=True) if mx.cuda.is_available() else None
+    return Rotation(positions, cos, sin, heads, halves)
 
 
 def disentangled_attention(

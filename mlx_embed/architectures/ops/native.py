@@ -195,7 +195,7 @@ def attention(
     options: dict[str, Any] = {"window": window, "causal": causal, "kv_heads": kv_heads}
     options["dtype"] = _attention_dtype.get() if head_dim % 2 == 0 else "float32"
     if rotation is not None and unseen.is_any():
-        positions, cos, sin, norms = rotation
+        positions, cos, sin, norms = rotation[:4]
         qkv, rotation = cpu.rope(qkv, positions, cos, sin, num_heads, kv_heads, norms), None  # type: ignore[arg-type]
     qkv, out_of = unseen.widened(qkv, num_heads, np, kv_heads)
     return out_of(cpu.attention(qkv, cu_seqlens, num_heads, scale, bias, rotation, max_seqlen=max_seqlen, **options))

@@ -29,7 +29,7 @@ from custom_kernels.ops.attention import Rotated
 from custom_kernels.ops.rope import Normed
 from custom_kernels.parameters import Linear
 from tests.cuda.emulation import emulated_cuda, unavailable
-from tests.custom_kernels.conftest import OP, exact, exact_attention, random, starts
+from tests.custom_kernels.conftest import OP, exact, exact_attention, random, rotation, starts
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
@@ -137,14 +137,30 @@ def test_there_is_a_case_of_every_kernel_but_those_of_hopper() -> None:
 @pytest.mark.parametrize(
     "lengths", [[128, 128], [0, 1, 0, 129, 127, 0], [150] * 3, [1] * 20 + [140], [0, 0, 31, 0], [65]], ids=str
 )
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("dtype", "dim"), [("float16", 32), ("float32", 5)])
-def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int) -> None:
+def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int, causal: bool) -> None:
     """Every tile of queries belongs to one sequence, and every query to one tile."""
     qkv = random(sum(lengths), 3 * 2 * dim, dtype=dtype)
     with emulated_cuda(SEEDS[-1]):
-        found = cuda.attention(qkv, starts(lengths), 2, 0.2, max_seqlen=max(lengths))
-    expected = exact_attention(qkv, lengths, 2, 0.2)
+        found = cuda.attention(qkv, starts(lengths), 2, 0.2, max_seqlen=max(lengths), causal=causal)
+    expected = exact_attention(qkv, lengths, 2, 0.2, causal=causal)
     assert np.abs(exact(found) - expected).max() <= BOUND[qkv.dtype] * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_halves_turn_bfloat16_alone(dtype: str) -> None:
+    """What is rounded to float16 is far finer than a bfloat16; beside a float16 it would show."""
+    lengths = [40, 3]
+    qkv, turn = random(43, 3 * 2 * 64, dtype=dtype), rotation(lengths, 64)
+    halves = turn.cos.astype(mx.float16), turn.sin.astype(mx.float16)
+    with emulated_cuda(SEEDS[-1]):
+        plain, given, swapped = (
+            exact(cuda.attention(qkv, starts(lengths), 2, 0.2, None, each, max_seqlen=40))
+            for each in (turn, turn._replace(halves=halves), turn._replace(halves=halves[::-1]))
+        )
+    assert (given == plain).all()
+    assert (swapped != plain).any() == (dtype == "bfloat16")
 
 
 def laid_out(outputs: int, inputs: int, dtype: str) -> Linear:

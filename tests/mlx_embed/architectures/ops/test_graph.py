@@ -98,3 +98,19 @@ def test_a_short_batch_is_handed_the_weights_as_they_are_now(monkeypatch: pytest
     assert changed[1].up_bias is encoder.layers[1].up.bias
     assert changed[0].up_bias is first[0].up_bias
     assert changed.end_to_end.shape == (changed.size,)
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_angles_come_in_halves_where_kernels_take_them(monkeypatch: pytest.MonkeyPatch, cuda: bool) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: cuda)
+    rope = ops.Rope(64, 10000.0, 512)
+    turn = graph.rotation(mx.zeros((3,), dtype=mx.int32), rope, 100, None)
+    assert turn.cos.shape == turn.sin.shape == (128, 32)
+    if not cuda:
+        assert turn.halves is None
+        return
+    assert turn.halves is not None
+    for half, whole in zip(turn.halves, (turn.cos, turn.sin), strict=True):
+        assert half.dtype == mx.float16
+        assert whole.dtype == mx.float32
+        np.testing.assert_array_equal(np.array(half), np.array(whole).astype(np.float16))
