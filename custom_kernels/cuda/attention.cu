@@ -48,9 +48,9 @@ __device__ float2 two(const A* from) {
 constexpr int BLOCKS = D == 128 ? (KEPT ? 512 : 384) / THREADS : 1;
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-    attention(const T* qkv, const int* cu_seqlens, const B* bias, const A* cosines, const A* sines,
-              const N* query_norm, const N* key_norm, T* out, int total, int n, int reach, float scale,
-              int window, float eps, float offset) {
+    attention(const T* qkv, const int* cu_seqlens, const B* bias, const A* cosines, const A* sines, const N* query_norm,
+              const N* key_norm, T* out, int total, int n, int reach, float scale, int window, float eps,
+              float offset) {
   scale *= LOG2E;  // exp(x) is exp2(x * LOG2E)
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
