@@ -35,6 +35,7 @@ class Batch:
         max_seqlen: no sequence is longer.
         token_type_ids: [T], of pairs of texts: which of the two a token is of. None is 0 throughout.
         unseen: [T], 1 where no token attends to this one. None is 0 throughout.
+        of: how many texts this and the batches cut with it have together; None is no more than these.
     """
 
     texts: Int32
@@ -43,6 +44,7 @@ class Batch:
     max_seqlen: int
     token_type_ids: Int32 | None = None
     unseen: Int32 | None = None
+    of: int | None = None
 
     @property
     def shape(self) -> Shape:
@@ -84,14 +86,14 @@ def packed_batches(
     lengths, starts = ids.lengths, ids.offsets[:-1]
     room, bucket = _room(batch_tokens, ragged), batch_tokens if bucketed else None
     if len(lengths) == 1:  # a query: there is nothing to sort or to cut, which would take some time
-        yield _batch(ids.flat, beside, starts, lengths, np.zeros(1, dtype=np.int32), bucket, room)
+        yield _batch(ids.flat, beside, starts, lengths, np.zeros(1, dtype=np.int32), bucket, room, 1)
         return
     order = np.argsort(-lengths, kind="stable").astype(np.int32)
     start = 0
     while start < len(order):
         end = _cut(lengths[order[start:]][:max_texts], batch_tokens, padded, room) + start
         texts = order[start:end]
-        yield _batch(ids.flat, beside, starts[texts], lengths[texts], texts, bucket, room)
+        yield _batch(ids.flat, beside, starts[texts], lengths[texts], texts, bucket, room, len(order))
         start = end
 
 
@@ -152,6 +154,7 @@ def _batch(
     texts: Int32,
     bucket: int | None,
     room: int,
+    of: int,
 ) -> Batch:
     """Lay texts end to end; with `bucket`, the batches' token budget, in one of the `packed_shapes`."""
     n = len(lengths)
@@ -176,7 +179,7 @@ def _batch(
         places = np.arange(total) + np.repeat(starts - cu_seqlens[:n], lengths)
     input_ids = _filled(flat[places], size)
     types, unseen = (None if given is None else _filled(given[places], size) for given in beside)
-    return Batch(texts, input_ids, cu_seqlens, longest, types, unseen)
+    return Batch(texts, input_ids, cu_seqlens, longest, types, unseen, of)
 
 
 def _filled(values: Int32, size: int) -> Int32:

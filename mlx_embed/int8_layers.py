@@ -120,7 +120,7 @@ def choose(checkpoint: Checkpoint, max_seq_length: int) -> tuple[NativeEngine, I
     tokenizer = tokenizer_of(checkpoint, max_seq_length)
 
     def vectors(of: NativeEngine, batches: Sequence[Batch]) -> Float32:
-        return gathered(list(of.run(batches, head)))
+        return gathered(of.run(batches, head))
 
     def batches(texts: Sequence[str]) -> list[Batch]:
         return list(better.batches(tokenizer(texts).ids, better.budget(None)))

@@ -138,11 +138,30 @@ class Gathering:
     close: Callable[[], None]
 
 
-def gathered(parts: Sequence[tuple[Batch, Rows]]) -> Rows:
+class Gathered:
+    """Rows in the order of their texts, put there as each batch comes: a device computes the next one meanwhile.
+
+    Attributes:
+        rows: [n, D]; None before the first batch.
+    """
+
+    rows: Rows | None = None
+
+    def add(self, batch: Batch, rows: Rows) -> None:
+        """Take the rows of one of the batches that have the texts."""
+        count = len(batch.texts) if batch.of is None else batch.of
+        if count == 1:
+            self.rows = rows
+            return
+        if self.rows is None:
+            self.rows = np.empty((count, rows.shape[1]), dtype=np.float32)
+        self.rows[batch.texts] = rows
+
+
+def gathered(parts: Iterable[tuple[Batch, Rows]]) -> Rows:
     """The rows of batches, at least one, in the order of the texts."""
-    if len(parts) == 1 and len(parts[0][1]) == 1:
-        return parts[0][1]
-    out = np.empty((sum(len(batch.texts) for batch, _ in parts), parts[0][1].shape[1]), dtype=np.float32)
+    whole = Gathered()
     for batch, rows in parts:
-        out[batch.texts] = rows
-    return out
+        whole.add(batch, rows)
+    assert whole.rows is not None
+    return whole.rows

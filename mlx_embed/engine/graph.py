@@ -23,7 +23,7 @@ from custom_kernels.ops.attention import ATTENTION, LENGTHS
 from custom_kernels.transfer import find_way, to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
+from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, Gathered, gathered
 from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
 from mlx_embed.engine.forward import forward
 from mlx_embed.engine.rehearsal import SHAPES, rehearse
@@ -219,7 +219,7 @@ class GraphEngine:
         begun = worker.submit(lambda: [(batch, self._begin(batch, head)) for batch in batches])
 
         def rows() -> Rows:
-            return gathered([(batch, wait()) for batch, wait in begun.result()])
+            return gathered((batch, wait()) for batch, wait in begun.result())
 
         return lambda: worker.submit(rows).result()
 
@@ -337,11 +337,11 @@ class _Window:
     def __init__(self, advance: Callable[[int], Any]) -> None:
         self.rows: Future[Rows] = Future()
         self._advance = advance
-        self._parts: list[tuple[Batch, Rows]] = []
+        self._whole = Gathered()
 
     def read(self, batch: Batch, wait: Callable[[], Rows]) -> None:
         try:
-            self._parts.append((batch, wait()))
+            self._whole.add(batch, wait())
             self._advance(len(batch.texts))
         except BaseException as error:
             self.fail(error)
@@ -349,7 +349,7 @@ class _Window:
     def finish(self) -> None:
         try:
             if not self.rows.done():
-                self.rows.set_result(gathered(self._parts))
+                self.rows.set_result(self._whole.rows)
         except BaseException as error:
             self.fail(error)
 

@@ -108,14 +108,12 @@ class NativeEngine:
         """See `Engine`; computed when the result is asked for."""
         run = self.run(batches, head)
 
-        def rows() -> Rows:
-            parts = []
-            for batch, part in run:
-                parts.append((batch, part))
+        def parts() -> Iterator[tuple[Batch, Rows]]:
+            for batch, rows in run:
+                yield batch, rows
                 advance(len(batch.texts))
-            return gathered(parts)
 
-        return Gathering(rows, run.close)
+        return Gathering(lambda: gathered(parts()), run.close)
 
     def near(self, work: Callable[[], Result]) -> Result:
         """See `Engine`."""

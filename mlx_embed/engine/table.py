@@ -38,5 +38,5 @@ class TableEngine(NativeEngine):
             cu_seqlens = np.concatenate([[0], ends[first:last] - start]).astype(np.int32)
             texts = np.arange(first, last, dtype=np.int32)
             longest = int(np.diff(cu_seqlens).max())
-            yield Batch(texts, flat[start : ends[last - 1]], cu_seqlens, longest)
+            yield Batch(texts, flat[start : ends[last - 1]], cu_seqlens, longest, of=len(ends))
             first, start = last, int(ends[last - 1])
