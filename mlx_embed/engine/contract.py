@@ -130,7 +130,7 @@ class Gathering:
     """What `Engine.gather` gives.
 
     Attributes:
-        result: waits for the rows of all texts, [n, D].
+        result: waits for the rows of all texts, [n, D]. RuntimeError where it was closed before, or had no batches.
         close: stops; batches that have not begun are not computed.
     """
 
@@ -139,23 +139,31 @@ class Gathering:
 
 
 class Gathered:
-    """Rows in the order of their texts, put there as each batch comes: a device computes the next one meanwhile.
+    """Rows in the order of their texts, put there as each batch comes: a device computes the next one meanwhile."""
 
-    Attributes:
-        rows: [n, D]; None before the first batch.
-    """
-
-    rows: Rows | None = None
+    def __init__(self) -> None:
+        self._rows: Rows | None = None
+        self._left = 0
 
     def add(self, batch: Batch, rows: Rows) -> None:
         """Take the rows of one of the batches that have the texts."""
-        count = len(batch.texts) if batch.of is None else batch.of
-        if count == 1:
-            self.rows = rows
-            return
-        if self.rows is None:
-            self.rows = np.empty((count, rows.shape[1]), dtype=np.float32)
-        self.rows[batch.texts] = rows
+        if self._rows is None:
+            self._left = len(batch.texts) if batch.of is None else batch.of
+            self._rows = rows if self._left == 1 else np.empty((self._left, rows.shape[1]), dtype=np.float32)
+        if self._rows is not rows:
+            self._rows[batch.texts] = rows
+        self._left -= len(batch.texts)
+
+    @property
+    def rows(self) -> Rows:
+        """[n, D].
+
+        Raises:
+            RuntimeError: not all are there.
+        """
+        if self._rows is None or self._left:
+            raise RuntimeError("There are not the rows of all texts: this was closed before, or had no batches.")
+        return self._rows
 
 
 def gathered(parts: Iterable[tuple[Batch, Rows]]) -> Rows:
@@ -163,5 +171,4 @@ def gathered(parts: Iterable[tuple[Batch, Rows]]) -> Rows:
     whole = Gathered()
     for batch, rows in parts:
         whole.add(batch, rows)
-    assert whole.rows is not None
     return whole.rows

@@ -23,7 +23,7 @@ from custom_kernels.ops.attention import ATTENTION, LENGTHS
 from custom_kernels.transfer import find_way, to_device, to_host
 from mlx_embed.architectures.ops.unseen import hiding
 from mlx_embed.batching import Batch, Shape, packed_batches, packed_shapes
-from mlx_embed.engine.contract import Gathering, Head, HeadFunction, Parameters, Result, Rows, Gathered, gathered
+from mlx_embed.engine.contract import Gathered, Gathering, Head, HeadFunction, Parameters, Result, Rows, gathered
 from mlx_embed.engine.device import accelerator, checked_budget, is_cpu
 from mlx_embed.engine.forward import forward
 from mlx_embed.engine.rehearsal import SHAPES, rehearse

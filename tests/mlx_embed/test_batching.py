@@ -50,6 +50,7 @@ def test_every_text_is_in_one_batch(lengths: list[int], options: dict[str, bool]
             begin, end = batch.cu_seqlens[place : place + 2]
             assert batch.input_ids[begin:end].tolist() == ids[text]
             seen.append(int(text))
+        assert batch.of == len(lengths)
     assert sorted(seen) == list(range(len(lengths)))
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -93,6 +94,33 @@ def test_what_is_gathered_is_what_is_run(model: EmbeddingModel) -> None:
     assert np.array_equal(gathering.result(), vectors(model.engine, model.head(), 16))
     assert sum(done) == len(IDS)
     assert len(done) == len(list(model.engine.batches(IDS, 16)))
+
+
+@pytest.mark.parametrize("ids", [IDS[:1], [[]], IDS[:2], [[], *IDS]], ids=len)
+def test_what_is_gathered_is_its_readers_own(model: EmbeddingModel, ids: list[list[int]]) -> None:
+    """A text or several, in one batch or in many: float32 rows that may be written to, and that no other call has."""
+    engine, head = model.engine, model.head()
+    found = [engine.gather(engine.batches(ids, budget), head, lambda done: None).result() for budget in (1, 4096, 1)]
+    found.append(engine.begin(engine.batches(ids, 4096), head)())
+    kept = found[-1].copy()
+    for rows in found[:-1]:
+        assert rows.shape == (len(ids), 32)
+        assert rows.dtype == np.float32
+        assert np.abs(rows - kept).max() <= 1e-5
+        rows[:] = np.nan
+    assert np.array_equal(found[-1], kept)
+
+
+def test_rows_that_are_not_all_there_are_not_given(model: EmbeddingModel) -> None:
+    engine, head = model.engine, model.head()
+    batches = list(engine.batches(IDS, 16))
+    for some in ([], batches[1:]):
+        with pytest.raises(RuntimeError, match="not the rows of all texts"):
+            engine.gather(some, head, lambda done: None).result()
+        with pytest.raises(RuntimeError, match="not the rows of all texts"):
+            engine.begin(some, head)()
+    lone = replace(batches[0], texts=np.arange(len(batches[0].texts)), of=None)
+    assert engine.begin([lone], head)().shape == (len(lone.texts), 32), "nobody has said that there are more"
 
 
 def test_an_error_while_gathering(model: EmbeddingModel) -> None:
