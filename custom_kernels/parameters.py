@@ -91,7 +91,7 @@ class Rotation(NamedTuple):
         cos: float32 [P, head_dim / 2], a row a position, a whole array and not a slice of one.
         sin: float32 [P, head_dim / 2], likewise.
         norms: of the heads, or None.
-        halves: cos and sin in float16, by which kernels turn bfloat16; without, each call makes its own.
+        halves: cos and sin in float16, by which CUDA's kernel turns bfloat16; without, each call makes its own.
     """
 
     positions: mx.array

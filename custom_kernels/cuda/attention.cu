@@ -15,14 +15,14 @@
 constexpr int TEAM_WARPS = WARPS / TEAM;  // of one head
 constexpr int QUERIES = TEAM_WARPS * TILES * 16;
 constexpr int THREADS = WARPS * 32;
-static_assert(!KEPT || QUERIES % KEYS == 0);
+static_assert(KEPT ? QUERIES % KEYS == 0 : WARPS * TILES * 16 <= 4 * KEYS);  // results fit where keys and values were
 constexpr int STRIDE = D + 8;  // an odd number of 16-byte units: the 8 rows of a matrix lie in different banks
 constexpr int DEPTH = D / 16;
-constexpr int UNITS = D / 8;  // of 16 bytes, of a row
-constexpr int LINES = THREADS / UNITS;
+constexpr int UNITS = D / 8;            // of 16 bytes, of a row
+constexpr int LINES = THREADS / UNITS;  // rows that all threads bring at a time
 constexpr float LOG2E = 1.4426950408889634f;
 
-// Of 8 pairs, as they come.
+// Of 8 pairs, as they lie in memory.
 constexpr int PARTS = sizeof(A) / 2;  // of 16 bytes
 struct Angles {
   uint4 cosine[PARTS], sine[PARTS];
@@ -83,8 +83,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
   T* const kept = query_tile + warp * TILES * 16 * STRIDE;  // a warp's own
   __shared__ alignas(16) float query_weight[ROTATE && NORM ? D : 4], key_weight[ROTATE && NORM ? D : 4];
   // Threads side by side have 8 columns each of both halves of a head, and take 4 weights at a time, which lie side by
-  // side for them. (No remainders here: NVRTC adds 8 bytes to some, see findings/nvrtc-adds-eight-bytes.sh.)
-  const auto place_of = [](int half, int piece, int four) { return ((half * 2 + four) * (D / 16) + piece) * 4; };
+  // side for them. (Nothing is divided in it: NVRTC adds 8 bytes to some places then, see
+  // findings/nvrtc-adds-eight-bytes.sh.)
+  const auto place_of = [](int half, int piece, int second) { return ((half * 2 + second) * (D / 16) + piece) * 4; };
   if constexpr (ROTATE && NORM) {
     for (int i = threadIdx.x; i < D; i += THREADS) {
       const int place = place_of(i / (D / 2), i % (D / 2) / 8, i / 4 % 2) + i % 4;
@@ -93,8 +94,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
   }
 
-  // `count` rows on their way to shared memory, of which `left` are there, and zeros: what lies past a sequence's end
-  // may be NaN, and 0 * NaN is not 0. A thread has 16 bytes of each LINES rows, always of the same columns.
+  // `count` rows on their way to shared memory. Behind the first `left`, with which the sequence ends, come zeros: what
+  // lies past its end may be NaN, and 0 * NaN is not 0. A thread brings the same 16 bytes of one row in LINES.
   const int line = threadIdx.x / UNITS, column = threadIdx.x % UNITS * 8;
   const auto bring = [&](T* to, const T* from, int count, int left) {
     if (THREADS % UNITS != 0 && line >= LINES) return;
@@ -215,9 +216,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             float2 x = unpacked(query[m][k][i]), y = unpacked(query[m][k + DEPTH / 2][i]);
             if constexpr (NORM) {
               const float* const weights = query_weight + fragment_column % 4;
-              const int piece = k * 2 + i / 2, four = fragment_column / 4;
-              const float2 u = *reinterpret_cast<const float2*>(weights + place_of(0, piece, four));
-              const float2 v = *reinterpret_cast<const float2*>(weights + place_of(1, piece, four));
+              const int piece = k * 2 + i / 2, second = fragment_column / 4;
+              const float2 u = *reinterpret_cast<const float2*>(weights + place_of(0, piece, second));
+              const float2 v = *reinterpret_cast<const float2*>(weights + place_of(1, piece, second));
               x = make_float2(x.x * (norm * u.x), x.y * (norm * u.y));
               y = make_float2(y.x * (norm * v.x), y.y * (norm * v.y));
             }

@@ -56,7 +56,7 @@ def attention(
         constants |= {"ROTATE": rotation is not None, "NORM": norms is not None}
     else:
         warps, queries, team, name, memory = 4, 32, 1, "attention_general", 0
-    # Blocks for the longest sequence in every place, or for the tokens there are: see attention.cu.
+    # Blocks for the longest sequence in every place, or for the tokens there are: see shared/sequences.cuh.
     blocks = min(n * -(-max_seqlen // queries), total // queries + n) * (num_heads // team)
     return launch(
         name,

@@ -1,6 +1,6 @@
 // softmax(scale Q K^T + bias) V in float32 arithmetic, for any dtype and head size up to 256: see attention.cu for
-// what it computes and how blocks find their sequence. A warp takes EACH queries of one sequence and head; a lane
-// scores one of 32 keys at a time against all of them, then sums its own columns of the values.
+// what it computes, shared/sequences.cuh for how blocks find their sequence. A warp takes EACH queries of one sequence
+// and head; a lane scores one of 32 keys at a time against all of them, then sums its own columns of the values.
 // Compiled in: T, B (the bias's type), D, HEADS, GROUP (so many of them share one of key and value), HAS_BIAS,
 // HAS_WINDOW, CAUSAL.
 #include "shared/sequences.cuh"
