@@ -95,6 +95,7 @@ def attention(
             causal,
             num_heads // kv_heads,
             None if rotation is None else Rotated(Normed.of(rotation.norms)),
+            kv_heads,
         )
         longest = next((length for length in LENGTHS if max_seqlen <= length), LENGTHS[-1])
         kernel = ATTENTION.pick(backend, variant, Load.of(total, longest, equal))
@@ -120,6 +121,7 @@ class Variant(NamedTuple):
     causal: bool = False
     group: int = 1
     rotated: Rotated | None = None
+    kv_heads: int = 2
 
     def __str__(self) -> str:
         mask = ("" if self.bias is None else ", bias") + ("" if self.window is None else f", window {self.window}")
@@ -247,8 +249,10 @@ def _builtins(variant: Variant) -> Mapping[str, Kernel]:
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
-    dtype, head_dim, scale, bias_dtype, size, window, causal, group, rotated = variant
-    kv_heads, longest = (2, size or 150) if load is None or load.longest is None else (12, load.longest)
+    dtype, head_dim, scale, bias_dtype, size, window, causal, group, rotated, kv_heads = variant
+    longest = size or 150
+    if load is not None and load.longest is not None:
+        kv_heads, longest = 12, load.longest
     heads = kv_heads * group
     if load is None:
         texts = [1, longest, 0, longest // 2, 2, 1, longest, 0, 3]

@@ -9,7 +9,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from custom_kernels import attention, cuda
+from custom_kernels.choice.op import Kernel, Load, Op
 from custom_kernels.cuda import ahead, launch
+from tests.custom_kernels.conftest import OP, head_norms, random, rotation, starts
 
 LAUNCH = {"types": {"T": mx.float16}, "constants": {"WIDTH": 8}}
 
@@ -109,3 +112,25 @@ def test_whether_something_is_still_being_compiled() -> None:
     go_on.set()
     assert not ahead.under_way(10)
     assert not ahead.under_way()
+
+
+@pytest.mark.parametrize("length", [16, 150])
+@pytest.mark.parametrize(("dtype", "dim"), [("bfloat16", 128), ("float16", 64), ("float32", 5)])
+def test_attention_is_checked_as_it_is_compiled(
+    dtype: str, dim: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a sample that takes the very kernel that a model does, which is then compiled once."""
+    variants: list[Any] = []
+
+    def pick(_: Op, backend: str | None, variant: Any, load: Load) -> Kernel:
+        variants.append(variant)
+        return cuda.attention
+
+    monkeypatch.setattr(Op, "pick", pick)
+    qkv, turn = random(length, (12 + 2 * 4) * dim, dtype=dtype), rotation([length], dim, head_norms(dim, dtype))
+    with ahead.rehearsal() as wanted:
+        attention(qkv, starts([length]), 12, 0.2, None, turn if dim > 5 else None, max_seqlen=length, kv_heads=4)
+    arguments, options = OP["attention"].sample(*variants, None)
+    with ahead.rehearsal() as checked:
+        cuda.attention(*arguments, **options)
+    assert set(checked) == set(wanted)
