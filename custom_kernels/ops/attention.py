@@ -250,10 +250,8 @@ def _builtins(variant: Variant) -> Mapping[str, Kernel]:
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     dtype, head_dim, scale, bias_dtype, size, window, causal, group, rotated, kv_heads = variant
-    longest = size or 150
-    if load is not None and load.longest is not None:
-        kv_heads, longest = 12, load.longest
     heads = kv_heads * group
+    longest = (size or 150) if load is None or load.longest is None else load.longest
     if load is None:
         texts = [1, longest, 0, longest // 2, 2, 1, longest, 0, 3]
     else:
@@ -274,7 +272,7 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for _, head_dim, dtype, load in typical_encoders():
         for longest in (length for length in LENGTHS if length <= load.most):
             size = longest if longest in SIZES else None
-            plain = Variant(dtype, head_dim, head_dim**-0.5, None, size, None)
+            plain = Variant(dtype, head_dim, head_dim**-0.5, None, size, None, kv_heads=12)
             yield plain, load._replace(longest=longest)
             if load.many:  # few tokens make no full block, since batches are filled up to a size
                 yield plain, load._replace(longest=longest, equal=True)
@@ -284,7 +282,7 @@ def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
         for longest in (length for length in (SIZES[1], LENGTHS[-1]) if length <= load.most):
             size = longest if longest in SIZES else None
             rotated = Rotated(Normed(dtype, 1e-6, 0.0))
-            yield Variant(dtype, 128, 128**-0.5, None, size, None, True, 2, rotated), load._replace(longest=longest)
+            yield Variant(dtype, 128, 128**-0.5, None, size, None, True, 2, rotated, 8), load._replace(longest=longest)
 
 
 ATTENTION = Op(
