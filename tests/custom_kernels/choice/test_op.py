@@ -198,7 +198,7 @@ def test_while_kernels_are_being_compiled(monkeypatch: pytest.MonkeyPatch) -> No
     assert names() == ["kernel", "kernel"]
 
 
-@pytest.mark.parametrize("wrong", [None, 0, 125, 3000])
+@pytest.mark.parametrize("wrong", [None, 0, 125, 3000, -2])
 @pytest.mark.parametrize("act", [None, "gelu"])
 def test_a_product_is_checked_by_rows(wrong: int | None, act: str | None) -> None:
     def kernel(x: mx.array, layer: Any, act: str | None) -> mx.array:
@@ -210,7 +210,7 @@ def test_a_product_is_checked_by_rows(wrong: int | None, act: str | None) -> Non
     assert (LINEAR._fault(kernel, Variant(mx.float16, 64, 32, act, True)) is None) == (wrong is None)
 
 
-@pytest.mark.parametrize("wrong", [None, 20000])
+@pytest.mark.parametrize("wrong", [None, 20000, -2])
 def test_a_product_and_its_norm_are_checked_by_rows(wrong: int | None) -> None:
     def kernel(*arguments: Any) -> mx.array:
         y = OUTPUT_NORM.reference(*arguments)
