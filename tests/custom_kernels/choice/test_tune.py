@@ -54,11 +54,12 @@ def test_a_first_run_that_compiles_does_not_count(machine: Machine) -> None:
     assert machine.best({"a": machine.taking(1e-3), "b": machine.taking(5.0, 1e-4)}) == "b"
 
 
-@pytest.mark.parametrize(("before", "budget"), [(1, 1.0), (200, 0.05)])
-def test_one_disturbed_round_does_not_count(machine: Machine, before: int, budget: float) -> None:
-    """The first round, or another."""
-    disturbed = machine.taking(*[1e-4] * before, *[0.01] * tune.REPEATS, 1e-4)
-    assert machine.best({"a": machine.taking(1e-3), "b": disturbed}, budget=budget) == "b"
+@pytest.mark.parametrize(
+    "seconds", [[1e-4, *[0.01] * tune.REPEATS, 1e-4], [*[1e-4] * 80, 0.01]], ids=["first rounds", "last rounds"]
+)
+def test_disturbed_rounds_do_not_count(machine: Machine, seconds: list[float]) -> None:
+    """67 runs warm the device up, so that the 80th is in the third round that counts."""
+    assert machine.best({"a": machine.taking(1e-3), "b": machine.taking(*seconds)}) == "b"
 
 
 @pytest.mark.parametrize(("second", "winner"), [(0.99e-3, "a"), (0.96e-3, "b")])
