@@ -57,6 +57,9 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
     parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 16896], help="tokens of decoders' batches")
+    parser.add_argument(
+        "--blocks", nargs="+", type=int, default=[8192, 16384, 32768], help="tokens of a block of mlx-lm's code"
+    )
     parser.add_argument("--racers", nargs="+", choices=gpu_race.RACERS, default=list(gpu_race.RACERS))
     parser.add_argument("--patience", type=float, default=900, help="seconds for racers to get ready, as to compile")
     parser.add_argument("--model", type=Path, help="a checkpoint, for the sides that begin with strings")
@@ -70,7 +73,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        if options.model is None or not set(options.sides) <= set(TEXTS):
+        if not set(options.sides) <= {*WITHOUT_MODELS, *(TEXTS if options.model else ())}:
             make_models(work)
         figures = {}
         for side in options.sides:
@@ -86,6 +89,8 @@ def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "MLX_EMBED_KERNELS": "reference" if "reference" in side else "",
     }
+    if side == "decoders":  # mlx-lm's code has more shapes than MLX keeps graphs of, and would make them anew
+        environment |= {"MLX_CUDA_GRAPH_CACHE_SIZE": "8192", "MLX_CUDA_SDPA_CACHE_SIZE": "1024"}
     if side.startswith("first pass"):
         environment |= {"XDG_CACHE_HOME": str(work / "cache"), "CUDA_CACHE_PATH": str(work / "cuda")}
         environment.pop("MLX_PTX_CACHE_DIR", None)
@@ -100,7 +105,7 @@ def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
 def show(side: str, figures: Figures) -> None:
     print(f"\n{side}")
     for name, value in figures.items():
-        print(f"  {name:58} {value:12.3f}", flush=True)
+        print(f"  {name:58} {value:12.4f}", flush=True)
 
 
 def make_models(work: Path) -> None:
@@ -253,15 +258,18 @@ TEXTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "tokenizer": partial(of_texts, gpu_texts.tokenizer),
     "pool": partial(of_texts, gpu_texts.pool),
 }
-SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
+WITHOUT_MODELS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "copy": gpu_kernels.copy_side,
     "kernels": gpu_kernels.kernels_side,
     "layer norm": gpu_kernels.layer_norm_side,
     "products": gpu_kernels.products_side,
+    "decoders": gpu_decoders.side,
+}
+SIDES: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
+    **WITHOUT_MODELS,
     "forward": forward_side,
     "forward reference": forward_side,
     "launches": launches_side,
-    "decoders": gpu_decoders.side,
     "race": gpu_race.side,
     **TEXTS,
     "torch eager": torch_side,

@@ -57,39 +57,42 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
 
     from custom_kernels import activate, attention, gelu, layer_norm
 
-    def each(build: Callable[[], Any], number: int) -> float:
-        """Microseconds of one of `number` ops: the graph is built before the clock starts."""
-        seconds = []
-        for _ in range(9):
-            graph = build()
-            mx.synchronize()
-            start = time.perf_counter()
-            mx.eval(graph)
-            seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds[2:]) / number * 1e6
+    def each(ways: dict[str, Callable[[], Any]], number: int) -> Figures:
+        """Microseconds of one of `number` ops, all ways in turns: a graph is built before the clock starts."""
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(11):
+            for name, build in ways.items():
+                graph = build()
+                mx.synchronize()
+                start = time.perf_counter()
+                mx.eval(graph)
+                seconds[name].append(time.perf_counter() - start)
+                del graph
+        return {name: statistics.median(found[2:]) / number * 1e6 for name, found in seconds.items()}
 
-    def chain(x: mx.array, op: Callable[[mx.array], mx.array], number: int = 50) -> float:
+    def chain(x: mx.array, op: Callable[[mx.array], mx.array], number: int = 50) -> Callable[[], mx.array]:
         def build() -> mx.array:
             y = x
             for _ in range(number):
                 y = op(y)
             return y
 
-        return each(build, number)
+        return build
 
     figures: Figures = {}
     for rows, width in NORMS:
         x, residual, weight, bias = random(rows, width), random(rows, width), random(width), random(width)
         mx.eval(x, residual, weight, bias)
+        ways = {}
         for name, backend in (("built-in", "fast"), ("kernel", "cuda"), ("as chosen", None)):
             options = {"weight": weight, "bias": bias, "eps": 1e-12, "backend": backend}
-            plain = chain(x, partial(layer_norm, **options))
-            added = chain(x, partial(layer_norm, residual=residual, **options))
-            figures[f"LayerNorm [{rows}, {width}] {name}, us"] = plain
-            figures[f"LayerNorm [{rows}, {width}] {name}, residual, us"] = added
+            ways[name] = chain(x, partial(layer_norm, **options))
+            ways[f"{name}, residual"] = chain(x, partial(layer_norm, residual=residual, **options))
+        for name, took in each(ways, 50).items():
+            figures[f"LayerNorm [{rows}, {width}] {name}, us"] = took
             if rows >= 131072:
-                figures[f"LayerNorm [{rows}, {width}] {name}, GB/s"] = x.nbytes * 2 / plain / 1e3
-                figures[f"LayerNorm [{rows}, {width}] {name}, residual, GB/s"] = x.nbytes * 3 / added / 1e3
+                moved = x.nbytes * (3 if "residual" in name else 2)
+                figures[f"LayerNorm [{rows}, {width}] {name}, GB/s"] = moved / took / 1e3
     for head_dim in (32, 64):
         for name, lengths in LENGTHS.items():
             cu_seqlens = mx.array(np.cumsum([0, *lengths]).astype(np.int32))
@@ -102,24 +105,34 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
             mask = None if total == n * longest else mask
 
             def builtin(block: Any = block, mask: Any = mask, scale: float = scale) -> list[mx.array]:
-                q, k, v = block.transpose(2, 0, 3, 1, 4)
-                return [mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask) for _ in range(20)]
+                """Rows of all heads beside each other in and out, as `attention` has them."""
+                results = []
+                for _ in range(60):
+                    q, k, v = block.transpose(2, 0, 3, 1, 4)
+                    heads = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+                    results.append(heads.transpose(0, 2, 1, 3).reshape(-1, HEADS * block.shape[-1]))
+                return results
 
             def packed(
                 backend: str | None, a: Any = (qkv, cu_seqlens, HEADS, scale), m: int = longest
             ) -> list[mx.array]:
-                return [attention(*a, max_seqlen=m, backend=backend) for _ in range(20)]
+                return [attention(*a, max_seqlen=m, backend=backend) for _ in range(60)]
 
-            label = f"attention {head_dim}, {name}"
-            figures[f"{label}: mx.fast{'' if mask is None else ' with mask'}, us"] = each(builtin, 20)
-            figures[f"{label}: kernel, us"] = each(lambda p=packed: p("cuda"), 20)
-            figures[f"{label}: as chosen, us"] = each(lambda p=packed: p(None), 20)
+            ways = {
+                f"mx.fast{'' if mask is None else ' with mask'}": builtin,
+                "kernel": partial(packed, "cuda"),
+                "as chosen": partial(packed, None),
+            }
+            for way, took in each(ways, 60).items():
+                figures[f"attention {head_dim}, {name}: {way}, us"] = took
     x = random(131072, 1536)
     mx.eval(x)
-    fused = mx.compile(gelu)
-    figures["GELU [131072, 1536] compiled by MLX, GB/s"] = x.nbytes * 2 / chain(x, fused, 10) / 1e3
-    kernel = partial(activate, act="gelu", backend="cuda")
-    figures["GELU [131072, 1536] kernel, GB/s"] = x.nbytes * 2 / chain(x, kernel, 10) / 1e3
+    ways = {
+        "compiled by MLX": chain(x, mx.compile(gelu), 10),
+        "kernel": chain(x, partial(activate, act="gelu", backend="cuda"), 10),
+    }
+    for name, took in each(ways, 10).items():
+        figures[f"GELU [131072, 1536] {name}, GB/s"] = x.nbytes * 2 / took / 1e3
     return figures
 
 
@@ -135,14 +148,15 @@ def layer_norm_side(work: Path, _: argparse.Namespace) -> Figures:
         "mx.fast through the op": lambda x: layer_norm(x, weight, bias, 1e-12, backend="fast"),
         "kernel": lambda x: cuda.layer_norm(x, weight, bias, 1e-12),
         "as chosen": lambda x: layer_norm(x, weight, bias, 1e-12),
+        "as chosen in models": lambda x: layer_norm(x, weight, bias, 1e-12, in_graph=True),
     }
     figures: Figures = {}
-    for rows in (3, 1024, 8192, 16384, 32768, 65536):
+    for rows in (3, 1024, 8192, 16384, 32768, 65536, 98304, 131072):
         x = random(rows, 384).astype(mx.float32)
         mx.eval(x, weight, bias)
         seconds: dict[str, list[float]] = {f"{name}, {how}": [] for how in ("alone", "in a chain") for name in ways}
-        for _ in range(11):
-            for name, way in ways.items():
+        for turn in range(23):
+            for name, way in list(ways.items())[:: 1 if turn % 2 else -1]:
                 mx.synchronize()
                 start = time.perf_counter()
                 for _ in range(10):
@@ -155,7 +169,7 @@ def layer_norm_side(work: Path, _: argparse.Namespace) -> Figures:
                 mx.eval(y)
                 seconds[f"{name}, in a chain"].append((time.perf_counter() - start) / 50)
         for name, found in seconds.items():
-            figures[f"LayerNorm [{rows}, 384] {name}, us"] = statistics.median(found[2:]) * 1e6
+            figures[f"LayerNorm [{rows}, 384] {name}, us"] = statistics.median(found[3:]) * 1e6
     return figures
 
 

@@ -6,8 +6,8 @@ Whoever has another card finds here all that may be worth measuring again.
 from typing import NamedTuple
 
 # A LayerNorm of fewer elements, with no residual, is MLX's own: by itself it waits for its launch, or for Python, more
-# than for the GPU. docs/benchmarks.md has the times.
-PLAIN_NORM_SIZE = 24 << 20
+# than for the GPU. docs/benchmarks.md has the times. And one among other ops of a model, which hide that.
+PLAIN_NORM_SIZE, PLAIN_NORM_SIZE_IN_GRAPH = 48 << 20, 4 << 20
 # Values of a short batch's hidden state: 256 tokens of MiniLM, 128 of BERT-base. Beyond, a launch for each op, with
 # larger tiles, is faster than one launch for all layers.
 MAX_SHORT = 2**17
@@ -33,9 +33,9 @@ HOPPER_MEMORY = 232448
 RESERVED = 1536
 
 
-def builtin_norm_is_faster(size: int) -> bool:
-    """Whether MLX's LayerNorm of so many elements, with no residual, is done before our kernel's launch is."""
-    return size < PLAIN_NORM_SIZE
+def builtin_norm_is_faster(size: int, in_graph: bool) -> bool:
+    """Whether MLX's LayerNorm of so many elements, with no residual, is done before our kernel is."""
+    return 1 <= size < (PLAIN_NORM_SIZE_IN_GRAPH if in_graph else PLAIN_NORM_SIZE)
 
 
 def builtin_rms_norm_is_faster(offset: float, has_residual: bool) -> bool:

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, MAX_WIDTH, random, spelled
-from custom_kernels.backends import KERNEL_BACKENDS, default_backend
+from custom_kernels.backends import KERNEL_BACKENDS
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.cuda import heuristics
 
@@ -27,6 +27,7 @@ def layer_norm(
     eps: float,
     residual: mx.array | None = None,
     *,
+    in_graph: bool = False,
     backend: str | None = None,
 ) -> mx.array:
     """Normalise `x + residual` over its last axis.
@@ -37,6 +38,8 @@ def layer_norm(
         bias: [width], or None for no offset.
         eps: added to the variance.
         residual: an array of x's shape and dtype, added to x before normalising.
+        in_graph: whether other ops of the same evaluation hide what it costs to launch one more, as a model's do. It
+            decides on CUDA where there is no residual, and changes no result.
         backend: "metal" or "cuda" for the custom kernel, "reference" for the composed ops, "fast" for MLX's
             built-in `mx.fast.layer_norm`. None takes what measured fastest, on our H100 or on the user's Mac:
             the custom kernel or, always for rows more than 8192 wide and on a CPU, the built-in.
@@ -49,19 +52,22 @@ def layer_norm(
         TypeError: a dtype that is not one of the three.
         RuntimeError: a named back end that this machine does not have.
     """
+    if backend is None and residual is None and _builtin_is_faster(x, weight, bias, in_graph):
+        try:  # which checks shapes itself, and by itself is over before the checks below are
+            return mx.fast.layer_norm(x, weight, bias, eps)
+        except ValueError:
+            pass
     _check(x, weight, bias, residual, backend)
     if backend == "reference":
         return reference_layer_norm(x, weight, bias, eps, residual)
-    if x.size == 0:
+    size, width = x.size, x.shape[-1]
+    if size == 0:
         return x
-    plain_on_cuda = backend is None and residual is None and default_backend() == "cuda"
-    builtin = plain_on_cuda and heuristics.builtin_norm_is_faster(x.size)
-    if backend == "fast" or builtin or x.shape[-1] > MAX_WIDTH:
+    if backend == "fast" or width > MAX_WIDTH:
         return fast_layer_norm(x, weight, bias, eps, residual)
-    width = x.shape[-1]
     offsets, added = (None if bias is None else bias.dtype), (None if residual is None else residual.dtype)
     variant = Variant(width, eps, x.dtype, weight.dtype, offsets, added)
-    return LAYER_NORM.pick(backend, variant, Load.of(x.size // width))(x, weight, bias, eps, residual)
+    return LAYER_NORM.pick(backend, variant, Load.of(size // width))(x, weight, bias, eps, residual)
 
 
 class Variant(NamedTuple):
@@ -76,6 +82,17 @@ class Variant(NamedTuple):
 
     def __str__(self) -> str:
         return f"{spelled(self.x)}, {self.width} wide{'' if self.residual is None else ', residual'}"
+
+
+def _builtin_is_faster(x: mx.array, weight: mx.array, bias: mx.array | None, in_graph: bool) -> bool:
+    dtype = x.dtype
+    return (
+        weight.dtype == dtype
+        and (bias is None or bias.dtype == dtype)
+        and dtype in FLOATS
+        and mx.cuda.is_available()
+        and heuristics.builtin_norm_is_faster(x.size, in_graph)
+    )
 
 
 def reference_layer_norm(
@@ -105,25 +122,31 @@ def fast_layer_norm(
 def _check(
     x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, backend: str | None
 ) -> None:
+    # Written out, and names only looked for where something is wrong: a LayerNorm by itself waits for Python.
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"layer_norm has no backend {backend!r}; choose one of {', '.join(BACKENDS)}, or None.")
-    if x.ndim == 0 or x.shape[-1] == 0:
+    row = x.shape[-1:]
+    if not row or not row[0]:
         raise ValueError(f"layer_norm normalises the last axis, but x has shape {tuple(x.shape)}.")
-    width = x.shape[-1]
-    named = [("x", x), ("weight", weight), ("bias", bias), ("residual", residual)]
-    for name, array in named:
-        if array is not None and array.dtype not in FLOATS:
-            raise TypeError(f"layer_norm takes float32, float16 or bfloat16, but {name} is {array.dtype}.")
-    for name, array in (("weight", weight), ("bias", bias)):
-        if array is not None and array.shape != (width,):
-            raise ValueError(f"layer_norm of rows {width} wide needs {name} of shape ({width},), got {array.shape}.")
+    if (
+        x.dtype not in FLOATS
+        or weight.dtype not in FLOATS
+        or (bias is not None and bias.dtype not in FLOATS)
+        or (residual is not None and residual.dtype not in FLOATS)
+    ):
+        arrays = {"x": x, "weight": weight, "bias": bias, "residual": residual}
+        name, dtype = next((k, v.dtype) for k, v in arrays.items() if v is not None and v.dtype not in FLOATS)
+        raise TypeError(f"layer_norm takes float32, float16 or bfloat16, but {name} is {dtype}.")
+    if weight.shape != row or (bias is not None and bias.shape != row):
+        name, shape = ("weight", weight.shape) if weight.shape != row or bias is None else ("bias", bias.shape)
+        raise ValueError(f"layer_norm of rows {row[0]} wide needs {name} of shape {row}, got {shape}.")
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         raise ValueError(
             f"layer_norm needs a residual like x, {x.dtype} {tuple(x.shape)}, "
             f"got {residual.dtype} {tuple(residual.shape)}."
         )
-    if backend in KERNEL_BACKENDS and width > MAX_WIDTH:
-        raise ValueError(f"The {backend} layer_norm kernel takes rows up to {MAX_WIDTH} wide, got {width}.")
+    if backend in KERNEL_BACKENDS and row[0] > MAX_WIDTH:
+        raise ValueError(f"The {backend} layer_norm kernel takes rows up to {MAX_WIDTH} wide, got {row[0]}.")
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:

@@ -18,7 +18,7 @@ class LayerNorm(nn.Module):
 
     def __call__(self, x: mx.array, residual: mx.array | None = None) -> mx.array:
         """[T, dims] -> [T, dims]."""
-        return layer_norm(x, self.weight, self.get("bias"), self.eps, residual)
+        return layer_norm(x, self.weight, self.get("bias"), self.eps, residual, in_graph=True)
 
 
 class RMSNorm(nn.Module):

@@ -6,6 +6,9 @@ import pytest
 
 from custom_kernels import layer_norm
 from custom_kernels.backends import KERNEL_BACKENDS
+from custom_kernels.choice.op import Kernel, Op
+from custom_kernels.cuda import heuristics
+from custom_kernels.ops.layer_norm import fast_layer_norm
 from mlx_embed.engine.device import accelerator
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -189,6 +192,41 @@ def test_an_absent_backend_is_a_clear_error(backend: str) -> None:
         layer_norm(mx.zeros((2, 8)), mx.ones((8,)), mx.zeros((8,)), EPS, backend=backend)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_on_cuda_go_to_mlx_at_once(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("custom_kernels.ops.layer_norm._check", None)
+    x, weight, bias, _ = inputs((5, 384), dtype, offset=1.0)
+    for offset in (bias, None):
+        found = layer_norm(x, weight, offset, EPS)
+        assert found.dtype == x.dtype
+        assert error(found, exact(x, weight, offset, None)) <= TOLERANCE[dtype] * 2
+
+
+def test_mixed_dtypes_on_cuda_do_not_go_to_mlx_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    x, weight, bias, _ = inputs((3, 64), "float16", offset=0.0)
+    wide = weight.astype(mx.float32), bias.astype(mx.float32)
+    assert layer_norm(x, wide[0], None, EPS).dtype == layer_norm(x, weight, wide[1], EPS).dtype == mx.float16
+
+
+def test_many_rows_on_cuda_go_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(heuristics, "PLAIN_NORM_SIZE", 100)
+    monkeypatch.setattr(heuristics, "PLAIN_NORM_SIZE_IN_GRAPH", 50)
+    asked: list[int] = []
+
+    def pick(backend: str | None, variant: object, load: object) -> Kernel:
+        asked.append(rows)
+        return fast_layer_norm
+
+    monkeypatch.setattr(Op, "pick", lambda op, *arguments: pick(*arguments))
+    for in_graph in (False, True):
+        for rows in (4, 5, 9, 10):
+            layer_norm(mx.zeros((rows, 10)), mx.ones(10), mx.zeros(10), EPS, in_graph=in_graph)
+    assert asked == [10, 5, 9, 10]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -203,7 +241,10 @@ def test_an_absent_backend_is_a_clear_error(backend: str) -> None:
         ({"backend": "cuda", "x": mx.zeros((1, 8193)), "weight": mx.ones((8193,)), "bias": None}, "up to 8192"),
     ],
 )
-def test_bad_input(change: dict, message: str) -> None:
+@pytest.mark.parametrize("on_cuda", [False, True], ids=["here", "as on CUDA"])
+def test_bad_input(change: dict, message: str, on_cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if on_cuda:  # where MLX's op checks shapes first
+        monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
     arguments = {"x": mx.zeros((2, 8)), "weight": mx.ones((8,)), "bias": mx.zeros((8,)), "eps": EPS} | change
     with pytest.raises((ValueError, TypeError), match=message):
         layer_norm(**arguments)
