@@ -138,6 +138,19 @@ def test_nothing_is_made_for_times_that_are_known(mac: Machine, monkeypatch: pyt
     assert not made
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_a_kernel_is_checked_with_few_texts_and_with_many(mac: Machine, few: bool) -> None:
+    """MLX makes another kernel of an array of fewer than 8 elements: either may be wrong."""
+    reference = OP["mean_pool"].reference
+
+    def kernel(hidden: mx.array, cu_seqlens: mx.array, *rest: Any) -> mx.array:
+        return reference(hidden, cu_seqlens, *rest) * (2 if (cu_seqlens.size < 8) == few else 1)
+
+    mac.ship("mean_pool", kernel)
+    with pytest.warns(RuntimeWarning, match="metal kernel of mean_pool is switched off"):
+        mean_pool(random(9, 8), starts([9]))
+
+
 def test_the_fastest_kernel_does_not_win_if_it_is_wrong(mac: Machine) -> None:
     mac.seconds["kernel"] = 1e-6
     mac.ship("layer_norm", lambda x, *rest: x * 2)
