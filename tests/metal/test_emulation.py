@@ -202,7 +202,7 @@ def test_a_loose_device_takes_its_freedoms() -> None:
     [
         ({"threadgroup": (1025, 1, 1)}, "a threadgroup of 1025 threads"),
         ({"grid": (0, 1, 1)}, "a grid of"),
-        ({"grid": (2**32, 1, 1)}, "a grid of"),
+        ({"grid": (2**31, 1, 1)}, "a grid of"),
     ],
 )
 def test_limits_of_a_launch(change: dict[str, tuple[int, int, int]], message: str) -> None:
