@@ -4,8 +4,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,6 +36,9 @@ from mlx_embed.errors import warn
 # takes whole rounds on a GPU of 132 multiprocessors.
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 264 * 256
+# What is computed once when a model is loaded on a Mac: a text of each shape up to so many tokens, and texts of these
+# lengths, so many that where they begin is no longer a constant to a kernel; see `FEW`.
+ALONE, TOGETHER, TEXTS = 128, (16, 32, 64), 8
 # Seconds that a first batch waits for kernels: they are there by then where an earlier process has compiled them.
 PATIENCE = 0.1
 
@@ -73,6 +78,8 @@ class GraphEngine:
         self._known = known
         # On a GPU attention is packed, unless `prepare` finds out otherwise.
         self._ragged = kernels and not pads and not is_cpu(device) and accelerator() is not None
+        # Of the longest text, once prepared and until a first head has been tried.
+        self._untried = 0
         # For the batches that have begun, in their order: what waits for one, and is done behind a window's last.
         self._steps: deque[Callable[[], None]] = deque()
         parameters = dict(tree_flatten(encoder.parameters())).values()
@@ -129,7 +136,30 @@ class GraphEngine:
 
         if self._ragged and self.rehearsed and accelerator() == "cuda":
             worker.submit(partial(self._rehearse, None if function == self._known else run))
-        return _Compiled(run) if self.compiled else run
+        made = _Compiled(run) if self.compiled else run
+        if self._untried:
+            longest, self._untried = self._untried, 0
+            worker.run(partial(self._try, run, made, longest), self.device)
+        return made
+
+    def _try(self, built: Head, head: Head, longest: int) -> None:
+        """Let the ops of a head find out what those of `prepare` have, and compute batches of few tokens.
+
+        Apple's compiler works when a kernel is first launched in a process. A model's first head is made when it is
+        loaded, and so no request waits for that.
+        """
+        alone = ([[0] * n] for n in range(1, min(longest, ALONE) + 1))
+        together = ([[0] * min(longest, n)] * TEXTS for n in TOGETHER)
+        seen = set()
+        with suppress(Exception):  # which a request would raise, and say what it is about
+            for batch in self._classes(longest):
+                with mx.stream(self.device), use_kernels(self.kernels):
+                    built(mx.array(batch.input_ids), mx.array(batch.cu_seqlens), batch.max_seqlen, None)
+            for ids in chain(alone, together):
+                for batch in self.batches(ids, self.budget(None)):
+                    if batch.shape not in seen:
+                        seen.add(batch.shape)
+                        self._begin(batch, head)()
 
     def _rehearse(self, run: Callable[..., mx.array] | None) -> None:
         """Begin to compile the kernels that this takes, and meanwhile do what else takes a process some time once."""
@@ -150,24 +180,29 @@ class GraphEngine:
         For use on the worker thread, when a model is loaded: its graphs are built, and not run. On Metal the ops then
         compare and time what they have, some seconds for sizes that this machine has not seen; elsewhere nothing comes
         of it. Texts of any lengths share a batch only where a kernel was found to be best for them, which pads nothing.
+        The first head that is made afterwards is tried.
         """
-        for tokens in sorted({*ROWS, *CLASSES}):
-            most = tokens if tokens in ROWS else Load.of(tokens).most
-            for length in {min(length, longest, most) for length in LENGTHS}:
-                full = [length] * max(tokens // length, 1)
-                for lengths in (full, [*full[1:], max(length - 3, 1), 2]):
-                    ids = [[0] * n for n in lengths]
-                    for batch in self.batches(ids, max(2 * tokens, length)):
-                        with mx.stream(self.device), use_kernels(self.kernels):
-                            cu_seqlens = mx.array(batch.cu_seqlens)
-                            hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
-                            mean_pool(hidden, cu_seqlens)
+        self._untried = longest
+        for batch in self._classes(longest):
+            with mx.stream(self.device), use_kernels(self.kernels):
+                cu_seqlens = mx.array(batch.cu_seqlens)
+                hidden = self.encoder(mx.array(batch.input_ids), cu_seqlens, batch.max_seqlen)
+                mean_pool(hidden, cu_seqlens)
         mixed = [
             by_kernel
             for of, load, by_kernel in ATTENTION.chosen()
             if of.dtype == self.dtype and load.many and not load.equal
         ]
         self._ragged = self._ragged and all(mixed)
+
+    def _classes(self, longest: int) -> Iterator[Batch]:
+        """Batches of each class that ops tell apart, of texts up to `longest` tokens."""
+        for tokens in sorted({*ROWS, *CLASSES}):
+            most = tokens if tokens in ROWS else Load.of(tokens).most
+            for length in {min(length, longest, most) for length in LENGTHS}:
+                full = [length] * max(tokens // length, 1)
+                for lengths in (full, [*full[1:], max(length - 3, 1), 2]):
+                    yield from self.batches([[0] * n for n in lengths], max(2 * tokens, length))
 
     def rows(self, batch: Batch, head: Head) -> mx.array:
         """The rows of a batch as a lazy array, those of its fillers included; for use on the worker thread."""

@@ -103,3 +103,20 @@ def test_what_fails_without_kernels_too_is_raised_as_it_was(engine: GraphEngine)
         with pytest.raises(ValueError, match="a fault of the head"):
             vectors(engine, head)
     assert engine.kernels
+
+
+def test_a_kernel_that_does_not_run_is_found_at_load(engine: GraphEngine, mac: pytest.MonkeyPatch) -> None:
+    """Of a batch of few tokens; whatever else a head may have against it, a request says."""
+    expected = vectors(engine, engine.head(first_of))
+    to_host = graph.to_host
+    mac.setattr(graph, "to_host", lambda x: broken if engine.kernels else to_host(x))
+    mac.setattr(op.Op, "_fastest", lambda self, variant, load: self.builtin(variant))
+    engine.prepare(3)
+    with pytest.warns(RuntimeWarning, match="Unable to load kernel.*MLX's own ops instead"):
+        head = engine.head(first_of)
+    assert engine.name == "reference"
+    np.testing.assert_array_equal(vectors(engine, head), expected)
+    engine.prepare(3)
+    wrong = engine.head(broken)
+    with pytest.raises(RuntimeError, match="Unable to load"):
+        vectors(engine, wrong)

@@ -7,13 +7,17 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from custom_kernels import mean_pool
 from custom_kernels.choice import op
+from custom_kernels.choice.serving import serving
 from custom_kernels.ops.attention import ATTENTION
 from mlx_embed import EmbeddingModel
 from mlx_embed.architectures import bert
 from mlx_embed.engine import choice, graph
 from mlx_embed.engine.graph import GraphEngine
 from tests.conftest import DATA
+from tests.metal.emulation import emulated_metal, unavailable
+from tests.metal.launches import function
 from tests.metal.primitives import kernels_on_metal
 
 # The ops that this package has Metal kernels of.
@@ -93,3 +97,47 @@ def test_texts_of_any_lengths_share_a_batch_where_attention_is_packed(
     engine = GraphEngine(bert.Model(bert.Config(50, 64, 1, 2, 128, 512)), CPU, kernels=kernels, compiled=True)
     ids = [[0] * n for n in [*[512] * 9, *[8] * 120]]
     assert (len(list(engine.batches(ids, 65536))) == 1) == shared
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[GraphEngine, list[str]]]:
+    """Of a small BERT on a Mac whose kernels give zeros, and the sources of all launches."""
+    monkeypatch.setattr(graph, "accelerator", lambda: "metal")
+    encoder = bert.Model(bert.Config(50, 64, 1, 2, 128, 512))
+    encoder.set_dtype(mx.float16)
+    mx.eval(encoder.parameters())
+    with kernels_on_metal(), mx.stream(mx.cpu), emulated_metal(run=False) as sources:
+        engine = GraphEngine(encoder, CPU, kernels=True, compiled=True)
+        engine._ragged = True
+        yield engine, sources
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+def test_no_request_waits_for_apples_compiler(
+    emulated: tuple[GraphEngine, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes a function of each kernel, with its template's numbers, at the first launch in a process."""
+    engine, sources = emulated
+    begun: list[int] = []
+    computed: list[tuple[int, ...]] = []
+    to_host = graph.to_host
+    monkeypatch.setattr(graph, "serving", lambda: (begun.append(len(sources)), serving())[1])
+    monkeypatch.setattr(graph, "to_host", lambda x: (computed.append(x.shape), to_host(x))[1])
+    engine.prepare(512)
+    assert not computed, "only built"
+    head = engine.head(lambda hidden, starts, longest, _: mean_pool(hidden, starts, 0, True))
+    assert 10 <= len(computed) <= 20
+    functions, traced = {function(source) for source in sources[begun[0] :]}, len(sources)
+    assert any("mean_pool" in name for name in functions), "what the head takes was found out too"
+    for length in range(1, 129):
+        list(engine.run(engine.batches([[0] * length], 512), head))
+    assert len(sources) == traced, "nothing is traced for a query"
+    rng = np.random.default_rng()
+    for count, most in ((2, 9), (5, 5), (9, 16), (3, 40), (20, 30), (12, 200)):
+        ids = [np.zeros(n, dtype=np.int32) for n in rng.integers(1, most + 1, size=count)]
+        list(engine.run(engine.batches(ids, 2048), head))
+    assert len(sources) > traced
+    assert {function(source) for source in sources[traced:]} - functions == set()
+    tried = len(computed)
+    engine.head(lambda hidden, starts, longest, _: hidden[starts[:-1]])
+    assert len(computed) == tried, "later heads are made in requests"
