@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Version:   numkong 7.8.6 with numpy 2.4.6 (beside simsimd 6.5.16, which it replaces).
+# Version:   numkong 7.8.6 with numpy 2.4.6 (beside simsimd 6.5.16, by the same author).
 # Guess:     hamming() of two uint8 rows that numpy.packbits made, or with dtype="u1", which its help lists for bits, is
 #            the number of bits that differ; or it is refused, as simsimd does, and numkong's own jaccard().
 # Behaviour: it is the number of bytes that differ, also by cdist(metric="hamming") and also with dtype="u1", which
