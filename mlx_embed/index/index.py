@@ -430,7 +430,8 @@ class Index:
         Raises:
             StoreMismatchError: the vectors are of another model, or may be; files in it have chunks of another kind.
             FileNotFoundError: nothing is there.
-            ValueError: another ending; a column that is missing; rows of one file that are apart.
+            ValueError: another ending; a column that is missing; an id that is there twice; rows of one file that are
+                apart.
             ImportError: pyarrow, or lancedb, is not installed.
         """
         return load(self._store, Path(path).expanduser(), self._vectors, same_model=same_model)

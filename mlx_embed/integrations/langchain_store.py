@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 from uuid import uuid4
 
@@ -54,6 +55,8 @@ class MLXVectorStore(VectorStore):
     ) -> "MLXVectorStore":
         """A new index at `path` with these texts; `options` go to `Index.create`.
 
+        Where the texts cannot be added, none is left behind.
+
         Raises:
             TypeError: embeddings of another library, or no path.
         """
@@ -65,8 +68,15 @@ class MLXVectorStore(VectorStore):
                 f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got a {type(model).__name__}: "
                 "an index embeds by itself."
             )
+        there = Path(path).expanduser().exists()
         store = cls(Index.create(path, model, **options))
-        store.add_texts(texts, metadatas, ids=ids)
+        try:
+            store.add_texts(texts, metadatas, ids=ids)
+        except BaseException:
+            store.index.close()
+            if not there:
+                rmtree(store.index.path)
+            raise
         return store
 
     def add_texts(
