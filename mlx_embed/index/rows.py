@@ -54,7 +54,7 @@ def entry(name: str, chunk: Chunk) -> Entry:
     """A text to be stored.
 
     Raises:
-        TypeError: a text, an id or a path that is no string; metadata that is no mapping, or would not come back out of JSON.
+        TypeError: a text, an id or a path that is no string; metadata that JSON does not bring back.
         ValueError: a text or an id that UTF-8 cannot hold, such as half a surrogate pair; an empty id.
     """
     for what, text in (("id", name), ("path", chunk.path), ("text", chunk.text)):
