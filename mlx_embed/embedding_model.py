@@ -276,7 +276,10 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         if task is not None:
             prefer_prompt(options, self.prompts, *TASKS[task])
         chosen = self._complete(options)
-        parts = windows(checked(texts), len, WINDOW)
+        if isinstance(texts, str):
+            raise TypeError("begin takes texts, got a str: pass [text].")
+        texts = list(checked(texts, "begin"))
+        parts = windows(texts, len, WINDOW)
         call = self._call(chosen, task, counted=False)
         begun: list[Window] = []
         try:

@@ -6,6 +6,7 @@ from shutil import rmtree
 from typing import Any
 from uuid import uuid4
 
+from mlx_embed.arguments import require_list
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Hit, Index
 from mlx_embed.integrations.langchain import MLXEmbeddings
@@ -88,6 +89,8 @@ class MLXVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """Add texts, or replace those with the same ids, in one commit; ids that are not given are made up."""
+        for name, some in (("texts", texts), ("ids", ids or [])):
+            require_list(name, some)
         listed = list(texts)
         given = list(ids) if ids is not None else [None] * len(listed)
         names = [str(uuid4()) if name is None else name for name in given]

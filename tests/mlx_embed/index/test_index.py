@@ -9,7 +9,8 @@ import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel
 from mlx_embed.errors import StoreError, StoreLockedError, StoreMismatchError
-from mlx_embed.index import Chunk, FileStat, Index
+from mlx_embed.index import Chunk, FileStat, Index, filters
+from mlx_embed.index.chunks import Chunking
 from mlx_embed.index.commits import Pace
 from tests.checkpoints import reranker
 from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
@@ -349,3 +350,24 @@ def test_commits_take_some_seconds() -> None:
 def test_more_than_there_are(index: Index) -> None:
     index.add(["a", "b"], ["The wing stalls.", "Lentil soup."])
     assert len(index.search("wing", 10**30, mode="vector")) == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda index: index.remove_files("a.md"), "paths is a str, where a list of strings"),
+        (lambda index: index.remove_files([3]), r"paths\[0\] is a int"),
+        (lambda index: index.sync(index.path.parent, globs="*.md"), "globs is a str, where a list of strings"),
+        (lambda index: index.sync(b"docs"), "folders is a bytes"),
+        (lambda index: index.sync(5), "folders is a int"),
+        (lambda index: index.sync([5]), "A source is 5, a int, where a path"),
+        (lambda index: Chunking.checked(index.model, fields="text"), "fields is a str"),
+        (lambda index: filters.parsed("year>=2020"), "conditions is a str"),
+    ],
+)
+def test_a_string_is_no_list_of_its_letters(index: Index, act: Any, message: str) -> None:
+    """Each did nothing, or something else, without a word."""
+    index.replace_files([("a.md", STAT, chunks("a.md", "wing"))])
+    with pytest.raises(TypeError, match=message):
+        act(index)
+    assert list(index.files()) == ["a.md"]

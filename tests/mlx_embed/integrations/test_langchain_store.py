@@ -49,6 +49,9 @@ def test_documents_come_and_go(store: MLXVectorStore) -> None:
     assert store.delete([made]) is False
     with pytest.raises(ValueError, match="delete needs ids"):
         store.delete()
+    for given in ({"texts": "ab"}, {"texts": ["a", "b"], "ids": "ab"}):
+        with pytest.raises(TypeError, match="is a str, where a list"):
+            store.add_texts(**given)
     assert len(store.index) == 3
 
 
