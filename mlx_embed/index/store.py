@@ -72,8 +72,9 @@ class Store:
             StoreError: the folder cannot be written.
         """
         made = False
-        # One that is there needs no lock, which a writer may hold for hours.
-        if not (folder / DATABASE).exists():
+        with errors_of(folder):
+            there = (folder / DATABASE).exists()
+        if not there:  # else it needs no lock, which a writer may hold for hours
             with errors_of(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             lock = Lock(folder)

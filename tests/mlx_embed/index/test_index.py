@@ -322,6 +322,8 @@ def test_making_and_opening(model: EmbeddingModel, tmp_path: Path) -> None:
     index.close()
     with pytest.raises(ValueError, match="was closed"):
         index.search("wing", mode="text")
+    with pytest.raises(StoreError, match="File name too long"):
+        Index.create(tmp_path / ("x" * 300), model)
     with pytest.raises(ValueError, match="row_dtype 'int4'"):
         Index.create(tmp_path / "x", model, row_dtype="int4")  # type: ignore[arg-type]
 
