@@ -343,6 +343,18 @@ class Index:
             found = rows.hits(connection, wanted, self._store.database)
         return {found[number].id: found[number] for number in wanted}
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, Float32]:
+        """The vectors [D] of texts by id, as they are compared; ids that are not there are left out.
+
+        Raises:
+            TypeError: ids that are no list of strings.
+            StoreCorruptError: a vector that is not as it was written.
+        """
+        with self._store.reading() as (connection, view):
+            found = rows.numbers_of(connection, "id", list(dict.fromkeys(ids_of(ids))))
+            vectors = view.vectors(np.array([numbers[0] for numbers in found.values()], dtype=np.int64))
+        return dict(zip(found, vectors, strict=True))
+
     def compact(self) -> None:
         """Give back the space of what was deleted, while readers go on. It needs room for a copy of the vectors."""
         compact.compact(self._store)
