@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     try:
         return _main(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     finally:
         _drop_what_nobody_reads()
 
@@ -132,8 +134,6 @@ def _run(command: Command, options: argparse.Namespace) -> int:
         return status
     except BrokenPipeError:
         return READER_GONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
