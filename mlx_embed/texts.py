@@ -133,6 +133,16 @@ def in_lines(ticker: Ticker) -> Iterator[None]:
 
 
 @contextmanager
+def advancing(outer: Progress) -> Iterator[None]:
+    """Meanwhile `progress` shows nothing of its own, and what it gives is this."""
+    token = _outer.set(outer)
+    try:
+        yield
+    finally:
+        _outer.reset(token)
+
+
+@contextmanager
 def progress(
     show: bool | None,
     total: int | None,
@@ -163,11 +173,10 @@ def progress(
         delay = BAR_AFTER if show is None else 0
         # Shown again where nothing is counted too: texts within a step go on.
         shown = Bar(tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=0))
-    token = _outer.set(Within(shown) if steps else shown)
     try:
-        yield shown
+        with advancing(Within(shown) if steps else shown):
+            yield shown
     finally:
-        _outer.reset(token)
         shown.close()
 
 
