@@ -71,6 +71,8 @@ class Store:
             StoreMismatchError: an index that says something else of itself.
             StoreError: the folder cannot be written.
         """
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file; name a new folder for the index.")
         with errors_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)

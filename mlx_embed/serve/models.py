@@ -99,7 +99,7 @@ class Embedder:
         state: see `state_of`.
     """
 
-    kind = "embedding model"
+    kind, option = "embedding model", "MODEL"
 
     def __init__(self, name: str, model: EmbeddingModel, batch_tokens: int | None, waiting_tokens: int) -> None:
         """Take a loaded model; `batch_tokens` None is what suits the device."""
@@ -264,7 +264,7 @@ class Embedder:
 class Reranker:
     """A cross-encoder that is served; attributes as `Embedder`'s."""
 
-    kind = "reranker"
+    kind, option = "reranker", "--reranker MODEL"
 
     def __init__(self, name: str, model: CrossEncoder, batch_tokens: int | None, waiting_tokens: int) -> None:
         """Take a loaded model; `batch_tokens` None is what suits the device."""
@@ -433,10 +433,11 @@ class Models:
         there = [kind for kind in kinds if any(isinstance(model, kind) for model in served)] or kinds[:1]
         what = " and ".join(f"{kind.kind}s" for kind in there) or "models"
         here = ", ".join(model.id for model in served)
+        how = f": start the server with `mlx-embed serve {kinds[0].option}`" if kinds else ""
         raise Refusal(
             "not_found",
             f"model {name or 'default'!r} not found: "
-            + (f"the {what} served here are {here}." if served else f"no {what} are served here."),
+            + (f"the {what} served here are {here}." if served else f"no {what} are served here{how}."),
             param="model",
             code="model_not_found",
         )
