@@ -16,7 +16,7 @@ from mlx_embed.index.commits import FileChunks
 from mlx_embed.index.entries import FileStat, Hit
 from mlx_embed.index.export import everything, export
 from mlx_embed.index.filters import Filter
-from mlx_embed.index.given import entries_of, ids_of, vectors_of
+from mlx_embed.index.given import entries_of, strings_of, vectors_of
 from mlx_embed.index.load import load
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
@@ -193,7 +193,7 @@ class Index:
         Raises:
             TypeError: ids that are no list of strings.
         """
-        return writing.remove(self._store, "id", list(dict.fromkeys(ids_of(ids))))
+        return writing.remove(self._store, "id", list(dict.fromkeys(strings_of("ids", ids))))
 
     def replace_files(self, files: Iterable[FileChunks], advance: Callable[[int], Any] = lambda _: None) -> int:
         """Put the chunks of files in the place of those that they had, embedded together.
@@ -223,7 +223,7 @@ class Index:
 
     def remove_files(self, paths: Iterable[str]) -> int:
         """Remove files and their chunks in one commit; how many chunks they had."""
-        return writing.remove(self._store, "path", list(dict.fromkeys(paths)))
+        return writing.remove(self._store, "path", list(dict.fromkeys(strings_of("paths", paths))))
 
     def sync(self, folders: str | Path | Iterable[str | Path], *, globs: Iterable[str] = ()) -> "Summary":
         """Bring the index up to date with folders and files: see `mlx_embed.index.sync.sync`, which says how."""
@@ -337,7 +337,7 @@ class Index:
         """
         conditions = dict(filters.checked(filter) or {})
         if ids is not None:
-            conditions = {filters.AND: [conditions, {filters.ID: ids_of(ids)}]}
+            conditions = {filters.AND: [conditions, {filters.ID: strings_of("ids", ids)}]}
         with self._store.reading() as (connection, _):
             wanted = filters.numbers(connection, conditions).tolist()
             found = rows.hits(connection, wanted, self._store.database)
@@ -351,7 +351,7 @@ class Index:
             StoreCorruptError: a vector that is not as it was written.
         """
         with self._store.reading() as (connection, view):
-            found = rows.numbers_of(connection, "id", list(dict.fromkeys(ids_of(ids))))
+            found = rows.numbers_of(connection, "id", list(dict.fromkeys(strings_of("ids", ids))))
             vectors = view.vectors(np.array([numbers[0] for numbers in found.values()], dtype=np.int64))
         return dict(zip(found, vectors, strict=True))
 
@@ -402,7 +402,8 @@ class Index:
         Raises:
             StoreMismatchError: the vectors are of another model, or may be; files in it have chunks of another kind.
             FileNotFoundError: nothing is there.
-            ValueError: another ending; a column that is missing; rows of one file that are apart.
+            ValueError: another ending; a column that is missing; an id that is there twice; rows of one file that are
+                apart.
             ImportError: pyarrow, or lancedb, is not installed.
         """
         return load(self._store, Path(path).expanduser(), self._vectors, same_model=same_model)
