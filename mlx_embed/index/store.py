@@ -71,7 +71,7 @@ class Store:
             StoreMismatchError: an index that says something else of itself.
             StoreError: the folder cannot be written.
         """
-        if folder.exists() and not folder.is_dir():
+        if os.path.isfile(folder):  # of a name that is too long pathlib would raise
             raise FileExistsError(f"{folder} is a file; name a new folder for the index.")
         made = False
         with errors_of(folder):
