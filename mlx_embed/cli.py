@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -31,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 where a check failed, 2 where the arguments, a model or the machine are at fault.
     """
     _open_closed_streams()
+    _name_what_cannot_be_shown()
     try:
         return _main(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     finally:
         _drop_what_nobody_reads()
 
@@ -41,12 +45,15 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="mlx-embed", description="Text embeddings on MLX.")
     parser.add_argument("--version", action="version", version=f"mlx-embed {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    found = find()
+    found, parsers = find(), {}
     for name, command in found.items():
         about = (command.__doc__ or name).strip().splitlines()[0]  # python -OO leaves docstrings out
-        command.add(subparsers.add_parser(name, help=about, description=about))
+        parsers[name] = subparsers.add_parser(name, help=about, description=about)
+        command.add(parsers[name])
     try:
-        options = parser.parse_args(arguments)
+        options, unknown = parser.parse_known_args(arguments)
+        if unknown:  # said with the usage of the command: `parse_args` shows that of all
+            parsers[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     except OSError:  # Python 3.10's argparse fails where its message cannot be written, as to a closed stderr
         sys.exit(2)
     with signs_of_life(), warnings_as_sentences():
@@ -132,8 +139,6 @@ def _run(command: Command, options: argparse.Namespace) -> int:
         return status
     except BrokenPipeError:
         return READER_GONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
@@ -157,6 +162,12 @@ def _open_closed_streams() -> None:
             os.fstat(stream)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
+def _name_what_cannot_be_shown() -> None:
+    """Print "\\u673a" for a character that standard output's encoding lacks, as Python does on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_what_nobody_reads() -> None:

@@ -71,16 +71,29 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.json:
         found = [{**asdict(hit), "matches": marks(options.query, hit.text)} for hit in hits]
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        # What a terminal cannot show is escaped as JSON has it.
+        shows_all = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
+        print(json.dumps(found, ensure_ascii=not shows_all, indent=2))
         return 0
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for number, hit in enumerate(hits):
         if number:
             print()
         print(as_text(hit, marks(options.query, hit.text) if colour else [], options.context, colour))
     if not hits and sys.stderr is not None:
-        print("Nothing is found.", file=sys.stderr)
+        print(f"Nothing is found{why(options, conditions)}.", file=sys.stderr)
     return 0
+
+
+def why(options: argparse.Namespace, conditions: dict[str, Any]) -> str:
+    """Whether it is the filter: without other limits a vector finds whatever passes."""
+    if not conditions or not options.query.strip() or options.mode == "text" or options.min_score is not None:
+        return ""
+    from mlx_embed.index import filters
+
+    paths = conditions.get(filters.PATH)
+    return f": nothing passes --filter {' '.join(options.filters)}" + (f" (path: {', '.join(paths)})" if paths else "")
 
 
 def wanted(conditions: list[str]) -> dict[str, Any]:

@@ -78,9 +78,9 @@ def search(
     numbers = {number for ranking in (*by_vector, *by_text) for number, _ in ranking}
     ids = rows.ids(snapshot.connection, sorted(numbers.union(blanks)))
     best = []
-    for vector, text in zip(by_vector, by_text, strict=True):
+    for i, (vector, text) in enumerate(zip(by_vector, by_text, strict=True)):
         vector, text = _ordered(vector, ids)[:depth], _ordered(text, ids)[:depth]
-        if mode == "vector" and len(vector) < k:
+        if mode == "vector" and len(vector) < k and vectors is not None and vectors[i].any():
             vector = _with_blanks(vector, blanks, ids)
         ranking = _fused(vector, text, ids) if mode == "hybrid" else [*vector, *text]
         best.append((ranking[:k], _ranks(vector), _ranks(text)))
@@ -96,7 +96,11 @@ def search(
 
 
 def reranked(query: str, hits: Sequence[Hit], reranker: CrossEncoder) -> list[Hit]:
-    """Hits by a reranker's score."""
+    """Hits by a reranker's score; by its logits where scores are equal, as `CrossEncoder.rank` has it, then by id."""
+    if isinstance(reranker, CrossEncoder):
+        by_id = sorted(hits, key=lambda hit: hit.id)
+        ranked = reranker.rank(query, [hit.text for hit in by_id])
+        return [replace(by_id[entry["corpus_id"]], score=entry["score"]) for entry in ranked]
     scores = reranker.predict([(query, hit.text) for hit in hits]).tolist() if hits else []
     scored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
     return sorted(scored, key=lambda hit: (-hit.score, hit.id))

@@ -50,6 +50,17 @@ def cranfield(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("layout", [beir, cranfield])
+def test_the_first_lines_count(layout: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Behind a byte order mark, and where judgements have no names of columns."""
+    wanted = read_collection(layout(tmp_path / "plain"))
+    folder = layout(tmp_path / "marked")
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        text = path.read_text(encoding="utf-8")
+        path.write_text("\ufeff" + text.removeprefix("query-id\tcorpus-id\tscore\n"), encoding="utf-8")
+    assert read_collection(folder) == wanted
+
+
 def test_ndcg_by_hand() -> None:
     gains = {"q": {"a": 3, "b": 2, "c": 1, "never found": 2}}
     # ideal: 3/log2(2) + 2/log2(3) + 2/log2(4) + 1/log2(5) = 3 + 1.261860 + 1 + 0.430677 = 5.692536
@@ -153,7 +164,7 @@ def test_bad_folders(damage: Callable[[Path], object], message: str, tmp_path: P
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^There is no folder .*absent to evaluate on\.$"):
+    with pytest.raises(ValueError, match=r"^There is no folder .*absent to evaluate on; BEIR's data sets are such"):
         read_collection(tmp_path / "absent")
 
 

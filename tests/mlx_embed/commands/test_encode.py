@@ -405,12 +405,15 @@ def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("folder.npy",), "is a folder, where a file of texts is needed"),
         (("texts.jsonl", "-o", "texts.jsonl"), "is the file of texts; write the vectors to another"),
         (("texts.txt", "--resume"), "--resume goes on with a file: name it with -o"),
-        (("texts.txt", "--field", "text"), "is not JSON"),
+        (("texts.txt", "--field", "text"), "is read as JSONL where fields are named"),
         (("texts.txt", "--format", "lines", "--field", "text"), "A file of lines has no fields"),
         (("-", "--format", "parquet"), "Parquet cannot be read from standard input"),
         (("texts.txt", "--task", "query"), "task 'query': this model has no tasks"),
         (("texts.txt", "--truncate-dim", "99"), "truncate_dim 99 is not within 1..32"),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "no.npy"), "--ranges no.npy: "),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "empty.npy"), "--ranges empty.npy: "),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "zip.npy"), "--ranges zip.npy: "),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "words.npy"), "--ranges words.npy: ranges has dtype <U1"),
     ],
 )
 def test_bad_arguments(
@@ -424,6 +427,9 @@ def test_bad_arguments(
     lines(tmp_path / "texts.txt")
     jsonl(tmp_path / "texts.jsonl")
     (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 cut off")
+    np.save(tmp_path / "words.npy", [["a"], ["b"]])
     before = files(tmp_path)
     run(*arguments, code=2)
     assert message in capsys.readouterr().err
