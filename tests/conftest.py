@@ -14,7 +14,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import EmbeddingModel
-from mlx_embed.engine.device import prepare_accelerator
+from mlx_embed.engine.device import prepare_accelerator, switch_tf32_off
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
@@ -37,6 +37,7 @@ def pytest_sessionstart() -> None:
     # A shell lets what it starts in the background ignore Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before any test uses a GPU: MLX reads these settings once, and with TF32 nothing is float32.
+    switch_tf32_off()
     prepare_accelerator()
     # Many processes of tests share a GPU, whose memory MLX would keep. It is imported only here: it takes the BLAS that
     # it finds, and this package, which finds it a good one, has to come first.

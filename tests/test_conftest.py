@@ -1,5 +1,6 @@
 """Tests that are skipped where they must not be."""
 
+import os
 import shutil
 
 import pytest
@@ -28,3 +29,8 @@ def test_stale_native_kernels_fail_in_ci(
     assert not refused or STALE in str(found)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert untested(environment, reason) is None, "nothing here could build them"
+
+
+def test_float32_is_float32_in_tests() -> None:
+    """On every device, unless who runs them has set something else."""
+    assert "MLX_ENABLE_TF32" in os.environ

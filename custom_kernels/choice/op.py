@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -212,16 +212,23 @@ class Op:
             yield "reference", self.reference
 
     def runs(self, candidates: Mapping[str, Kernel], variant: Any, load: Load) -> dict[str, tune.Run]:
-        """Each candidate on a typical input, through `mx.compile`, as models have it."""
-        arguments, options = self.sample(variant, load)
-        mx.eval(list(arguments))
+        """Each candidate on a typical input, through `mx.compile`, as models have it; the first run makes the input."""
+
+        @cache
+        def sample() -> Arguments:
+            arguments, options = self.sample(variant, load)
+            mx.eval(list(arguments))
+            return arguments, options
 
         def run(kernel: Kernel) -> tune.Run:
-            def following(before: mx.array, *arguments: Any) -> mx.array:
-                return kernel(*_waiting_for(before, arguments), **options)
+            def alone(*arguments: Any) -> mx.array:
+                return kernel(*arguments, **sample()[1])
 
-            first, then = mx.compile(partial(kernel, **options)), mx.compile(following)
-            return lambda before: first(*arguments) if before is None else then(before, *arguments)
+            def following(before: mx.array, *arguments: Any) -> mx.array:
+                return alone(*_waiting_for(before, arguments))
+
+            first, then = mx.compile(alone), mx.compile(following)
+            return lambda before: first(*sample()[0]) if before is None else then(before, *sample()[0])
 
         return {name: run(kernel) for name, kernel in candidates.items()}
 

@@ -50,6 +50,10 @@ class Architecture(Protocol):
     """
 
     @property
+    def __name__(self) -> str:
+        """Of the module, "mlx_embed.architectures." and the file's name."""
+
+    @property
     def PREFIXES(self) -> tuple[str, ...]:  # noqa: N802
         """What the names of tensors may start with, such as "bert."; "model." and "0.auto_model." go everywhere."""
 

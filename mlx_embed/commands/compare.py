@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the report; 1 where something does not agree."""
     from mlx_embed.arguments import output_files
-    from mlx_embed.engine.device import accelerator
+    from mlx_embed.engine.device import accelerator, switch_tf32_off
     from mlx_embed.measure.compare import DEFAULT_TEXTS, compare
     from mlx_embed.measure.html import named_reports, page
     from mlx_embed.measure.report import to_json
@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if options.texts is not None:
         texts = [line for line in options.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
     output_files({"--json": options.json, "--html": options.html}, [options.texts] if options.texts else [])
+    switch_tf32_off()  # an M5 would else not agree with the CPU in float32
     if options.sparse or options.multi_vector:
         from mlx_embed.kinds import MULTI_VECTOR, SPARSE
         from mlx_embed.measure.kinds import compare_kind

@@ -24,8 +24,19 @@ from mlx_embed.errors import warn
 
 # What the native kernels may be asked for.
 NATIVE = (mx.float32, mx.bfloat16, mx.int8)
-# Model types whose hidden states can leave the range of float16.
-LARGE_VALUES = ("gemma3_text", "mistral", "qwen3")
+# Architectures whose hidden states can leave the range of float16: T5, of whose feed-forward layers transformers clamps
+# the results, and decoders, which few were trained in float16.
+LARGE_VALUES = {
+    "embedding_gemma2",
+    "gemma",
+    "gemma3_text",
+    "llama",
+    "mistral",
+    "modernbert_decoder",
+    "qwen2",
+    "qwen3",
+    "t5",
+}
 EngineChoice = Literal["auto", "native", "graph", "reference"]
 ENGINES: tuple[str, ...] = get_args(EngineChoice)
 
@@ -77,7 +88,8 @@ def default_dtype(checkpoint: Checkpoint, device: mx.Device) -> mx.Dtype | None:
     """
     if is_cpu(device) or accelerator() != "metal" or checkpoint.config.get("quantization"):
         return None
-    if checkpoint.architecture.LAYOUT == "table" or checkpoint.config.get("model_type") in LARGE_VALUES:
+    module = checkpoint.architecture.__name__.rpartition(".")[2]
+    if checkpoint.architecture.LAYOUT == "table" or module in LARGE_VALUES:
         return None
     stored = {tensor.dtype for tensor in read_headers(checkpoint.weights)}
     return mx.float16 if stored & {"F32", "F16", "BF16"} == {"F32"} else None

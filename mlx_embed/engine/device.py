@@ -103,8 +103,8 @@ def prepare_accelerator() -> None:
     default is a predictable path under the shared temporary folder.
     """
     if mx.cuda.is_available():
-        # On Metal the same variable turns the neural accelerators off for float32.
-        os.environ.setdefault("MLX_ENABLE_TF32", "0")
+        # Not on Metal, where it turns the neural accelerators off for float32.
+        switch_tf32_off()
         # Else MLX gathers launches in CUDA graphs, which the GPU gets late, and which cost a query more than they save.
         os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
         # With graphs, so many launches are one: with 100, MLX's own number, the GPU of an H100 waits until the host has
@@ -119,3 +119,8 @@ def prepare_accelerator() -> None:
 
             folder = Path(tempfile.mkdtemp(prefix="mlx-embed-"))
         os.environ["MLX_PTX_CACHE_DIR"] = str(folder)
+
+
+def switch_tf32_off() -> None:
+    """Let products of float32 be float32 on every device, if MLX has made none yet; what the user has set stays."""
+    os.environ.setdefault("MLX_ENABLE_TF32", "0")

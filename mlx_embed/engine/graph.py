@@ -249,7 +249,7 @@ class GraphEngine:
         """Start to compute a batch; what comes back waits for its rows."""
 
         def begin() -> Callable[[], Rows]:
-            with mx.stream(self.device), use_kernels(self.kernels), serving():
+            with mx.stream(self.device), use_kernels(self.kernels):
                 return to_host(self.rows(batch, head))
 
         wait = self._or_else(begin) if self.kernels and accelerator() == "metal" else begin()

@@ -1,6 +1,7 @@
 """Every op of OPS by each way that this machine has to compute it, beside its reference."""
 
 import inspect
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from custom_kernels.backends import KERNEL_BACKENDS
 from custom_kernels.choice.op import TOLERANCE, Load, Op
 from custom_kernels.ops import OPS, short_encoder
 from tests.custom_kernels.conftest import exact
+from tests.metal.emulation import emulated_metal, unavailable
 
 HOPPER = mx.cuda.is_available() and mx.device_info(mx.gpu)["architecture"] == "sm_90"
 # Variants for the op that says nothing of typical ones; its kernel is for 16 bits.
@@ -39,11 +41,12 @@ CASES = [pytest.param(op, variant, id=f"{op.name}-{i}") for op in OPS for i, var
 
 
 def ways(op: Op, variant: Any) -> dict[str, Any]:
-    """What this machine can run: MLX's own ways, its GPU's kernel, and the native twin."""
+    """What this machine can run: MLX's own ways, and its GPU's kernels."""
     found: dict[str, Any] = dict(op.builtins(variant))
     for backend in KERNEL_BACKENDS:
-        if getattr(mx, backend).is_available() and backend in op.kernels:
-            found[backend] = op.kernels[backend]
+        if getattr(mx, backend).is_available():
+            kernel = op.kernels.get(backend)
+            found |= {**({} if kernel is None else {backend: kernel}), **op.others.get(backend, {})}
     return found
 
 
@@ -71,13 +74,32 @@ def test_every_way_equals_the_reference(op: Op, variant: Any) -> None:
         try:
             found = way(*arguments, **options)
         except NotImplementedError:
-            assert name in KERNEL_BACKENDS, "a built-in way takes everything"
+            assert name not in op.builtins(variant), "a built-in way takes everything"
             wanted = HOPPER and op.name in ("linear", "gated_linear", "output_norm") and variant.dtype != mx.float32
             wanted &= getattr(variant, "rows", None) is None  # few rows are for Metal
             assert not wanted or variant.outputs == 768, variant
             continue
         assert found.shape == expected.shape, name
         assert np.abs(exact(found) - exact(expected)).max() <= bound, name
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+def test_each_kernel_has_something_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Mac runs all of them, and each takes some of the variants, as their sources alone tell."""
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    taken = set()
+    with emulated_metal(run=False):
+        for op in OPS:
+            for variant in variants(op):
+                for name, kernel in ways(op, variant).items():
+                    if name not in op.builtins(variant) and (op.name, name) not in taken:
+                        arguments, options = op.sample(variant, Load.of(16))
+                        with suppress(NotImplementedError):
+                            kernel(*arguments, **options)
+                            taken.add((op.name, name))
+    others = {(op.name, name) for op in OPS for name in op.others.get("metal", {})}
+    assert len(others) >= 1
+    assert taken == {(op.name, "metal") for op in OPS if "metal" in op.kernels} | others
 
 
 @pytest.mark.skipif(not cpu.available(), reason=cpu.why_unavailable() or "available")

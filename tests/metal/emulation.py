@@ -29,8 +29,8 @@ if "clang" not in Path(COMPILER or "").name:
     FLAGS.append("-fexcess-precision=16")
 # The freedoms of a device: products and sums contracted, and what emulation.h does where it is LOOSE.
 LOOSE_FLAGS = [*FLAGS, "-DLOOSE=1", "-march=native", "-ffp-contract=fast", "-fexpensive-optimizations"]
-# Of Metal: the buffers of a kernel, and the threads of a threadgroup.
-MOST_BUFFERS, MOST_THREADS = 31, 1024
+# Of Metal: the buffers of a kernel, and the threads of a threadgroup. MLX takes a grid as numbers of int.
+MOST_BUFFERS, MOST_THREADS, MOST_GRID = 31, 1024, 2**31 - 1
 # What an output holds where nothing is written; of an int32, an absurd number.
 NAN = {mx.float32: 0x7FC00000, mx.int32: 0x7FC00000, mx.float16: 0x7E00, mx.bfloat16: 0x7FC0}
 
@@ -226,7 +226,7 @@ def _check_limits(buffers: int, grid: tuple[int, ...], threadgroup: tuple[int, .
         raise EmulationError(f"a kernel of {buffers} buffers, where Metal has {MOST_BUFFERS}")
     if math.prod(threadgroup) > MOST_THREADS:
         raise EmulationError(f"a threadgroup of {math.prod(threadgroup)} threads, where Metal has {MOST_THREADS}")
-    if min(*grid, *threadgroup) < 1 or max(grid) >= 2**32:
+    if min(*grid, *threadgroup) < 1 or max(grid) > MOST_GRID:
         raise EmulationError(f"a grid of {grid} threads in threadgroups of {threadgroup}")
 
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from custom_kernels import metal
-from custom_kernels.metal.activate import ACTIVATIONS
+from custom_kernels.metal.activate import ACTIVATIONS, GATES
 from custom_kernels.metal.attention import rotating_attention
 from custom_kernels.metal.linear import ROWS
 from custom_kernels.parameters import HeadNorms, Linear, Rotation
@@ -58,7 +58,7 @@ def _texts(dtype: mx.Dtype, lengths: list[int], heads: tuple[int, ...]) -> None:
             for turn in turns:
                 rotating_attention(shared, cu_seqlens, 2, 0.2, None, turn, max_seqlen=99, causal=True, kv_heads=1)
     for width in (96, 8192):
-        metal.mean_pool(mx.zeros((total, width), dtype=dtype), cu_seqlens, 0, True)
+        metal.mean_pool(mx.zeros((total, width), dtype=dtype), cu_seqlens, 0, width == 96)
     metal.position_ids(cu_seqlens, total)
     rows = mx.zeros((total, 96), dtype=dtype)
     metal.linear_max(rows, Linear(mx.zeros((40, 96), dtype=dtype)), cu_seqlens)
@@ -69,16 +69,18 @@ def _rows(dtype: mx.Dtype) -> None:
     ids = mx.zeros((9,), dtype=mx.int32)
     for width in (96, 2500):
         x, ones = mx.zeros((9, width), dtype=dtype), mx.ones((width,), dtype=dtype)
-        metal.embedding_norm([(x, ids)] * 3, ones, ones, 1e-5)
+        for lookups, bias in ((1, ones), (2, None), (3, ones)):
+            metal.embedding_norm([(x, ids)] * lookups, ones, bias, 1e-5)
         metal.embedding_norm([(x, ids)], None, None, 1e-5)
         metal.layer_norm(x, ones, ones, 1e-5, x)
         metal.layer_norm(x, ones, None, 1e-5)
         metal.top_k_scores(mx.zeros((2, width)), x, 3, mx.zeros((2,), dtype=mx.uint8), mx.zeros((9,)))
+        metal.top_k_scores(mx.zeros((2, width)), x, 3)
         metal.rms_norm(x, ones, 1e-6, x, 1.0)
         metal.rms_norm(x, ones, 1e-6)
         for act in ACTIVATIONS:
-            metal.activate(x, act)
-            metal.activate(x, act, "second")
+            for gate in GATES if act == "gelu" else (None, "second"):
+                metal.activate(x, act, gate)
     for half in (4, 64):
         qkv, angles = mx.zeros((9, 8 * half), dtype=dtype), mx.zeros((40, half))
         weight = mx.zeros((2 * half,), dtype=dtype)

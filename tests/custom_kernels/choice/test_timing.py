@@ -5,6 +5,7 @@ The tests of tune.py have the clock; here the wiring is real, from the public op
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from custom_kernels import attention, embedding_norm, layer_norm, mean_pool, use_kernels
 from custom_kernels.choice import op, tune
-from custom_kernels.choice.op import Load
+from custom_kernels.choice.op import Arguments, Load
 from custom_kernels.choice.serving import serving
 from custom_kernels.ops.attention import reference_attention
 from custom_kernels.ops.layer_norm import LAYER_NORM, reference_layer_norm
@@ -118,6 +119,36 @@ def test_the_next_process_times_nothing(mac: Machine, monkeypatch: pytest.Monkey
     monkeypatch.setattr("custom_kernels.choice.machine.mlx_version", lambda: "99.0")
     attend()
     assert mac.timed == ["attention"], "another version of MLX"
+
+
+def test_nothing_is_made_for_times_that_are_known(mac: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Load | None] = []
+
+    def sample(variant: Any, load: Load | None) -> Arguments:
+        made.append(load)
+        return LAYER_NORM.sample(variant, load)
+
+    monkeypatch.setattr("custom_kernels.ops.layer_norm.LAYER_NORM", replace(LAYER_NORM, sample=sample))
+    normalise()
+    assert None in made, "to be compared"
+    assert Load.of(6) in made, "to be timed"
+    mac.restart()
+    made.clear()
+    normalise()
+    assert not made
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_kernel_is_checked_with_few_texts_and_with_many(mac: Machine, few: bool) -> None:
+    """MLX makes another kernel of an array of fewer than 8 elements: either may be wrong."""
+    reference = OP["mean_pool"].reference
+
+    def kernel(hidden: mx.array, cu_seqlens: mx.array, *rest: Any) -> mx.array:
+        return reference(hidden, cu_seqlens, *rest) * (2 if (cu_seqlens.size < 8) == few else 1)
+
+    mac.ship("mean_pool", kernel)
+    with pytest.warns(RuntimeWarning, match="metal kernel of mean_pool is switched off"):
+        mean_pool(random(9, 8), starts([9]))
 
 
 def test_the_fastest_kernel_does_not_win_if_it_is_wrong(mac: Machine) -> None:

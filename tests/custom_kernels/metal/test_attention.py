@@ -1,5 +1,6 @@
 """The Metal attention, emulated, against float64."""
 
+import re
 from typing import Any
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ from custom_kernels import metal
 from tests.custom_kernels.conftest import exact, exact_attention, starts
 from tests.custom_kernels.metal.conftest import LENGTHS, ROUNDING, check, normal
 from tests.metal.emulation import emulated_metal, unavailable
+from tests.metal.launches import function
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
@@ -39,6 +41,30 @@ def test_attention(
     arguments = (lengths, heads, dim**-0.5, bias, window)
     expected = exact_attention(qkv, *arguments)
     check(found, expected, dtype, slack=4e-6 + rounding_of_weights(expected, qkv, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("dim", "dtype", "numbers"),
+    [
+        (32, mx.float16, ["2_1_16_8", "2_2_32_8", "2_4_32_8"]),
+        (64, mx.float16, ["2_1_16_8", "2_2_32_8", "2_4_32_8"]),
+        (128, mx.bfloat16, ["1_2_16_8", "1_4_32_8", "1_4_32_8"]),
+        (32, mx.float32, ["2_1_16_4", "2_2_32_4", "2_4_32_4"]),
+        (64, mx.float32, ["2_1_16_4", "2_2_32_4", "2_4_32_4"]),
+        (128, mx.float32, ["1_2_16_4", "1_4_16_4", "1_4_16_4"]),
+    ],
+)
+def test_what_makes_it_fast(dim: int, dtype: mx.Dtype, numbers: list[str]) -> None:
+    """For texts up to 16 and 32 tokens and longer ones: of rows by 8 a simdgroup has two where registers hold them.
+
+    A threadgroup has no more queries than such a text, keys at a time as memory holds them, and loads of 16 bytes.
+    """
+    with emulated_metal(run=False) as sources:
+        for longest in (16, 32, 33):
+            metal.attention(mx.zeros((33, 36 * dim), dtype=dtype), starts([33]), 12, 0.2, max_seqlen=longest)
+    assert "int HEADS, int GROUP, int ROWS, int SIMDGROUPS, int KEYS, int RUN" in sources[0]
+    found = [re.findall(rf"_{dim}_12_1_(\d+_\d+_\d+_\d+)_", function(source)) for source in sources]
+    assert found == [[one] for one in numbers]
 
 
 def rounding_of_weights(expected: np.ndarray, qkv: mx.array, *arguments: Any) -> np.ndarray | float:

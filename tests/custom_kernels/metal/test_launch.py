@@ -98,6 +98,25 @@ def test_sources_are_of_all_kernels_and_their_names_are_words(dtype: mx.Dtype) -
 
 
 @pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+def test_sources_are_of_each_form_of_a_kernel() -> None:
+    """Each choice that a template has is made both ways, and each number that stands for a form is there."""
+    forms: dict[tuple[str, str], set[str]] = {}
+    for name, source in generated_sources(mx.float16).items():
+        kernel = max((one for one in metal.__all__ if name.startswith(f"custom_kernel_{one}_")), key=len)
+        if template := re.search(r"^template <([^<>]*)>\s*\[\[kernel\]\]", source, re.M):
+            values = re.findall(r"decltype\(\w+<(.*)>\)", source)[0].split(", ")
+            for parameter, value in zip(template[1].split(", "), values, strict=True):
+                forms.setdefault((kernel, parameter), set()).add(value)
+    choices = {key: values for key, values in forms.items() if key[1].startswith("bool")}
+    assert choices.pop(("rms_norm", "bool HALF")) == {"1"}, "of float16"
+    assert len(choices) >= 12
+    assert {key: values for key, values in choices.items() if values != {"0", "1"}} == {}
+    assert forms["activate", "int GATE"] == {"0", "1", "2"}
+    assert forms["activate", "int ACTIVATION"] == {"0", "1", "2", "3"}
+    assert forms["embedding_norm", "int LOOKUPS"] == {"1", "2", "3"}
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 @pytest.mark.skipif(clang.unavailable() is not None, reason=clang.unavailable() or "")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_clang_takes_the_sources_as_they_are_and_keeps_nothing_on_the_stack(dtype: mx.Dtype) -> None:

@@ -1,6 +1,7 @@
 """`mlx-embed compare`: its arguments, what it prints and writes, and its status."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -48,6 +49,18 @@ def test_what_fails_is_the_status(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(module, "compare", lambda *_: wrong)
     assert cli.main(["compare"]) == 1
     assert f"FAILED: {wrong.failures[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", [None, "1"])
+def test_float32_is_float32_where_it_is_compared(said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless somebody wants it otherwise; MLX reads it when it first multiplies."""
+    monkeypatch.setenv("MLX_ENABLE_TF32", str(said))
+    if said is None:
+        monkeypatch.delenv("MLX_ENABLE_TF32")
+    found: list[str | None] = []
+    monkeypatch.setattr(module, "compare", lambda *_: found.append(os.environ.get("MLX_ENABLE_TF32")) or REPORT)
+    assert cli.main(["compare"]) == 0
+    assert found == [said or "0"]
 
 
 def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

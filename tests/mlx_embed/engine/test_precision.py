@@ -1,5 +1,6 @@
 """The dtype of a model on the CPU, and quantized weights in MLX's graphs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import EmbeddingModel, convert
+from mlx_embed.architectures import ARCHITECTURES, architecture
 from mlx_embed.checkpoint import read_checkpoint
 from mlx_embed.engine import choice, default_dtype
 from mlx_embed.engine.device import DTYPES
 from mlx_embed.engine.graph import GraphEngine
-from tests.checkpoints import decoder, read
 from tests.conftest import DATA, minilm_folder
 from tests.mlx_embed.architectures.cases import BASES, DECODERS, encode, golden, least_cosine, make
 
@@ -134,16 +135,37 @@ def test_a_float32_checkpoint_is_float16_on_metal_unless_asked_for(
     assert model.engine.dtype == computed
 
 
-def test_what_float16_cannot_hold_is_not_computed_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoders whose hidden states are large, and numbers that are packed with scales of their own."""
+# By their model_type, those of which no hidden state leaves float16's range.
+IN_FLOAT16 = {
+    *("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "eurobert", "gte", "jina_bert"),
+    *("jina_embeddings_v3", "modernbert", "mpnet", "new", "nomic_bert", "roberta", "ultrabert", "xlm-roberta"),
+}
+# What is told apart by more of config.json than its model_type.
+OF_MORE = [
+    ({"model_type": "jina_embeddings_v5", "is_decoder": False}, mx.float16),
+    ({"model_type": "jina_embeddings_v5"}, None),
+    ({"model_type": "bert", "position_embedding_type": "alibi"}, mx.float16),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "computed"),
+    [({"model_type": name}, mx.float16 if name in IN_FLOAT16 else None) for name in ARCHITECTURES] + OF_MORE,
+    ids=str,
+)
+def test_what_leaves_the_range_of_float16_is_not_computed_in_it(
+    config: dict[str, Any], computed: mx.Dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoders and T5, whatever their model_type is called; each of the weights is float32."""
+    monkeypatch.setattr(choice, "accelerator", lambda: "metal")
+    bert = read_checkpoint(DATA / "tiny-bert", "", "SentenceTransformer", cache_dir=None, local_files_only=True)
+    found = replace(bert, config=config, architecture=architecture(config))
+    assert default_dtype(found, mx.Device(mx.gpu)) == computed
+
+
+def test_packed_numbers_stay_as_they_are_on_metal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have scales of their own."""
     monkeypatch.setattr(choice, "accelerator", lambda: "metal")
     convert(DATA / "tiny-bert", tmp_path / "packed", quantize=8, group_size=32)
-    decoder("gemma3_text", tmp_path / "gemma")
-    whole = {name: x.astype(mx.float32) for name, x in read(tmp_path / "gemma").items()}
-    mx.save_safetensors(str(tmp_path / "gemma" / "model.safetensors"), whole)
-    packed, gemma = (
-        read_checkpoint(folder, "", "SentenceTransformer", cache_dir=None, local_files_only=True)
-        for folder in (tmp_path / "packed", tmp_path / "gemma")
-    )
-    for checkpoint in (packed, gemma):
-        assert default_dtype(checkpoint, mx.Device(mx.gpu)) is None
+    packed = read_checkpoint(tmp_path / "packed", "", "SentenceTransformer", cache_dir=None, local_files_only=True)
+    assert default_dtype(packed, mx.Device(mx.gpu)) is None
