@@ -30,8 +30,8 @@ from mlx_embed.engine.rehearsal import SHAPES, rehearse
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import warn
 
-# Enough to fill the device, few enough for padded attention's scores to fit. Of 264 tiles of 256 rows each product takes
-# whole rounds on a GPU of 132 multiprocessors.
+# Enough to fill the device, few enough for padded attention's scores to fit. Of 264 tiles of 256 rows each product
+# takes whole rounds on a GPU of 132 multiprocessors.
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 264 * 256
 # Seconds that a first batch waits for kernels: they are there by then where an earlier process has compiled them.
