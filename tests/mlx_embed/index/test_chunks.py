@@ -128,6 +128,7 @@ def test_a_chunk_stands_under_what_all_of_it_stands_under() -> None:
     found = cut(words(14), text)
     assert [c.heading for c in found] == [("A",), *[("A", "D")] * (len(found) - 1)]
     assert len(found) > 2
+    assert [c.heading for c in cut(words(14), "## B\n\nb b b\n\n## D\n\nd d d")] == [()]
 
 
 def test_code_is_cut_between_functions_and_by_lines() -> None:

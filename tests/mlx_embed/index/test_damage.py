@@ -12,11 +12,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
 from mlx_embed.errors import StoreCorruptError, StoreError
-from mlx_embed.index import Chunk, FileStat, Hit, Index
+from mlx_embed.index import Chunk, FileStat, Hit, Index, blocks
 from tests.conftest import ROOT
 from tests.mlx_embed.index.conftest import ROW_DTYPES, fill, names, texts, vectors
 from tests.mlx_embed.index.test_store import in_a_child
@@ -152,6 +153,36 @@ def test_check_finds_a_database_whose_parts_do_not_fit(folder: Path, model: Embe
     (folder / "index.seal").unlink()
     with Index.open(folder, model) as index, pytest.raises(StoreCorruptError, match=r"index\.sqlite is damaged"):
         index.check()
+
+
+@pytest.mark.parametrize("lost", ["vector", "words"])
+def test_check_finds_a_text_without_its(lost: str, index: Index) -> None:
+    """SQLite and every checksum find nothing wrong in this database."""
+    fill(index, 20)
+    with index._store.reading() as (_, view):
+        block = view.block(view.segments[0], 0)
+    index.close()
+    block.dead[7] = True
+    with closing(sqlite3.connect(index.path / "index.sqlite")) as connection, connection:
+        if lost == "vector":
+            connection.execute(blocks.INSERT, block.record())
+        else:
+            connection.execute("INSERT INTO words(words, rowid, text) SELECT 'delete', number, text FROM chunk LIMIT 1")
+    (index.path / "index.seal").unlink()
+    with (
+        Index.open(index.path, index.model) as again,
+        pytest.raises(StoreCorruptError, match=r"index\.sqlite is damaged"),
+    ):
+        again.check()
+
+
+def test_a_block_that_is_not_as_it_was_written() -> None:
+    written = blocks.Block(3, 1, [5, 6], np.arange(4), error=0.5).record()
+    assert blocks.read(written, 2, "") == written[:-1]
+    for place, value in enumerate(written):
+        other = value + 1 if isinstance(value, int) else bytes([value[0] ^ 1]) + value[1:]
+        with pytest.raises(StoreCorruptError, match="is damaged: block"):
+            blocks.read((*written[:place], other, *written[place + 1 :]), 2, "")
 
 
 @contextmanager
