@@ -75,7 +75,9 @@ def test_prompts_are_put_before_texts_and_queries(model: EmbeddingModel, tmp_pat
 
 def test_files_are_replaced_as_a_whole(index: Index) -> None:
     index.replace_files([("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 2"))])
-    index.replace_files([("b.md", STAT, chunks("b.md", "wing b")), ("c.md", STAT, [])])
+    # A file that comes twice is what it was last.
+    twice = [("b.md", FileStat(3, 4, "ab"), chunks("b.md", "wing", "soup")), ("b.md", STAT, chunks("b.md", "wing b"))]
+    index.replace_files([*twice, ("c.md", STAT, [])])
     index.replace_files([("a.md", FileStat(1, 2, "cd"), chunks("a.md", "wing 1", "wing new"))])
     assert held(index) == {"a.md#0": "wing 1", "a.md#1": "wing new", "b.md#0": "wing b"}
     assert index.files() == {"a.md": FileStat(1, 2, "cd"), "b.md": STAT, "c.md": STAT}
