@@ -1,6 +1,7 @@
 """`mlx-embed encode` against `encode` of the same texts; killed at its worst moments, and gone on with."""
 
 import fcntl
+import hashlib
 import io
 import json
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from mlx_embed import EmbeddingModel, cli
 from mlx_embed.encode_files import dense
+from mlx_embed.records.reading import Record
 from tests.conftest import DATA, ROOT
 
 MODEL = str(DATA / "tiny-bert")
@@ -194,6 +196,7 @@ SCRIPT = """
 import os, signal, sys
 from mlx_embed import cli
 from mlx_embed.encode_files import dense
+from mlx_embed.records.reading import Record
 from mlx_embed.records import writing
 from mlx_embed.records.writing import Partial
 def dying(function, call, before):
@@ -340,6 +343,13 @@ def test_an_adapter_whose_base_model_lies_elsewhere(tmp_path: Path, vectors: np.
     assert cli.main(command) == 0
     found = np.load(tmp_path / "out.npy")
     np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), vectors, atol=1e-5)
+
+
+def test_where_texts_end_is_part_of_what_is_done() -> None:
+    digests = [hashlib.sha256(), hashlib.sha256()]
+    for digest, texts in zip(digests, (["aNoneb", "c"], ["a", "bNonec"]), strict=True):
+        dense.add_digest(digest, [Record(text, None, "") for text in texts])
+    assert digests[0].digest() != digests[1].digest()
 
 
 def test_other_texts_do_not_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
