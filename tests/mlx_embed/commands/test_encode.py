@@ -24,8 +24,9 @@ MODEL = str(DATA / "tiny-bert")
 WORDS = ["the", "wing", "flow", "of", "heat", "boundary", "layer", "speed", "index", "query", "note", "code"]
 RNG = np.random.default_rng(0)
 TEXTS = [" ".join(RNG.choice(WORDS, size=n)) for n in RNG.integers(1, 30, size=50)]
-# Of parts of 8 texts, the first three; and a text that the model's 64 tokens do not hold.
+# Of parts of 8 texts, the first three; and two texts that the model's 64 tokens do not hold.
 TEXTS[20] = "the wing " * 50
+TEXTS[40] = "the note " * 40
 TEXTS[3] = ""
 TEXTS[5] = 'a\u2028b, "c"\té'
 
@@ -69,7 +70,7 @@ def test_lines_to_npy(tmp_path: Path, vectors: np.ndarray, capsys: pytest.Captur
     assert said.out == ""
     model = EmbeddingModel.from_pretrained(MODEL, device="cpu")
     cut, totals = said.err.splitlines()[0], said.err.splitlines()[-1]
-    assert cut.startswith("1 of 50 texts are longer than the model's 64 tokens")
+    assert cut.startswith("2 of 50 texts are longer than the model's 64 tokens")
     assert f"the first is {tmp_path / 'texts.txt'}:21, with {model.token_counts(TEXTS[20])[0]} tokens" in cut
     assert "--long-text mean_of_chunks" in cut
     assert totals.startswith(f"50 texts, {model.token_counts(TEXTS).sum():,} tokens, by {MODEL}: float32 [50, 32] to ")
