@@ -37,7 +37,12 @@ from gpu_kernels import median
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = 30522
 # layers, hidden, heads, intermediate
-MODELS = {"MiniLM-L6": (6, 384, 12, 1536), "e5-small": (12, 384, 12, 1536), "BERT-base": (12, 768, 12, 3072)}
+MODELS = {
+    "MiniLM-L6": (6, 384, 12, 1536),
+    "e5-small": (12, 384, 12, 1536),
+    "BERT-base": (12, 768, 12, 3072),
+    "ModernBERT-base": (22, 768, 12, 1152),
+}
 FORWARDS = [
     ("MiniLM-L6", 1, 16),
     ("MiniLM-L6", 32, 128),
@@ -45,6 +50,9 @@ FORWARDS = [
     ("MiniLM-L6", 1024, 128),
     ("e5-small", 64, 512),
     ("BERT-base", 1024, 128),
+    ("ModernBERT-base", 32, 128),
+    ("ModernBERT-base", 512, 128),
+    ("ModernBERT-base", 128, 512),
 ]
 Figures = dict[str, float]
 
@@ -112,7 +120,7 @@ def make_models(work: Path) -> None:
     """Checkpoints of the shapes, random weights; words w0, w1, ... are one token each."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words += [f"w{i}" for i in range(VOCABULARY - len(words))]
@@ -123,14 +131,19 @@ def make_models(work: Path) -> None:
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     for name, (layers, hidden, heads, intermediate) in MODELS.items():
         torch.manual_seed(0)
-        config = BertConfig(
-            vocab_size=VOCABULARY,
-            num_hidden_layers=layers,
-            hidden_size=hidden,
-            num_attention_heads=heads,
-            intermediate_size=intermediate,
-        )
-        BertModel(config, add_pooling_layer=False).half().save_pretrained(work / name)
+        sizes = {
+            "vocab_size": VOCABULARY,
+            "num_hidden_layers": layers,
+            "hidden_size": hidden,
+            "num_attention_heads": heads,
+            "intermediate_size": intermediate,
+        }
+        if name.startswith("Modern"):
+            ids = {f"{name}_token_id": i for name, i in (("pad", 0), ("cls", 2), ("sep", 3), ("bos", 2), ("eos", 3))}
+            encoder: torch.nn.Module = ModernBertModel(ModernBertConfig(**sizes, **ids))
+        else:
+            encoder = BertModel(BertConfig(**sizes), add_pooling_layer=False)
+        encoder.half().save_pretrained(work / name)
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special).save_pretrained(
             work / name
         )
@@ -156,7 +169,8 @@ def forwards(options: argparse.Namespace) -> list[tuple[str, int, int]]:
 def flops(name: str, count: int, length: int) -> float:
     """Of the matrix products alone."""
     layers, hidden, _, intermediate = MODELS[name]
-    return layers * count * length * (8 * hidden * hidden + 4 * hidden * intermediate + 4 * length * hidden)
+    products = 6 if name.startswith("Modern") else 4  # two of three are gated, and their keys are counted as all seen
+    return layers * count * length * (8 * hidden * hidden + products * hidden * intermediate + 4 * length * hidden)
 
 
 def forward_side(work: Path, options: argparse.Namespace) -> Figures:

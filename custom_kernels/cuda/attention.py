@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from custom_kernels.cuda.heuristics import attention_tiles
+from custom_kernels.cuda.heuristics import attention_tiles, rotates_inside
 from custom_kernels.cuda.launch import Scalar, launch
 from custom_kernels.cuda.rope import rope
 from custom_kernels.parameters import Rotation
@@ -30,9 +30,7 @@ def attention(
     head_dim = width // (num_heads + 2 * kv_heads)
     if head_dim > MAX_HEAD_DIM:
         raise NotImplementedError(f"The CUDA attention kernels take heads up to {MAX_HEAD_DIM} wide, not {head_dim}.")
-    # Turned by attention.cu itself, or before.
-    turned = rotation is not None and qkv.dtype != mx.float32 and head_dim % 32 == 0
-    if rotation is not None and not turned:
+    if rotation is not None and not rotates_inside(qkv.dtype, head_dim, max_seqlen, window, causal):
         qkv, rotation = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms), None
     # Without a bias the kernel still has the parameter, and never reads it; and so with the rest.
     inputs = [qkv, cu_seqlens, qkv if bias is None else bias]

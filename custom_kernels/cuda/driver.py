@@ -32,6 +32,26 @@ def allocate_pinned(size: int) -> int:
     return int(address.value or 0)
 
 
+def loads(image: bytes, name: str) -> bool:
+    """Whether the driver takes these bytes as a module, and finds kernel `name` in it, on the first GPU."""
+    device, context, module, kernel = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+    _check("cuInit", 0)
+    _check("cuDeviceGet", ctypes.byref(device), 0)
+    _check("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)  # MLX's, on whatever thread this is
+    try:
+        _check("cuCtxPushCurrent_v2", context)
+        try:
+            if _library().cuModuleLoadData(ctypes.byref(module), image):
+                return False
+            found = not _library().cuModuleGetFunction(ctypes.byref(kernel), module, name.encode("ascii"))
+            _check("cuModuleUnload", module)
+            return found
+        finally:
+            _check("cuCtxPopCurrent_v2", ctypes.byref(context))
+    finally:
+        _check("cuDevicePrimaryCtxRelease_v2", device)
+
+
 def _check(name: str, *arguments: Any) -> None:
     status = getattr(_library(), name)(*arguments)
     if status:

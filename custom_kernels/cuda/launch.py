@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from custom_kernels.cuda.ahead import rehearsed
+from custom_kernels.cuda.fatbin import compressed
 from custom_kernels.cuda.nvrtc import cubin
 
 INCLUDE = re.compile(r'#include "(shared/\w+\.cuh)"\n')
@@ -99,7 +100,8 @@ def compiled(name: str, types: Pairs[mx.Dtype], constants: Pairs[int], macros: P
         try:
             whole = source(name, types, constants, macros)
             # An "a" after the architecture's name allows the instructions that only this one generation has.
-            own.set_result(cubin(whole, architecture() + ("a" if "wgmma" in whole else "")))
+            target = architecture() + ("a" if "wgmma" in whole else "")
+            own.set_result(compressed(cubin(whole, target), name, target))
         except BaseException as error:
             own.set_exception(error)
     return code.result()

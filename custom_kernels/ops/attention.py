@@ -79,9 +79,9 @@ def attention(
     total, head_dim = qkv.shape[0], qkv.shape[1] // (num_heads + 2 * kv_heads)
     _check_rotation(rotation, total, head_dim, max_seqlen)
     equal = (cu_seqlens.shape[0] - 1) * max_seqlen == total
-    plain = bias is None and window is None and rotation is None and not causal
-    full_on_cuda = backend is None and equal and plain and default_backend() == "cuda"
-    builtin = full_on_cuda and heuristics.builtin_attention_is_faster(head_dim, max_seqlen)
+    on_cuda, rotated = backend is None and default_backend() == "cuda", rotation is not None
+    full = on_cuda and equal and bias is None and window is None and (rotated or not causal)
+    builtin = full and heuristics.builtin_attention_is_faster(qkv.dtype, head_dim, max_seqlen, rotated)
     kernel: Kernel = reference_attention
     if qkv.size and max_seqlen > 0 and not builtin:
         size = next((s for s in SIZES if max_seqlen <= s), None)
@@ -96,6 +96,7 @@ def attention(
             num_heads // kv_heads,
             None if rotation is None else Rotated(Normed.of(rotation.norms)),
             kv_heads,
+            on_cuda and rotated and not heuristics.rotates_inside(qkv.dtype, head_dim, max_seqlen, window, causal),
         )
         longest = next((length for length in LENGTHS if max_seqlen <= length), LENGTHS[-1])
         kernel = ATTENTION.pick(backend, variant, Load.of(total, longest, equal))
@@ -110,7 +111,7 @@ class Rotated(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for, and may be wrong for."""
+    """What a kernel is compiled for, and may be wrong for: on CUDA texts so `long` that they are rotated apart."""
 
     dtype: mx.Dtype
     head_dim: int
@@ -122,6 +123,7 @@ class Variant(NamedTuple):
     group: int = 1
     rotated: Rotated | None = None
     kv_heads: int = 2
+    long: bool = False
 
     def __str__(self) -> str:
         mask = ("" if self.bias is None else ", bias") + ("" if self.window is None else f", window {self.window}")
@@ -249,9 +251,9 @@ def _builtins(variant: Variant) -> Mapping[str, Kernel]:
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
-    dtype, head_dim, scale, bias_dtype, size, window, causal, group, rotated, kv_heads = variant
+    dtype, head_dim, scale, bias_dtype, size, window, causal, group, rotated, kv_heads, long = variant
     heads = kv_heads * group
-    longest = (size or 150) if load is None or load.longest is None else load.longest
+    longest = (size or (700 if long else 150)) if load is None or load.longest is None else load.longest
     if load is None:
         texts = [1, longest, 0, longest // 2, 2, 1, longest, 0, 3]
     else:

@@ -125,9 +125,16 @@ class Attention(nn.Module):
 
     def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden], before the output projection."""
-        qkv = self.rope(ops.linear(x, self.qkv), positions, self.num_heads)
         return ops.attention(
-            qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen, self.window, causal=self.causal
+            ops.linear(x, self.qkv),
+            cu_seqlens,
+            self.num_heads,
+            self.scale,
+            None,
+            max_seqlen,
+            self.window,
+            causal=self.causal,
+            rotation=ops.rotation(positions, self.rope, max_seqlen),
         )
 
 

@@ -176,8 +176,9 @@ class Attention(nn.Module):
 
     def __call__(self, x: Array, positions: Array, cu_seqlens: Array, max_seqlen: int) -> Array:
         """[T, hidden] -> [T, hidden], before the output projection."""
-        qkv = self.rope(ops.linear(x, self.qkv), positions, self.num_heads)
-        return ops.attention(qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen)
+        rotation = ops.rotation(positions, self.rope, max_seqlen)
+        qkv = ops.linear(x, self.qkv)
+        return ops.attention(qkv, cu_seqlens, self.num_heads, self.scale, None, max_seqlen, rotation=rotation)
 
 
 class GatedMLP(nn.Module):

@@ -258,7 +258,7 @@ def encoder_layers(
 
 
 class Rope:
-    """Rotary position embedding: the tables of its angles, and the rotation of query and key.
+    """Rotary position embedding: the tables of its angles, which `rotation` makes of use to `attention`.
 
     The frequencies are base^(-2i / head_dim), divided by `slowdown`, or those that `of` is given.
     """
@@ -275,21 +275,6 @@ class Rope:
         rope = cls(0, 1.0, positions)
         rope._frequencies, rope._magnitude = frequencies.astype(np.float32), magnitude
         return rope
-
-    @property
-    def cos(self) -> Any:
-        """The whole table: float32 [positions, head_dim / 2]."""
-        return self.tables(self._positions)[0]
-
-    @property
-    def sin(self) -> Any:
-        """The whole table: float32 [positions, head_dim / 2]."""
-        return self.tables(self._positions)[1]
-
-    @property
-    def mlx(self) -> tuple[mx.array, mx.array]:
-        """The whole tables as MLX arrays."""
-        return self.mlx_tables(self._positions)
 
     def tables(self, length: int) -> tuple[Any, Any]:
         """Cosines and sines of `length` positions at least, or of all, which may be far more than texts have."""
@@ -308,10 +293,6 @@ class Rope:
             cos, sin = (mx.array(table.astype(np.float16) if halves else table) for table in tables)
             self._mlx[key] = cos, sin
         return self._mlx[key]
-
-    def __call__(self, qkv: Array, positions: Array, num_heads: int) -> Array:
-        """[T, 3 * hidden] -> [T, 3 * hidden]; numpy's in place."""
-        return _twin(qkv).rope(qkv, positions, self, num_heads)
 
 
 def position_ids(cu_seqlens: Array, total: int) -> Array:

@@ -304,12 +304,6 @@ def _kept(layers: PostNormLayers, weights: list[LayerWeights]) -> Layers:
     return before
 
 
-def rope(qkv: mx.array, positions: mx.array, tables: Any, num_heads: int) -> mx.array:
-    """See `ops.Rope`."""
-    cos, sin = tables.mlx
-    return custom_kernels.rope(qkv, positions, cos, sin, num_heads)
-
-
 def zeros_like(input_ids: mx.array) -> mx.array:
     """See `ops`."""
     return zeros(input_ids.shape[0])

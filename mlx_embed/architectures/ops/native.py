@@ -311,11 +311,6 @@ def encoder_layers(
     return x
 
 
-def rope(qkv: Floats, positions: Ints, tables: Any, num_heads: int) -> Floats:
-    """See `ops.Rope`."""
-    return cpu.rope(qkv, positions, tables.cos, tables.sin, num_heads)
-
-
 def zeros_like(input_ids: Ints) -> Ints:
     """See `ops`."""
     return np.zeros_like(input_ids)

@@ -30,6 +30,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return b"code"
 
     monkeypatch.setattr(launch, "cubin", cubin)
+    monkeypatch.setattr(launch, "compressed", lambda code, *_: code)
     monkeypatch.setattr(launch, "architecture", lambda: "sm_90")
     monkeypatch.setattr(launch, "_codes", {})
     return sources
