@@ -131,6 +131,11 @@ def test_check_finds_what_no_search_has_met(folder: Path, model: EmbeddingModel)
         pytest.raises(StoreCorruptError, match=r"01\.float32 is damaged: rows"),
     ):
         index.check()
+    with (
+        Index.open(folder, model) as index,
+        pytest.raises(StoreCorruptError, match=r"01\.float32 is damaged: rows"),
+    ):
+        list(index.everything())
 
 
 @pytest.mark.parametrize("table", ["words_data", "attribute", "chunk", "file", "block"])
@@ -174,6 +179,17 @@ def test_check_finds_a_text_without_its(lost: str, index: Index) -> None:
         pytest.raises(StoreCorruptError, match=r"index\.sqlite is damaged"),
     ):
         again.check()
+
+
+def test_a_text_without_a_vector_has_not_the_next_ones(index: Index) -> None:
+    fill(index, 20)
+    index.delete(names(20)[5:6])
+    index.compact()
+    with index._store.reading() as (_, view):
+        there = view.segments[0].numbers
+        [gone] = set(range(there[0], there[-1])) - set(there.tolist())
+        with pytest.raises(StoreCorruptError, match="texts that have no vector"):
+            view.vectors(np.array([gone]))
 
 
 def test_a_block_that_is_not_as_it_was_written() -> None:

@@ -106,10 +106,10 @@ def test_a_text_that_is_there_is_not_embedded_again(index: Index, monkeypatch: p
     assert embedded == ["wing 0", "wing 1"]
     index.replace_files([("a.md", STAT, chunks("a.md", "wing 1", "wing 2"))])
     assert embedded[2:] == ["wing 2"]
-    index.replace_files([("moved.md", STAT, chunks("moved.md", "wing 1", "wing 2"))])
+    index.replace_files([("moved.md", STAT, chunks("moved.md", "wing 2", "wing 1"))])
     assert len(embedded) == 3
     hits = index.search("wing 1", mode="vector")
-    assert {hit.id: hit.score for hit in hits}["moved.md#0"] == {hit.id: hit.score for hit in hits}["a.md#0"]
+    assert {hit.id: hit.score for hit in hits}["moved.md#1"] == {hit.id: hit.score for hit in hits}["a.md#0"]
 
 
 def test_a_commit_has_whole_files_only(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
