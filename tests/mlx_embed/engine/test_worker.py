@@ -79,6 +79,8 @@ def late():
 atexit.register(late)
 {START}"""
     code = """
+from mlx_embed.tokenizer import nano
+nano.known = lambda library: False  # which would make them instead, where it is installed
 tokenizer, texts = model.tokenizer, ["the wing of an aeroplane"] * 700
 wanted = tokenizer(texts).ids.flat.tolist()
 for thread in threading.enumerate():
