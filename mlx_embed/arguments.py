@@ -1,4 +1,4 @@
-"""What a caller may give for a number, an array of them, and a file to write."""
+"""What a caller may give for a number, an array of them, a list, and a file to write."""
 
 import math
 import operator
@@ -69,6 +69,12 @@ def numbers(name: str, given: Any) -> npt.NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has dtype {array.dtype}, where numbers are needed.")
     return array
+
+
+def require_list(name: str, given: Any) -> None:
+    """Raise TypeError for no list, and for what would be taken apart into letters or keys."""
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
 
 
 def output_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:

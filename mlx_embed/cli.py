@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 where a check failed, 2 where the arguments, a model or the machine are at fault.
     """
     _open_closed_streams()
+    _name_what_cannot_be_shown()
     try:
         return _main(arguments)
     finally:
@@ -157,6 +159,12 @@ def _open_closed_streams() -> None:
             os.fstat(stream)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
+def _name_what_cannot_be_shown() -> None:
+    """Print "\\u673a" for a character that standard output's encoding lacks, as Python does on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_what_nobody_reads() -> None:

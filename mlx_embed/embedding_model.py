@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
@@ -276,7 +276,10 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         if task is not None:
             prefer_prompt(options, self.prompts, *TASKS[task])
         chosen = self._complete(options)
-        parts = windows(checked(texts), len, WINDOW)
+        if isinstance(texts, str):
+            raise TypeError("begin takes texts, got a str: pass [text].")
+        texts = list(checked(texts, "begin"))
+        parts = windows(texts, len, WINDOW)
         call = self._call(chosen, task, counted=False)
         begun: list[Window] = []
         try:
@@ -285,7 +288,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             for window in begun:
                 window.close()
             raise
-        return lambda: self._finished(call, call.encoding.together(begun, len(texts)))
+        # Kept, for an engine gives what it has begun only once.
+        return cache(lambda: self._finished(call, call.encoding.together(begun, len(texts))))
 
     def _encoded(
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None

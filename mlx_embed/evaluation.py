@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, log2
+from math import isfinite, isnan, log2, nan
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -74,7 +74,7 @@ def read_collection(folder: str | Path) -> Collection:
     """Read a folder in one of two layouts.
 
     BEIR's: corpus.jsonl {"_id", "title", "text"}, of which title and text are embedded; queries.jsonl {"_id", "text"};
-    qrels/test.tsv with a line of column names, then query id, document id, gain. Cranfield's: docs.jsonl and
+    qrels/test.tsv with query id, document id, gain, below a line of column names. Cranfield's: docs.jsonl and
     queries.jsonl {"id", "text"}; qrels.tsv of query id, document id and code, from 1 (gain 4) to 4 (gain 1). The
     judgements may be absent.
 
@@ -223,7 +223,10 @@ def _texts(path: Path, key: str, titled: bool = False) -> dict[str, str]:
 
 def _gains(path: Path, beir: bool) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for place, line in list(_lines(path))[1 if beir else 0 :]:
+    lines = list(_lines(path))
+    if beir and lines and isnan(_number(lines[0][1].rpartition("\t")[2])):  # else the names of columns are left out
+        del lines[0]
+    for place, line in lines:
         fields = line.split("\t")
         if len(fields) != 3:
             raise ValueError(
@@ -234,11 +237,16 @@ def _gains(path: Path, beir: bool) -> dict[str, dict[str, float]]:
     return found
 
 
-def _gain(place: str, relevance: str) -> float:
+def _number(text: str) -> float:
+    """NaN where it is none."""
     try:
-        gain = float(relevance)
+        return float(text)
     except ValueError:
-        gain = float("nan")
+        return nan
+
+
+def _gain(place: str, relevance: str) -> float:
+    gain = _number(relevance)
     if not isfinite(gain):
         raise ValueError(f"{place} has the relevance {relevance!r}, where a number is needed.")
     return max(gain, 0.0)
@@ -259,7 +267,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise ValueError(f"{path} is missing.")
     try:
         # Not splitlines(): JSON may hold U+2028 and other characters that it takes for line ends.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}.") from error
     return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())

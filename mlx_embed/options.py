@@ -253,7 +253,7 @@ TASK_PROMPTS: Mapping[str, tuple[str, ...]] = {"query": ("query",), "document": 
 
 def first_prompt(prompts: Mapping[str, str], names: Iterable[str]) -> str:
     """The prompt of the first of these names that there is; "" where there is none of them."""
-    return next((prompts[name] for name in names if name in prompts), "")
+    return next((_text(prompts, name) for name in names if name in prompts), "")
 
 
 def prefer_prompt(options: Any, prompts: Mapping[str, str], *names: str) -> None:
@@ -270,7 +270,7 @@ def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: 
     """The text to put in front: `prompt`, the one of a name, or that of the model's default name; "" for none.
 
     Raises:
-        TypeError: a prompt that is no string.
+        TypeError: a prompt that is no string, also one that was set.
         ValueError: a name that is not among the model's prompts.
     """
     if prompt is not None:
@@ -282,4 +282,12 @@ def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: 
         return ""
     if name not in prompts:
         raise ValueError(f"prompt_name {name!r} is not among the model's prompts: {sorted(prompts) or 'none'}.")
-    return prompts[name]
+    return _text(prompts, name)
+
+
+def _text(prompts: Mapping[str, str | None], name: str) -> str:
+    """The prompt of a name, which a user may have set; None is none."""
+    text = prompts[name]
+    if not isinstance(text, str | None):
+        raise TypeError(f"The prompt {name!r} is a {type(text).__name__}, where a string is needed.")
+    return text or ""

@@ -20,7 +20,8 @@ def dot(a: Vectors, b: Vectors) -> Vectors:
 
 
 def euclidean(a: Vectors, b: Vectors) -> Vectors:
-    """The distance, negated."""
+    """The distance, negated; float64, in which the squares of near vectors do not cancel each other."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
     squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None, :] - 2 * dot(a, b)
     return -np.sqrt(np.maximum(squared, 0))
 

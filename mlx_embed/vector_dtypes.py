@@ -5,6 +5,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import numbers
+
 OutputDtype = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 OUTPUT_DTYPES: tuple[str, ...] = get_args(OutputDtype)
 
@@ -14,8 +16,12 @@ def ranges_of(embeddings: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
     Raises:
         ValueError: fewer than two vectors, which say nothing of a range.
+        TypeError: no floats: codes are not what other codes are made by.
     """
-    vectors = np.asarray(embeddings, dtype=np.float32)
+    given = numbers("calibration_embeddings", embeddings)
+    if given.dtype.kind != "f":
+        raise TypeError(f"calibration_embeddings has dtype {given.dtype}, where vectors of floats are needed.")
+    vectors = given.astype(np.float32)
     if vectors.ndim != 2 or len(vectors) < 2:
         raise ValueError(f"calibration needs at least two vectors [M, D], got shape {vectors.shape}.")
     return np.stack([vectors.min(axis=0), vectors.max(axis=0)])
@@ -33,8 +39,9 @@ def checked_ranges(
     """The ranges [2, dim] that an output_dtype needs, from either argument; None where it needs none.
 
     Raises:
-        ValueError: an unknown output_dtype; int8 or uint8 without ranges, or with those of other vectors; another with
-            ranges, which would be of no use.
+        ValueError: an unknown output_dtype; int8 or uint8 without ranges, or with those of other vectors, or with both
+            arguments; another with ranges, which would be of no use.
+        TypeError: what is no array of numbers, or calibration_embeddings that are no floats.
     """
     check_output_dtype(output_dtype)
     if output_dtype not in ("int8", "uint8"):
@@ -42,12 +49,17 @@ def checked_ranges(
             if given is not None:
                 raise ValueError(f'{name} are of output_dtype "int8" and "uint8", and it is {output_dtype!r}.')
         return None
-    if ranges is None and calibration_embeddings is None:
+    if ranges is not None and calibration_embeddings is not None:
+        raise ValueError("ranges and calibration_embeddings say the same, each in its own way: pass one of them.")
+    if calibration_embeddings is not None:
+        found = ranges_of(calibration_embeddings)
+    elif ranges is not None:
+        found = numbers("ranges", ranges).astype(np.float32)
+    else:
         raise ValueError(
             f"output_dtype {output_dtype!r} needs to know how large values get: pass calibration_embeddings, some "
             "hundred float32 vectors [M, D] of typical texts, or ranges [2, D]; the same for documents and queries."
         )
-    found = ranges_of(calibration_embeddings) if ranges is None else np.asarray(ranges, dtype=np.float32)  # type: ignore[arg-type]
     if found.shape != (2, dim):
         given = f"ranges [2, {dim}], got {found.shape}"
         if ranges is None:

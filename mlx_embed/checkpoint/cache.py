@@ -20,9 +20,13 @@ _READ = (
     "tokenizer_config.json",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "artifact.metadata",
+    "router_config.json",
 )
 # Read only where there is no tokenizer.json.
 _VOCABULARY = ("vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+# Read where modules.json has a LogitScore, or is not there: a reranker may be asked by it.
+_TEMPLATE, _ASKED = "chat_template.jinja", "LogitScore"
 _WEIGHTS, _INDEX, _SHARDS = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
 
 
@@ -45,6 +49,9 @@ def _is_read(name: str, snapshot: Path) -> bool:
         return not (beside / _INDEX).is_file()
     if path.name == _INDEX or fnmatch(path.name, _SHARDS):
         return not (beside / _WEIGHTS).is_file()
+    if path.name == _TEMPLATE:
+        modules = snapshot / "modules.json"
+        return not modules.is_file() or _ASKED in modules.read_text(encoding="utf-8", errors="replace")
     return any(fnmatch(path.name, pattern) for pattern in _READ)
 
 

@@ -15,7 +15,7 @@ logger = logging.getLogger("mlx_embed")
 # What huggingface_hub has asked with, over the years; their own errors mean that there was no answer.
 _HTTP_CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
 # What is downloaded of a repository: no pickles and no code.
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "artifact.metadata"]
+PATTERNS = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "artifact.metadata"]
 IGNORED = ["onnx/*", "openvino/*", "coreml/*", "*/checkpoint-*/*"]
 
 

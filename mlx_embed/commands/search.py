@@ -71,9 +71,12 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.json:
         found = [{**asdict(hit), "matches": marks(options.query, hit.text)} for hit in hits]
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        # What a terminal cannot show is escaped as JSON has it.
+        shows_all = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
+        print(json.dumps(found, ensure_ascii=not shows_all, indent=2))
         return 0
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for number, hit in enumerate(hits):
         if number:
             print()

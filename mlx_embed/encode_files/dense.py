@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from mlx_embed.records.reading import Record
 
@@ -175,7 +176,7 @@ class Encoding:
             return None
         try:
             return checked_ranges(kind, self._width, np.load(file), None).tolist()  # type: ignore[union-attr]
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
             raise ValueError(f"--ranges {file}: {error}") from error
 
     def _print(self, vectors: Any, part: list[Record]) -> None:

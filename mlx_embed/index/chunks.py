@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import positive_number, whole_number
+from mlx_embed.arguments import positive_number, require_list, whole_number
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.errors import StoreMismatchError
 from mlx_embed.index.documents import Document
@@ -93,9 +93,10 @@ class Chunking:
         """The one of these numbers: None are 256 tokens, or what the model takes where that is less, and an eighth.
 
         Raises:
-            TypeError: no whole numbers.
+            TypeError: no whole numbers, or fields that are no list.
             ValueError: more tokens than the model takes, or an overlap of at least half of them.
         """
+        require_list("fields", fields)
         tokens = (
             min(DEFAULT_TOKENS, model.max_seq_length) if tokens is None else positive_number("tokens", tokens, "tokens")
         )

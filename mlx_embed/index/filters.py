@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mlx_embed.arguments import require_list
 from mlx_embed.index.blocks import Numbers
 
 Filter: TypeAlias = Mapping[str, Any]
@@ -45,6 +46,7 @@ def parsed(conditions: Iterable[str]) -> dict[str, Any]:
         ValueError: a condition of another form.
     """
     found: dict[str, Any] = {}
+    require_list("conditions", conditions)
     for condition in conditions:
         match = re.match(r"(\s*\"[^\"]*\"\s*|[^<>=!]+)(>=|<=|!=|>|<|=)(.*)", condition, re.DOTALL)
         if not match:

@@ -1,13 +1,13 @@
 """What a caller gives to an index, as the index takes it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import numbers
+from mlx_embed.arguments import numbers, require_list
 from mlx_embed.index import rows
 from mlx_embed.index.entries import Chunk
 from mlx_embed.index.rows import Entry
@@ -15,20 +15,14 @@ from mlx_embed.index.segments import lengths_of
 from mlx_embed.index.statement import Statement
 
 
-def require_list(name: str, given: Any) -> None:
-    """Raise TypeError for no list, and for what would be taken apart into letters or keys."""
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
-
-
-def ids_of(given: Any) -> list[str]:
-    """Ids to look for; TypeError for no list, or something in it that no text has as its id."""
-    require_list("ids", given)
-    ids = list(given)
-    for place, name in enumerate(ids):
-        if not isinstance(name, str):
-            raise TypeError(f"ids[{place}] is a {type(name).__name__}, where a string is needed.")
-    return ids
+def strings_of(name: str, given: Any) -> list[str]:
+    """Ids or paths to look for; TypeError for no list, or something in it that no text has as its own."""
+    require_list(name, given)
+    listed = list(given)
+    for place, one in enumerate(listed):
+        if not isinstance(one, str):
+            raise TypeError(f"{name}[{place}] is a {type(one).__name__}, where a string is needed.")
+    return listed
 
 
 def entries_of(ids: Sequence[str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> list[Entry]:

@@ -17,7 +17,7 @@ from mlx_embed.index.commits import FileChunks, Pace, batches
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 from mlx_embed.index.export import everything, export
 from mlx_embed.index.filters import Filter
-from mlx_embed.index.given import entries_of, ids_of, vectors_of
+from mlx_embed.index.given import entries_of, strings_of, vectors_of
 from mlx_embed.index.load import load
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.search import MODES, RERANKED, Mode, Snapshot
@@ -208,7 +208,7 @@ class Index:
         Raises:
             TypeError: ids that are no list of strings.
         """
-        return self._remove("id", list(dict.fromkeys(ids_of(ids))))
+        return self._remove("id", list(dict.fromkeys(strings_of("ids", ids))))
 
     def _remove(self, column: str, values: Sequence[str]) -> int:
         with self._store.writing() as transaction:
@@ -263,7 +263,7 @@ class Index:
 
     def remove_files(self, paths: Iterable[str]) -> int:
         """Remove files and their chunks in one commit; how many chunks they had."""
-        return self._remove("path", list(dict.fromkeys(paths)))
+        return self._remove("path", list(dict.fromkeys(strings_of("paths", paths))))
 
     def sync(self, folders: str | Path | Iterable[str | Path], *, globs: Iterable[str] = ()) -> "Summary":
         """Bring the index up to date with folders and files: see `mlx_embed.index.sync.sync`, which says how."""
@@ -377,7 +377,7 @@ class Index:
         """
         conditions = dict(filters.checked(filter) or {})
         if ids is not None:
-            conditions = {filters.AND: [conditions, {filters.ID: ids_of(ids)}]}
+            conditions = {filters.AND: [conditions, {filters.ID: strings_of("ids", ids)}]}
         with self._store.reading() as (connection, _):
             wanted = filters.numbers(connection, conditions).tolist()
             found = rows.hits(connection, wanted, self._store.database)
@@ -430,7 +430,8 @@ class Index:
         Raises:
             StoreMismatchError: the vectors are of another model, or may be; files in it have chunks of another kind.
             FileNotFoundError: nothing is there.
-            ValueError: another ending; a column that is missing; rows of one file that are apart.
+            ValueError: another ending; a column that is missing; an id that is there twice; rows of one file that are
+                apart.
             ImportError: pyarrow, or lancedb, is not installed.
         """
         return load(self._store, Path(path).expanduser(), self._vectors, same_model=same_model)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.errors import StoreMismatchError
-from mlx_embed.index import rows
+from mlx_embed.index import database, rows
 from mlx_embed.index.entries import Chunk, FileStat
 from mlx_embed.index.export import SAID
 from mlx_embed.index.given import require_once, vectors_of
@@ -43,6 +43,8 @@ def load(store: Store, path: Path, embed: Embed, *, same_model: bool = False) ->
             f"{store.statement.model}, made as this index makes them; without a column 'vector' texts are embedded."
         )
     store.acquire()
+    with store.reading() as (connection, _):
+        before = database.counted(connection, store.folder, "numbers")
     count, done = 0, set[str]()
     for batch in _whole_files(batches):
         entries = [_entry(row, exported="statement" in said) for row in batch]
@@ -54,24 +56,28 @@ def load(store: Store, path: Path, embed: Embed, *, same_model: bool = False) ->
         if again := sorted(paths & done):
             raise ValueError(f"The rows of {again[0]} are apart in {path}: sort it by path.")
         done |= paths
-        _put(store, entries, vectors, {name: files[name] for name in paths if name in files})
+        _put(store, entries, vectors, {name: files[name] for name in paths if name in files}, before)
         count += len(batch)
     empty = {name: stat for name, stat in files.items() if name not in done}
     if empty:
-        _put(store, [], np.zeros((0, store.statement.dimension), dtype=np.float32), empty)
+        _put(store, [], np.zeros((0, store.statement.dimension), dtype=np.float32), empty, before)
     return count
 
 
 def _put(
-    store: Store, entries: Sequence[Entry], vectors: npt.NDArray[np.float32], files: Mapping[str, FileStat]
+    store: Store, entries: Sequence[Entry], vectors: npt.NDArray[np.float32], files: Mapping[str, FileStat], before: int
 ) -> None:
-    """Commit texts and files in the place of those with the same ids and paths."""
+    """Commit texts and files in the place of those with the same ids and paths.
+
+    `before` is the largest number of a text that was there before the table, of which none takes another's place.
+    """
     ids = [entry.id for entry in entries]
-    require_once(ids)
     paths = {*files, *(entry.chunk.path for entry in entries)} - {""}
     with store.writing() as transaction:
+        known = rows.numbers_of(transaction.connection, "id", ids)
+        require_once([*ids, *(name for name, numbers in known.items() if numbers[0] > before)])
         there = [
-            *rows.numbers_of(transaction.connection, "id", ids).values(),
+            *known.values(),
             *rows.numbers_of(transaction.connection, "path", sorted(paths)).values(),
         ]
         transaction.remove(sorted({number for numbers in there for number in numbers}))

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+import weakref
 from datetime import datetime
 from pathlib import Path
 
@@ -16,13 +17,15 @@ LOCK = "lock"
 
 
 class Lock:
-    """The lock of one folder. The system gives it back when the process ends, however it does."""
+    """The lock of one folder. The system gives it back when the process ends, however it does.
+
+    So does Python, of a lock that nothing refers to any more: an index that nobody has closed holds up no other.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / LOCK
-        self._held: int | None = None
-        self._holder = 0
+        self._held: weakref.finalize[[int, int], Lock] | None = None
 
     def acquire(self, patience: float = 0.0) -> None:
         """Take it; nothing where it is held already.
@@ -45,19 +48,16 @@ class Lock:
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    holder = _holder(file)
+                    held = _held_by(file, self._folder)
                     os.close(file)
-                    raise StoreLockedError(
-                        f"{holder} is writing to the index in {self._folder}: wait until it has ended, or end it. "
-                        "Reading goes on meanwhile."
-                    ) from None
+                    raise StoreLockedError(held) from None
                 time.sleep(0.02)
             except OSError:
                 os.close(file)
                 with errors_of(self._folder):
                     raise
-        self._held, self._holder = file, os.getpid()
-        words = {"pid": self._holder, "host": socket.gethostname(), "program": " ".join(sys.argv)[:200]}
+        self._held = weakref.finalize(self, _give_back, file, os.getpid())
+        words = {"pid": os.getpid(), "host": socket.gethostname(), "program": " ".join(sys.argv)[:200]}
         words["since"] = datetime.now().astimezone().isoformat(timespec="seconds")
         try:
             os.ftruncate(file, 0)
@@ -68,17 +68,26 @@ class Lock:
     def release(self) -> None:
         """Give it back, if this process has it."""
         if self._held is not None:
-            # A child that was forked meanwhile has the file open too, so that to close it here would not be enough.
-            if os.getpid() == self._holder:
-                fcntl.flock(self._held, fcntl.LOCK_UN)
-            os.close(self._held)
+            self._held()
             self._held = None
 
 
-def _holder(file: int) -> str:
-    """Who has the lock, as the file says."""
+def _give_back(file: int, holder: int) -> None:
+    # A child that was forked meanwhile has the file open too, so that to close it here would not be enough.
+    if os.getpid() == holder:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
+
+
+def _held_by(file: int, folder: Path) -> str:
+    """Who has the lock, as the file says, and what to do about it."""
     try:
         words = json.loads(os.pread(file, 4096, 0))
-        return f"Process {words['pid']} on {words['host']} ({words['program']}), since {words['since']},"
+        if (words["pid"], words["host"]) == (os.getpid(), socket.gethostname()):
+            return f"This process is writing to the index in {folder} by another Index: close that, or write by it."
+        holder = f"Process {words['pid']} on {words['host']} ({words['program']}), since {words['since']},"
     except (OSError, ValueError, KeyError, TypeError):
-        return "Another process"
+        holder = "Another process"
+    return (
+        f"{holder} is writing to the index in {folder}: wait until it has ended, or end it. Reading goes on meanwhile."
+    )

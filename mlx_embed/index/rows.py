@@ -13,6 +13,8 @@ from mlx_embed.index.entries import Chunk, FileStat, Hit
 
 # Names in one statement: SQLite's least limit is 999.
 _AT_ONCE = 900
+# Mappings and lists within metadata. Python reads JSON to a depth that depends on its version and on its caller's.
+MOST_NESTED = 100
 
 _INSERT = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = (
@@ -52,7 +54,7 @@ def entry(name: str, chunk: Chunk) -> Entry:
     """A text to be stored.
 
     Raises:
-        TypeError: a text, an id or a path that is no string; metadata that is no mapping, or that JSON cannot hold.
+        TypeError: a text, an id or a path that is no string; metadata that JSON does not bring back.
         ValueError: a text or an id that UTF-8 cannot hold, such as half a surrogate pair; an empty id.
     """
     for what, text in (("id", name), ("path", chunk.path), ("text", chunk.text)):
@@ -66,12 +68,29 @@ def entry(name: str, chunk: Chunk) -> Entry:
         raise ValueError("An id is empty; every text needs one.")
     if not isinstance(chunk.metadata, Mapping):
         raise TypeError(f"The metadata of {name!r:.80} is a {type(chunk.metadata).__name__}; a mapping is needed.")
+    _check_nested(name, chunk.metadata, MOST_NESTED)
     try:
         metadata = json.dumps(dict(chunk.metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
         metadata.encode()
     except (TypeError, ValueError) as error:
         raise TypeError(f"The metadata of {name!r:.80} cannot be written as JSON: {error}.") from error
     return Entry(name, chunk, metadata)
+
+
+def _check_nested(name: str, value: Any, left: int) -> None:
+    """Raise TypeError for keys that JSON would make strings of, and for values so deep that they are not read again."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        return
+    if left == 0:
+        raise TypeError(f"The metadata of {name!r:.80} is nested more than {MOST_NESTED} deep.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"The metadata of {name!r:.80} has the key {key!r:.80}, a {type(key).__name__}; a string is needed."
+                )
+    for part in value.values() if isinstance(value, Mapping) else value:
+        _check_nested(name, part, left - 1)
 
 
 def insert(connection: Connection, numbers: Sequence[int], entries: Sequence[Entry]) -> None:

@@ -96,7 +96,11 @@ def search(
 
 
 def reranked(query: str, hits: Sequence[Hit], reranker: CrossEncoder) -> list[Hit]:
-    """Hits by a reranker's score."""
+    """Hits by a reranker's score; by its logits where scores are equal, as `CrossEncoder.rank` has it, then by id."""
+    if isinstance(reranker, CrossEncoder):
+        by_id = sorted(hits, key=lambda hit: hit.id)
+        ranked = reranker.rank(query, [hit.text for hit in by_id])
+        return [replace(by_id[entry["corpus_id"]], score=entry["score"]) for entry in ranked]
     scores = reranker.predict([(query, hit.text) for hit in hits]).tolist() if hits else []
     scored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
     return sorted(scored, key=lambda hit: (-hit.score, hit.id))

@@ -71,22 +71,25 @@ class Store:
             StoreMismatchError: an index that says something else of itself.
             StoreError: the folder cannot be written.
         """
+        made = False
         with errors_of(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder)
-        lock.acquire(_MAKING)
-        try:
-            if not (folder / DATABASE).exists():
-                _require_empty(folder)
-                with errors_of(folder):
-                    (folder / FOLDER).mkdir(exist_ok=True)
-                database.create(
-                    folder, {**statement.meta(), "generation": "0", "numbers": "0", "segments": "0", "files": files}
-                )
-            elif not exist_ok:
-                raise FileExistsError(f"There is an index in {folder}; open it, or name another folder.")
-        finally:
-            lock.release()
+            there = (folder / DATABASE).exists()
+        if not there:  # else it needs no lock, which a writer may hold for hours
+            with errors_of(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = Lock(folder)
+            lock.acquire(_MAKING)
+            try:
+                if made := not (folder / DATABASE).exists():
+                    _require_empty(folder)
+                    with errors_of(folder):
+                        (folder / FOLDER).mkdir(exist_ok=True)
+                    numbers = dict.fromkeys(("generation", "numbers", "segments"), "0")
+                    database.create(folder, {**statement.meta(), **numbers, "files": files})
+            finally:
+                lock.release()
+        if not (made or exist_ok):
+            raise FileExistsError(f"There is an index in {folder}; open it, or name another folder.")
         store = cls(folder)
         store.statement.require(statement, folder)
         return store

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_embed.arguments import require_list
 from mlx_embed.index import documents, sources
 from mlx_embed.index.chunks import Chunker, Chunking, counter
 from mlx_embed.index.database import DATABASE
@@ -82,8 +83,10 @@ def sync(index: "Index", folders: Iterable[str | Path], *, globs: Iterable[str] 
 
     Raises:
         MissingSourceError: a source is not there, and the index keeps what it has of all.
+        TypeError: folders that are no paths, or globs that are no list.
         StoreMismatchError: the index has chunks of another version.
     """
+    require_list("globs", globs)
     return _Sync(index, sources.roots(folders), tuple(globs)).run()
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 from uuid import uuid4
 
+from mlx_embed.arguments import require_list
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Hit, Index
 from mlx_embed.integrations.langchain import MLXEmbeddings
@@ -54,6 +56,8 @@ class MLXVectorStore(VectorStore):
     ) -> "MLXVectorStore":
         """A new index at `path` with these texts; `options` go to `Index.create`.
 
+        Where the texts cannot be added, none is left behind.
+
         Raises:
             TypeError: embeddings of another library, or no path.
         """
@@ -65,8 +69,15 @@ class MLXVectorStore(VectorStore):
                 f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got a {type(model).__name__}: "
                 "an index embeds by itself."
             )
+        there = Path(path).expanduser().exists()
         store = cls(Index.create(path, model, **options))
-        store.add_texts(texts, metadatas, ids=ids)
+        try:
+            store.add_texts(texts, metadatas, ids=ids)
+        except BaseException:
+            store.index.close()
+            if not there:
+                rmtree(store.index.path)
+            raise
         return store
 
     def add_texts(
@@ -78,6 +89,8 @@ class MLXVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """Add texts, or replace those with the same ids, in one commit; ids that are not given are made up."""
+        for name, some in (("texts", texts), ("ids", ids or [])):
+            require_list(name, some)
         listed = list(texts)
         given = list(ids) if ids is not None else [None] * len(listed)
         names = [str(uuid4()) if name is None else name for name in given]

@@ -10,7 +10,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
         OSError: it cannot be read.
         ValueError: it has no key.
     """
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise ValueError(f"{path} has no key: write one a line.")

@@ -235,6 +235,7 @@ class Machine:
 @pytest.fixture
 def mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
     monkeypatch.setattr(op, "default_backend", lambda: "metal")
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("MLX_EMBED_KERNELS", raising=False)
     machine = Machine(monkeypatch)

@@ -422,3 +422,13 @@ def test_arguments_of_sentence_transformers(tiny_bert: EmbeddingModel, monkeypat
             tiny_bert.encode(RAGGED, **options)
     with pytest.raises(ValueError, match="batch_size 0"):
         tiny_bert.encode(RAGGED, batch_size=0)
+
+
+def test_begin_takes_texts_and_no_text(tiny_bert: EmbeddingModel) -> None:
+    """A string would be taken for its letters."""
+    with pytest.raises(TypeError, match=r"got a str: pass \[text\]"):
+        tiny_bert.begin("wing")
+    texts = ["the wing", "heat"]
+    wait = tiny_bert.begin(text for text in texts)  # type: ignore[arg-type]
+    for _ in range(2):
+        assert np.array_equal(wait(), tiny_bert.encode(texts))

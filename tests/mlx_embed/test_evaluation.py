@@ -50,6 +50,17 @@ def cranfield(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("layout", [beir, cranfield])
+def test_the_first_lines_count(layout: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Behind a byte order mark, and where judgements have no names of columns."""
+    wanted = read_collection(layout(tmp_path / "plain"))
+    folder = layout(tmp_path / "marked")
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        text = path.read_text(encoding="utf-8")
+        path.write_text("\ufeff" + text.removeprefix("query-id\tcorpus-id\tscore\n"), encoding="utf-8")
+    assert read_collection(folder) == wanted
+
+
 def test_ndcg_by_hand() -> None:
     gains = {"q": {"a": 3, "b": 2, "c": 1, "never found": 2}}
     # ideal: 3/log2(2) + 2/log2(3) + 2/log2(4) + 1/log2(5) = 3 + 1.261860 + 1 + 0.430677 = 5.692536

@@ -147,3 +147,13 @@ def test_documents_without_a_prompt_of_their_own(model: EmbeddingModel) -> None:
     model.prompts, model.default_prompt_name = {"own": "code: "}, "own"
     assert np.array_equal(model.encode_document(TEXTS), model.encode(TEXTS, prompt=""))
     assert np.abs(model.encode_document(TEXTS) - model.encode(TEXTS)).max() > 1e-3
+
+
+def test_prompts_that_were_set(model: EmbeddingModel) -> None:
+    """None is none, as in a checkpoint."""
+    model.prompts = {"query": None, "none": None, "number": 5}  # type: ignore[dict-item]
+    plain = model.encode(TEXTS[0], prompt="")
+    assert np.array_equal(model.encode_query(TEXTS[0]), plain)
+    assert np.array_equal(model.encode(TEXTS[0], prompt_name="none"), plain)
+    with pytest.raises(TypeError, match="The prompt 'number' is a int, where a string is needed"):
+        model.encode(TEXTS[0], prompt_name="number")

@@ -49,3 +49,14 @@ def test_zeros_and_equal_vectors(name: str, checkpoint: Path) -> None:
     assert np.isfinite(model.similarity(np.zeros((1, 3)), B)).all()
     rows = np.random.default_rng(0).normal(size=(20, 7)) * 100
     assert np.isfinite(model.similarity(rows, rows)).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
+def test_near_vectors_are_no_further_apart_than_they_are(scale: float, checkpoint: Path) -> None:
+    model = told(checkpoint, "euclidean")
+    rows = (scale * np.random.default_rng(1).normal(size=(30, 64))).astype(np.float32)
+    near = rows + np.float32(scale * 1e-4)
+    distances = np.linalg.norm(rows.astype(np.float64)[:, None] - near[None], axis=-1)
+    assert model.similarity(rows, near) == pytest.approx(-distances, rel=1e-5)
+    assert model.similarity(rows, rows).diagonal() == pytest.approx(0, abs=scale * 1e-6)
+    assert model.similarity_pairwise(rows, near) == pytest.approx(model.similarity(rows, near).diagonal(), rel=1e-3)

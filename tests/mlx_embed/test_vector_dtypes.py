@@ -99,3 +99,20 @@ def test_bad_options(tiny_bert: EmbeddingModel, options: dict, message: str, mon
     monkeypatch.setattr(tiny_bert, "engine", SimpleNamespace(near=lambda work: work()))
     with pytest.raises(ValueError, match=message):
         tiny_bert.encode(TEXTS, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"calibration_embeddings": np.ones((3, 32), np.int8)}, TypeError, "dtype int8, where vectors of floats"),
+        ({"calibration_embeddings": [[1.0, 2.0], [3.0]]}, ValueError, "calibration_embeddings is no array of numbers"),
+        ({"calibration_embeddings": "wing"}, TypeError, "calibration_embeddings has dtype"),
+        ({"ranges": [["a"], ["b"]]}, TypeError, "ranges has dtype"),
+        ({"ranges": np.ones((2, 32)), "calibration_embeddings": np.ones((2, 32))}, ValueError, "pass one of them"),
+    ],
+)
+def test_what_ranges_cannot_be_taken_from(
+    tiny_bert: EmbeddingModel, options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        tiny_bert.encode(TEXTS, output_dtype="int8", **options)

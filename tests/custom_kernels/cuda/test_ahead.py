@@ -115,7 +115,7 @@ def test_whether_something_is_still_being_compiled() -> None:
     assert not ahead.under_way()
 
 
-@pytest.mark.parametrize("length", [16, 150])
+@pytest.mark.parametrize("length", [16, 150, 700])
 @pytest.mark.parametrize(("dtype", "dim"), [("bfloat16", 128), ("float16", 64), ("float32", 5)])
 def test_attention_is_checked_as_it_is_compiled(
     dtype: str, dim: int, length: int, monkeypatch: pytest.MonkeyPatch
@@ -128,9 +128,12 @@ def test_attention_is_checked_as_it_is_compiled(
         return cuda.attention
 
     monkeypatch.setattr(Op, "pick", pick)
-    qkv, turn = random(length, (12 + 2 * 4) * dim, dtype=dtype), rotation([length], dim, head_norms(dim, dtype))
+    monkeypatch.setattr("custom_kernels.ops.attention.default_backend", lambda: "cuda")
+    lengths = [length, 3]  # or MLX's own attention is chosen
+    turn = rotation(lengths, dim, head_norms(dim, dtype)) if dim > 5 else None
+    qkv = random(sum(lengths), (12 + 2 * 4) * dim, dtype=dtype)
     with ahead.rehearsal() as wanted:
-        attention(qkv, starts([length]), 12, 0.2, None, turn if dim > 5 else None, max_seqlen=length, kv_heads=4)
+        attention(qkv, starts(lengths), 12, 0.2, None, turn, max_seqlen=length, kv_heads=4)
     arguments, options = OP["attention"].sample(*variants, None)
     with ahead.rehearsal() as checked:
         cuda.attention(*arguments, **options)

@@ -91,6 +91,7 @@ def test_a_link_to_nothing_is_missing(tmp_path: Path) -> None:
         (["tokenizer.json"], ["vocab.txt", "merges.txt"], []),
         (["config.json"], ["adapter_config.json", "adapter_other.json"], ["adapter_config.json"]),
         (["config.json"], ["1_Pooling/config.json", "x/config.json", "1_Pooling/a.txt"], ["1_Pooling/config.json"]),
+        (["config.json"], ["chat_template.jinja", "artifact.metadata"], ["artifact.metadata"]),
     ],
 )
 def test_what_is_needed(here: list[str], listed: list[str], needed: list[str], tmp_path: Path) -> None:
@@ -98,6 +99,15 @@ def test_what_is_needed(here: list[str], listed: list[str], needed: list[str], t
     for name in here:
         (tmp_path / name).write_text("{}")
     assert cache.needed([*here, *listed, "modules.json"], tmp_path) == needed
+
+
+@pytest.mark.parametrize(
+    "modules", [None, '[{"path": "", "type": "a.Transformer"}, {"path": "1", "type": "a.LogitScore"}]']
+)
+def test_a_template_by_which_a_reranker_may_be_asked_is_needed(modules: str | None, tmp_path: Path) -> None:
+    if modules is not None:
+        (tmp_path / "modules.json").write_text(modules)
+    assert cache.needed(["chat_template.jinja"], tmp_path) == ["chat_template.jinja"]
 
 
 @pytest.mark.parametrize("content", ["", "5", "[5]", "[{}]", "{}"])

@@ -7,9 +7,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, EmbeddingModelType, ModelNotFoundError
-from mlx_embed.checkpoint import hub, packaged
+from mlx_embed.checkpoint import hub, packaged, read_checkpoint
+from tests.checkpoints import generative
 from tests.conftest import DATA
 
 E5 = "intfloat/e5-small-v2"
@@ -92,6 +94,26 @@ def test_what_is_asked_of_the_hub(asked: Calls, tmp_path: Path) -> None:
     wanted = {"revision": "abc", "cache_dir": tmp_path, "local_files_only": True}
     assert {key: options[key] for key in wanted} == wanted
     assert not [pattern for pattern in options["allow_patterns"] if pattern.endswith((".bin", ".pt", ".pkl", ".py"))]
+
+
+def test_all_that_may_be_read_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a reranker that is asked by a chat template, for one; code and pickles are not."""
+    there, here = generative("qwen3, chat", tmp_path / "there"), tmp_path / "here"
+    read = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
+    read |= {"artifact.metadata", "0_Transformer/spm.model", "vocab.txt", "adapters/retrieval/adapter_config.json"}
+    unread = {"model.py", "pytorch_model.bin", "onnx/config.json", "README.md"}
+
+    def snapshot_download(name: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: Any) -> str:
+        files = sorted(read | unread)
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (here / file).parent.mkdir(parents=True, exist_ok=True)
+            (here / file).write_bytes((there / file).read_bytes() if (there / file).is_file() else b"")
+        return str(here)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert hub.resolve("someone/reranker") == here
+    assert {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()} == read
+    assert read_checkpoint(here, kind="CrossEncoder").chat == read_checkpoint(there, kind="CrossEncoder").chat
 
 
 @pytest.mark.parametrize("name", [E5, "e5-small-v2"])

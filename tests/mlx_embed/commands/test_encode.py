@@ -422,6 +422,9 @@ def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("texts.txt", "--task", "query"), "task 'query': this model has no tasks"),
         (("texts.txt", "--truncate-dim", "99"), "truncate_dim 99 is not within 1..32"),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "no.npy"), "--ranges no.npy: "),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "empty.npy"), "--ranges empty.npy: "),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "zip.npy"), "--ranges zip.npy: "),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "words.npy"), "--ranges words.npy: ranges has dtype <U1"),
     ],
 )
 def test_bad_arguments(
@@ -435,6 +438,9 @@ def test_bad_arguments(
     lines(tmp_path / "texts.txt")
     jsonl(tmp_path / "texts.jsonl")
     (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 cut off")
+    np.save(tmp_path / "words.npy", [["a"], ["b"]])
     before = files(tmp_path)
     run(*arguments, code=2)
     assert message in capsys.readouterr().err

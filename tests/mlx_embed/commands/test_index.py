@@ -102,6 +102,29 @@ def test_json_has_all_that_is_known(folder: Path, capsys: pytest.CaptureFixture[
     assert found(capsys, "violin", "--mode", "text", "--min-score", "1e9") == []
 
 
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "Fl\\xfcgel \\u673a"), ("latin-1", "Flügel \\u673a")])
+def test_characters_that_the_output_cannot_show(encoding: str, shown: str, folder: Path) -> None:
+    (folder / "soup.txt").write_text("Flügel 机\n", encoding="utf-8")
+    assert index("source", "--model", MODEL) == 0
+    script = "from mlx_embed.cli import main as run; what = ['search', 'Flügel', '--index', 'ix']; run([*what, '-k1']);"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script} run([*what, '--json'])"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    _, text, listed = done.stdout.decode(encoding).partition(f"    {shown}\n")
+    assert text
+    assert json.loads(listed)[0]["text"] == "Flügel 机"
+
+
+def test_a_search_without_an_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert index("source", "--model", MODEL) == 0
+    monkeypatch.setattr(sys, "stdout", None)
+    for option in ("--json", "--mode=text"):
+        assert cli.main(["search", "wing", "--index", "ix", option]) == 0
+
+
 @pytest.mark.parametrize(
     ("filters", "names"),
     [

@@ -92,9 +92,9 @@ def test_the_chunks_of_a_file_are_committed_together(
     commits: list[list[str]] = []
     put = load._put
 
-    def kept(store: Any, entries: Any, vectors: Any, files: Any) -> None:
+    def kept(store: Any, entries: Any, *others: Any) -> None:
         commits.append([entry.chunk.path for entry in entries])
-        put(store, entries, vectors, files)
+        put(store, entries, *others)
 
     monkeypatch.setattr(load, "_put", kept)
     with Index.create(tmp_path / "again", model) as again:
@@ -127,6 +127,16 @@ def test_a_table_of_another_program(index: Index, tmp_path: Path) -> None:
     assert index.load(path, same_model=True) == 1
     assert index.get(["1"])["1"].text == "heat"
     assert index.search("q", 1, mode="vector", vectors=vectors(1)[0])[0].id == "1"
+
+
+def test_an_id_that_comes_again_after_a_commit(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.add(["a", "b"], ["old", "older"])
+    monkeypatch.setattr(load, "_AT_ONCE", 2)
+    path = write(tmp_path / "twice.parquet", id=["b", "a", "c", "b", "d"], text=["1", "2", "3", "4", "5"])
+    for _ in range(2):  # the second time finds what the first has put there
+        with pytest.raises(ValueError, match="'b' is there twice"):
+            index.load(path)
+        assert {name: hit.text for name, hit in index.get().items()} == {"a": "2", "b": "1"}
 
 
 def test_what_cannot_be_loaded(filled: Index, model: EmbeddingModel, tmp_path: Path) -> None:

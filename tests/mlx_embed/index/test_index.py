@@ -1,5 +1,6 @@
 """What an index holds after texts and files came and went."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel
-from mlx_embed.errors import StoreError, StoreMismatchError
-from mlx_embed.index import Chunk, FileStat, Index
+from mlx_embed.errors import StoreError, StoreLockedError, StoreMismatchError
+from mlx_embed.index import Chunk, FileStat, Index, filters
+from mlx_embed.index.chunks import Chunking
 from mlx_embed.index.commits import Pace
 from tests.checkpoints import reranker
 from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
@@ -249,6 +251,59 @@ def test_a_reranker_of_several_labels(index: Index, tmp_path: Path) -> None:
         index.search("wing", rerank=several)
 
 
+def test_documents_whose_probability_rounds_to_one_are_in_the_order_of_their_logits(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = CrossEncoder.from_pretrained(reranker("bert", 1, tmp_path / "reader"), device="cpu")
+    index.add(["a", "c", "b", "d"], ["wing 1", "wing 2", "wing 3", "wing 2"])
+    logits = {"wing 1": 40.0, "wing 2": 60.0, "wing 3": 20.0}
+
+    def known(pairs: list[tuple[str, str]], *_: Any) -> np.ndarray:
+        return np.array([[logits[text]] for _, text in pairs], dtype=np.float32)
+
+    monkeypatch.setattr(reader, "_logits", known)
+    found = index.search("wing", rerank=reader)
+    assert [(hit.id, hit.score) for hit in found] == [("c", 1), ("d", 1), ("a", 1), ("b", 1)]
+
+
+def nested(depth: int) -> dict[str, Any]:
+    found: Any = 0
+    for _ in range(depth):
+        found = {"a": found}
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"year": {2020: "x"}}, "has the key 2020, a int; a string is needed"),
+        ({"list": [{None: 1}]}, "has the key None"),
+        (nested(101), "is nested more than 100 deep"),
+        ({"a": [nested(10**5)]}, "is nested more than 100 deep"),
+    ],
+)
+def test_metadata_that_would_not_come_back(index: Index, metadata: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"The metadata of 'b' {message}"):
+        index.add(["a", "b"], ["wing", "heat"], [nested(100), metadata])
+    assert len(index) == 0
+    index.add(["a"], ["wing"], [nested(100)])
+    assert index.get()["a"].metadata == nested(100)
+
+
+def test_an_index_that_is_there_is_told_and_opened_while_another_writes(model: EmbeddingModel, tmp_path: Path) -> None:
+    """Only who makes one waits for its lock."""
+    with Index.create(tmp_path / "index", model) as writer:
+        writer.add(["a"], ["wing"])
+        began = time.monotonic()
+        with pytest.raises(FileExistsError, match="There is an index"):
+            Index.create(tmp_path / "index", model)
+        with Index.create(tmp_path / "index", model, exist_ok=True) as reader:
+            assert [hit.id for hit in reader.search("wing")] == ["a"]
+            with pytest.raises(StoreLockedError):
+                reader.delete(["a"])
+        assert time.monotonic() - began < 10
+
+
 def test_making_and_opening(model: EmbeddingModel, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no index in .*nowhere"):
         Index.open(tmp_path / "nowhere")
@@ -269,6 +324,8 @@ def test_making_and_opening(model: EmbeddingModel, tmp_path: Path) -> None:
     index.close()
     with pytest.raises(ValueError, match="was closed"):
         index.search("wing", mode="text")
+    with pytest.raises(StoreError, match="File name too long"):
+        Index.create(tmp_path / ("x" * 300), model)
     with pytest.raises(ValueError, match="row_dtype 'int4'"):
         Index.create(tmp_path / "x", model, row_dtype="int4")  # type: ignore[arg-type]
 
@@ -297,3 +354,24 @@ def test_commits_take_some_seconds() -> None:
 def test_more_than_there_are(index: Index) -> None:
     index.add(["a", "b"], ["The wing stalls.", "Lentil soup."])
     assert len(index.search("wing", 10**30, mode="vector")) == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda index: index.remove_files("a.md"), "paths is a str, where a list of strings"),
+        (lambda index: index.remove_files([3]), r"paths\[0\] is a int"),
+        (lambda index: index.sync(index.path.parent, globs="*.md"), "globs is a str, where a list of strings"),
+        (lambda index: index.sync(b"docs"), "folders is a bytes"),
+        (lambda index: index.sync(5), "folders is a int"),
+        (lambda index: index.sync([5]), "A source is 5, a int, where a path"),
+        (lambda index: Chunking.checked(index.model, fields="text"), "fields is a str"),
+        (lambda index: filters.parsed("year>=2020"), "conditions is a str"),
+    ],
+)
+def test_a_string_is_no_list_of_its_letters(index: Index, act: Any, message: str) -> None:
+    """Each did nothing, or something else, without a word."""
+    index.replace_files([("a.md", STAT, chunks("a.md", "wing"))])
+    with pytest.raises(TypeError, match=message):
+        act(index)
+    assert list(index.files()) == ["a.md"]

@@ -1,6 +1,8 @@
 """One writer, many readers: locks, snapshots, other processes, and compaction under a reader's eyes."""
 
+import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +76,15 @@ def test_a_forked_child_that_lives_on_does_not_keep_the_lock(model: EmbeddingMod
         os.close(reads), os.close(writes)
 
 
+def test_an_index_that_nobody_closed_gives_back_its_lock(model: EmbeddingModel, tmp_path: Path) -> None:
+    Index.create(tmp_path / "index", model).add(["a"], ["wing"])
+    gc.collect()
+    with Index.open(tmp_path / "index", model) as index:
+        index.add(["b"], ["wing"])
+        said = in_a_child(lambda: Index.open(tmp_path / "index").delete(["a"]))
+    assert re.match(rf"StoreLockedError: Process {os.getpid()} on .*pytest.* is writing", said)
+
+
 def test_a_forked_child_that_closes_an_index_closes_its_own(index: Index) -> None:
     index.add(["a"], ["wing"])
     assert in_a_child(index.close) == "None"
@@ -133,7 +144,7 @@ def test_one_writer_who_is_named(model: EmbeddingModel, tmp_path: Path) -> None:
             lambda: second.remove_files(["x"]),
             second.compact,
         ):
-            with pytest.raises(StoreLockedError, match=rf"Process {os.getpid()} on .*pytest.* is writing"):
+            with pytest.raises(StoreLockedError, match="This process is writing to the index"):
                 write()
         assert [hit.id for hit in second.search("wing")] == ["a"]
         first.close()

@@ -49,7 +49,22 @@ def test_documents_come_and_go(store: MLXVectorStore) -> None:
     assert store.delete([made]) is False
     with pytest.raises(ValueError, match="delete needs ids"):
         store.delete()
+    for given in ({"texts": "ab"}, {"texts": ["a", "b"], "ids": "ab"}):
+        with pytest.raises(TypeError, match="is a str, where a list"):
+            store.add_texts(**given)
     assert len(store.index) == 3
+
+
+def test_texts_that_cannot_be_added_leave_no_index(tmp_path: Path) -> None:
+    embeddings, path = MLXEmbeddings(DATA / "tiny-bert"), tmp_path / "index"
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        MLXVectorStore.from_texts(["wing"], embeddings, [{"when": object()}], path=path)
+    made = MLXVectorStore.from_texts(["wing"], embeddings, [{"when": 3}], path=path)
+    made.index.close()
+    with pytest.raises(ValueError, match="'a' is there twice"):
+        MLXVectorStore.from_texts(["heat", "heat"], embeddings, ids=["a", "a"], path=path, exist_ok=True)
+    with Index.open(path) as index:
+        assert [hit.text for hit in index.get().values()] == ["wing"]
 
 
 def test_the_place_of_a_chunk_is_in_its_metadata(store: MLXVectorStore) -> None:

@@ -101,6 +101,8 @@ def test_key_files(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("# of the laptop\n one \n\ntwo\n")
     assert read_keys(path) == ("one", "two")
+    path.write_text("one\n", encoding="utf-8-sig")
+    assert read_keys(path) == ("one",)
     path.write_text("# none\n")
     with pytest.raises(ValueError, match="has no key"):
         read_keys(path)
