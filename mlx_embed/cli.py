@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _name_what_cannot_be_shown()
     try:
         return _main(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     finally:
         _drop_what_nobody_reads()
 
@@ -43,12 +45,15 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="mlx-embed", description="Text embeddings on MLX.")
     parser.add_argument("--version", action="version", version=f"mlx-embed {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    found = find()
+    found, parsers = find(), {}
     for name, command in found.items():
         about = (command.__doc__ or name).strip().splitlines()[0]  # python -OO leaves docstrings out
-        command.add(subparsers.add_parser(name, help=about, description=about))
+        parsers[name] = subparsers.add_parser(name, help=about, description=about)
+        command.add(parsers[name])
     try:
-        options = parser.parse_args(arguments)
+        options, unknown = parser.parse_known_args(arguments)
+        if unknown:  # said with the usage of the command: `parse_args` shows that of all
+            parsers[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     except OSError:  # Python 3.10's argparse fails where its message cannot be written, as to a closed stderr
         sys.exit(2)
     with signs_of_life(), warnings_as_sentences():
@@ -134,8 +139,6 @@ def _run(command: Command, options: argparse.Namespace) -> int:
         return status
     except BrokenPipeError:
         return READER_GONE
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:

@@ -83,7 +83,7 @@ def read_collection(folder: str | Path) -> Collection:
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder} to evaluate on.")
+        raise ValueError(f"There is no folder {folder} to evaluate on; BEIR's data sets are such folders.")
     beir = (folder / "corpus.jsonl").is_file()
     if not beir and not (folder / "docs.jsonl").is_file():
         raise ValueError(f"{folder} has neither corpus.jsonl (BEIR's layout) nor docs.jsonl (Cranfield's).")

@@ -12,16 +12,22 @@ class Progress:
 
     Attributes:
         done: texts, or what else is counted.
+        within: texts that were embedded within larger steps, such as files, which then are what is counted.
         tokens: that they have, as they are computed.
         cut: texts that were longer than the model takes.
     """
 
     def __init__(self, done: int = 0) -> None:
-        self.done, self.tokens, self.cut = done, 0, 0
+        self.done, self.within, self.tokens, self.cut = done, 0, 0, 0
 
     def __call__(self, count: int) -> None:
         """So many more are done."""
         self.done += count
+
+    def inside(self, texts: int) -> None:
+        """So many more texts are embedded, of a step that is not done yet."""
+        self.within += texts
+        self(0)
 
     def note(self, tokens: int, cut: int) -> None:
         """So many more tokens are on their way, and so many more texts were cut."""
@@ -33,17 +39,21 @@ class Progress:
 
     @property
     def notes(self) -> str:
-        """Tokens and cut texts, where there are any, in words."""
-        parts = [f"{self.tokens:,} tokens"] * (self.tokens > 0) + [f"{self.cut:,} cut"] * (self.cut > 0)
-        return ", ".join(parts)
+        """Texts of steps, tokens and cut texts, where there are any, in words."""
+        counts = {"texts": self.within, "tokens": self.tokens, "cut": self.cut}
+        return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
 class Within(Progress):
-    """What is done within larger steps: those are counted, and of this only tokens and cut texts."""
+    """What is done within larger steps: those are counted, and this is told beside."""
 
     def __init__(self, steps: Progress) -> None:
         super().__init__()
         self._steps = steps
+
+    def __call__(self, count: int) -> None:
+        """So many more are done."""
+        self._steps.inside(count)
 
     def note(self, tokens: int, cut: int) -> None:
         """So many more tokens are on their way, and so many more texts were cut."""

@@ -133,6 +133,16 @@ def in_lines(ticker: Ticker) -> Iterator[None]:
 
 
 @contextmanager
+def advancing(outer: Progress) -> Iterator[None]:
+    """Meanwhile `progress` shows nothing of its own, and what it gives is this."""
+    token = _outer.set(outer)
+    try:
+        yield
+    finally:
+        _outer.reset(token)
+
+
+@contextmanager
 def progress(
     show: bool | None,
     total: int | None,
@@ -145,8 +155,8 @@ def progress(
     """A bar over texts, lines in its place (see `in_lines`), or nothing; gives what advances it.
 
     None shows a bar where mlx_embed logs at INFO, as its commands do on a terminal, and only for what takes longer than
-    BAR_AFTER. `done` have been done before. `steps` says that it counts no texts: what embeds some meanwhile does not
-    advance it.
+    BAR_AFTER. `done` have been done before. `steps` says that it counts no texts: those that are embedded
+    meanwhile are told beside.
     """
     if (outer := _outer.get()) is not None:
         yield outer
@@ -161,12 +171,12 @@ def progress(
         from tqdm.auto import tqdm
 
         delay = BAR_AFTER if show is None else 0
-        shown = Bar(tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=1))
-    token = _outer.set(Within(shown) if steps else shown)
+        # Shown again where nothing is counted too: texts within a step go on.
+        shown = Bar(tqdm(total=total, unit=unit, desc=description, initial=done, delay=delay, miniters=0))
     try:
-        yield shown
+        with advancing(Within(shown) if steps else shown):
+            yield shown
     finally:
-        _outer.reset(token)
         shown.close()
 
 

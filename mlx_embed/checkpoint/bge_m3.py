@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present
-from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.safetensors import load_float32, read_file
 from mlx_embed.errors import CheckpointError
 

@@ -6,8 +6,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present, read_json
-from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.listed import listed
 from mlx_embed.checkpoint.logit_score import LogitScore
 from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module

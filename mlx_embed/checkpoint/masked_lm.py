@@ -9,8 +9,8 @@ import numpy as np
 
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import activation
+from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import read_json
-from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.listed import inside
 from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_numpy, load_tensors, read_headers
 from mlx_embed.checkpoint.weights import read_tensors

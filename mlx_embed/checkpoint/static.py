@@ -16,8 +16,8 @@ import numpy as np
 from mlx_embed.architectures import static
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.architectures.token_table import TokenTable
+from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import read_json
-from mlx_embed.checkpoint.folder import Checkpoint
 from mlx_embed.checkpoint.safetensors import FILE, Tensor, load_numpy, read_headers
 from mlx_embed.checkpoint.settings import flag, length
 from mlx_embed.errors import CheckpointError

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_embed.architectures import Architecture, EncoderConfig
 from mlx_embed.architectures.expert_layer import ExpertLayer
 from mlx_embed.checkpoint import adapters, quantization
-from mlx_embed.checkpoint.folder import Checkpoint
+from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.modules import Dense, Module, Normalize
 from mlx_embed.checkpoint.quantization import Quantization
 from mlx_embed.checkpoint.safetensors import (

@@ -3,14 +3,18 @@
 import argparse
 from pathlib import Path
 
+from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.engine.device import NATIVE_DTYPES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The folder, the models, and where to write what was found."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="in BEIR's or Cranfield's layout")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="in BEIR's or Cranfield's layout: docs/pages.md")
     parser.add_argument(
-        "--model", action="append", default=[], help="folder, repository id or alias; repeatable, the first is compared"
+        "--model",
+        action="append",
+        default=[],
+        help=f"folder, repository id or alias ({DEFAULT_MODEL.value}); repeatable, the first is compared with",
     )
     parser.add_argument(
         "--dtype", action="append", choices=NATIVE_DTYPES, help="to compute in (the model's own); repeatable"
@@ -28,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the table."""
     from mlx_embed.arguments import output_files
-    from mlx_embed.checkpoint import DEFAULT_MODEL
+    from mlx_embed.checkpoint import hub
     from mlx_embed.evaluation import read_collection
     from mlx_embed.measure.retrieval import evaluate, to_json
     from mlx_embed.measure.retrieval_html import as_text, page
@@ -41,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     )
     found = evaluate(
         read_collection(options.folder),
-        options.model or [DEFAULT_MODEL.value],
+        options.model or [hub.find().name],
         folder=options.folder.resolve().name,
         dtypes=options.dtype or [None],
         rerankers=options.reranker,

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     made = not is_there(options)
     with opened(options) as index:
         if options.watch:
+            say("Watching: Ctrl-C ends it.")
             watch(index, options)
         start = time.perf_counter()
         summary = index.sync(options.sources, globs=options.globs)

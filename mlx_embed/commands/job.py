@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
         before = len(manifest.done)
         if before:
             say(f"{before:,} of {len(parts):,} shards are done already.")
-        with progress(None, len(parts), "shard", description="Embedding", done=before) as advance:
-            for _ in job.run(manifest, parts, work, options.workers, options.ray):
+        with progress(None, len(parts), "shard", description="Embedding", done=before, steps=True) as advance:
+            for _ in job.run(manifest, parts, work, options.workers, options.ray, advance.inside):
                 advance(1)
         manifest.finish(len(parts))
     done = manifest.done.values()
@@ -77,9 +77,8 @@ def run(options: argparse.Namespace) -> int:
         say(f"{cut:,} texts are longer than the model takes; --long-text mean_of_chunks embeds all of them.")
     seconds = time.perf_counter() - start
     total, tokens = sum(shard.rows for shard in done), sum(shard.tokens for shard in done)
-    print(
-        f"{total:,} texts, {tokens:,} tokens, by {name}: {len(parts):,} shards in {options.output} ({seconds:.1f} s)."
-    )
+    files = f"{len(parts):,} {'shard' if len(parts) == 1 else 'shards'}"
+    print(f"{total:,} texts, {tokens:,} tokens, by {name}: {files} in {options.output} ({seconds:.1f} s).")
     return 0
 
 

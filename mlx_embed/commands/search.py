@@ -82,8 +82,18 @@ def run(options: argparse.Namespace) -> int:
             print()
         print(as_text(hit, marks(options.query, hit.text) if colour else [], options.context, colour))
     if not hits and sys.stderr is not None:
-        print("Nothing is found.", file=sys.stderr)
+        print(f"Nothing is found{why(options, conditions)}.", file=sys.stderr)
     return 0
+
+
+def why(options: argparse.Namespace, conditions: dict[str, Any]) -> str:
+    """Whether it is the filter: without other limits a vector finds whatever passes."""
+    if not conditions or not options.query.strip() or options.mode == "text" or options.min_score is not None:
+        return ""
+    from mlx_embed.index import filters
+
+    paths = conditions.get(filters.PATH)
+    return f": nothing passes --filter {' '.join(options.filters)}" + (f" (path: {', '.join(paths)})" if paths else "")
 
 
 def wanted(conditions: list[str]) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def run(options: argparse.Namespace) -> int:
         from mlx_embed.serve.keys import read_keys
         from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TokenEmbedder
         from mlx_embed.serve.limits import Limits
-        from mlx_embed.serve.models import Embedder, Models, Reranker, Served
+        from mlx_embed.serve.models import Embedder, Models, Served
+        from mlx_embed.serve.reranker import Reranker
         from mlx_embed.serve.run import Server, listen
         from mlx_embed.serve.service import Service
     except ModuleNotFoundError as error:

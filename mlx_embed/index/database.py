@@ -68,7 +68,9 @@ def connect(folder: Path, *, write: bool = False) -> sqlite3.Connection:
     """
     path = folder / DATABASE
     if not path.is_file():
-        raise StoreError(f"There is no index in {folder}; make one with Index.create, or `mlx-embed index`.")
+        raise StoreError(
+            f"There is no index in {folder}; make one with Index.create, or `mlx-embed index`, in a new folder."
+        )
     with errors_of(folder):
         connection = _opened(path, "rw" if write else "ro")
         try:

@@ -16,7 +16,7 @@ from mlx_embed.tokenizer.surrogates import well_formed
 _KINDS = {
     "markdown": (".md", ".markdown", ".mdown", ".mkd", ".mdx"),
     "rst": (".rst",),
-    "html": (".html", ".htm", ".xhtml"),
+    "html": (".html", ".htm", ".xhtml", ".svg"),  # a picture has no text here, as within a page
     "python": (".py", ".pyi"),
     "code": (
         *(".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".hxx", ".inl", ".cu", ".cuh", ".metal", ".m", ".mm"),

@@ -34,7 +34,9 @@ def export(store: Store, path: Path) -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise ImportError('To export an index, install pyarrow: pip install "mlx-embed[parquet]"') from error
+        raise ImportError(
+            'To export an index, install pyarrow: pip install ".[parquet]" in a clone of mlx-embed'
+        ) from error
     with store.reading() as (connection, view):
         batches = _batches(rows.every(connection, store.database), view)
         schema = _schema(store.statement, rows.files(connection, store.database))

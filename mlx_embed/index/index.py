@@ -1,6 +1,5 @@
 """Index: texts, their vectors and their words in a folder."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +11,9 @@ import numpy.typing as npt
 from mlx_embed.arguments import finite_number, positive_number
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
-from mlx_embed.index import check, compact, filters, rows, search
-from mlx_embed.index.commits import FileChunks, Pace, batches
-from mlx_embed.index.entries import Chunk, FileStat, Hit
+from mlx_embed.index import check, compact, filters, rows, search, writing
+from mlx_embed.index.commits import FileChunks
+from mlx_embed.index.entries import FileStat, Hit
 from mlx_embed.index.export import everything, export
 from mlx_embed.index.filters import Filter
 from mlx_embed.index.given import entries_of, strings_of, vectors_of
@@ -182,22 +181,8 @@ class Index:
         replace: bool,
     ) -> None:
         entries = entries_of(ids, texts, metadata)
-        ids = [entry.id for entry in entries]
-        known = None if vectors is None else vectors_of(vectors, len(ids), self.statement)
-        self._store.acquire()
-        if not entries:
-            return
-        if not replace:
-            with self._store.reading() as (connection, _):
-                _require_new(rows.numbers_of(connection, "id", ids))
-        fresh = self._vectors(entries) if known is None else known
-        with self._store.writing() as transaction:
-            there = rows.numbers_of(transaction.connection, "id", ids)
-            if not replace:
-                _require_new(there)  # once more: another thread may have added it while the texts were embedded
-            if there:
-                transaction.remove([number for found in there.values() for number in found])
-            transaction.put(entries, fresh)
+        known = None if vectors is None else vectors_of(vectors, len(entries), self.statement)
+        writing.put(self._store, entries, known, self._vectors, replace=replace)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove texts by id, in one commit; those that are not there are passed over.
@@ -208,16 +193,7 @@ class Index:
         Raises:
             TypeError: ids that are no list of strings.
         """
-        return self._remove("id", list(dict.fromkeys(strings_of("ids", ids))))
-
-    def _remove(self, column: str, values: Sequence[str]) -> int:
-        with self._store.writing() as transaction:
-            there = rows.numbers_of(transaction.connection, column, values)
-            gone = [number for found in there.values() for number in found]
-            transaction.remove(gone)
-            if column == "path":
-                transaction.connection.executemany("DELETE FROM file WHERE path = ?", [(path,) for path in values])
-        return len(gone)
+        return writing.remove(self._store, "id", list(dict.fromkeys(strings_of("ids", ids))))
 
     def replace_files(self, files: Iterable[FileChunks], advance: Callable[[int], Any] = lambda _: None) -> int:
         """Put the chunks of files in the place of those that they had, embedded together.
@@ -237,23 +213,7 @@ class Index:
         Raises:
             ValueError: a chunk of another path, or two of one ordinal.
         """
-        self._store.acquire()
-        count, pace = 0, Pace()
-        for batch in batches(files, pace):
-            began = time.monotonic()
-            entries = [_of_file(path, chunk) for path, _, chunks in batch for chunk in chunks]
-            vectors = self._vectors(entries)
-            paths = list(dict.fromkeys(path for path, _, _ in batch))
-            with self._store.writing() as transaction:
-                there = rows.numbers_of(transaction.connection, "path", paths)
-                transaction.remove([number for found in there.values() for number in found])
-                transaction.put(entries, vectors)
-                for path, stat, _ in batch:
-                    rows.put_file(transaction.connection, path, stat)
-            count += len(batch)
-            advance(len(batch))
-            pace.learn(len(entries), time.monotonic() - began)
-        return count
+        return writing.replace_files(self._store, files, self._vectors, advance)
 
     def touch_files(self, files: Iterable[tuple[str, FileStat]]) -> None:
         """Take note, in one commit, that files have other sizes or times, but the same bytes."""
@@ -263,7 +223,7 @@ class Index:
 
     def remove_files(self, paths: Iterable[str]) -> int:
         """Remove files and their chunks in one commit; how many chunks they had."""
-        return self._remove("path", list(dict.fromkeys(strings_of("paths", paths))))
+        return writing.remove(self._store, "path", list(dict.fromkeys(strings_of("paths", paths))))
 
     def sync(self, folders: str | Path | Iterable[str | Path], *, globs: Iterable[str] = ()) -> "Summary":
         """Bring the index up to date with folders and files: see `mlx_embed.index.sync.sync`, which says how."""
@@ -383,6 +343,18 @@ class Index:
             found = rows.hits(connection, wanted, self._store.database)
         return {found[number].id: found[number] for number in wanted}
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, Float32]:
+        """The vectors [D] of texts by id, as they are compared; ids that are not there are left out.
+
+        Raises:
+            TypeError: ids that are no list of strings.
+            StoreCorruptError: a vector that is not as it was written.
+        """
+        with self._store.reading() as (connection, view):
+            found = rows.numbers_of(connection, "id", list(dict.fromkeys(strings_of("ids", ids))))
+            vectors = view.vectors(np.array([numbers[0] for numbers in found.values()], dtype=np.int64))
+        return dict(zip(found, vectors, strict=True))
+
     def compact(self) -> None:
         """Give back the space of what was deleted, while readers go on. It needs room for a copy of the vectors."""
         compact.compact(self._store)
@@ -468,14 +440,3 @@ class Index:
             return vectors_of(self.model.encode_document(texts, prompt=said.document_prompt), len(texts), said)
 
         return vectors_for(self._store, entries, encode)
-
-
-def _of_file(path: str, chunk: Chunk) -> Entry:
-    if chunk.path != path:
-        raise ValueError(f"A chunk of {path!r} has the path {chunk.path!r}; give it that of its file.")
-    return rows.entry(chunk.id, chunk)
-
-
-def _require_new(there: Mapping[str, Sequence[int]]) -> None:
-    if there:
-        raise ValueError(f"The id {next(iter(there))!r} is in the index already; use upsert to put a new text there.")

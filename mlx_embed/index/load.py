@@ -95,7 +95,9 @@ def _opened(path: Path) -> tuple[Any, Iterator[Any]]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ImportError('To load a table, install pyarrow: pip install "mlx-embed[parquet]"') from error
+        raise ImportError(
+            'To load a table, install pyarrow: pip install ".[parquet]" in a clone of mlx-embed'
+        ) from error
     if path.suffix == ".parquet":
         file = parquet.ParquetFile(path)
         return file.schema_arrow, file.iter_batches(batch_size=_AT_ONCE)

@@ -78,9 +78,9 @@ def search(
     numbers = {number for ranking in (*by_vector, *by_text) for number, _ in ranking}
     ids = rows.ids(snapshot.connection, sorted(numbers.union(blanks)))
     best = []
-    for vector, text in zip(by_vector, by_text, strict=True):
+    for i, (vector, text) in enumerate(zip(by_vector, by_text, strict=True)):
         vector, text = _ordered(vector, ids)[:depth], _ordered(text, ids)[:depth]
-        if mode == "vector" and len(vector) < k:
+        if mode == "vector" and len(vector) < k and vectors is not None and vectors[i].any():
             vector = _with_blanks(vector, blanks, ids)
         ranking = _fused(vector, text, ids) if mode == "hybrid" else [*vector, *text]
         best.append((ranking[:k], _ranks(vector), _ranks(text)))

@@ -71,6 +71,8 @@ class Store:
             StoreMismatchError: an index that says something else of itself.
             StoreError: the folder cannot be written.
         """
+        if os.path.isfile(folder):  # of a name that is too long pathlib would raise
+            raise FileExistsError(f"{folder} is a file; name a new folder for the index.")
         made = False
         with errors_of(folder):
             there = (folder / DATABASE).exists()

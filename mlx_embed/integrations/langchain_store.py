@@ -1,14 +1,17 @@
 """LangChain's `VectorStore`, by an `Index`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 from uuid import uuid4
 
-from mlx_embed.arguments import require_list
+import numpy as np
+
+from mlx_embed.arguments import finite_number, positive_number, require_list
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Hit, Index
+from mlx_embed.index.diverse import diverse
 from mlx_embed.integrations.langchain import MLXEmbeddings
 
 try:
@@ -119,6 +122,51 @@ class MLXVectorStore(VectorStore):
     def similarity_search_with_score(self, query: str, k: int = 4, **options: Any) -> list[tuple[Document, float]]:
         """The k best and their scores, of which larger ones are better."""
         return [(_document(hit), hit.score) for hit in self.index.search(query, k, **options)]
+
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **options: Any) -> list[Document]:
+        """The k nearest to a vector of the model of the index; takes `filter`."""
+        return [_document(hit) for hit in self.index.search("", k, mode="vector", vectors=embedding, **options)]
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+    ) -> list[Document]:
+        """k of the best `fetch_k` (at least k), each near the query and unlike those before it.
+
+        Args:
+            query: a question or some words.
+            k: how many.
+            fetch_k: among how many, which are found as `similarity_search` finds them.
+            lambda_mult: what being near the query counts, from 0 to 1; the rest counts for being unlike the others.
+            options: of `Index.search`.
+
+        Raises:
+            ValueError: a lambda_mult beyond 0 and 1.
+        """
+        if not query.strip():
+            return []
+        options = {"vectors": self.embeddings.embed_query(query), **options}
+        return self._diverse(query, k, fetch_k, lambda_mult, options)
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, of the `fetch_k` whose vectors are nearest to `embedding`."""
+        return self._diverse("", k, fetch_k, lambda_mult, {"mode": "vector", "vectors": embedding, **options})
+
+    def _diverse(
+        self, query: str, k: int, fetch_k: int, lambda_mult: float, options: Mapping[str, Any]
+    ) -> list[Document]:
+        k, fetch_k = positive_number("k", k, "texts"), positive_number("fetch_k", fetch_k, "texts")
+        if not 0 <= finite_number("lambda_mult", lambda_mult) <= 1:
+            raise ValueError(f"lambda_mult {lambda_mult} is not between 0, for diversity, and 1, for relevance.")
+        hits = self.index.search(query, max(k, fetch_k), **options)
+        vectors = self.index.vectors([hit.id for hit in hits])
+        hits = [hit for hit in hits if hit.id in vectors]  # another process may have removed one meanwhile
+        if not hits:
+            return []
+        among = np.stack([vectors[hit.id] for hit in hits])
+        best = diverse(np.asarray(options["vectors"], dtype=np.float32), among, k, lambda_mult)
+        return [_document(hits[place]) for place in best]
 
     def _select_relevance_score_fn(self) -> Any:
         return lambda score: score

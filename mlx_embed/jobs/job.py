@@ -45,7 +45,12 @@ class Work:
 
 
 def run(
-    manifest: Manifest, shards: Iterable[Shard], work: Work, workers: int | None, ray: str | None = None
+    manifest: Manifest,
+    shards: Iterable[Shard],
+    work: Work,
+    workers: int | None,
+    ray: str | None = None,
+    embedded: Callable[[int], Any] = lambda _: None,
 ) -> Iterator[Done]:
     """Each shard that was not done, once it is in its place and in the manifest, in the order that they get there.
 
@@ -55,6 +60,7 @@ def run(
         work: what is done with each.
         workers: processes, or actors; None is one for each GPU of this machine, or one.
         ray: the address of a Ray cluster, whose actors are to do it.
+        embedded: told by processes now and then how many more texts are embedded.
 
     Raises:
         Exception: what reading or embedding a shard raises; what is done by then is kept.
@@ -65,7 +71,7 @@ def run(
         return
     environments = environments_of(workers, work.load.get("device"))[: len(left)]
     if ray is None:
-        with Processes(work, environments) as processes:
+        with Processes(work, environments, embedded=embedded) as processes:
             for _, done in processes.results(left):
                 manifest.add(done)
                 yield done

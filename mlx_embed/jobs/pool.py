@@ -15,7 +15,8 @@ from mlx_embed.embedding_model import EmbeddingModel, Task
 from mlx_embed.jobs.devices import environments_of
 from mlx_embed.jobs.processes import Processes
 from mlx_embed.options import ENCODE, EncodeOptions, LoadOptions, complete, numpy_only
-from mlx_embed.texts import WINDOW, checked
+from mlx_embed.progress import Progress
+from mlx_embed.texts import WINDOW, checked, progress
 
 if TYPE_CHECKING:
     from mlx_embed.options import Unpack
@@ -105,8 +106,8 @@ class Pool:
         texts = [texts] if isinstance(texts, str) else checked(texts, method)
         count = len(texts) if isinstance(texts, Sequence) else None
         pieces = self._pieces(iter(texts), count)
-        with self._alone():
-            vectors = self._vectors(((piece, task, options) for piece in pieces), count)
+        with self._alone(), progress(options.get("show_progress_bar"), count) as advance:
+            vectors = self._vectors(((piece, task, options) for piece in pieces), count, advance)
         return vectors[0] if single else vectors
 
     @contextmanager
@@ -142,7 +143,7 @@ class Pool:
         """Texts of the next piece: of the last ones, a part of each process's share."""
         return min(self._piece, max(left // (2 * self.workers), SMALLEST))
 
-    def _vectors(self, tasks: Iterator[Any], count: int | None) -> npt.NDArray[Any]:
+    def _vectors(self, tasks: Iterator[Any], count: int | None, advance: Progress) -> npt.NDArray[Any]:
         """The vectors of all tasks; of so many texts, if that is known, each piece's go to their place as they come."""
         starts = [0]
 
@@ -154,6 +155,7 @@ class Pool:
         vectors: npt.NDArray[Any] | None = None
         found: dict[int, npt.NDArray[Any]] = {}
         for number, rows in self._processes.results(given()):
+            advance(len(rows))
             if count is None:
                 found[number] = rows.copy()
                 continue

@@ -82,6 +82,7 @@ class Processes:
         environments: Sequence[Mapping[str, str]],
         *,
         ahead: int = 1,
+        embedded: Callable[[int], Any] = lambda _: None,
     ) -> None:
         """Start a process for each environment, whose variables it has beside those of this process.
 
@@ -91,8 +92,9 @@ class Processes:
                 next result is asked for.
             environments: one a process.
             ahead: how many tasks a process has at a time. With 2 it has the next while the last is fetched.
+            embedded: told now and then how many more texts are embedded, of tasks that are not done yet too.
         """
-        self._make, self._ahead = make, ahead
+        self._make, self._ahead, self._embedded = make, ahead, embedded
         self._processes: list[_Process] = []
         try:
             for environment in environments:
@@ -170,6 +172,9 @@ class Processes:
             return
         if kind == "failed":
             raise content
+        if kind == "embedded":
+            self._embedded(content)
+            return
         given = process.given.popleft()
         slot = process.results[process.answers % len(process.results)]
         process.answers += 1

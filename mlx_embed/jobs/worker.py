@@ -7,21 +7,41 @@ import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from mlx_embed.jobs.memory import SharedArray
+from mlx_embed.progress import Progress
+from mlx_embed.texts import advancing
 
 Wait: TypeAlias = Callable[[], Any]
 # Seconds that a thread computes in Python while another one waits to: the thread of the GPU waits often, for little.
 SWITCH = 0.0005
+# Seconds from one message of how many texts were embedded to the next.
+TOLD_EVERY = 1.0
+
+
+class Told(Progress):
+    """Tells whoever gave the tasks, now and then, how many more texts were embedded."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._send, self._told, self._last = send, 0, time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        """So many more are done."""
+        super().__call__(count)
+        if time.monotonic() - self._last >= TOLD_EVERY:
+            self._send(("embedded", self.done - self._told))
+            self._told, self._last = self.done, time.monotonic()
 
 
 def main(connection: "Connection[Any, Any]", tasks: list[SharedArray], results: list[SharedArray]) -> None:
@@ -65,8 +85,15 @@ def _raise(error: Exception) -> None:
 
 
 def _answer(connection: "Connection[Any, Any]", begun: "SimpleQueue[Wait]", results: list[SharedArray]) -> None:
-    for slot in cycle(results):
-        connection.send(_done(begun.get(), slot))
+    lock = Lock()  # the engine's thread tells what is embedded, and this one answers
+
+    def send(message: Any) -> None:
+        with lock:
+            connection.send(message)
+
+    with advancing(Told(send)):
+        for slot in cycle(results):
+            send(_done(begun.get(), slot))
 
 
 def _done(wait: Wait, slot: SharedArray) -> tuple[str, Any]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from platform import platform
@@ -18,6 +19,7 @@ from mlx_embed.checkpoint.hub import served_name
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.engine.device import describe
+from mlx_embed.errors import warn
 from mlx_embed.evaluation import (
     Collection,
     Gains,
@@ -30,6 +32,7 @@ from mlx_embed.evaluation import (
     relevant_or_not,
 )
 from mlx_embed.texts import progress
+from mlx_embed.tokenizer import TruncationWarning
 
 logger = logging.getLogger("mlx_embed")
 
@@ -324,12 +327,21 @@ def _runs(
 ) -> list[Run]:
     """Those of one model: alone, and with each reranker."""
     documents, queries = list(collection.documents.values()), list(collection.queries.values())
-    model.encode_document(documents[:WARM], truncate_dim=truncate_dim)
-    with progress(None, len(documents) + len(queries), description=name):
-        start = time.perf_counter()
-        document_vectors = model.encode_document(documents, truncate_dim=truncate_dim)
-        embedded = time.perf_counter()
-        query_vectors = model.encode_query(queries, truncate_dim=truncate_dim)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)  # it would be of those alone that warm up
+        model.encode_document(documents[:WARM], truncate_dim=truncate_dim)
+        with progress(None, len(documents) + len(queries), description=name):
+            start = time.perf_counter()
+            document_vectors, info = model.encode_document(documents, truncate_dim=truncate_dim, return_info=True)
+            embedded = time.perf_counter()
+            query_vectors = model.encode_query(queries, truncate_dim=truncate_dim)
+    if cut := int(info.truncated.sum()):
+        warn(
+            TruncationWarning(
+                f"{cut:,} of {len(documents):,} documents are longer than the {model.max_seq_length} tokens of {name}: "
+                "of each only these were embedded."
+            )
+        )
     found = nearest(model, query_vectors, document_vectors, collection, DEPTH)
     answered = time.perf_counter()
 

@@ -197,6 +197,13 @@ def _rows(source: Source) -> Iterator[Row]:
     return _csv(source) if source.format == "csv" else _jsonl(source)
 
 
+def _taken_for_jsonl(source: Source) -> str:
+    """What to do where the file does not call itself JSONL."""
+    if source.path is not None and source.path.suffix.lower() in _SUFFIXES:
+        return ""
+    return " A file of this name is read as JSONL where fields are named; lines of text have none."
+
+
 def _jsonl(source: Source) -> Iterator[Row]:
     for number, place, line in _lines(source):
         if not line.strip():
@@ -204,7 +211,7 @@ def _jsonl(source: Source) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place} is not JSON: {error}.") from error
+            raise ValueError(f"{place} is not JSON: {error}.{_taken_for_jsonl(source)}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{place} is a {type(row).__name__}, where a JSON object is needed.")
         yield place, (number, number), row

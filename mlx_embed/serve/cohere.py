@@ -10,8 +10,9 @@ import numpy.typing as npt
 from mlx_embed.checkpoint.tasks import known
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.kinds import M3Embedder, TokenEmbedder
-from mlx_embed.serve.models import Embedder, Float32, Reranker
+from mlx_embed.serve.models import Embedder, Float32
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
+from mlx_embed.serve.reranker import Reranker
 from mlx_embed.serve.service import Call, Service
 from mlx_embed.vector_dtypes import quantize
 

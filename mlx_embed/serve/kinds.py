@@ -32,6 +32,7 @@ class TaskModel(Generic[Model]):
     """A model that has queries and documents apart; attributes as `Embedder`'s."""
 
     kind: ClassVar[str]
+    option: ClassVar[str]
 
     def __init__(self, name: str, model: Model, batch_tokens: int | None, waiting_tokens: int) -> None:
         """Take a loaded model; `batch_tokens` None is what suits the device."""
@@ -112,7 +113,7 @@ class TaskModel(Generic[Model]):
 class SparseEmbedder(TaskModel[SparseEncoder]):
     """A sparse model that is served: a row is a SparseVector."""
 
-    kind = "sparse model"
+    kind, option = "sparse model", "--sparse MODEL"
 
     def tokenizer(self, task: str | None) -> Tokenizer:
         """See `TaskModel`."""
@@ -126,7 +127,7 @@ class SparseEmbedder(TaskModel[SparseEncoder]):
 class TokenEmbedder(TaskModel[MultiVectorEncoder]):
     """A model of late interaction that is served: a row is an array [L, D]."""
 
-    kind = "late-interaction model"
+    kind, option = "late-interaction model", "--multi-vector MODEL"
 
     def tokenizer(self, task: str | None) -> Tokenizer:
         """See `TaskModel`."""
@@ -160,7 +161,7 @@ class M3Embedder(Embedder):
         m3: what computes the other two kinds; `model` is the same weights, for vectors alone.
     """
 
-    kind = "BGE-M3 model"
+    kind, option = "BGE-M3 model", "--bge-m3 MODEL"
 
     def __init__(self, name: str, model: BGEM3, batch_tokens: int | None, waiting_tokens: int) -> None:
         """See `Embedder`."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -14,18 +13,14 @@ import numpy.typing as npt
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
 from mlx_embed.checkpoint.tasks import PURPOSES, for_purpose, known
-from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import TASKS, EmbeddingModel, Task
 from mlx_embed.engine.contract import Parameters
-from mlx_embed.options import chosen_prompt, first_prompt
+from mlx_embed.options import first_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
-# Of a query, so many times the tokens that the model takes are kept. Which of a pair is cut more depends on which is
-# longer, so that it has to stay the longer one.
-QUERY_LENGTHS = 16
 WARM_SECONDS = 600
 
 
@@ -47,31 +42,6 @@ class Text:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.content)
-
-
-@dataclass
-class Query:
-    """A query of many pairs.
-
-    Attributes:
-        text: it.
-        cut: its beginning, or end, beyond which the model takes none; known once a pair of it is tokenized.
-    """
-
-    text: str
-    cut: str | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A query and a document to score; `most` cuts the document to so many tokens first."""
-
-    query: Query
-    document: str
-    most: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.query.text) + len(self.document)
 
 
 @dataclass(frozen=True)
@@ -99,7 +69,7 @@ class Embedder:
         state: see `state_of`.
     """
 
-    kind = "embedding model"
+    kind, option = "embedding model", "MODEL"
 
     def __init__(self, name: str, model: EmbeddingModel, batch_tokens: int | None, waiting_tokens: int) -> None:
         """Take a loaded model; `batch_tokens` None is what suits the device."""
@@ -261,110 +231,6 @@ class Embedder:
         return found
 
 
-class Reranker:
-    """A cross-encoder that is served; attributes as `Embedder`'s."""
-
-    kind = "reranker"
-
-    def __init__(self, name: str, model: CrossEncoder, batch_tokens: int | None, waiting_tokens: int) -> None:
-        """Take a loaded model; `batch_tokens` None is what suits the device."""
-        self.id = name
-        self.model = model
-        self.created = int(time.time())
-        self.budget = model.engine.budget(batch_tokens)
-        self.longest = model.tokenizer.max_length
-        self.queue: ModelQueue[Pair] = ModelQueue(
-            name,
-            self._tokenize,
-            self._begin,
-            ahead=model.engine.ahead,
-            batch_tokens=self.budget,
-            longest=self.longest,
-            waiting_tokens=waiting_tokens,
-        )
-
-    @property
-    def name(self) -> str:
-        """As the hub or the caller knows it."""
-        return self.model.name
-
-    def warm(self) -> None:
-        """As `Embedder.warm`."""
-        job = self.job([("Is it warm?", "It is.")])
-        self.queue.submit(job)
-        job.future.result(WARM_SECONDS)
-
-    def job(self, pairs: Sequence[tuple[str, str]], *, most: int | None = None, strict: bool = False) -> Job[Pair]:
-        """Pairs to score; `most` cuts documents to so many tokens, `strict` refuses pairs that are too long."""
-        queries = {query: Query(query) for query, _ in pairs}
-        texts = [Pair(queries[query], document, most) for query, document in pairs]
-        return Job(texts, key=0, limit=self.longest if strict else None)
-
-    def logits(self, job: Job[Pair]) -> Float32:
-        """[n, labels] of a job that is done."""
-        return np.stack(job.rows)
-
-    def labels(self) -> list[str]:
-        """The labels' names."""
-        names = self.model.checkpoint.config.get("id2label")
-        names = names if isinstance(names, dict) else {}
-        return [str(names.get(str(i), f"LABEL_{i}")) for i in range(self.model.num_labels)]
-
-    def _tokenize(self, pairs: list[Pair]) -> list[Tokens]:
-        texts = []
-        for pair in pairs:
-            # A query of a megabyte is not to be tokenized again with each of a thousand documents.
-            if pair.query.cut is None:
-                pair.query.cut = self._cut(pair.query.text, QUERY_LENGTHS * self.longest)
-            document = pair.document if pair.most is None else self._cut(pair.document, pair.most)
-            texts.append((pair.query.cut, document))
-        prompt = chosen_prompt(self.model.prompts, self.model.default_prompt_name, None, None)
-        ids, types = self.model.tokenizer(texts, prompt)
-        typed = self.model.takes_types
-        # The tokenizer does not say what it cut: a pair of full length may have been.
-        counts = [
-            len(row) if len(row) < self.longest else self._count(prompt, *text)
-            for row, text in zip(ids, texts, strict=True)
-        ]
-        return [
-            Tokens(row, kind if typed else None, count) for row, kind, count in zip(ids, types, counts, strict=True)
-        ]
-
-    def _cut(self, text: str, most: int) -> str:
-        """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning."""
-        if len(text) <= most:  # a token has a character at least
-            return text
-        tokenizer = self.model.tokenizer
-        encoding = tokenizer.library.encode(text, add_special_tokens=False)
-        parts = [encoding, *encoding.overflowing]  # of a reranker that generates, whose library cuts
-        places = list(chain.from_iterable(part.offsets for part in (parts[::-1] if tokenizer.cut_left else parts)))
-        if len(places) <= most:
-            return text
-        return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]]
-
-    def _count(self, prompt: str, query: str, document: str) -> int:
-        """The tokens of a pair, each text's counted up to the longest that the model takes."""
-        tokenizer = self.model.tokenizer
-        parts = tokenizer.library.encode_batch([query, document], add_special_tokens=False)
-        return sum(min(len(part), self.longest) for part in parts) + tokenizer.beside(prompt)
-
-    def _begin(self, key: Hashable, pairs: list[Tokens]) -> Callable[[], Float32]:
-        engine = self.model.engine
-        types = [pair.types for pair in pairs if pair.types is not None] if self.model.takes_types else None
-        batches = engine.batches([pair.ids for pair in pairs], self.budget, token_types=types)
-        waiting = engine.begin(batches, self.model.head)
-
-        def rows() -> Float32:
-            found = waiting()
-            blank = [place for place, pair in enumerate(pairs) if not len(pair.ids)]
-            if blank:  # two texts without a token have no score: the queue refuses what is not finite
-                found = found.copy()
-                found[blank] = np.nan
-            return found
-
-        return rows
-
-
 class Served(Protocol):
     """What each kind of served model has.
 
@@ -433,10 +299,11 @@ class Models:
         there = [kind for kind in kinds if any(isinstance(model, kind) for model in served)] or kinds[:1]
         what = " and ".join(f"{kind.kind}s" for kind in there) or "models"
         here = ", ".join(model.id for model in served)
+        how = f": start the server with `mlx-embed serve {kinds[0].option}`" if kinds else ""
         raise Refusal(
             "not_found",
             f"model {name or 'default'!r} not found: "
-            + (f"the {what} served here are {here}." if served else f"no {what} are served here."),
+            + (f"the {what} served here are {here}." if served else f"no {what} are served here{how}."),
             param="model",
             code="model_not_found",
         )

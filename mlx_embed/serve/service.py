@@ -18,8 +18,9 @@ from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.kinds import M3Embedder, TokenEmbedder
 from mlx_embed.serve.limits import ClientGone, Limits, Places, Receive
 from mlx_embed.serve.metrics import Metrics
-from mlx_embed.serve.models import Embedder, Float32, Models, Reranker, Served
+from mlx_embed.serve.models import Embedder, Float32, Models, Served
 from mlx_embed.serve.queue import Job, QueueClosedError, QueueFullError, TextError, TextTooLongError
+from mlx_embed.serve.reranker import Reranker
 
 # A client that is told to come again later than this gives up.
 LONGEST_RETRY = 60

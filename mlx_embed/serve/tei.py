@@ -12,8 +12,9 @@ from mlx_embed.serve import cohere
 from mlx_embed.serve.cohere import Document, RerankRequest
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TaskModel, TokenEmbedder
-from mlx_embed.serve.models import Embedder, Reranker
+from mlx_embed.serve.models import Embedder
 from mlx_embed.serve.replies import Reply, json_reply
+from mlx_embed.serve.reranker import Reranker
 from mlx_embed.serve.service import Call, Service, relevance
 
 Direction = Literal["left", "right", "Left", "Right"]

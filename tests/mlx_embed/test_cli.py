@@ -87,6 +87,15 @@ def test_no_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) ->
     assert "usage: mlx-embed" in printed.err
 
 
+def test_what_a_command_does_not_take_is_said_with_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["search", "how is a batch packed", "--index", "my.index", "--top", "3"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: mlx-embed search ")
+    assert said.endswith("mlx-embed search: error: unrecognized arguments: --top 3\n")
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_the_status_of_the_command_is_that_of_the_program(command: SimpleNamespace, status: int) -> None:
     command.run = lambda options: status

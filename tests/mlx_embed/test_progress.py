@@ -1,6 +1,7 @@
 """Bars: when they are shown, and that one within another advances that one."""
 
 import logging
+from itertools import count
 
 import numpy as np
 import pytest
@@ -107,19 +108,35 @@ def test_lines_say_how_far_it_is() -> None:
     assert said[1:] == ["Encoding: 401 of 1,000 texts (40%), 0.04 texts/s, 3:59:08 left, 5,001 tokens, 17 cut"]
 
 
-def test_texts_within_steps_do_not_count(tiny_bert: EmbeddingModel) -> None:
+def test_texts_within_steps_are_told_beside(tiny_bert: EmbeddingModel) -> None:
     said: list[str] = []
     clock = Clock()
     with (
         texts.in_lines(Ticker(said.append, 10, clock)),
         progress(None, 4, "file", description="Indexing", steps=True) as advance,
     ):
+        clock.now += 10
         tiny_bert.encode(TEXTS)
-        clock.now += 20
+        clock.now += 10
         advance(1)
+    told = f"40 texts, {tiny_bert.token_counts(TEXTS).sum()} tokens"
     assert said == [
-        f"Indexing: 1 of 4 files (25%), 0.05 files/s, 1:00 left, {tiny_bert.token_counts(TEXTS).sum()} tokens"
+        f"Indexing: 0 of 4 files (0%), 0.00 files/s, {told}",
+        f"Indexing: 1 of 4 files (25%), 0.05 files/s, 1:00 left, {told}",
     ]
+
+
+def test_a_bar_of_steps_goes_on_within_one(
+    tiny_bert: EmbeddingModel, at_info: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "BAR_AFTER", 0.0)
+    seconds = count()
+    monkeypatch.setattr("tqdm.std.time", lambda: float(next(seconds)))
+    with progress(None, 1, "file", description="Indexing", steps=True):
+        tiny_bert.encode(TEXTS)
+        said = capsys.readouterr().err
+    assert "0/1 [" in said
+    assert "40 texts, " in said
 
 
 def test_lines_without_a_total() -> None:

@@ -15,6 +15,7 @@ from huggingface_hub import errors
 from mlx_embed import EmbeddingModel, ModelNotFoundError, cli
 from mlx_embed.checkpoint import hub, packaged
 from tests.conftest import DATA, ROOT
+from tests.mlx_embed.test_evaluation import beir
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -69,6 +70,15 @@ def test_the_default_model_without_the_hub(package: Path) -> None:
     assert model.checkpoint.folder == package
     assert model.name == MINILM
     assert not model.checkpoint.prompts.get("query", "").startswith("query: "), "E5's are not put before its texts"
+
+
+def test_evaluating_the_default_model_without_the_hub(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = beir(tmp_path / "found", documents=5, queries=4)
+    with pytest.warns(UserWarning, match="The default model"):
+        assert cli.main(["evaluate", str(folder), "--device", "cpu"]) == 0
+    assert MINILM in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["intfloat/e5-small-v2", "e5-small-v2", hub.DEFAULT_MODEL])

@@ -50,7 +50,7 @@ def found(capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, A
 def test_one_bar_counts_the_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one for each commit; and a file that there is nothing to do with counts too."""
     monkeypatch.setattr("mlx_embed.index.sync._FILES", 1)
-    monkeypatch.setattr("mlx_embed.index.index.batches", lambda files, pace: ([file] for file in files))
+    monkeypatch.setattr("mlx_embed.index.writing.batches", lambda files, pace: ([file] for file in files))
     (folder / "binary.txt").write_bytes(b"\0\1")
     shown: list[int] = []
 
@@ -247,6 +247,30 @@ def test_searching_what_is_no_index(folder: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == ("", "Nothing is found.\n")
 
 
+def test_a_filter_that_nothing_passes_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index("source", "--model", MODEL)
+    search = ["search", "--index", "ix"]
+    for query, options, why in (
+        ("soup", ["--filter", "yaer>2000"], ": nothing passes --filter yaer>2000"),
+        ("soup", ["--filter", "path=docs/**"], f": nothing passes --filter path=docs/** (path: {Path.cwd()}/docs/**)"),
+        ("soup", ["--filter", "path=*.md", "--mode", "text"], ""),
+        ("soup", ["--filter", "path=*.md", "--min-score", "9"], ""),
+        (" ", ["--filter", "path=*.md"], ""),
+    ):
+        capsys.readouterr()
+        assert cli.main([*search, *options, query]) == 0
+        assert capsys.readouterr() == ("", f"Nothing is found{why}.\n")
+
+
+@pytest.mark.parametrize(("name", "message"), [("file", "is a file; name a new folder"), ("source", "in a new folder")])
+def test_an_index_has_a_folder_of_its_own(
+    name: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").touch()
+    assert cli.main(["index", "source", "--index", name, "--model", MODEL]) == 2
+    assert message in capsys.readouterr().err
+
+
 def on_a_terminal(*arguments: str, **environment: str) -> str:
     """What the command prints where its output is a terminal."""
     master, slave = pty.openpty()
@@ -315,6 +339,7 @@ def test_watching_takes_in_changes_as_they_come(folder: Path) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
+        assert process.stderr.readline() == "Watching: Ctrl-C ends it.\n"
         assert process.stdout.readline().startswith("3 indexed")
         (folder / "new.md").write_text("A bridge over the river.")
         assert process.stdout.readline().startswith("1 indexed")

@@ -119,6 +119,11 @@ def test_what_html_hides(page: str, text: str) -> None:
     assert document.text == text
 
 
+def test_a_picture_has_no_text() -> None:
+    picture = '<?xml version="1.0"?>\n<svg viewBox="0 0 9 9"><title>Speed</title><text fill="red">1 ms</text></svg>\n'
+    assert [document.text for document in read("a.SVG", picture)] == [""]
+
+
 def test_comments_without_an_end_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11's parser looks through the rest of the page for each of them."""
     looks: list[int] = []

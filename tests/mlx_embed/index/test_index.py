@@ -28,6 +28,19 @@ def held(index: Index) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("row_dtype", ROW_DTYPES)
+def test_vectors_come_back_as_they_were_given(model: EmbeddingModel, tmp_path: Path, row_dtype: Any) -> None:
+    with Index.create(tmp_path / "index", model, row_dtype=row_dtype) as index:
+        fill(index, 9)
+        found = index.vectors(["t00007", "nobody", "t00002", "t00007"])
+        assert set(found) == {"t00002", "t00007"}
+        for name, vector in found.items():
+            assert np.array_equal(vector, vectors(9)[int(name[1:])])
+        assert index.vectors([]) == {}
+        with pytest.raises(TypeError, match="ids is a str"):
+            index.vectors("t00007")
+
+
+@pytest.mark.parametrize("row_dtype", ROW_DTYPES)
 def test_texts_come_back_as_they_were_given(model: EmbeddingModel, tmp_path: Path, row_dtype: Any) -> None:
     given = {"a": "the wing stalls", "b": "wing \0 of \u2028 an é 🛩", "ç#1": " wing\n"}
     metadata: list[dict[str, Any]] = [{"deep": {"list": [1, 2.5, None]}, "ü": "ß"}, {}, {"n": 2**80}]

@@ -114,9 +114,11 @@ def test_blank_texts_and_zero_vectors_are_last_and_hide_nothing(index: Index, mo
 
 def test_a_blank_query_finds_nothing(index: Index) -> None:
     fill(index, 20)
+    index.add(["blank"], [" "])
     for query in ("", "  \n", "?!"):
         assert index.search(query, mode="text") == []
-    assert index.search("", mode="hybrid") == []
+    assert index.search("", mode="hybrid") == index.search(" ", mode="vector") == []
+    assert [len(hits) for hits in index.search(["", "wing"], 30, mode="vector")] == [0, 21]
 
 
 def test_words_are_found_by_their_stems_and_any_text_is_a_query(index: Index) -> None:

@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("langchain_core")
+
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from mlx_embed.index import Chunk, FileStat, Index
 from mlx_embed.integrations.langchain import MLXEmbeddings
 from mlx_embed.integrations.langchain_store import MLXVectorStore
 from tests.conftest import DATA
+from tests.mlx_embed.index.conftest import names, texts
 
 
 @pytest.fixture
@@ -36,6 +40,57 @@ def test_documents_are_found_as_the_index_finds_them(store: MLXVectorStore) -> N
     assert [one.id for one in store.as_retriever(search_kwargs={"k": 1}).invoke("lentil soup")] == ["b"]
     with_relevance = store.similarity_search_with_relevance_scores("lentil soup", 1, mode="vector")
     assert with_relevance[0][1] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.fixture
+def many(store: MLXVectorStore) -> MLXVectorStore:
+    listed = [*texts(30), texts(1)[0], "  "]  # one twice, and one without a direction
+    store.add_texts(listed, [{"odd": i % 2 == 1} for i in range(len(listed))], ids=names(len(listed)))
+    return store
+
+
+@pytest.mark.parametrize("relevance", [0, 0.3, 0.5, 1])
+@pytest.mark.parametrize("options", [{}, {"mode": "vector"}, {"filter": {"odd": True}}], ids=str)
+def test_the_most_relevant_and_unlike_are_langchains(many: MLXVectorStore, relevance: float, options: Any) -> None:
+    query = "heat of a jet"
+    found = many.max_marginal_relevance_search(query, 8, 16, relevance, **options)
+    hits = many.index.search(query, 16, **options)
+    vector = many.index.model.encode_query(query)
+    vectors = many.index.model.encode_document([hit.text for hit in hits])
+    expected = maximal_marginal_relevance(vector, list(vectors), relevance, 8)
+    assert [one.id for one in found] == [hits[place].id for place in expected]
+    assert len({one.page_content for one in found}) == 8 or relevance == 1
+    retriever = many.as_retriever(
+        search_type="mmr", search_kwargs={"k": 8, "fetch_k": 16, "lambda_mult": relevance, **options}
+    )
+    assert retriever.invoke(query) == found
+
+
+def test_a_vector_finds_what_its_text_finds(many: MLXVectorStore) -> None:
+    vector = many.embeddings.embed_query("heat of a jet")  # type: ignore[union-attr]
+    assert many.similarity_search_by_vector(vector, 5) == many.similarity_search("heat of a jet", 5, mode="vector")
+    assert many.max_marginal_relevance_search_by_vector(
+        vector, 5, filter={"odd": True}
+    ) == many.max_marginal_relevance_search("heat of a jet", 5, mode="vector", filter={"odd": True})
+
+
+def test_few_and_none_are_enough_to_choose_from(many: MLXVectorStore) -> None:
+    assert len(many.max_marginal_relevance_search("jet", 30, fetch_k=5, mode="vector")) == 30
+    everything = many.max_marginal_relevance_search("jet", 99, lambda_mult=0, mode="vector")
+    assert len(everything) == len(many.index)
+    assert many.max_marginal_relevance_search("jet", filter={"year": 99}) == []
+    for mode in ("hybrid", "vector", "text"):
+        assert many.max_marginal_relevance_search("  ", mode=mode) == many.similarity_search("  ", mode=mode) == []
+
+
+def test_the_most_relevant_and_unlike_by_wrong_numbers(store: MLXVectorStore) -> None:
+    for relevance in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match="lambda_mult"):
+            store.max_marginal_relevance_search("jet", lambda_mult=relevance)
+    with pytest.raises(ValueError, match="fetch_k 0 is not"):
+        store.max_marginal_relevance_search("jet", fetch_k=0)
+    with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
+        store.similarity_search_by_vector([1.0, 0.0])
 
 
 def test_documents_come_and_go(store: MLXVectorStore) -> None:

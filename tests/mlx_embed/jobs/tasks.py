@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlx_embed.jobs.shards import Done, Shard
+from mlx_embed.texts import progress
 
 
 class Counting:
@@ -35,6 +37,11 @@ class Counting:
             return np.full((number, 3), number, dtype=np.float32)
         if kind == "sleep":
             time.sleep(number)
+        if kind == "embed":
+            vars(sys.modules["__main__"])["TOLD_EVERY"] = 0  # the worker's
+            with progress(None, None) as advance:
+                for _ in range(number):
+                    advance(7)
         if kind == "environment":
             return os.environ["MLX_EMBED_NUM_THREADS"], os.environ["RAYON_NUM_THREADS"], os.environ.get("OWN")
         return number * 10

@@ -81,6 +81,16 @@ def test_options_and_prompts(pool: Pool, alone: EmbeddingModel) -> None:
         assert np.abs(getattr(pool, method)(TEXTS[:40]) - getattr(alone, method)(TEXTS[:40])).max() < 1e-5
 
 
+def test_a_bar_of_all_texts(pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
+    texts = ["the wing"] * 40
+    pool.encode(texts)
+    assert capfd.readouterr().err == ""
+    pool.encode(texts, show_progress_bar=True)
+    said = capfd.readouterr().err
+    assert "40/40" in said
+    assert said.count("Encoding:   0%") == 1, "the processes show none"
+
+
 def test_bad_input_is_refused_before_it_travels(pool: Pool) -> None:
     with pytest.raises(TypeError, match=r"texts\[1\] is a int"):
         pool.encode(["a", 1])  # type: ignore[list-item]

@@ -27,6 +27,13 @@ def done(folder: Path, *given: tuple[str, int], workers: int = 2, ahead: int = 1
         }
 
 
+def test_what_a_task_embeds_is_told_before_it_is_done(tmp_path: Path) -> None:
+    told: list[int] = []
+    with Processes(Counting(str(tmp_path)), [{}], embedded=told.append) as processes:
+        assert list(processes.results([("embed", 3), ("count", 1)])) == [(0, 30), (1, 10)]
+    assert sum(told) == 21
+
+
 def begun(folder: Path, task: int) -> int:
     return len(list(folder.glob(f"{task}.*")))
 

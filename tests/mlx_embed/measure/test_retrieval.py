@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import CrossEncoder, EmbeddingModel, ModelNotFoundError, cli
+from mlx_embed import CrossEncoder, EmbeddingModel, ModelNotFoundError, TruncationWarning, cli
 from mlx_embed.evaluation import Collection, read_collection, recall, reciprocal_rank
 from mlx_embed.measure import retrieval
 from mlx_embed.measure.retrieval import Evaluation, evaluate, interval, judged_runs, most_disputed, reranked
@@ -147,12 +147,25 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(found["judged"]) == len(found["contenders"][0]["ndcg"]) == 19
 
 
+def test_how_many_documents_are_cut_is_said_of_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    collection = read_collection(folder)
+    documents = {
+        name: "wing " * 99 if int(i) % 3 else text for i, (name, text) in enumerate(collection.documents.items())
+    }
+    with pytest.warns(TruncationWarning) as said:
+        evaluate(Collection(documents, collection.queries, collection.gains), [TINY])
+    [warning] = said
+    assert str(warning.message).startswith("40 of 60 documents are longer than the 64 tokens of ")
+
+
 def test_bad_arguments(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     collection = read_collection(folder)
     with pytest.raises(ValueError, match="no model"):
         evaluate(collection, [])
     with pytest.raises(ValueError, match="no judgements"):
         evaluate(Collection(collection.documents, collection.queries, {}), [TINY])
+    assert cli.main(["evaluate", str(tmp_path / "scifact")]) == 2
+    assert "no folder" in capsys.readouterr().err
     assert cli.main(["evaluate", str(tmp_path)]) == 2
     assert "neither corpus.jsonl" in capsys.readouterr().err
     assert cli.main(["evaluate", str(folder), "--json", str(tmp_path / "no/a.json")]) == 2

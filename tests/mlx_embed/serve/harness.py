@@ -16,7 +16,8 @@ import pytest
 
 from mlx_embed import BGEM3, CrossEncoder, EmbeddingModel, MultiVectorEncoder, SparseEncoder
 from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TokenEmbedder
-from mlx_embed.serve.models import Embedder, Models, Reranker, Served
+from mlx_embed.serve.models import Embedder, Models, Served
+from mlx_embed.serve.reranker import Reranker
 from mlx_embed.serve.run import Server, listen
 from mlx_embed.serve.service import Service
 from tests.checkpoints import reranker as make_reranker

@@ -89,7 +89,12 @@ def test_rerank(served: Running, late: MultiVectorEncoder) -> None:
         ("/embed_sparse", {"inputs": "heat", "model": "colbert"}, 404, "sparse models served here are splade"),
         ("/embed_sparse", {"inputs": "heat " * 99, "truncate": False}, 422, "101 tokens"),
         ("/embed_sparse", {"inputs": [""]}, 400, "empty"),
-        ("/embed", {"inputs": "heat"}, 404, "no embedding models are served here"),
+        (
+            "/embed",
+            {"inputs": "heat"},
+            404,
+            "no embedding models are served here: start the server with `mlx-embed serve MODEL`",
+        ),
         ("/rerank", {"query": "", "texts": ["heat"]}, 400, "query is empty"),
         ("/v1/rerank", {"query": "a", "documents": ["heat"], "max_tokens_per_doc": 3}, 400, "its own length"),
     ],

@@ -11,8 +11,9 @@ import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import Embedder, Models, Reranker
+from mlx_embed.serve.models import Embedder, Models
 from mlx_embed.serve.queue import BatchReport, TextTooLongError
+from mlx_embed.serve.reranker import Reranker
 from tests.mlx_embed.serve.harness import random_texts, with_prompts
 
 SECONDS = 60
