@@ -104,10 +104,8 @@ def make(folder: Path, name: str) -> Path:
     if not case.get("bare"):
         (folder / "modules.json").write_text(json.dumps(listed))
     if model2vec:
-        own = {"max_length": case["max_length"]} if "max_length" in case else {}
-        (folder / "config.json").write_text(
-            json.dumps({"model_type": "model2vec", "normalize": case.get("normalize", False), **own})
-        )
+        own = {key: case[key] for key in ("max_length", "normalize") if key in case}
+        (folder / "config.json").write_text(json.dumps({"model_type": "model2vec", **own}))
     else:
         prompts = {"prompts": case.get("prompts", {}), "default_prompt_name": case.get("default")}
         (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 # A LayerNorm of fewer elements, with no residual, is MLX's own: by itself it waits for its launch, or for Python, more
 # than for the GPU. docs/benchmarks.md has the times. And one among other ops of a model, which hide that.
-PLAIN_NORM_SIZE, PLAIN_NORM_SIZE_IN_GRAPH = 48 << 20, 1 << 19
+PLAIN_NORM_SIZE, PLAIN_NORM_SIZE_IN_GRAPH = 48 << 20, 4 << 20
 # Values of a short batch's hidden state: 256 tokens of MiniLM, 128 of BERT-base. Beyond, a launch for each op, with
 # larger tiles, is faster than one launch for all layers.
 MAX_SHORT = 2**17

@@ -225,7 +225,7 @@ def _packed(atoms: Sequence[_Atom], end: int, room: int, overlap: int) -> Iterat
             last = min(ends, key=lambda i: (atoms[i].border, -i))
         yield atoms[first].start, atoms[last].start if last < len(atoms) else end
         first = done = last
-        if last < len(atoms) and atoms[last].border >= PARAGRAPH:
+        if last < len(atoms):
             # What is repeated leaves room for the next atom, so that every chunk has something new.
             spare = min(overlap, room - atoms[last].tokens)
             while (

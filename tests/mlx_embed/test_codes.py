@@ -64,6 +64,8 @@ def test_levels_are_the_middle_of_their_step(kind: str) -> None:
     step = (ranges[1] - ranges[0]) / 255
     assert (np.abs(found - rows) <= step / 2 + 1e-6).all()
     assert np.array_equal(found[:, 3], rows[:, 3])
+    last = np.full((1, 16), np.iinfo(kind).max, dtype=kind)  # a step without a width
+    assert np.allclose(dequantize(last, kind, 16, ranges), ranges[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("truncate_dim", [None, 12])

@@ -121,6 +121,16 @@ def test_the_recipes_of_the_authors(
     assert cut.tolist()[-len(tail) :] == tail
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_stands_behind_texts_that_are_cut(kept: bool, tmp_path: Path) -> None:
+    folder = generative("qwen3, chat", tmp_path)
+    chosen = {"chat_template": {"ask": True, "restore_suffix": kept}}
+    damage(folder, "sentence_bert_config.json", {"processing_kwargs": chosen})
+    (whole, cut), _ = load(folder, max_seq_length=12).tokenizer([("heat", "the"), ("heat", "the wing " * 20)])
+    assert len(whole) < len(cut) == 12
+    assert (cut.tolist()[-3:] == whole.tolist()[-3:]) is kept
+
+
 def _last(hidden: Any, cu_seqlens: Any, max_seqlen: int, parameters: Any) -> Any:
     return hidden[cu_seqlens[1:] - 1]
 

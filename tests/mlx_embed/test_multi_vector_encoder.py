@@ -11,7 +11,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import CheckpointError, EmbeddingModel, MultiVectorEncoder, MultiVectors, UnsupportedModelError
-from mlx_embed.checkpoint.multi_vector import Clustering
+from mlx_embed.checkpoint.multi_vector import Clustering, read_multi_vector
 from mlx_embed.multi_vectors import clustered
 from tests.checkpoints import damage, decoder, edit, encoder, read
 from tests.conftest import DATA
@@ -287,6 +287,19 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     (folder / "sentence_bert_config.json").write_text(json.dumps({"query_expansion": EXPANSION}))
     with pytest.raises(UnsupportedModelError, match="in front of queries, for its padding is on the left"):
         load(folder)
+
+
+def test_pylates_settings_in_another_form(tmp_path: Path) -> None:
+    """The older name of one, and prompts that begin with the marker already."""
+    folder = make(tmp_path, "pylate, attended")
+    before = read_multi_vector(folder)
+    path = folder / "config_sentence_transformers.json"
+    said = json.loads(path.read_text())
+    said["attend_to_mask_tokens"] = said.pop("attend_to_expansion_tokens")
+    path.write_text(json.dumps(said | {"prompts": {"query": "[Q] ", "document": "[D] "}}))
+    after = read_multi_vector(folder)
+    assert after.expansion == before.expansion
+    assert after.sentence["prompts"] == before.sentence["prompts"] == {"query": "[Q] ", "document": "[D] "}
 
 
 def test_stanfords_projection_is_missing(tmp_path: Path) -> None:

@@ -103,6 +103,9 @@ BAD[123, 4] = np.nan
         ((["a"], DOCUMENTS, 1), TypeError, "query_vectors has dtype <U1"),
     ],
 )
-def test_bad_input(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_bad_input(
+    arguments: tuple[Any, ...], error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "_DOCUMENTS", 50)
     with pytest.raises(error, match=message):
         search(*arguments)

@@ -13,6 +13,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import CheckpointError, SparseEncoder, SparseVectors, UnsupportedModelError, convert
+from mlx_embed.sparse_vectors import sparsified
 from tests.checkpoints import damage, decoder, edit, encoder, read, rename
 from tests.conftest import DATA
 from tests.sparse import CASES, METHODS, TEXTS, make
@@ -97,11 +98,21 @@ def test_max_active_dims_keeps_the_largest(model: SparseEncoder) -> None:
         assert np.abs(row[vector.indices] - vector.values).max() <= 1e-6
 
 
+def test_the_largest_are_those_farthest_from_zero() -> None:
+    """As sentence-transformers has it: a table of tokens' weights may hold some below 0."""
+    [vector] = sparsified(np.array([[1, 0, -3, 2]], dtype=np.float32), 2)
+    assert (vector.indices.tolist(), vector.values.tolist()) == ([2, 3], [-3, 2])
+
+
 def test_vectors_are_a_csr_matrix(model: SparseEncoder) -> None:
     pytest.importorskip("scipy")
     vectors = model.encode(TEXTS)
     assert (vectors.scipy().toarray() == vectors.dense()).all()
     assert vectors.scipy().shape == (len(TEXTS), model.dimension)
+
+
+def test_some_of_the_rows(model: SparseEncoder) -> None:
+    vectors = model.encode(TEXTS)
     assert (vectors[1:4].dense() == vectors.dense()[1:4]).all()
     assert (vectors.values != 0).all()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
+from mlx_embed.texts import begun_ahead
 
 TEXTS = ["the wing", "heat"]
 
@@ -64,3 +65,28 @@ def test_what_is_missing_in_a_table(tiny_bert: EmbeddingModel) -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     with pytest.raises(TypeError, match=r"texts\[1\] is a float, where a string is needed"):
         tiny_bert.encode(pandas.Series(["the wing", float("nan")], dtype=object))
+
+
+class Work:
+    """Begun when it is made."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_what_has_begun_is_closed(ahead: int) -> None:
+    begun: list[Work] = []
+
+    def works() -> Iterator[Work]:
+        while True:
+            begun.append(Work())
+            yield begun[-1]
+
+    taken = begun_ahead(works(), ahead)
+    assert next(taken) is begun[0]
+    assert len(begun) == ahead + 1
+    taken.close()
+    assert all(work.closed for work in begun)

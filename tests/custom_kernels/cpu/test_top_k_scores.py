@@ -52,6 +52,7 @@ def test_ties_masks_and_scales(dtype: str) -> None:
         whole = g.integers(-3, 4, (count, 20)).astype(np.float32)
         kept = stored(whole / 40, dtype)[0] if dtype == "int8" else stored(whole, dtype)[0]
         queries = g.integers(-3, 4, (9, 20)).astype(np.float32)
+        queries[:4, 3:] = 0  # to which many rows are equally near
         bits = g.integers(0, 256, -(-count // 8), dtype=np.uint8)
         if count > 1000:
             bits[20:120] = 0  # whole groups of rows that are passed over

@@ -85,6 +85,7 @@ def test_null_is_not_false(checkpoint: Path) -> None:
         ("bert", {"is_decoder": True, "add_cross_attention": True}),
         ("bert", {"use_bidirectional_attention": False}),
         ("distilbert", {"causal": True}),
+        ("mpnet", {"use_bidirectional": False}),
         ("modernbert", {"bidirectional": False}),
         ("mistral", {"causal": False}),
         ("qwen3", {"use_bidirectional": True}),

@@ -82,6 +82,10 @@ def test_fan_in_fan_out_is_not_of_linear_layers(checkpoint: Path) -> None:
     assert differs(vectors(put(checkpoint, "plain", fan_in_fan_out=True)), "plain") <= TOLERANCE
 
 
+def test_a_pattern_is_of_the_end_of_a_path(checkpoint: Path) -> None:
+    assert differs(vectors(put(checkpoint, "plain", alpha_pattern={"encoder.layer.1": 16})), "plain") <= TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

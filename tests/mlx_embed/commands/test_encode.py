@@ -1,6 +1,7 @@
 """`mlx-embed encode` against `encode` of the same texts; killed at its worst moments, and gone on with."""
 
 import fcntl
+import hashlib
 import io
 import json
 import shutil
@@ -16,14 +17,16 @@ import pytest
 
 from mlx_embed import EmbeddingModel, cli
 from mlx_embed.encode_files import dense
+from mlx_embed.records.reading import Record
 from tests.conftest import DATA, ROOT
 
 MODEL = str(DATA / "tiny-bert")
 WORDS = ["the", "wing", "flow", "of", "heat", "boundary", "layer", "speed", "index", "query", "note", "code"]
 RNG = np.random.default_rng(0)
 TEXTS = [" ".join(RNG.choice(WORDS, size=n)) for n in RNG.integers(1, 30, size=50)]
-# Of parts of 8 texts, the first three; and a text that the model's 64 tokens do not hold.
+# Of parts of 8 texts, the first three; and two texts that the model's 64 tokens do not hold.
 TEXTS[20] = "the wing " * 50
+TEXTS[40] = "the note " * 40
 TEXTS[3] = ""
 TEXTS[5] = 'a\u2028b, "c"\té'
 
@@ -67,7 +70,7 @@ def test_lines_to_npy(tmp_path: Path, vectors: np.ndarray, capsys: pytest.Captur
     assert said.out == ""
     model = EmbeddingModel.from_pretrained(MODEL, device="cpu")
     cut, totals = said.err.splitlines()[0], said.err.splitlines()[-1]
-    assert cut.startswith("1 of 50 texts are longer than the model's 64 tokens")
+    assert cut.startswith("2 of 50 texts are longer than the model's 64 tokens")
     assert f"the first is {tmp_path / 'texts.txt'}:21, with {model.token_counts(TEXTS[20])[0]} tokens" in cut
     assert "--long-text mean_of_chunks" in cut
     assert totals.startswith(f"50 texts, {model.token_counts(TEXTS).sum():,} tokens, by {MODEL}: float32 [50, 32] to ")
@@ -194,6 +197,7 @@ SCRIPT = """
 import os, signal, sys
 from mlx_embed import cli
 from mlx_embed.encode_files import dense
+from mlx_embed.records.reading import Record
 from mlx_embed.records import writing
 from mlx_embed.records.writing import Partial
 def dying(function, call, before):
@@ -340,6 +344,13 @@ def test_an_adapter_whose_base_model_lies_elsewhere(tmp_path: Path, vectors: np.
     assert cli.main(command) == 0
     found = np.load(tmp_path / "out.npy")
     np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), vectors, atol=1e-5)
+
+
+def test_where_texts_end_is_part_of_what_is_done() -> None:
+    digests = [hashlib.sha256(), hashlib.sha256()]
+    for digest, texts in zip(digests, (["aNoneb", "c"], ["a", "bNonec"]), strict=True):
+        dense.add_digest(digest, [Record(text, None, "") for text in texts])
+    assert digests[0].digest() != digests[1].digest()
 
 
 def test_other_texts_do_not_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,8 @@ def late():
 atexit.register(late)
 {START}"""
     code = """
+from mlx_embed.tokenizer import nano
+nano.known = lambda library: False  # which would make them instead, where it is installed
 tokenizer, texts = model.tokenizer, ["the wing of an aeroplane"] * 700
 wanted = tokenizer(texts).ids.flat.tolist()
 for thread in threading.enumerate():
@@ -133,3 +135,12 @@ def test_a_child_forked_from_a_process_with_cuda(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(worker, "_imported_by", os.getpid() + 1)
     with pytest.raises(RuntimeError, match="forked after mlx_embed had been imported, and CUDA does not survive"):
         worker.run(lambda: None, mx.Device(mx.cpu))
+
+
+def test_what_would_end_the_thread_is_raised_where_it_is_waited_for() -> None:
+    def ending() -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        worker.submit(ending).result(5)
+    assert worker.run(lambda: 1) == 1

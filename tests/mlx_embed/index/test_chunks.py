@@ -128,6 +128,7 @@ def test_a_chunk_stands_under_what_all_of_it_stands_under() -> None:
     found = cut(words(14), text)
     assert [c.heading for c in found] == [("A",), *[("A", "D")] * (len(found) - 1)]
     assert len(found) > 2
+    assert [c.heading for c in cut(words(14), "## B\n\nb b b\n\n## D\n\nd d d")] == [()]
 
 
 def test_code_is_cut_between_functions_and_by_lines() -> None:
@@ -136,6 +137,8 @@ def test_code_is_cut_between_functions_and_by_lines() -> None:
     assert len(found) > 3
     for chunk in found:
         assert chunk.text.startswith(("def", "    "))
+    lines = ["begin here", "a line that is no sentence. nor are these two"]
+    assert [c.text for c in cut(words(12), "\n".join(lines), "a.rs")] == lines
 
 
 def test_functions_of_python_are_whole_where_they_fit() -> None:
@@ -183,7 +186,7 @@ def test_many_files_at_once_are_as_each_alone() -> None:
 def test_the_name_of_a_chunking_gives_it_back() -> None:
     chunking = Chunking(200, 20, ("title", "text"))
     assert Chunking.of(chunking.name) == chunking
-    for other in ("", "[]", "1", chunking.name.replace(": 1", ": 0"), '{"version": 1}'):
+    for other in ("", "[]", "1", chunking.name.replace(": 1", ": 2"), '{"version": 1}'):
         with pytest.raises(StoreMismatchError, match="into a new folder"):
             Chunking.of(other)
 

@@ -12,11 +12,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
 from mlx_embed.errors import StoreCorruptError, StoreError
-from mlx_embed.index import Chunk, FileStat, Hit, Index
+from mlx_embed.index import Chunk, FileStat, Hit, Index, blocks
 from tests.conftest import ROOT
 from tests.mlx_embed.index.conftest import ROW_DTYPES, fill, names, texts, vectors
 from tests.mlx_embed.index.test_store import in_a_child
@@ -130,6 +131,11 @@ def test_check_finds_what_no_search_has_met(folder: Path, model: EmbeddingModel)
         pytest.raises(StoreCorruptError, match=r"01\.float32 is damaged: rows"),
     ):
         index.check()
+    with (
+        Index.open(folder, model) as index,
+        pytest.raises(StoreCorruptError, match=r"01\.float32 is damaged: rows"),
+    ):
+        list(index.everything())
 
 
 @pytest.mark.parametrize("table", ["words_data", "attribute", "chunk", "file", "block"])
@@ -152,6 +158,47 @@ def test_check_finds_a_database_whose_parts_do_not_fit(folder: Path, model: Embe
     (folder / "index.seal").unlink()
     with Index.open(folder, model) as index, pytest.raises(StoreCorruptError, match=r"index\.sqlite is damaged"):
         index.check()
+
+
+@pytest.mark.parametrize("lost", ["vector", "words"])
+def test_check_finds_a_text_without_its(lost: str, index: Index) -> None:
+    """SQLite and every checksum find nothing wrong in this database."""
+    fill(index, 20)
+    with index._store.reading() as (_, view):
+        block = view.block(view.segments[0], 0)
+    index.close()
+    block.dead[7] = True
+    with closing(sqlite3.connect(index.path / "index.sqlite")) as connection, connection:
+        if lost == "vector":
+            connection.execute(blocks.INSERT, block.record())
+        else:
+            connection.execute("INSERT INTO words(words, rowid, text) SELECT 'delete', number, text FROM chunk LIMIT 1")
+    (index.path / "index.seal").unlink()
+    with (
+        Index.open(index.path, index.model) as again,
+        pytest.raises(StoreCorruptError, match=r"index\.sqlite is damaged"),
+    ):
+        again.check()
+
+
+def test_a_text_without_a_vector_has_not_the_next_ones(index: Index) -> None:
+    fill(index, 20)
+    index.delete(names(20)[5:6])
+    index.compact()
+    with index._store.reading() as (_, view):
+        there = view.segments[0].numbers
+        [gone] = set(range(there[0], there[-1])) - set(there.tolist())
+        with pytest.raises(StoreCorruptError, match="texts that have no vector"):
+            view.vectors(np.array([gone]))
+
+
+def test_a_block_that_is_not_as_it_was_written() -> None:
+    written = blocks.Block(3, 1, [5, 6], np.arange(4), error=0.5).record()
+    assert blocks.read(written, 2, "") == written[:-1]
+    for place, value in enumerate(written):
+        other = value + 1 if isinstance(value, int) else bytes([value[0] ^ 1]) + value[1:]
+        with pytest.raises(StoreCorruptError, match="is damaged: block"):
+            blocks.read((*written[:place], other, *written[place + 1 :]), 2, "")
 
 
 @contextmanager

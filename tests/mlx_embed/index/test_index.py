@@ -90,7 +90,9 @@ def test_prompts_are_put_before_texts_and_queries(model: EmbeddingModel, tmp_pat
 
 def test_files_are_replaced_as_a_whole(index: Index) -> None:
     index.replace_files([("a.md", STAT, chunks("a.md", "wing 0", "wing 1", "wing 2"))])
-    index.replace_files([("b.md", STAT, chunks("b.md", "wing b")), ("c.md", STAT, [])])
+    # A file that comes twice is what it was last.
+    twice = [("b.md", FileStat(3, 4, "ab"), chunks("b.md", "wing", "soup")), ("b.md", STAT, chunks("b.md", "wing b"))]
+    index.replace_files([*twice, ("c.md", STAT, [])])
     index.replace_files([("a.md", FileStat(1, 2, "cd"), chunks("a.md", "wing 1", "wing new"))])
     assert held(index) == {"a.md#0": "wing 1", "a.md#1": "wing new", "b.md#0": "wing b"}
     assert index.files() == {"a.md": FileStat(1, 2, "cd"), "b.md": STAT, "c.md": STAT}
@@ -119,10 +121,10 @@ def test_a_text_that_is_there_is_not_embedded_again(index: Index, monkeypatch: p
     assert embedded == ["wing 0", "wing 1"]
     index.replace_files([("a.md", STAT, chunks("a.md", "wing 1", "wing 2"))])
     assert embedded[2:] == ["wing 2"]
-    index.replace_files([("moved.md", STAT, chunks("moved.md", "wing 1", "wing 2"))])
+    index.replace_files([("moved.md", STAT, chunks("moved.md", "wing 2", "wing 1"))])
     assert len(embedded) == 3
     hits = index.search("wing 1", mode="vector")
-    assert {hit.id: hit.score for hit in hits}["moved.md#0"] == {hit.id: hit.score for hit in hits}["a.md#0"]
+    assert {hit.id: hit.score for hit in hits}["moved.md#1"] == {hit.id: hit.score for hit in hits}["a.md#0"]
 
 
 def test_a_commit_has_whole_files_only(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,13 @@ def test_a_folder_that_is_named_is_taken_though_git_leaves_it_out(tmp_path: Path
     assert files(tmp_path / "build") == ["a.md"]
 
 
+def test_a_folder_takes_back_what_one_above_it_leaves_out(tmp_path: Path) -> None:
+    tree(tmp_path, "sub/keep.log", "sub/other.log")
+    (tmp_path / ".gitignore").write_text("*.log\n")
+    (tmp_path / "sub" / ".gitignore").write_text("!keep.log\n")
+    assert files(tmp_path) == ["sub/keep.log"]
+
+
 def test_hidden_files_links_and_pipes_are_left_out_and_counted(tmp_path: Path) -> None:
     outside = tree(tmp_path / "outside", "secret.md")
     root = tree(tmp_path / "root", "a.md", ".hidden.md", ".git/config", "d/b.md")
@@ -196,6 +203,8 @@ def test_binary_files_are_told_from_text(tmp_path: Path) -> None:
         sources.read(found(path))
     path.write_bytes(b"x" * 10000 + b"\0")  # git and grep look no further either
     assert sources.read(found(path))[1].size == 10001
+    path.write_bytes("wing".encode("utf-16"))
+    assert sources.read(found(path))[1].size == 10
     pdf = path.rename(tmp_path / "a.pdf")
     pdf.write_bytes(b"%PDF\0")
     assert sources.read(found(pdf))[0] == b"%PDF\0"

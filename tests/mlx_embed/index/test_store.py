@@ -187,6 +187,12 @@ def test_a_reader_sees_each_commit_and_never_half_of_one(model: EmbeddingModel, 
         reader.check()
 
 
+def test_a_commit_waits_for_the_disk(index: Index) -> None:
+    """What loses it otherwise is a machine that stops, which no test can have happen."""
+    with index._store.writing() as transaction:
+        assert transaction.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_a_search_that_has_begun_goes_on_over_a_compaction(model: EmbeddingModel, tmp_path: Path) -> None:
     with Index.create(tmp_path / "index", model) as writer, Index.open(tmp_path / "index", model) as reader:
         fill(writer, 600)

@@ -1,5 +1,6 @@
 """An index follows its folders: what it has is what a new one would have, and what it says it did is what changed."""
 
+import errno
 import os
 import random
 import time
@@ -102,6 +103,23 @@ def test_a_moved_file_is_not_embedded_again(root: Path, index: Index, monkeypatc
     assert told(index.sync(root)) == {"moved": [("a.md", "b.md")], "unchanged": 0}
     [hit] = index.search("stalls", mode="text")
     assert hit.path.endswith("b.md")
+    assert len(index) == 1
+    (root / "b.md").rename(root / "c.md")
+    put(root, "d.md", "The wing stalls.")
+    assert told(index.sync(root)) == {"moved": [("b.md", "c.md")], "indexed": ["d.md"], "unchanged": 0}
+
+
+def test_a_file_that_cannot_be_looked_at_is_kept(root: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(root, "a.md", "The wing stalls.")
+    index.sync(root)
+
+    def failing(path: Path, state: os.stat_result) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sources, "_found", failing)
+    summary = index.sync(root)
+    assert summary.failed == [((root / "a.md").as_posix(), "Input/output error")]
+    assert not summary.removed
     assert len(index) == 1
 
 

@@ -83,6 +83,17 @@ def test_shards_of_several_processes(jsonl: Path, tmp_path: Path, vectors: np.nd
     assert capsys.readouterr().err.startswith("8 of 8 shards are done already.")
 
 
+def test_a_shard_of_more_texts_than_are_held(
+    jsonl: Path, tmp_path: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_TEXTS", 100)
+    [shard] = shards.shards(shards.sources([str(jsonl)], None, (), None), 1000)
+    done = Work(str(tmp_path), MODEL, {"device": "cpu"})()(shard)
+    ids, rows = made(tmp_path)
+    assert ids == list(range(done.rows)) == list(range(230))
+    assert np.abs(rows - vectors).max() < 1e-5
+
+
 def test_several_inputs_of_several_formats(tmp_path: Path, vectors: np.ndarray) -> None:
     names = [f"d{n}" for n in range(230)]
     table = arrow.table({"_id": names[:100], "body": TEXTS[:100]})

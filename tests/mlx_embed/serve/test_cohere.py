@@ -7,6 +7,7 @@ import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel
 from mlx_embed.serve.cohere import steps
+from mlx_embed.serve.models import Embedder
 from tests.checkpoints import reranker as make_reranker
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
 from tests.mlx_embed.serve.test_openai import decoded
@@ -166,6 +167,15 @@ def test_embed_v1(running: Running, encoder: EmbeddingModel, input_type: str, pr
     answer = running.post("/v1/embed", body | {"embedding_types": ["float"]}).json()
     assert answer["response_type"] == "embeddings_by_type"
     assert len(answer["embeddings"]["float"]) == 2
+
+
+def test_a_purpose_without_a_prompt_has_not_the_default_one(
+    running: Running, encoder: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.service.models.find(None, Embedder).model, "default_prompt_name", "query")
+    for input_type, prompt in (("clustering", ""), (None, encoder.prompts["query"])):
+        found = running.post("/v1/embed", {"texts": ["wing"], "input_type": input_type}).json()["embeddings"]
+        assert np.abs(np.array(found) - encoder.encode(["wing"], prompt=prompt)).max() <= TOLERANCE
 
 
 def test_embed_inputs_in_parts(running: Running, encoder: EmbeddingModel) -> None:

@@ -30,3 +30,10 @@ def test_directions_of_cutting(running: Running, encoder: EmbeddingModel, direct
     assert found == pytest.approx(running.post("/v1/embeddings", body).json()["data"][0]["embedding"], abs=1e-6)
     other = running.post("/v1/embeddings", body | {"truncate": {"start": "end", "end": "start"}[truncate]}).json()
     assert np.abs(np.array(found) - other["data"][0]["embedding"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("truncate", "kept"), [("END", "wing "), ("START", "heat "), (None, "wing ")])
+def test_coheres_ends(running: Running, encoder: EmbeddingModel, truncate: str | None, kept: str) -> None:
+    body = {"texts": ["wing " * 62 + "heat " * 62], "truncate": truncate}
+    found = running.post("/v2/embed", body).json()["embeddings"]["float"][0]
+    assert found == pytest.approx(encoder.encode(kept * 62), abs=1e-5)
