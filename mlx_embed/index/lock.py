@@ -57,6 +57,7 @@ class Lock:
                 with errors_of(self._folder):
                     raise
         self._held = weakref.finalize(self, _give_back, file, os.getpid())
+        self._held.atexit = False  # by then a daemon thread may still write: the system gives it back behind that
         words = {"pid": os.getpid(), "host": socket.gethostname(), "program": " ".join(sys.argv)[:200]}
         words["since"] = datetime.now().astimezone().isoformat(timespec="seconds")
         try:

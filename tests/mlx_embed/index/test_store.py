@@ -85,6 +85,24 @@ def test_an_index_that_nobody_closed_gives_back_its_lock(model: EmbeddingModel, 
     assert re.match(rf"StoreLockedError: Process {os.getpid()} on .*pytest.* is writing", said)
 
 
+def test_the_lock_is_held_until_the_process_has_ended(model: EmbeddingModel, tmp_path: Path) -> None:
+    """Not only until it begins to: a thread may write until then."""
+    script = """
+import atexit, fcntl, sys
+def late():
+    try:
+        fcntl.flock(open(sys.argv[1] + "/lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("held")
+atexit.register(late)
+from mlx_embed.index import Index
+index = Index.open(sys.argv[1])
+index.delete(["a"])
+"""
+    Index.create(tmp_path / "index", model).close()
+    assert run(script, tmp_path / "index").communicate() == ("held\n", "")
+
+
 def test_a_forked_child_that_closes_an_index_closes_its_own(index: Index) -> None:
     index.add(["a"], ["wing"])
     assert in_a_child(index.close) == "None"
