@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         found = [{**asdict(hit), "matches": marks(options.query, hit.text)} for hit in hits]
         # What a terminal cannot show is escaped as JSON has it.
-        shows_all = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
+        shows_all = sys.stdout is not None and (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         print(json.dumps(found, ensure_ascii=not shows_all, indent=2))
         return 0
     terminal = sys.stdout is not None and sys.stdout.isatty()

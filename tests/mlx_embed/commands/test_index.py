@@ -1,5 +1,6 @@
 """`mlx-embed index` and `mlx-embed search`, from a folder to answers."""
 
+import io
 import json
 import os
 import pty
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,13 @@ def test_characters_that_the_output_cannot_show(encoding: str, shown: str, folde
     _, text, listed = done.stdout.decode(encoding).partition(f"    {shown}\n")
     assert text
     assert json.loads(listed)[0]["text"] == "Flügel 机"
+
+
+def test_a_search_into_a_string(folder: Path) -> None:
+    assert index("source", "--model", MODEL) == 0
+    with redirect_stdout(io.StringIO()) as written:  # which has no encoding
+        assert cli.main(["search", "wing", "--index", "ix", "--json"]) == 0
+    assert json.loads(written.getvalue())
 
 
 def test_a_search_without_an_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
