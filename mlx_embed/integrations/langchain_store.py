@@ -11,6 +11,7 @@ import numpy as np
 from mlx_embed.arguments import finite_number, positive_number, require_list
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Hit, Index
+from mlx_embed.index.database import DATABASE
 from mlx_embed.index.diverse import diverse
 from mlx_embed.integrations.langchain import MLXEmbeddings
 
@@ -72,7 +73,7 @@ class MLXVectorStore(VectorStore):
                 f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got a {type(model).__name__}: "
                 "an index embeds by itself."
             )
-        there = Path(path).expanduser().exists()
+        there = (Path(path).expanduser() / DATABASE).exists()
         store = cls(Index.create(path, model, **options))
         try:
             store.add_texts(texts, metadatas, ids=ids)

@@ -114,6 +114,9 @@ def test_texts_that_cannot_be_added_leave_no_index(tmp_path: Path) -> None:
     embeddings, path = MLXEmbeddings(DATA / "tiny-bert"), tmp_path / "index"
     with pytest.raises(TypeError, match="cannot be written as JSON"):
         MLXVectorStore.from_texts(["wing"], embeddings, [{"when": object()}], path=path)
+    path.mkdir()
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        MLXVectorStore.from_texts(["wing"], embeddings, [{"when": object()}], path=path)
     made = MLXVectorStore.from_texts(["wing"], embeddings, [{"when": 3}], path=path)
     made.index.close()
     with pytest.raises(ValueError, match="'a' is there twice"):
