@@ -7,6 +7,11 @@ from typing import Any
 EVERY = 10.0
 
 
+def counted(count: int, unit: str) -> str:
+    """So many of something in words: "1 text", "2,000 texts"."""
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
+
+
 class Progress:
     """Told how far work has come; shows nothing.
 
@@ -40,8 +45,9 @@ class Progress:
     @property
     def notes(self) -> str:
         """Texts of steps, tokens and cut texts, where there are any, in words."""
-        counts = {"texts": self.within, "tokens": self.tokens, "cut": self.cut}
-        return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+        counts = {"text": self.within, "token": self.tokens}
+        parts = [counted(count, unit) for unit, count in counts.items() if count]
+        return ", ".join([*parts, *[f"{self.cut:,} cut"] * (self.cut > 0)])
 
 
 class Within(Progress):
@@ -112,9 +118,9 @@ class Lines(Progress):
         """How far it is now."""
         seconds = max(self._ticker.clock() - self._began, 1e-9)
         rate = (self.done - self._before) / seconds
-        parts = [f"{self.done:,} {self._unit}s"]
+        parts = [counted(self.done, self._unit)]
         if self._total:
-            parts = [f"{self.done:,} of {self._total:,} {self._unit}s ({self.done / self._total:.0%})"]
+            parts = [f"{self.done:,} of {counted(self._total, self._unit)} ({self.done / self._total:.0%})"]
         parts.append(f"{rate:,.0f} {self._unit}s/s" if rate >= 10 else f"{rate:.2f} {self._unit}s/s")
         if self._total and rate > 0:
             parts.append(f"{_spelled(max(self._total - self.done, 0) / rate)} left")

@@ -55,14 +55,15 @@ def check_iterable(method: str, needed: str, given: Any, column: str = "frame['t
     Raises:
         TypeError: no iterable, bytes, a mapping or a table.
     """
-    kind = type(given).__name__
+    name = type(given).__name__
+    kind = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
     if isinstance(given, Mapping):
-        raise TypeError(f"{method} takes {needed}, got a {kind}: pass its values, list(given.values()) for example.")
+        raise TypeError(f"{method} takes {needed}, got {kind}: pass its values, list(given.values()) for example.")
     if hasattr(given, "columns") or hasattr(given, "column_names"):
-        raise TypeError(f"{method} takes {needed}, got a {kind}: pass a part of it, {column} for example.")
+        raise TypeError(f"{method} takes {needed}, got {kind}: pass a part of it, {column} for example.")
     # An array without dimensions has an __iter__ that cannot be called.
     if isinstance(given, (bytes, bytearray)) or not hasattr(given, "__iter__") or getattr(given, "ndim", 1) == 0:
-        raise TypeError(f"{method} takes {needed}, got a {kind}.")
+        raise TypeError(f"{method} takes {needed}, got {kind}.")
 
 
 def are_short(texts: Any) -> bool:

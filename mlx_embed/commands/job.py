@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from mlx_embed.checkpoint import hub
     from mlx_embed.checkpoint.folder import read_checkpoint
     from mlx_embed.jobs import job, shards
+    from mlx_embed.progress import counted
     from mlx_embed.texts import progress
 
     rows = positive_number("--rows", options.rows, "rows of a shard")
@@ -77,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
         say(f"{cut:,} texts are longer than the model takes; --long-text mean_of_chunks embeds all of them.")
     seconds = time.perf_counter() - start
     total, tokens = sum(shard.rows for shard in done), sum(shard.tokens for shard in done)
-    files = f"{len(parts):,} {'shard' if len(parts) == 1 else 'shards'}"
-    print(f"{total:,} texts, {tokens:,} tokens, by {name}: {files} in {options.output} ({seconds:.1f} s).")
+    found = f"{counted(total, 'text')}, {counted(tokens, 'token')}"
+    print(f"{found}, by {name}: {counted(len(parts), 'shard')} in {options.output} ({seconds:.1f} s).")
     return 0
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
+from mlx_embed.progress import counted
 from mlx_embed.records.reading import Record
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Encoding:
         self._say_prompts()
         done, where = totals.texts - self._before, ", ".join(map(str, self._written)) or "standard output"
         say(
-            f"{totals.texts:,} texts, {totals.tokens:,} tokens, by {model.name}: {self._made()} to {where}; "
+            f"{counted(totals.texts, 'text')}, {counted(totals.tokens, 'token')}, by {model.name}: "
+            f"{self._made()} to {where}; "
             f"{done:,} of them in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f} texts/s)."
         )
 
@@ -218,7 +220,7 @@ class Encoding:
                 "over without --resume."
             )
         if count:
-            say(f"{count:,} texts are done already.")
+            say(f"{counted(count, 'text')} {'is' if count == 1 else 'are'} done already.")
 
     def _plan(self) -> dict[str, Any]:
         """What must be the same for two runs to write one file; JSON values."""

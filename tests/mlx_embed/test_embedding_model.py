@@ -154,7 +154,7 @@ def test_lone_surrogates_are_replaced(tiny: EmbeddingModel) -> None:
         (iter(["a", None]), r"texts\[1\] is a NoneType"),
         (b"abc", "got a bytes"),
         (None, "got a NoneType"),
-        (7, "got a int"),
+        (7, "got an int"),
     ],
 )
 def test_a_text_that_is_no_string(tiny_bert: EmbeddingModel, texts: object, message: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel, cli, texts
-from mlx_embed.progress import Progress, Ticker
+from mlx_embed.progress import Progress, Ticker, counted
 from mlx_embed.texts import progress
 
 TEXTS = ["the wing"] * 40
@@ -137,6 +137,17 @@ def test_a_bar_of_steps_goes_on_within_one(
         said = capsys.readouterr().err
     assert "0/1 [" in said
     assert "40 texts, " in said
+
+
+def test_one_is_one() -> None:
+    assert [counted(n, "text") for n in (0, 1, 2, 1001)] == ["0 texts", "1 text", "2 texts", "1,001 texts"]
+    said: list[str] = []
+    clock = Clock()
+    with texts.in_lines(Ticker(said.append, 10, clock)), progress(None, 1, "file", steps=True) as advance:
+        clock.now += 10
+        advance.note(1, 1)
+        advance.inside(1)
+    assert said == ["Encoding: 0 of 1 file (0%), 0.00 files/s, 1 text, 1 token, 1 cut"]
 
 
 def test_lines_without_a_total() -> None:

@@ -346,6 +346,12 @@ def test_an_adapter_whose_base_model_lies_elsewhere(tmp_path: Path, vectors: np.
     np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), vectors, atol=1e-5)
 
 
+def test_one_text_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "texts.txt").write_text("wing\n")
+    run(tmp_path / "texts.txt", "-o", tmp_path / "out.npy")
+    assert "\n1 text, 3 tokens, by " in f"\n{capsys.readouterr().err}"
+
+
 def test_where_texts_end_is_part_of_what_is_done() -> None:
     digests = [hashlib.sha256(), hashlib.sha256()]
     for digest, texts in zip(digests, (["aNoneb", "c"], ["a", "bNonec"]), strict=True):
