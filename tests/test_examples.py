@@ -35,3 +35,10 @@ def test_example(name: str, tmp_path: Path) -> None:
         model = str(reranker("bert", 1, tmp_path / "reranker"))
     more = [str(tmp_path / "converted")] if name == "convert_weights.py" else []
     assert SAYS[name] in run(name, model, *more)
+
+
+def test_what_has_to_be_named_is_said() -> None:
+    command = [sys.executable, str(ROOT / "examples" / "convert_weights.py"), "model"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1
+    assert done.stderr == f"usage: python {command[1]} MODEL FOLDER\n"
