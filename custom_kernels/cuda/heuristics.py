@@ -8,7 +8,8 @@ from typing import NamedTuple
 import mlx.core as mx
 
 # A LayerNorm of fewer elements, with no residual, is MLX's own: by itself it waits for its launch, or for Python, more
-# than for the GPU. docs/benchmarks.md has the times. And one among other ops of a model, which hide that.
+# than for the GPU. The second number is for one in a model, whose other ops hide that wait. docs/benchmarks.md has the
+# times.
 PLAIN_NORM_SIZE, PLAIN_NORM_SIZE_IN_GRAPH = 48 << 20, 4 << 20
 # Values of a short batch's hidden state: 256 tokens of MiniLM, 128 of BERT-base. Beyond, a launch for each op, with
 # larger tiles, is faster than one launch for all layers.
@@ -63,7 +64,7 @@ def builtin_attention_is_faster(dtype: mx.Dtype, head_dim: int, max_seqlen: int,
 def rotates_inside(dtype: mx.Dtype, head_dim: int, max_seqlen: int, window: int | None, causal: bool) -> bool:
     """Whether attention rotates what it loads, the keys once for each tile of queries, or a launch before it does.
 
-    The longer the texts the more tiles. 32768 tokens with 12 heads of 64 in float16 take 94, 302 and 4256 us in one
+    The longer the texts the more tiles. 32768 tokens with 12 heads of 64 in float16 take 95, 302 and 4256 us in one
     launch and 152, 278 and 2659 in two, for texts of 64, 512 and 8192 tokens; 3 heads of 256, with norms, 101, 415 and
     5596 and 107, 292 and 3452. bfloat16 is rotated by angles of half the size.
     """

@@ -111,7 +111,10 @@ class Rotated(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for, and may be wrong for: on CUDA texts so `long` that they are rotated apart."""
+    """What a kernel is compiled for, and may be wrong for.
+
+    On CUDA `long` says that heads are rotated in a launch before: those of long texts, and of float32 always.
+    """
 
     dtype: mx.Dtype
     head_dim: int

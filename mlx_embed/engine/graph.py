@@ -37,7 +37,7 @@ from mlx_embed.errors import warn
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 264 * 256
 # What is computed once when a model is loaded on a Mac: a text of each shape up to so many tokens, and texts of these
-# lengths, so many that where they begin is no longer a constant to a kernel; see `FEW`.
+# lengths, so many that a kernel gets where they begin as it does of larger batches: see custom_kernels/choice/op.py.
 ALONE, TOGETHER, TEXTS = 128, (16, 32, 64), 8
 # Seconds that a first batch waits for kernels: they are there by then where an earlier process has compiled them.
 PATIENCE = 0.1
