@@ -93,7 +93,7 @@ class MLXVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """Add texts, or replace those with the same ids, in one commit; ids that are not given are made up."""
-        for name, some in (("texts", texts), ("ids", ids or [])):
+        for name, some in (("texts", texts), ("ids", [] if ids is None else ids)):
             require_list(name, some)
         listed = list(texts)
         given = list(ids) if ids is not None else [None] * len(listed)

@@ -104,7 +104,9 @@ def test_documents_come_and_go(store: MLXVectorStore) -> None:
     assert store.delete([made]) is False
     with pytest.raises(ValueError, match="delete needs ids"):
         store.delete()
-    for given in ({"texts": "ab"}, {"texts": ["a", "b"], "ids": "ab"}):
+    assert store.add_texts(np.array(["wing", "heat"]), ids=np.array(["x", "y"])) == ["x", "y"]  # type: ignore[arg-type]
+    assert store.delete(["x", "y"])
+    for given in ({"texts": "ab"}, {"texts": ["a", "b"], "ids": "ab"}, {"texts": [], "ids": ""}):
         with pytest.raises(TypeError, match="is a str, where a list"):
             store.add_texts(**given)
     assert len(store.index) == 3
