@@ -198,10 +198,10 @@ def _rows(source: Source) -> Iterator[Row]:
 
 
 def _taken_for_jsonl(source: Source) -> str:
-    """What to do where the file does not call itself JSONL."""
+    """Why it is taken for JSONL, where its name does not say that it is."""
     if source.path is not None and source.path.suffix.lower() in _SUFFIXES:
         return ""
-    return " A file of this name is read as JSONL where fields are named; lines of text have none."
+    return " Where fields are named it is read as JSONL; lines of text have none."
 
 
 def _jsonl(source: Source) -> Iterator[Row]:

@@ -422,7 +422,7 @@ def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("folder.npy",), "is a folder, where a file of texts is needed"),
         (("texts.jsonl", "-o", "texts.jsonl"), "is the file of texts; write the vectors to another"),
         (("texts.txt", "--resume"), "--resume goes on with a file: name it with -o"),
-        (("texts.txt", "--field", "text"), "is read as JSONL where fields are named"),
+        (("texts.txt", "--field", "text"), "Where fields are named it is read as JSONL"),
         (("texts.txt", "--format", "lines", "--field", "text"), "A file of lines has no fields"),
         (("-", "--format", "parquet"), "Parquet cannot be read from standard input"),
         (("texts.txt", "--task", "query"), "task 'query': this model has no tasks"),
