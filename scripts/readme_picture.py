@@ -6,6 +6,7 @@ Needs the extra `report`. Run it again when the table "Each dtype" has other fig
 import argparse
 import re
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def figures(text: str) -> dict[str, dict[str, float]]:
     """Milliseconds by row and engine, of the table that follows HEADING; cells are "112.5 (1.85x)", or "-"."""
     lines = text[text.index(HEADING) :].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:] if line.startswith("|")]
+    rows = takewhile(lambda line: line.startswith("|"), lines[start:])
+    table = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     header = table[0][1:]
     found = {}
     for name, *cells in table[2:]:
