@@ -263,7 +263,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         """Begin to embed texts that are all there; what comes back waits for their vectors, those of `encode`.
 
         With an engine that works by itself, a GPU's, the next texts can be tokenized meanwhile. Others compute when
-        they are waited for.
+        they are waited for. Called again, by whatever thread, it gives the same array.
 
         Args:
             texts: any number of strings.
@@ -288,8 +288,14 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             for window in begun:
                 window.close()
             raise
-        # Kept, for an engine gives what it has begun only once.
-        return cache(lambda: self._finished(call, call.encoding.together(begun, len(texts))))
+        finish = cache(lambda: self._finished(call, call.encoding.together(begun, len(texts))))
+        once = Lock()
+
+        def wait() -> Any:
+            with once:  # an engine gives what it has begun only once, and so to one thread
+                return finish()
+
+        return wait
 
     def _encoded(
         self, texts: Texts, return_info: bool, options: EncodeOptions, task: Task | None = None

@@ -14,7 +14,7 @@ from mlx_embed.checkpoint.safetensors import FLOATS, read_headers
 from mlx_embed.engine.contract import HeadFunction
 from mlx_embed.engine.forward import forward
 
-# A full batch's, a query's, and one of long texts.
+# About a full batch's, a query's, and one of long texts.
 SHAPES: tuple[Shape, ...] = ((65536, 1024, 128), (16, 2, 16), (65536, 64, 2048))
 
 

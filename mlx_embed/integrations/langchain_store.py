@@ -145,7 +145,8 @@ class MLXVectorStore(VectorStore):
         """
         if not query.strip():
             return []
-        options = {"vectors": self.embeddings.embed_query(query), **options}
+        if options.get("vectors") is None:
+            options["vectors"] = self.embeddings.embed_query(query)
         return self._diverse(query, k, fetch_k, lambda_mult, options)
 
     def max_marginal_relevance_search_by_vector(

@@ -432,3 +432,11 @@ def test_begin_takes_texts_and_no_text(tiny_bert: EmbeddingModel) -> None:
     wait = tiny_bert.begin(text for text in texts)  # type: ignore[arg-type]
     for _ in range(2):
         assert np.array_equal(wait(), tiny_bert.encode(texts))
+
+
+def test_what_was_begun_is_waited_for_by_several_threads(tiny_bert: EmbeddingModel) -> None:
+    texts = RAGGED * 20
+    wait = tiny_bert.begin(texts)
+    with ThreadPoolExecutor(4) as threads:
+        found = [thread.result() for thread in [threads.submit(wait) for _ in range(4)]]
+    assert all(np.array_equal(rows, tiny_bert.encode(texts)) for rows in found)

@@ -59,6 +59,19 @@ def test_a_driver_that_takes_none(tried: list[tuple[bytes, str]], monkeypatch: p
     assert fatbin.compressed(CUBIN, "rope", "sm_90") == CUBIN
 
 
+@pytest.mark.parametrize("error", [RuntimeError("CUDA's cuInit gives error 999."), OSError("no libcuda.so.1")])
+def test_a_driver_that_cannot_be_asked(
+    error: Exception, tried: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("zstandard")
+
+    def fail(*_: Any) -> bool:
+        raise error
+
+    monkeypatch.setattr(driver, "loads", fail)
+    assert fatbin.compressed(CUBIN, "rope", "sm_90") == CUBIN
+
+
 def test_without_zstandard(tried: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
