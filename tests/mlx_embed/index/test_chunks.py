@@ -72,7 +72,7 @@ def strange(chance: random.Random) -> str:
     return "".join(out)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.rs", "a.rst"])
 def test_chunks_of_anything(count: Count, seed: int, name: str) -> None:
     chance = random.Random(seed)
@@ -90,7 +90,7 @@ def test_chunks_of_anything(count: Count, seed: int, name: str) -> None:
         assert chunk.text.strip()
         assert chunk.text == chunk.text.rstrip()
         covered[chunk.byte_start : chunk.byte_end] = True
-    assert not b"".join(bytes([byte]) for byte, done in zip(data, covered, strict=True) if not done).decode().strip()
+    assert not np.frombuffer(data, dtype=np.uint8)[~covered].tobytes().decode().strip()
     starts = [chunk.byte_start for chunk in found]
     assert starts == sorted(set(starts))
     for chunk, tokens_of in zip(found, count([chunk.text for chunk in found]), strict=True):
