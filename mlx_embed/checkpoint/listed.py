@@ -50,8 +50,16 @@ def kind_of(path: Path, name: str) -> str:
 
 
 def inside(folder: Path, path: str) -> Path:
-    """A module's folder; CheckpointError where it is outside the checkpoint."""
+    """A module's folder; CheckpointError where it is outside the checkpoint, or cannot be looked at."""
     # Not resolved: the hub's cache keeps a checkpoint's files as links to elsewhere.
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise CheckpointError(f"{folder / 'modules.json'} points to {path!r}, outside the checkpoint.")
-    return folder / path
+    place = folder / path
+    try:
+        place.stat()
+    except FileNotFoundError:
+        pass  # said where a file of it is needed
+    except (OSError, ValueError) as error:  # such as a name that is too long
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{folder / 'modules.json'} points to {path!r:.80}: {why}.") from error
+    return place

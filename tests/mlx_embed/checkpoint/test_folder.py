@@ -341,6 +341,16 @@ def test_modules_json_stays_in_the_folder(place: int, path: str, checkpoint: Pat
         load(checkpoint)
 
 
+@pytest.mark.parametrize("path", ["1" * 300, "config.json/x", "a\0b"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_modules_json_names_no_folder(place: int, path: str, checkpoint: Path) -> None:
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    modules[place]["path"] = path
+    (checkpoint / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(CheckpointError, match=r"modules\.json points to '"):
+        load(checkpoint)
+
+
 E5_NAMES = {
     "intfloat/e5-small-v2": True,
     "intfloat/e5-base": True,
