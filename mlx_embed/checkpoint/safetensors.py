@@ -64,7 +64,8 @@ def files(folder: Path) -> list[Path]:
             raise CheckpointError(f'{folder / INDEX} has no "weight_map" from tensors to files.')
         names = sorted(set(shards.values()))
         for name in names:
-            if Path(name).name != name or not (folder / name).is_file():
+            # os.path takes a name that no file can have for an absent file.
+            if Path(name).name != name or not os.path.isfile(folder / name):
                 raise CheckpointError(f"{folder / INDEX} names {name!r}, which is no file beside it.")
         return [folder / name for name in names]
     raise CheckpointError(f"{folder} has no {FILE}. {what_else(folder)}")

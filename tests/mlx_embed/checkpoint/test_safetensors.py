@@ -40,6 +40,7 @@ def test_shards(checkpoint: Path) -> None:
         ({"weight_map": {"a": 1}}, 'has no "weight_map"'),
         ({"weight_map": {"a": "gone.safetensors"}}, "names 'gone.safetensors', which is no file beside it"),
         ({"weight_map": {"a": "../checkpoint/config.json"}}, "which is no file beside it"),
+        ({"weight_map": {"a": "1" * 300}}, "which is no file beside it"),
         ({"weight_map": {"a": ""}}, "names '', which is no file"),
         ({"weight_map": {"a": "config.json"}}, "config.json is not a sound safetensors file"),
         ([], "index.json holds a list"),
