@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -250,7 +251,7 @@ def load_float32(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, 
 
 
 def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[Tensor]]) -> None:
-    """Evaluate arrays, each of which was read of one tensor, or of several of one shape that lie end to end in it.
+    """Evaluate arrays, each of which was read of one tensor, or of several that lie end to end in it.
 
     Raises:
         CheckpointError: a tensor of floats with NaN or an infinite number.
@@ -265,7 +266,8 @@ def check_finite(arrays: Mapping[str, mx.array], sources: Mapping[str, Sequence[
             raise
         raise _cut_off([tensor.file for group in sources.values() for tensor in group]) from error
     for name in [name for name, total in sums.items() if not math.isfinite(cast(float, total.item()))]:
-        for tensor, part in zip(sources[name], mx.split(floats[name], len(sources[name])), strict=True):
+        ends = list(accumulate(math.prod(tensor.shape) for tensor in sources[name]))
+        for tensor, part in zip(sources[name], mx.split(floats[name].reshape(-1), ends[:-1]), strict=True):
             if not mx.isfinite(part).all().item():
                 raise _not_finite(tensor, str(part.dtype).removeprefix("mlx.core."))
 

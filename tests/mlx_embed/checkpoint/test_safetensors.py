@@ -198,13 +198,13 @@ def test_a_huge_header_in_a_sparse_file(checkpoint: Path) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite(value: float) -> None:
     sources = {
-        "ab": [Tensor(Path("f"), name, "F32", (2, 2), 0) for name in "ab"],
+        "ab": [Tensor(Path("f"), name, "F32", shape, 0) for name, shape in (("a", (3, 2)), ("b", (1, 2)))],
         "c": [Tensor(Path("f"), "c", "F32", (3,), 0)],
     }
     # Of the sums of these, one overflows, and one of integers is not looked at.
     sound = {"ab": mx.full((4, 2), 3e38), "c": mx.array([1, 2, 3], dtype=mx.int32)}
     check_finite(sound, sources)
-    for place, name in ((0, "a"), (3, "b")):
+    for place, name in ((0, "a"), (2, "a"), (3, "b")):
         array = np.full((4, 2), 3e38, dtype=np.float32)
         array[place, 1] = value
         with pytest.raises(
