@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from custom_kernels.cuda.launch import launch
+from custom_kernels.cuda.launch import launch, vector
 from custom_kernels.parameters import HeadNorms
 
 THREADS = 256
@@ -19,8 +19,7 @@ def rope(
 ) -> mx.array:
     """One launch of `rope.cu`: some threads for each head of each token."""
     total, half, kv_heads = qkv.shape[0], cos.shape[1], kv_heads or num_heads
-    widest = 16 // qkv.dtype.size
-    read_at_once = next(n for n in (widest, widest // 2, widest // 4, 1) if n and half % n == 0)
+    read_at_once = vector(half, qkv.dtype, 1)
     lanes = min(32, 1 << (half // read_at_once - 1).bit_length())
     all_heads = num_heads + 2 * kv_heads
     constants = {"HEADS": num_heads, "KV_HEADS": kv_heads, "HALF": half, "VEC": read_at_once, "LANES": lanes}

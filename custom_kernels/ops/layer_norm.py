@@ -122,31 +122,25 @@ def fast_layer_norm(
 def _check(
     x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, backend: str | None
 ) -> None:
-    # Written out, and names only looked for where something is wrong: a LayerNorm by itself waits for Python.
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"layer_norm has no backend {backend!r}; choose one of {', '.join(BACKENDS)}, or None.")
-    row = x.shape[-1:]
-    if not row or not row[0]:
+    if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"layer_norm normalises the last axis, but x has shape {tuple(x.shape)}.")
-    if (
-        x.dtype not in FLOATS
-        or weight.dtype not in FLOATS
-        or (bias is not None and bias.dtype not in FLOATS)
-        or (residual is not None and residual.dtype not in FLOATS)
-    ):
-        arrays = {"x": x, "weight": weight, "bias": bias, "residual": residual}
-        name, dtype = next((k, v.dtype) for k, v in arrays.items() if v is not None and v.dtype not in FLOATS)
-        raise TypeError(f"layer_norm takes float32, float16 or bfloat16, but {name} is {dtype}.")
-    if weight.shape != row or (bias is not None and bias.shape != row):
-        name, shape = ("weight", weight.shape) if weight.shape != row or bias is None else ("bias", bias.shape)
-        raise ValueError(f"layer_norm of rows {row[0]} wide needs {name} of shape {row}, got {shape}.")
+    width = x.shape[-1]
+    named = [("x", x), ("weight", weight), ("bias", bias), ("residual", residual)]
+    for name, array in named:
+        if array is not None and array.dtype not in FLOATS:
+            raise TypeError(f"layer_norm takes float32, float16 or bfloat16, but {name} is {array.dtype}.")
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array is not None and array.shape != (width,):
+            raise ValueError(f"layer_norm of rows {width} wide needs {name} of shape ({width},), got {array.shape}.")
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         raise ValueError(
             f"layer_norm needs a residual like x, {x.dtype} {tuple(x.shape)}, "
             f"got {residual.dtype} {tuple(residual.shape)}."
         )
-    if backend in KERNEL_BACKENDS and row[0] > MAX_WIDTH:
-        raise ValueError(f"The {backend} layer_norm kernel takes rows up to {MAX_WIDTH} wide, got {row[0]}.")
+    if backend in KERNEL_BACKENDS and width > MAX_WIDTH:
+        raise ValueError(f"The {backend} layer_norm kernel takes rows up to {MAX_WIDTH} wide, got {width}.")
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
