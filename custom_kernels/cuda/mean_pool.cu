@@ -2,11 +2,10 @@
 // scaled to length 1 if NORMALIZE. A block takes one sequence: CHUNKS warps side by side cover a row, VEC elements a
 // lane, and GROUPS such teams take every GROUPS-th row. The order of additions is fixed.
 // Compiled in: T, WIDTH, VEC, GROUPS, NORMALIZE.
+#include "shared/vectors.cuh"
+
 constexpr int CHUNKS = (WIDTH + 32 * VEC - 1) / (32 * VEC);
 constexpr int THREADS = CHUNKS * GROUPS * 32;
-struct alignas(sizeof(T) * VEC) Vector {
-  T at[VEC];
-};
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     mean_pool(const T* hidden, const int* cu_seqlens, float* out, int skip) {
@@ -20,14 +19,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const int column = threadIdx.x % (CHUNKS * 32) * VEC;
 
   if (column < WIDTH) {
-    const bool aligned = reinterpret_cast<unsigned long long>(hidden) % sizeof(Vector) == 0;
+    const bool aligned = reinterpret_cast<unsigned long long>(hidden) % sizeof(Vector<T>) == 0;
     float sum[VEC] = {};
 #pragma unroll 4
     for (int row = first + team; row < end; row += GROUPS) {
       const T* from = hidden + static_cast<long long>(row) * WIDTH + column;
-      Vector loaded;
+      Vector<T> loaded;
       if (aligned) {
-        loaded = *reinterpret_cast<const Vector*>(from);
+        loaded = *reinterpret_cast<const Vector<T>*>(from);
       } else {
         for (int i = 0; i < VEC; ++i) loaded.at[i] = from[i];
       }

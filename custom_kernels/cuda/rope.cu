@@ -2,24 +2,10 @@
 // is divided by the root of its mean square first, and multiplied with its weights. A value's head passes. Compiled in:
 // T, N (of the norms' weights), HEADS, KV_HEADS, HALF, VEC (elements that a thread reads at once, which divide HALF),
 // LANES (a power of 2, of one warp), NORM.
+#include "shared/vectors.cuh"
+
 constexpr int STEPS = (HALF + VEC * LANES - 1) / (VEC * LANES);
 constexpr int ALL = HEADS + 2 * KV_HEADS;
-
-template <typename X>
-struct alignas(sizeof(X) * VEC) Vector {
-  X at[VEC];
-};
-
-// A slice of a larger array may start anywhere: vectors are used only where the address allows them.
-template <typename X>
-__device__ Vector<X> load(const X* from) {
-  if (reinterpret_cast<unsigned long long>(from) % sizeof(Vector<X>) == 0) {
-    return *reinterpret_cast<const Vector<X>*>(from);
-  }
-  Vector<X> all;
-  for (int i = 0; i < VEC; ++i) all.at[i] = from[i];
-  return all;
-}
 
 extern "C" __global__ void rope(const T* qkv, const int* positions, const float* cosines, const float* sines,
                                 const N* query_norm, const N* key_norm, T* out, int total, float eps, float offset) {

@@ -2,11 +2,10 @@
 // VEC elements a lane at a time, and then all threads sort the scores, larger ones first, of equal ones the first row
 // first. out [n, chunks, 2, K]: scores and rows; -1 where a row does not count.
 // Compiled in: T, WIDTH, VEC (which divides it), K, CHUNK (a power of 2), THREADS, MASKED, SCALED.
+#include "shared/vectors.cuh"
+
 constexpr int WARPS = THREADS / 32;
 constexpr int NO_ROW = 2147483647;
-struct alignas(sizeof(T) * VEC) Vector {
-  T at[VEC];
-};
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     top_k_scores(const float* queries, const T* rows, const unsigned char* mask, const float* scales, float* out,
@@ -21,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   for (int j = threadIdx.x; j < WIDTH; j += THREADS) asked[j] = queries[static_cast<long long>(query) * WIDTH + j];
   __syncthreads();
 
-  const bool aligned = reinterpret_cast<unsigned long long>(rows) % sizeof(Vector) == 0;
+  const bool aligned = reinterpret_cast<unsigned long long>(rows) % sizeof(Vector<T>) == 0;
 #pragma unroll 4
   for (int i = threadIdx.x / 32; i < CHUNK; i += WARPS) {
     const int row = chunk * CHUNK + i;
@@ -31,9 +30,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (wanted) {
       const T* from = rows + static_cast<long long>(row) * WIDTH;
       for (int j = lane * VEC; j < WIDTH; j += 32 * VEC) {
-        Vector loaded;
+        Vector<T> loaded;
         if (aligned) {
-          loaded = *reinterpret_cast<const Vector*>(from + j);
+          loaded = *reinterpret_cast<const Vector<T>*>(from + j);
         } else {
           for (int v = 0; v < VEC; ++v) loaded.at[v] = from[j + v];
         }

@@ -87,7 +87,7 @@ def run(kernel: str) -> None:
             "const bool aligned = true ||",
             "16 bytes at no multiple of 16: (a|weight)",
         ),
-        ("activate", "% sizeof(Vector) == 0", "% 2 == 0", "16 bytes at no multiple of 16: x"),
+        ("activate", "% sizeof(Vector<X>) == 0", "% 2 == 0", "16 bytes at no multiple of 16: x"),
         ("attention", "const bool aligned =", "const bool aligned = true ||", "16 bytes at no multiple of 16: qkv"),
         # The device has less memory and fewer threads.
         (

@@ -1,14 +1,11 @@
 // A row of WIDTH elements in the registers of LANES threads, ROWS rows a block: STEPS vectors of VEC elements a thread.
+#include "shared/vectors.cuh"
+
 constexpr int STEPS = (WIDTH + VEC * LANES - 1) / (VEC * LANES);
 constexpr int WARPS = LANES / 32;
 constexpr int THREADS = LANES * ROWS;
 
-template <typename X>
-struct alignas(sizeof(X) * VEC) Vector {
-  X at[VEC];
-};
-
-// A slice of a larger array may start anywhere: vectors are used only where the address allows them.
+// As vectors where the address of the row allows it, which is looked at once.
 template <typename X>
 __device__ void load(Vector<X> (&to)[STEPS], const X* row, int lane) {
   const bool aligned = reinterpret_cast<unsigned long long>(row) % sizeof(Vector<X>) == 0;
