@@ -17,6 +17,9 @@ LENGTHS = {
     "1024 x 128": [128] * 1024,
     "128 x 512": [512] * 128,
     "512 ragged, 8 to 256": [int(n) for n in np.random.default_rng(0).integers(8, 257, size=512)],
+    "128 ragged, 300 to 700": [int(n) for n in np.random.default_rng(0).integers(300, 701, size=128)],
+    "16 ragged, 1000 to 8000": [int(n) for n in np.random.default_rng(0).integers(1000, 8001, size=16)],
+    "8 x 8192": [8192] * 8,
 }
 Figures = dict[str, float]
 
@@ -93,8 +96,9 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
             if rows >= 131072:
                 moved = x.nbytes * (3 if "residual" in name else 2)
                 figures[f"LayerNorm [{rows}, {width}] {name}, GB/s"] = moved / took / 1e3
-    for head_dim in (32, 64):
+    for head_dim in (32, 64, 128):
         for name, lengths in LENGTHS.items():
+            number = 60 if max(lengths) <= 512 else 10
             cu_seqlens = mx.array(np.cumsum([0, *lengths]).astype(np.int32))
             n, longest, total, scale = len(lengths), max(lengths), sum(lengths), head_dim**-0.5
             qkv = random(total, 3 * HEADS * head_dim)
@@ -104,26 +108,28 @@ def kernels_side(work: Path, _: argparse.Namespace) -> Figures:
             mx.eval(qkv, block, mask)
             mask = None if total == n * longest else mask
 
-            def builtin(block: Any = block, mask: Any = mask, scale: float = scale) -> list[mx.array]:
+            def builtin(
+                block: Any = block, mask: Any = mask, scale: float = scale, number: int = number
+            ) -> list[mx.array]:
                 """Rows of all heads beside each other in and out, as `attention` has them."""
                 results = []
-                for _ in range(60):
+                for _ in range(number):
                     q, k, v = block.transpose(2, 0, 3, 1, 4)
                     heads = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
                     results.append(heads.transpose(0, 2, 1, 3).reshape(-1, HEADS * block.shape[-1]))
                 return results
 
             def packed(
-                backend: str | None, a: Any = (qkv, cu_seqlens, HEADS, scale), m: int = longest
+                backend: str | None, a: Any = (qkv, cu_seqlens, HEADS, scale), m: int = longest, number: int = number
             ) -> list[mx.array]:
-                return [attention(*a, max_seqlen=m, backend=backend) for _ in range(60)]
+                return [attention(*a, max_seqlen=m, backend=backend) for _ in range(number)]
 
             ways = {
                 f"mx.fast{'' if mask is None else ' with mask'}": builtin,
                 "kernel": partial(packed, "cuda"),
                 "as chosen": partial(packed, None),
             }
-            for way, took in each(ways, 60).items():
+            for way, took in each(ways, number).items():
                 figures[f"attention {head_dim}, {name}: {way}, us"] = took
     x = random(131072, 1536)
     mx.eval(x)

@@ -44,14 +44,19 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                            softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
                            deterministic=False, return_attn_probs=False, block_table=None):
     assert not causal and not dropout_p and softmax_scale in (None, q.shape[-1] ** -0.5)
-    return varlen_attn(q, k, v, cu_seqlens_q, cu_seqlens_k, int(max_seqlen_q), int(max_seqlen_k))
+    window = {} if tuple(window_size) == (-1, -1) else {"window_size": tuple(window_size)}
+    return varlen_attn(q, k, v, cu_seqlens_q, cu_seqlens_k, int(max_seqlen_q), int(max_seqlen_k), **window)
 
 
 def flash_attn_func(q, k, v, *args, **kwargs):
+    n, length = q.shape[:2]
+    starts = torch.arange(0, (n + 1) * length, length, dtype=torch.int32, device=q.device)
+    rows = (x.flatten(0, 1) for x in (q, k, v))
+    return flash_attn_varlen_func(*rows, starts, starts, length, length, *args, **kwargs).unflatten(0, (n, length))
+
+
+def flash_attn_with_kvcache(*args, **kwargs):
     raise NotImplementedError
-
-
-flash_attn_with_kvcache = flash_attn_func
 """
 
 
@@ -152,8 +157,7 @@ def ours(options: argparse.Namespace) -> Cases:
     for name, folder, ids in models(options):
         model = EmbeddingModel.from_pretrained(folder, dtype="float16")
         engine, head = model.engine, model.head()
-        starts = (np.arange(COUNT + 1) * LENGTH).astype(np.int32)
-        batch = Batch(np.arange(COUNT, dtype=np.int32), ids.reshape(-1), starts, LENGTH)
+        (batch,) = engine.batches(list(ids), ids.size)
 
         def run(engine: Any = engine, head: Any = head, batch: Batch = batch) -> np.ndarray:
             (rows,) = (rows for _, rows in engine.run([batch], head))
@@ -178,7 +182,9 @@ def torch_ids(options: argparse.Namespace, compiled: dict[str, Any] | None, only
     for name, folder, ids in models(options):
         if not name.startswith(only):
             continue
-        model: Any = AutoModel.from_pretrained(folder, dtype=torch.float16, attn_implementation="sdpa").cuda().eval()
+        attention = "sdpa" if compiled is None else unmasked()
+        model: Any = AutoModel.from_pretrained(folder, dtype=torch.float16, attn_implementation=attention)
+        model = model.cuda().eval()
         if compiled is not None:
             model = torch.compile(model, dynamic=False, **compiled)
         tokens = torch.from_numpy(ids.astype(np.int64))
@@ -191,6 +197,23 @@ def torch_ids(options: argparse.Namespace, compiled: dict[str, Any] | None, only
 
         cases[name] = [run]
     return cases
+
+
+def unmasked() -> str:
+    """The name of transformers' sdpa attention for texts that nothing pads, for torch.compile.
+
+    Compiled, transformers 5.17 makes a mask for the texts without one, and attention becomes products in float32.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import AttentionMaskInterface
+
+    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **others: Any) -> Any:
+        return sdpa_attention_forward(module, query, key, value, None, **others)
+
+    AttentionInterface.register("sdpa_unmasked", attend)
+    AttentionMaskInterface.register("sdpa_unmasked", lambda *given, **named: None)
+    return "sdpa_unmasked"
 
 
 def sentence_transformers(options: argparse.Namespace, attention: str) -> Cases:
@@ -208,9 +231,9 @@ def eager(options: argparse.Namespace) -> Cases:
     return sentence_transformers(options, "sdpa") | torch_ids(options, None)
 
 
-def unpadded(options: argparse.Namespace) -> Cases:
-    """sentence-transformers with flash attention, for which it does not pad."""
-    folder = Path(tempfile.mkdtemp(dir=options.work))
+def flash_attention(work: Path) -> str:
+    """The name of flash attention, of which transformers finds the stand-in for its package."""
+    folder = Path(tempfile.mkdtemp(dir=work))
     package, about = folder / "flash_attn", folder / "flash_attn-2.8.3.dist-info"
     package.mkdir()
     about.mkdir()
@@ -221,7 +244,12 @@ def unpadded(options: argparse.Namespace) -> Cases:
     (about / "RECORD").write_text("flash_attn/__init__.py,,\n")
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    return sentence_transformers(options, "flash_attention_2")
+    return "flash_attention_2"
+
+
+def unpadded(options: argparse.Namespace) -> Cases:
+    """sentence-transformers with flash attention, for which it does not pad."""
+    return sentence_transformers(options, flash_attention(options.work))
 
 
 def by_batches(

@@ -2,8 +2,9 @@
 
 import mlx.core as mx
 
-from custom_kernels.cuda.heuristics import attention_tiles, rotates_inside
-from custom_kernels.cuda.launch import Scalar, launch
+from custom_kernels.cuda.attention_hopper import attention_hopper
+from custom_kernels.cuda.heuristics import attention_tiles, is_for_hopper, keys_seen, rotates_inside
+from custom_kernels.cuda.launch import Scalar, architecture, launch
 from custom_kernels.cuda.rope import rope
 from custom_kernels.parameters import Rotation
 
@@ -23,15 +24,19 @@ def attention(
     causal: bool = False,
     kv_heads: int | None = None,
 ) -> mx.array:
-    """One launch of `attention.cu`, on the tensor cores; or of `attention_general.cu`, and before it of `rope.cu`."""
+    """One launch of `attention.cu`, `attention_hopper.cu` or `attention_general.cu`; `rope.cu` may go before."""
     kv_heads = num_heads if kv_heads is None else kv_heads
     total, width = qkv.shape
     n = cu_seqlens.shape[0] - 1
     head_dim = width // (num_heads + 2 * kv_heads)
     if head_dim > MAX_HEAD_DIM:
         raise NotImplementedError(f"The CUDA attention kernels take heads up to {MAX_HEAD_DIM} wide, not {head_dim}.")
-    if rotation is not None and not rotates_inside(qkv.dtype, head_dim, max_seqlen, window, causal):
+    seen = keys_seen(max_seqlen, window, causal)
+    if rotation is not None and not rotates_inside(qkv.dtype, head_dim, seen):
         qkv, rotation = rope(qkv, *rotation[:3], num_heads, kv_heads, rotation.norms), None
+    if rotation is None and bias is None and is_for_hopper(qkv.dtype, head_dim, seen) and architecture() == "sm_90":
+        sizes = (num_heads, kv_heads, max_seqlen)
+        return attention_hopper(qkv, cu_seqlens, *sizes, scale, window=window, causal=causal)
     # Without a bias the kernel still has the parameter, and never reads it; and so with the rest.
     inputs = [qkv, cu_seqlens, qkv if bias is None else bias]
     scalars: list[Scalar] = [total, n, 0 if bias is None else bias.shape[1] // 2, scale, window or 0]

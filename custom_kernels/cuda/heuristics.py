@@ -31,6 +31,8 @@ FEW_ROWS = 1024
 MAX_LAID_OUT_INPUTS, MAX_ACTIVATED_INPUTS, MAX_NORMED_INPUTS = 768, 2048, 3072
 # Outputs whose rows `output_norm` has in the registers of a block, and of two.
 NORM_OUTPUTS, SHARED_NORM_OUTPUTS = (256, 384), (512, 768)
+# Registers of a multiprocessor.
+REGISTERS = 65536
 # Shared memory of a block on Hopper, and what of it a product keeps for barriers, a map and alignment.
 HOPPER_MEMORY = 232448
 RESERVED = 1536
@@ -61,17 +63,22 @@ def builtin_attention_is_faster(dtype: mx.Dtype, head_dim: int, max_seqlen: int,
     return 32 < head_dim <= 128 and max_seqlen > (256 if rotated else 64)
 
 
-def rotates_inside(dtype: mx.Dtype, head_dim: int, max_seqlen: int, window: int | None, causal: bool) -> bool:
-    """Whether attention rotates what it loads, the keys once for each tile of queries, or a launch before it does.
+def keys_seen(max_seqlen: int, window: int | None, causal: bool) -> int:
+    """How many keys a query of the longest text attends to, at most, or nearly so."""
+    return max_seqlen if window is None else min(max_seqlen, window * (1 if causal else 2))
 
-    The longer the texts the more tiles. 32768 tokens with 12 heads of 64 in float16 take 95, 302 and 4256 us in one
-    launch and 152, 278 and 2659 in two, for texts of 64, 512 and 8192 tokens; 3 heads of 256, with norms, 101, 415 and
-    5596 and 107, 292 and 3452. bfloat16 is rotated by angles of half the size.
+
+def rotates_inside(dtype: mx.Dtype, head_dim: int, seen: int) -> bool:
+    """Whether attention to so many keys rotates what it loads, or a launch before it does.
+
+    Inside the keys are rotated once for each tile of queries. 32768 tokens with 12 heads of 64 in float16 take 127, 182
+    and 330 us in one launch and 178, 202 and 251 in two, for texts of 128, 256 and 512 tokens; 16 heads of 128 on 8 in
+    bfloat16, with norms, texts of 257 to 512 tokens, 412 and 434, and of 513 to 1024 667 and 587; 3 heads of 256, with
+    norms, 124 and 121 for 64 tokens, 172 and 124 for 128. bfloat16 is rotated by angles of half the size.
     """
     if dtype == mx.float32 or head_dim % 32:
         return False
-    most = 64 if head_dim > 128 else 640 if dtype == mx.bfloat16 else 400
-    return max_seqlen <= most or (window is not None and window * (1 if causal else 2) < most)
+    return seen <= (64 if head_dim > 128 else 640 if dtype == mx.bfloat16 else 256)
 
 
 def is_few(rows: int) -> bool:
@@ -98,6 +105,35 @@ def short_layers_fit(hidden: int, inner: int, num_heads: int) -> bool:
     """Whether that launch has layers of these widths."""
     head_dim = hidden // num_heads
     return hidden % 32 == inner % 32 == head_dim % 8 == 0 and head_dim <= 128 and hidden <= 2048
+
+
+class HopperTiles(NamedTuple):
+    """How attention of long texts is cut on Hopper.
+
+    Attributes:
+        groups: of 64 queries, a block, and of 128 threads.
+        keys: at a time.
+        stages: places for keys, and for values.
+        few: registers of a thread that brings them.
+    """
+
+    groups: int
+    keys: int
+    stages: int
+    few: int
+
+
+# By the size of heads. More queries do not leave registers enough, nor more stages shared memory.
+HOPPER_ATTENTION = {64: HopperTiles(3, 128, 4, 32), 128: HopperTiles(2, 128, 3, 40), 256: HopperTiles(2, 64, 2, 40)}
+# By the size of heads, the most keys of a query for which `attention.cu` is as fast: 32768 tokens of up to 256 in each
+# text take it 137 and 198 us with heads of 64 and 128, and there 142 and 229; of 257 to 512 tokens 200 and 296, and 185
+# and 284; with heads of 256 texts of 64 tokens 60 and 71, and of 128 93 and 61.
+MOST_SEEN = {64: 256, 128: 256, 256: 64}
+
+
+def is_for_hopper(dtype: mx.Dtype, head_dim: int, seen: int) -> bool:
+    """Whether attention to so many keys, with no bias and nothing to rotate, is `attention_hopper.cu`'s on Hopper."""
+    return dtype != mx.float32 and head_dim in HOPPER_ATTENTION and seen > MOST_SEEN[head_dim]
 
 
 class AttentionTiles(NamedTuple):

@@ -107,7 +107,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
         for (int part = 0; part < PARTS; ++part) {
           multiply_block(sum[part], rows, ring.place() + part * COLUMNS * 128, depth > 0);
         }
-        end_place();
+        commit_wgmma();
         go_on(ring, last, depth == 0, lane);
       }
       finish(last, lane);

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
+from custom_kernels.cuda import wgmma
 from custom_kernels.cuda.ahead import rehearsed
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.heuristics import HOPPER_MEMORY, RESERVED, ProductTiles
@@ -90,19 +91,6 @@ def launch_product(
             "CLUSTER": cluster,
             **constants,
         },
-        {"WGMMA": wgmma(columns, laid_out.dtype)},
+        {"WGMMA": wgmma.of_memory(columns, laid_out.dtype)},
         kept + stages * stage,
     )[0]
-
-
-def wgmma(columns: int, dtype: mx.Dtype) -> str:
-    """The instruction's statement: 64 rows x 16 times 16 x `columns`, both in shared memory, added to `sum`."""
-    sums = columns // 2
-    registers = ", ".join(f"%{i}" for i in range(sums))
-    operands = ", ".join(f'"+f"(sum[{i}])' for i in range(sums))
-    kind = "bf16" if dtype == mx.bfloat16 else "f16"
-    return (
-        f'asm volatile("{{.reg .pred p;\\nsetp.ne.b32 p, %{sums + 2}, 0;\\n'
-        f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{kind}.{kind} "
-        f'{{{registers}}}, %{sums}, %{sums + 1}, p, 1, 1, 0, 0;}}" : {operands} : "l"(rows), "l"(columns), "r"(keep))'
-    )

@@ -85,6 +85,11 @@ def attention(
     kernel: Kernel = reference_attention
     if qkv.size and max_seqlen > 0 and not builtin:
         size = next((s for s in SIZES if max_seqlen <= s), None)
+        seen = heuristics.keys_seen(max_seqlen, window, causal)
+        if rotated:
+            apart = not heuristics.rotates_inside(qkv.dtype, head_dim, seen)
+        else:
+            apart = bias is None and heuristics.is_for_hopper(qkv.dtype, head_dim, seen)
         variant = Variant(
             qkv.dtype,
             head_dim,
@@ -96,7 +101,7 @@ def attention(
             num_heads // kv_heads,
             None if rotation is None else Rotated(Normed.of(rotation.norms)),
             kv_heads,
-            on_cuda and rotated and not heuristics.rotates_inside(qkv.dtype, head_dim, max_seqlen, window, causal),
+            on_cuda and apart,
         )
         longest = next((length for length in LENGTHS if max_seqlen <= length), LENGTHS[-1])
         kernel = ATTENTION.pick(backend, variant, Load.of(total, longest, equal))
@@ -113,7 +118,8 @@ class Rotated(NamedTuple):
 class Variant(NamedTuple):
     """What a kernel is compiled for, and may be wrong for.
 
-    On CUDA `long` says that heads are rotated in a launch before: those of long texts, and of float32 always.
+    On CUDA `long` says that texts are so long that another kernel takes them, or that heads are rotated in a launch
+    before, as those of long texts are, and of float32 always.
     """
 
     dtype: mx.Dtype

@@ -12,14 +12,15 @@ fails, with the element and the thread, when
 - a vector is read or written where it may not be: inputs of odd seeds begin at no multiple of 16 bytes, as slices do;
 - shared memory is read before anybody wrote it, or while cp.async is on its way to it, or is more than a block has;
 - two threads touch an element of shared memory, one of them writing, with no barrier of the block or of their warp
-  between; or two threads of the grid touch an element of an output, with no barrier of the grid between; or an input is
+  between, and the second has not waited for an mbarrier since; or two threads of the grid touch an element of an output, with no barrier of the grid between; or an input is
   written;
 - `__syncthreads`, a shuffle, ldmatrix or mma is not reached by all threads of the block or warp, or a barrier of the
   grid by all blocks;
 - wgmma is not reached by all threads of a warpgroup with the same descriptor, of the 128-byte swizzle; a register of it
   is used with no `wgmma.fence` between, or before `wait_group`; or shared memory that it reads was written with no
   `fence.proxy.async` of the writer after, or is written before `wait_group`. Sums appear no earlier than there;
-- an mbarrier is waited for in vain, or more threads arrive than it expects; or a bulk copy overwrites what wgmma reads;
+- an mbarrier is waited for in vain, or more threads arrive than it expects; or a bulk copy overwrites what wgmma reads.
+  Copies that an mbarrier tells of are there no earlier than a thread waits for it;
 - the launch hands other arrays, scalars or threads than the kernel takes.
 
 Seeds choose the order in which threads and blocks run: 0 forward, 1 backward, others at random. Blocks run one after
@@ -33,8 +34,9 @@ What this does not prove:
   approximate instructions, which are more exact here;
 - fences: a barrier of the grid is one where all blocks had a barrier of their own since they last touched an output;
 - anything that MLX does with a launch; speed and occupancy;
-- which threads a wait for an mbarrier orders: bulk copies arrive when any thread waits for theirs, and each thread of a
-  warpgroup has to, before wgmma reads one;
+- which threads a wait for an mbarrier orders: any wait for one orders all that happened before its phase was over; bulk
+  copies arrive when any thread waits for theirs, and each thread of a warpgroup has to, before wgmma reads one;
+- that wgmma sees what cp.async has brought without a fence, once an mbarrier has told of it;
 - kernels with clusters or tensor maps: `linear` of wide rows, `gated_linear` and the widest `output_norm`; nor those
   that read and write the host's memory.
 """

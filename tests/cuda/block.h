@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,10 @@ namespace emulation {
 // ---------------------------------------------------------------------------------------------------- memory
 
 // Two bytes of memory that a kernel writes, or four of larger elements: who did, and when. A time is the number of
-// barriers so far of all who see the memory (the block, or the grid), and of the thread's own warpgroup and warp.
+// barriers so far of all who see the memory (the block, or the grid), and of the thread's own warpgroup and warp; and
+// phases of mbarriers that are over.
 struct Time {
-  uint32_t all = 0, group = 0, warp = 0;
+  uint32_t all = 0, group = 0, warp = 0, phases = 0;
   bool operator==(const Time&) const = default;
 };
 constexpr int NOBODY = -1, SEVERAL = -2, COPIED = -3;  // by a bulk copy
@@ -32,6 +34,7 @@ struct Cell {
   int writer = NOBODY;
   Who reader = {NOBODY, NOBODY, NOBODY};
   uint32_t proxy = 0;                  // when it was written, in fences of proxies
+  bool announced = false;              // by cp.async, of which an mbarrier has told
   short multiplied = 0;                // by so many wgmma that nobody has waited for
   int barrier = 0, barrier_phase = 0;  // of a bulk copy: who counts it
   bool coming = false;                 // a copy is on its way
@@ -68,7 +71,8 @@ static size_t latest;  // the array that was touched last
 struct Product {
   std::vector<float> sums;  // of each thread
   std::vector<Cell*> cells;
-  unsigned left;  // threads that have not waited for it
+  unsigned left;    // threads that have not waited for it
+  uint32_t waited;  // when the last of its threads to do so has waited for an mbarrier
 };
 // A thread's part of it: its registers.
 struct Pending {
@@ -94,6 +98,7 @@ struct Fiber {
   std::vector<Pending> products;  // as copies
   int product_groups;
   int seen[MOST_BARRIERS];  // of each mbarrier, the phases that it has waited for
+  uint32_t waited;          // when it last waited for one
 };
 // Of a warp, or of a warpgroup: who has come to where, and barriers so far.
 struct Meeting {
@@ -109,6 +114,7 @@ struct Barrier {
   long long bytes = 0;
   std::vector<unsigned> waiting;
   std::vector<std::pair<Cell*, size_t>> copies;
+  std::vector<std::vector<char*>> announcements;  // of a thread's cp.async, where they go to
 };
 struct Block {
   unsigned number, place, at_barrier = 0, barrier_line = 0;
@@ -129,6 +135,7 @@ static uint32_t phase;  // barriers of the grid
 static unsigned long long clock_time;
 // wgmma.fence and fence.proxy.async so far, of all threads and launches.
 static uint32_t fences, proxy_fences;
+static uint32_t phases;  // of mbarriers, that are over
 static void (*kernel)();
 static std::string error;
 static std::vector<void*> pointers;
@@ -226,6 +233,7 @@ static void run(std::vector<Block> together, uint64_t& seed) {
     fiber.copies.clear();
     fiber.products.clear();
     std::fill_n(fiber.seen, MOST_BARRIERS, 0);
+    fiber.waited = phases;
     fiber.groups = fiber.product_groups = fiber.fence = fiber.proxy_fence = 0;
     getcontext(&fiber.first);
     fiber.first.uc_stack.ss_sp = stacks + i * STACK;
@@ -259,12 +267,16 @@ static std::string element(const Array& array, const char* address) {
          std::to_string(array.bytes / array.element);
 }
 
-static Time this_time() { return {block->now, block->groups[current / 128].time, block->warps[current / 32].time}; }
+static Time this_time() {
+  return {block->now, block->groups[current / 128].time, block->warps[current / 32].time, phases};
+}
 
-// A load or store of a cell of shared memory or an output: when, and by whom. What was before `began` is forgotten.
-static void touch(const Array& array, Cell& cell, const char* address, bool write, Time time, uint32_t began, Who me) {
+// A load or store of a cell of shared memory or an output: when, and by whom, who last waited for an mbarrier when so
+// many phases were over. What was before `began` is forgotten.
+static void touch(const Array& array, Cell& cell, const char* address, bool write, Time time, uint32_t began, Who me,
+                  uint32_t waited) {
   const auto over = [&](Time then, int warp, int group) {
-    return then.all < time.all || (group == me.group && then.group < time.group) ||
+    return then.all < time.all || then.phases < waited || (group == me.group && then.group < time.group) ||
            (warp == me.warp && then.warp < time.warp);
   };
   const bool again = cell.reader.thread == me.thread || cell.reader.thread == SEVERAL;
@@ -286,6 +298,7 @@ static void touch(const Array& array, Cell& cell, const char* address, bool writ
     cell.written = time;
     cell.writer = me.thread;
     cell.proxy = proxy_fences;
+    cell.announced = false;
     cell.reader = {NOBODY, NOBODY, NOBODY};
     return;
   }
@@ -336,11 +349,21 @@ static void access(const void* pointer, size_t bytes, bool write, size_t alignme
   const bool shared = array.kind == SHARED;
   fibers[fiber_number].touched |= !shared;
   const Time time = shared ? this_time() : Time{phase};
+  const uint32_t waited = shared ? fibers[fiber_number].waited : 0;
   const int number = shared ? current : block->number * threads + current;
   const Who me = {number, number / 32, number / 128};
   for (size_t i = (address - array.data) / array.grain; array.data + i * array.grain < address + bytes; ++i) {
-    touch(array, array.cells[i], array.data + i * array.grain, write, time, shared ? block->began : 0, me);
+    touch(array, array.cells[i], array.data + i * array.grain, write, time, shared ? block->began : 0, me, waited);
   }
+}
+
+// What is known of shared memory.
+static std::span<Cell> cells_of(const char* address, size_t bytes) {
+  for (Array& array : arrays) {
+    if (address < array.data || address >= array.data + array.bytes) continue;
+    return std::span(array.cells).subspan((address - array.data) / array.grain, bytes / array.grain);
+  }
+  return {};
 }
 
 // Room for an array that begins so many bytes after a multiple of 256.

@@ -57,6 +57,8 @@ void wgmma(const char* type, int columns, const void* const* operands, int count
 void __syncthreads(int line = __builtin_LINE());
 void __syncwarp(int line = __builtin_LINE());
 float __shfl_xor_sync(unsigned members, float x, int lane, int line = __builtin_LINE());
+unsigned __shfl_xor_sync(unsigned members, unsigned x, int lane, int line = __builtin_LINE());
+unsigned __shfl_sync(unsigned members, unsigned x, int lane, int line = __builtin_LINE());
 float __shfl_sync(unsigned members, float x, int lane, int line = __builtin_LINE());
 unsigned __ballot_sync(unsigned members, bool x, int line = __builtin_LINE());
 inline bool __any_sync(unsigned members, bool x, int line = __builtin_LINE()) {
@@ -119,6 +121,7 @@ WGMMAS_OF(32)
 WGMMAS_OF(64)
 WGMMAS_OF(96)
 WGMMAS_OF(128)
+WGMMAS_OF(256)
 #undef WGMMAS_OF
 #undef WGMMA_OF
 inline void setmaxnreg_dec_sync_aligned_u32(int) {}
@@ -134,6 +137,7 @@ void mbarrier_arrive_expect_tx_shared_cta_b64(unsigned at, int bytes);
 void mbarrier_try_wait_parity_shared_cta_b64_bra(unsigned at, int parity, int line = __builtin_LINE());
 void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* from, int bytes,
                                                                     unsigned at);
+void cp_async_mbarrier_arrive_noinc_shared_cta_b64(unsigned at);
 void bar_sync(int number, int of, int line = __builtin_LINE());
 void ld_global_v4_b32(unsigned& x, unsigned& y, unsigned& z, unsigned& w, const void* from);
 

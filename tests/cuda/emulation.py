@@ -35,7 +35,9 @@ if not CLANG:
     CHECKED += ["-fno-tree-sra", "-fno-ipa-sra"]
 # Products of this architecture.
 PRODUCTS = importlib.import_module("custom_kernels.cuda.products")
-# Its function has its name.
+# Their functions have their names.
+ATTENTION = importlib.import_module(cuda.attention.__module__)
+ATTENTION_HOPPER = importlib.import_module("custom_kernels.cuda.attention_hopper")
 SHORT_ENCODER = importlib.import_module(cuda.short_encoder.__module__)
 MULTIPROCESSORS = 3
 # Of CUDA: the threads of a block, the blocks of a grid, and the bytes that a block of Hopper has.
@@ -105,9 +107,10 @@ def emulated_cuda(seed: int = 0, edit: Callable[[str], str] = lambda source: sou
 
 def on_hopper(patch: pytest.MonkeyPatch) -> None:
     """Let launchers believe in a small Hopper GPU, which is MLX's CPU."""
-    for module in (PRODUCTS, SHORT_ENCODER):
+    for module in (PRODUCTS, SHORT_ENCODER, ATTENTION_HOPPER):
         patch.setattr(module, "multiprocessors", lambda: MULTIPROCESSORS)
-    patch.setattr(PRODUCTS, "architecture", lambda: "sm_90")
+    for module in (PRODUCTS, ATTENTION):
+        patch.setattr(module, "architecture", lambda: "sm_90")
     patch.setattr(mx, "gpu", mx.cpu)
 
 

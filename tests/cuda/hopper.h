@@ -21,17 +21,21 @@ static float from_bfloat(unsigned bits) { return __uint_as_float(bits << 16); }
 // What a descriptor says of a matrix in pieces of 8 rows of 128 bytes. The last bits of an address tell the order of a
 // row's 8 chunks of 16 bytes.
 struct Described {
-  unsigned start, stride;
+  unsigned start, further, stride;
 
-  explicit Described(uint64_t bits) : start((bits & 0x3fff) << 4), stride((bits >> 32 & 0x3fff) << 4) {
+  explicit Described(uint64_t bits)
+      : start((bits & 0x7fff) << 4), further((bits >> 16 & 0x3fff) << 4), stride((bits >> 32 & 0x3fff) << 4) {
     if (bits >> 62 != 1) fail("a descriptor of no swizzle of 128 bytes");
-    if (bits & 0x3fffc000c000c000) fail("a descriptor with bits that nothing tells, or of a base's offset");
+    // An address of a device has no 18 bits, and a sum of them none more. Here memory begins anywhere.
+    if (bits & 0x3fffc000c0008000) fail("a descriptor with bits that nothing tells, or of a base's offset");
     if (start & 0x380 || stride & 0x3ff) fail("a descriptor of what begins at no multiple of 1024");
   }
 
-  // 8 numbers of a row, the first of them so many bytes from its begin. Read by `group`, which `product` has.
-  const unsigned short* chunk(unsigned row, unsigned bytes, unsigned group, Product& product) const {
-    const unsigned plain = start + row / 8 * stride + row % 8 * 128 + bytes;
+  // 8 numbers of a row, the first of them so many bytes from its begin, of 64 columns behind so many others. Read by
+  // `group`, which `product` has.
+  const unsigned short* chunk(unsigned row, unsigned bytes, unsigned group, Product& product,
+                              unsigned block64 = 0) const {
+    const unsigned plain = start + block64 * further + row / 8 * stride + row % 8 * 128 + bytes;
     const unsigned address = (plain ^ ((plain >> 7 & 7) << 4)) & 0x3ffff;
     for (Array& array : arrays) {
       if (array.kind != SHARED || array.place != block->place || array.name != "memory") continue;
@@ -40,17 +44,18 @@ struct Described {
       if (offset + 16 > array.bytes) fail("wgmma reads out of bounds: " + element(array, at));
       Time time = this_time();
       time.warp = 0;
+      const Fiber* const first = &fibers[block->place * threads + group * 128];
       for (size_t i = offset / array.grain; i < (offset + 16) / array.grain; ++i) {
         Cell& cell = array.cells[i];
         const char* const place = array.data + i * array.grain;
-        touch(array, cell, place, false, time, block->began, {int(threads + group), NOBODY, int(group)});
+        touch(array, cell, place, false, time, block->began, {int(threads + group), NOBODY, int(group)},
+              product.waited);
         if (cell.writer == COPIED) {
           const auto saw = [&](const Fiber& fiber) { return fiber.seen[cell.barrier] > cell.barrier_phase; };
-          const Fiber* const first = &fibers[block->place * threads + group * 128];
           if (i % 8 == 0 && !std::all_of(first, first + 128, saw)) {
             fail("a thread has not waited for the bulk copy to " + element(array, place));
           }
-        } else if (cell.proxy >= fibers[block->place * threads + cell.writer].proxy_fence) {
+        } else if (!cell.announced && cell.proxy >= fibers[block->place * threads + cell.writer].proxy_fence) {
           fail("no fence.proxy.async between the write of thread " + std::to_string(cell.writer) +
                " and wgmma's read: " + element(array, place));
         }
@@ -88,10 +93,23 @@ static void advance(Barrier& barrier, int arrived, long long bytes) {
       barrier.bytes -= count * 2;
     }
     barrier.copies.clear();
+    for (const std::vector<char*>& places : barrier.announcements) {
+      ++barrier.arrived;
+      for (char* const place : places) {
+        for (Cell& cell : cells_of(place, 16)) {
+          cell.coming = false;
+          cell.written = this_time();
+          cell.announced = true;
+        }
+      }
+    }
+    barrier.announcements.clear();
+    if (barrier.arrived > barrier.expected) fail("more threads arrive at an mbarrier than it expects");
   }
   if (barrier.arrived < barrier.expected || barrier.bytes || !barrier.copies.empty()) return;
   barrier.arrived = 0;
   ++barrier.phase;
+  ++phases;
   for (const unsigned fiber : barrier.waiting) fibers[fiber].state = Fiber::READY;
   barrier.waiting.clear();
 }
@@ -102,6 +120,9 @@ static void multiply(Operands** of, int columns, Number number) {
   const unsigned group = current / 128;
   const auto product = std::make_shared<Product>();
   product->left = 128;
+  const Fiber* const first = &fibers[block->place * threads + group * 128];
+  const auto sooner = [](const Fiber& a, const Fiber& b) { return a.waited < b.waited; };
+  product->waited = std::min_element(first, first + 128, sooner)->waited;
   product->sums.resize(64 * columns);
   static float a[64][16], b[16][256];
   if (one.a) {
@@ -113,7 +134,7 @@ static void multiply(Operands** of, int columns, Number number) {
     }
     for (int k = 0; k < 16; ++k) {
       for (int i = 0; i < columns; i += 8) {
-        const auto from = Described(one.columns).chunk(k, i * 2, group, *product);
+        const auto from = Described(one.columns).chunk(k, i % 64 * 2, group, *product, i / 64);
         for (int j = 0; j < 8; ++j) b[k][i + j] = number(from[j]);
       }
     }
@@ -150,7 +171,7 @@ void wgmma(const char* type, int columns, const void* const* operands, int count
   const bool registers = count == sums + 10;
   const int next = registers ? sums + 6 : sums + 3;
   if (count != sums + (registers ? 10 : 8) || number(next) != 0 || number(next + 1) != 1 || number(next + 2) != 1 ||
-      number(next + 3) != registers || (!registers && number(next + 4) != 0) || (registers && columns != 64)) {
+      number(next + 3) != registers || (!registers && number(next + 4) != 0) || (registers && columns % 64)) {
     fail("a wgmma that the emulation does not have");
   }
   Operands mine = {0, descriptor(next - 2), nullptr, number(next - 1), fiber.product_groups, nullptr};
@@ -229,6 +250,17 @@ void mbarrier_try_wait_parity_shared_cta_b64_bra(unsigned at, int parity, int li
     if (barrier.phase % 2 == parity) wait("mbarrier.try_wait", line);
   }
   fibers[fiber_number].seen[&barrier - block->barriers.data()] = barrier.phase;
+  fibers[fiber_number].waited = phases;
+}
+// What this thread's cp.async bring, and its arrival, are there when a thread waits for them.
+void cp_async_mbarrier_arrive_noinc_shared_cta_b64(unsigned at) {
+  Fiber& fiber = fibers[fiber_number];
+  Barrier& barrier = barrier_at(at);
+  std::vector<char*> places;
+  for (const auto& copy : fiber.copies) places.push_back(copy.second);
+  fiber.copies.clear();
+  barrier.announcements.push_back(std::move(places));
+  advance(barrier, 0, 0);
 }
 void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* from, int bytes,
                                                                     unsigned at) {

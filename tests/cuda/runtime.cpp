@@ -2,8 +2,6 @@
 // proves and what it does not.
 #include <math.h>
 
-#include <span>
-
 #include "block.h"
 #include "device.h"
 #include "hopper.h"
@@ -65,10 +63,10 @@ static void all(unsigned members) {
   if (members != 0xffffffff) fail("a warp's operation of some lanes alone, which the emulation does not have");
 }
 
-float __shfl_xor_sync(unsigned members, float x, int lane, int line) {
+unsigned __shfl_xor_sync(unsigned members, unsigned x, int lane, int line) {
   all(members);
   struct {
-    float x, result;
+    unsigned x, result;
     int from;
   } mine = {x, 0, int(current % 32) ^ lane};
   if (mine.from < 0 || mine.from > 31) fail("a shuffle from outside of the warp");
@@ -79,6 +77,12 @@ float __shfl_xor_sync(unsigned members, float x, int lane, int line) {
   return mine.result;
 }
 
+float __shfl_xor_sync(unsigned members, float x, int lane, int line) {
+  return __uint_as_float(__shfl_xor_sync(members, __builtin_bit_cast(unsigned, x), lane, line));
+}
+unsigned __shfl_sync(unsigned members, unsigned x, int lane, int line) {
+  return __shfl_xor_sync(members, x, lane ^ int(current % 32), line);
+}
 float __shfl_sync(unsigned members, float x, int lane, int line) {
   return __shfl_xor_sync(members, x, lane ^ int(current % 32), line);
 }
@@ -137,14 +141,6 @@ void mov_u64(unsigned long long& to) {  // the clock, at which a thread looks wh
 
 void ex2_approx_ftz_f32(float& to, float x) { to = flushed(exp2f(flushed(x))); }
 void rcp_approx_ftz_f32(float& to, float x) { to = flushed(1.0f / flushed(x)); }
-
-static std::span<Cell> cells_of(const char* address, size_t bytes) {
-  for (Array& array : arrays) {
-    if (address < array.data || address >= array.data + array.bytes) continue;
-    return std::span(array.cells).subspan((address - array.data) / array.grain, bytes / array.grain);
-  }
-  return {};
-}
 
 void cp_async_cg_shared_global(unsigned to, const void* from, int present, int bytes) {
   char* const place = room + to;

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from custom_kernels.cuda import wgmma
 from custom_kernels.cuda.launch import kernel_source, launch
-from custom_kernels.cuda.products import wgmma
 from tests.cuda.emulation import EmulationError, emulated_cuda, unavailable
 from tests.custom_kernels.conftest import exact, random
 
@@ -102,16 +102,6 @@ for number, fault in enumerate(FAULTS):
     SOURCE = SOURCE.replace(f'"{fault}"', f"(fault == {number})")
 
 
-def wgmma_of_a(kind: str) -> str:
-    sums, inputs = (", ".join(f"%{i}" for i in range(32)), ", ".join(f'"+f"(sum[{i}])' for i in range(32)))
-    return (
-        'asm volatile("{.reg .pred p;\\nsetp.ne.b32 p, %37, 0;\\n'
-        f"wgmma.mma_async.sync.aligned.m64n64k16.f32.{kind}.{kind} "
-        f'{{{sums}}}, {{%32, %33, %34, %35}}, %36, p, 1, 1, 1;}}" : {inputs} : '
-        '"r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(columns), "r"(1))'
-    )
-
-
 def products(x: mx.array, y: mx.array, z: mx.array, seed: int, fault: int = -1) -> mx.array:
     bfloat = x.dtype == mx.bfloat16
 
@@ -119,7 +109,7 @@ def products(x: mx.array, y: mx.array, z: mx.array, seed: int, fault: int = -1) 
         return source[: source.index("// The place of each")] + kernel_source("shared/halves.cuh") + SOURCE
 
     with emulated_cuda(seed, replaced):
-        macros = {"WGMMA": wgmma(64, x.dtype), "WGMMA_OF_A": wgmma_of_a("bf16" if bfloat else "f16")}
+        macros = {"WGMMA": wgmma.of_memory(64, x.dtype), "WGMMA_OF_A": wgmma.of_registers(64, x.dtype)}
         types, constants, memory = {"T": x.dtype}, {"BFLOAT": bfloat}, 1024 + 3 * 8192
         inputs, grid = [x, y, z], (1, 128)
         return launch("position_ids", inputs, [fault], grid, x.shape, x.dtype, types, constants, macros, memory)

@@ -107,15 +107,16 @@ def test_attention_of_extreme_scores(backend: str, dtype: str) -> None:
     assert error(found, expected) <= TOLERANCE[dtype] * (200 if dtype == "float32" else 2)
 
 
+@pytest.mark.parametrize(("dim", "longest"), [(32, 130), (64, 330), (128, 330), (256, 130)])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("backend", present("attention")[1:])
-def test_a_nan_stays_in_its_text(backend: str, dtype: str) -> None:
-    lengths, heads = [40, 9, 130, 1], 2
+def test_a_nan_stays_in_its_text(backend: str, dtype: str, dim: int, longest: int) -> None:
+    lengths, heads = [40, 9, longest, 1], 2
     for sick in range(len(lengths)):
-        qkv = random(sum(lengths), 3 * heads * 32, dtype=dtype)
+        qkv = random(sum(lengths), 3 * heads * dim, dtype=dtype)
         begin = sum(lengths[:sick])
         qkv[begin : begin + lengths[sick]] = mx.nan
-        found = exact(attention(qkv, starts(lengths), heads, 1.0, max_seqlen=130, backend=backend))
+        found = exact(attention(qkv, starts(lengths), heads, 1.0, max_seqlen=longest, backend=backend))
         assert np.isnan(found[begin : begin + lengths[sick]]).all()
         assert np.isfinite(np.delete(found, np.s_[begin : begin + lengths[sick]], axis=0)).all()
 
@@ -130,13 +131,15 @@ def test_attention_of_many_texts(backend: str) -> None:
     assert error(found, exact_attention(qkv, lengths, 1, 0.2)) <= limit(backend, "float16")
 
 
+@pytest.mark.parametrize(("dim", "lengths"), [(32, [20, 30]), (64, [300, 9])])
 @pytest.mark.parametrize("backend", present("attention"))
-def test_attention_of_a_slice(backend: str) -> None:
+def test_attention_of_a_slice(backend: str, dim: int, lengths: list[int]) -> None:
     """Contiguous rows whose address is not that of a whole vector."""
-    base = random(50 * 192 + 1, dtype="float16")
-    qkv = base[1:].reshape(50, 192)
-    found = attention(qkv, starts([20, 30]), 2, 0.2, max_seqlen=30, backend=backend)
-    assert error(found, exact_attention(qkv, [20, 30], 2, 0.2)) <= limit(backend, "float16")
+    rows, width = sum(lengths), 6 * dim
+    base = random(rows * width + 1, dtype="float16")
+    qkv = base[1:].reshape(rows, width)
+    found = attention(qkv, starts(lengths), 2, 0.2, max_seqlen=max(lengths), backend=backend)
+    assert error(found, exact_attention(qkv, lengths, 2, 0.2)) <= limit(backend, "float16")
 
 
 @pytest.mark.parametrize("backend", present("attention"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from custom_kernels import attention, cpu
-from custom_kernels.cuda.heuristics import rotates_inside
+from custom_kernels.cuda.heuristics import keys_seen, rotates_inside
 from custom_kernels.parameters import Rotation
 from custom_kernels.twins import as_native
 from mlx_embed.engine.device import accelerator
@@ -65,16 +65,21 @@ def test_attention(backend: str, dtype: str, heads: int, kv_heads: int, dim: int
         assert largest_error(found, wanted) <= limit(backend, dtype) * (4 if turned == "normalised" else 1.5)
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["plain", "rotated"])
 @pytest.mark.parametrize("lengths", [[700, 650, 3], [300, 300]], ids=["ragged", "equal"])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(3, 1, 64), (4, 2, 128), (2, 1, 256)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_long_texts_as_chosen(dtype: str, heads: int, kv_heads: int, dim: int, mask: str, lengths: list[int]) -> None:
-    """On CUDA long texts are rotated in a launch before, and those of one length are cuDNN's."""
+def test_long_texts_as_chosen(
+    dtype: str, heads: int, kv_heads: int, dim: int, mask: str, lengths: list[int], turned: bool
+) -> None:
+    """On CUDA long texts are rotated in a launch before; those of one length are cuDNN's, and others have a kernel."""
     if accelerator() is None and (dtype != "float32" or dim != 64):
         pytest.skip("the reference is the same for all")
-    qkv, turn = random(sum(lengths), (heads + 2 * kv_heads) * dim, dtype=dtype), rotation(lengths, dim)
+    qkv = random(sum(lengths), (heads + 2 * kv_heads) * dim, dtype=dtype)
+    turn = rotation(lengths, dim) if turned else None
     wanted = expected(qkv, lengths, heads, kv_heads, dim**-0.5, turn, **MASKS[mask])
+    poison(sum(lengths), heads * dim, dtype=dtype)
     options = {"max_seqlen": max(lengths), "kv_heads": kv_heads, **MASKS[mask]}
     found = attention(qkv, starts(lengths), heads, dim**-0.5, None, turn, **options)
     assert largest_error(found, wanted) <= limit("reference", dtype) * 1.5
@@ -83,13 +88,13 @@ def test_long_texts_as_chosen(dtype: str, heads: int, kv_heads: int, dim: int, m
 @pytest.mark.parametrize(
     ("dtype", "dim", "longest", "window", "causal", "inside"),
     [
-        (mx.float16, 64, 400, None, False, True),
-        (mx.float16, 64, 401, None, True, False),
+        (mx.float16, 64, 256, None, False, True),
+        (mx.float16, 64, 257, None, True, False),
         (mx.bfloat16, 128, 640, None, True, True),
         (mx.bfloat16, 128, 641, None, True, False),
         (mx.bfloat16, 256, 65, None, False, False),
         (mx.float16, 64, 8192, 64, False, True),
-        (mx.float16, 64, 8192, 200, False, False),
+        (mx.float16, 64, 8192, 129, False, False),
         (mx.float16, 64, 8192, 200, True, True),
         (mx.float32, 64, 16, None, False, False),
         (mx.float16, 80, 16, None, False, False),
@@ -98,7 +103,7 @@ def test_long_texts_as_chosen(dtype: str, heads: int, kv_heads: int, dim: int, m
 def test_where_attention_rotates(
     dtype: mx.Dtype, dim: int, longest: int, window: int | None, causal: bool, inside: bool
 ) -> None:
-    assert rotates_inside(dtype, dim, longest, window, causal) == inside
+    assert rotates_inside(dtype, dim, keys_seen(longest, window, causal)) == inside
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,6 +7,8 @@
 // With STREAMED the rows of x are in the ring too, behind the columns, and CLUSTER blocks fill and empty each other's.
 // Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, PLACE_COLUMNS (of w in
 // a place, COLUMNS or a multiple), STREAMED, CLUSTER, WGMMA (the instruction).
+#include "shared/hopper.cuh"
+
 constexpr int GROUP_ROWS = 64;
 constexpr int ROWS = GROUPS * GROUP_ROWS;
 constexpr int DEPTHS = K / 64;
@@ -19,20 +21,6 @@ constexpr int THREADS = (GROUPS + 1) * 128;  // one warpgroup fetches
 struct alignas(16) Eight {
   T at[8];
 };
-
-__device__ unsigned shared_address(const void* place) { return static_cast<unsigned>(__cvta_generic_to_shared(place)); }
-
-__device__ void barrier_arrive(unsigned barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-__device__ void barrier_wait(unsigned barrier, int parity) {
-  asm volatile(
-      "{.reg .pred done;\nagain: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;}" ::"r"(
-          barrier),
-      "r"(parity)
-      : "memory");
-}
 
 // By one thread, and the only one that arrives: so many bytes are to come.
 __device__ void expect(unsigned barrier, int bytes) {
@@ -106,11 +94,10 @@ struct Ring {
 
   __device__ void initialise() {
     for (int s = 0; s < STAGES; ++s) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + s * 8), "n"(1) : "memory");
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + s * 8), "n"(GROUPS * CLUSTER * 4)
-                   : "memory");
+      barrier_initialise(full + s * 8, 1);
+      barrier_initialise(empty + s * 8, GROUPS * CLUSTER * 4);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
+    barriers_are_there();
   }
 
   __device__ void advance() {
@@ -132,17 +119,12 @@ struct Ring {
   }
 };
 
-// A place in shared memory, as the tensor cores want it described: 8 rows of 128 bytes after each other, swizzled.
-__device__ unsigned long long described(unsigned place) {
-  return (static_cast<unsigned long long>(place & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
-}
-
 __device__ void wgmma(float (&sum)[SUMS], unsigned long long rows, unsigned long long columns, int keep) { WGMMA; }
 
 // The next place is full, and may be multiplied.
 __device__ void begin_place(const Ring& ring) {
   barrier_wait(ring.full + ring.stage * 8, ring.parity);
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  begin_wgmma();
 }
 
 // 64 columns of a group's rows times as many of COLUMNS of w: added to `sum`, or, if not `keep`, in its place.
@@ -152,20 +134,11 @@ __device__ void multiply_block(float (&sum)[SUMS], unsigned rows, unsigned colum
   for (int i = 0; i < 4; ++i) wgmma(sum, a + i * 2, b + i * 2, keep || i > 0);
 }
 
-// No more of this place. The tensor cores go on while the threads do; `finish_wgmma` waits until all but the last `n`
-// such places are done.
-__device__ void end_place() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
 // One place of the ring times the rows at the same depth.
 __device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bool keep) {
   begin_place(ring);
   multiply_block(sum, rows, ring.place(), keep);
-  end_place();
-}
-
-template <int LEFT>
-__device__ void finish_wgmma() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+  commit_wgmma();
 }
 
 // By a warp, whose product of a place is done: it may be filled again, in all blocks of the cluster.
@@ -197,15 +170,6 @@ __device__ void finish(unsigned last, int lane) {
   finish_wgmma<0>();
   hand_back(last, lane);
 }
-
-// The compiler knows not that the tensor cores write the sums: they are in these registers, before and after.
-__device__ void pin(float (&sum)[SUMS]) {
-#pragma unroll
-  for (int i = 0; i < SUMS; ++i) asm volatile("" : "+f"(sum[i])::"memory");
-}
-
-// A warpgroup's threads wait for each other.
-__device__ void group_sync(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory"); }
 
 // Begin to copy the group's rows from `first` on into shared memory; those beyond `total` are zero.
 __device__ void load_rows(const T* x, unsigned to, int first, int total) {

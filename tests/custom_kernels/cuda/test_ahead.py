@@ -12,6 +12,7 @@ import pytest
 from custom_kernels import attention, cuda
 from custom_kernels.choice.op import Kernel, Load, Op
 from custom_kernels.cuda import ahead, launch
+from tests.cuda.emulation import on_hopper
 from tests.custom_kernels.conftest import OP, head_norms, random, rotation, starts
 
 LAUNCH = {"types": {"T": mx.float16}, "constants": {"WIDTH": 8}}
@@ -115,10 +116,11 @@ def test_whether_something_is_still_being_compiled() -> None:
     assert not ahead.under_way()
 
 
-@pytest.mark.parametrize("length", [16, 150, 700])
-@pytest.mark.parametrize(("dtype", "dim"), [("bfloat16", 128), ("float16", 64), ("float32", 5)])
+@pytest.mark.parametrize("length", [16, 150, 300, 700])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("dtype", "dim"), [("bfloat16", 128), ("float16", 64), ("float16", 256), ("float32", 5)])
 def test_attention_is_checked_as_it_is_compiled(
-    dtype: str, dim: int, length: int, monkeypatch: pytest.MonkeyPatch
+    dtype: str, dim: int, turned: bool, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a sample that takes the very kernel that a model does, which is then compiled once."""
     variants: list[Any] = []
@@ -127,10 +129,11 @@ def test_attention_is_checked_as_it_is_compiled(
         variants.append(variant)
         return cuda.attention
 
+    on_hopper(monkeypatch)
     monkeypatch.setattr(Op, "pick", pick)
     monkeypatch.setattr("custom_kernels.ops.attention.default_backend", lambda: "cuda")
     lengths = [length, 3]  # or MLX's own attention is chosen
-    turn = rotation(lengths, dim, head_norms(dim, dtype)) if dim > 5 else None
+    turn = rotation(lengths, dim, head_norms(dim, dtype)) if turned and dim % 2 == 0 else None
     qkv = random(sum(lengths), (12 + 2 * 4) * dim, dtype=dtype)
     with ahead.rehearsal() as wanted:
         attention(qkv, starts(lengths), 12, 0.2, None, turn, max_seqlen=length, kv_heads=4)

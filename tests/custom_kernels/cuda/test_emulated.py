@@ -9,6 +9,8 @@ from mlx.utils import tree_flatten, tree_map
 
 from custom_kernels import cuda
 from custom_kernels.arrays import as_float32, is_float
+from custom_kernels.cuda.ahead import rehearsal
+from custom_kernels.cuda.attention_hopper import attention_hopper
 from custom_kernels.cuda.products import lay_out
 from custom_kernels.ops import (
     activate,
@@ -28,8 +30,8 @@ from custom_kernels.ops import (
 from custom_kernels.ops.attention import Rotated
 from custom_kernels.ops.rope import Normed
 from custom_kernels.parameters import Linear
-from tests.cuda.emulation import emulated_cuda, unavailable
-from tests.custom_kernels.conftest import OP, exact, exact_attention, random, rotation, starts
+from tests.cuda.emulation import emulated_cuda, on_hopper, unavailable
+from tests.custom_kernels.conftest import OP, exact, exact_attention, random, rotation, shared, starts
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
@@ -146,6 +148,53 @@ def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int, caus
         found = cuda.attention(qkv, starts(lengths), 2, 0.2, max_seqlen=max(lengths), causal=causal)
     expected = exact_attention(qkv, lengths, 2, 0.2, causal=causal)
     assert np.abs(exact(found) - expected).max() <= BOUND[qkv.dtype] * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "heads", "dim", "lengths", "masks"),
+    [
+        ("float16", (2, 1), 64, [65, 0, 3, 520], {"causal": True}),
+        ("bfloat16", (1, 1), 64, [193, 577], {}),
+        ("bfloat16", (2, 2), 128, [450, 128, 1], {"causal": True, "window": 130}),
+        ("float16", (1, 1), 128, [500], {}),
+        ("float16", (2, 1), 256, [200, 65, 0], {"window": 50}),
+        ("bfloat16", (2, 1), 256, [150, 3, 0, 65], {"causal": True}),
+    ],
+)
+def test_attention_of_long_texts_on_hopper(
+    dtype: str, heads: tuple[int, int], dim: int, lengths: list[int], masks: dict[str, Any]
+) -> None:
+    """Rings that go round, tiles of few queries, and texts that are NaN: beside one, none is."""
+    num_heads, kv_heads = heads
+    qkv = random(sum(lengths), (num_heads + 2 * kv_heads) * dim, dtype=dtype)
+    qkv[: lengths[0] * (len(lengths) > 2)] = mx.nan
+    rows = shared(exact(qkv), num_heads, kv_heads)
+    expected = exact_attention(rows, lengths, num_heads, 0.2, **masks)
+    sizes = (num_heads, kv_heads, max(lengths))
+    for seed in SEEDS:
+        with emulated_cuda(seed):
+            found = attention_hopper(
+                qkv, starts(lengths), *sizes, 0.2, window=masks.get("window"), causal="causal" in masks
+            )
+        assert np.isnan(exact(found)).any(axis=1).tolist() == np.isnan(expected).any(axis=1).tolist()
+        worst = np.nanmax(np.abs(exact(found) - expected) / max(1, np.nanmax(np.abs(expected))))
+        assert worst <= BOUND[qkv.dtype], seed
+
+
+@pytest.mark.parametrize(("dim", "hopper"), [(64, True), (128, True), (256, True), (32, False), (96, False)])
+def test_long_texts_are_hoppers_where_it_has_their_heads(
+    dim: int, hopper: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_hopper(monkeypatch)
+    for length, options, name in (
+        (64, {}, "attention"),
+        (700, {}, "attention_hopper"),
+        (700, {"window": 20}, "attention"),
+        (700, {"bias": mx.zeros((1, 1399))}, "attention"),
+    ):
+        with rehearsal() as wanted:
+            cuda.attention(mx.zeros((700, 3 * dim), dtype=F16), starts([700]), 1, 0.2, max_seqlen=length, **options)
+        assert [key[0] for key in wanted] == [name if hopper else "attention"]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
