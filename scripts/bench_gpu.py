@@ -222,6 +222,8 @@ def of_texts(side: Callable[[Path, list[str]], Figures], work: Path, options: ar
 
 
 def torch_side(work: Path, options: argparse.Namespace) -> Figures:
+    # Before transformers is imported, which then looks for packages.
+    flash = gpu_race.flash_attention(work) if options.side == "torch flash" else ""
     import torch
     from transformers import AutoModel
 
@@ -229,11 +231,9 @@ def torch_side(work: Path, options: argparse.Namespace) -> Figures:
     modes = {"torch.compile": None, "torch.compile max-autotune": "max-autotune"}
     figures: Figures = {}
     for name, count, length in forwards(options):
-        attention = "sdpa"
+        attention = flash or "sdpa"
         if options.side in modes and not name.startswith("Modern"):  # which masks what is far away
             attention = gpu_race.unmasked()
-        elif options.side == "torch flash":
-            attention = gpu_race.flash_attention(work)
         encoder = AutoModel.from_pretrained(work / name, dtype=torch.float16, attn_implementation=attention)
         encoder = encoder.cuda().eval()
         model: Any = encoder

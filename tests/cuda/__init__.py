@@ -12,8 +12,8 @@ fails, with the element and the thread, when
 - a vector is read or written where it may not be: inputs of odd seeds begin at no multiple of 16 bytes, as slices do;
 - shared memory is read before anybody wrote it, or while cp.async is on its way to it, or is more than a block has;
 - two threads touch an element of shared memory, one of them writing, with no barrier of the block or of their warp
-  between, and the second has not waited for an mbarrier since; or two threads of the grid touch an element of an output, with no barrier of the grid between; or an input is
-  written;
+  between, and the second has not waited for an mbarrier since; or two threads of the grid touch an element of an
+  output, with no barrier of the grid between; or an input is written;
 - `__syncthreads`, a shuffle, ldmatrix or mma is not reached by all threads of the block or warp, or a barrier of the
   grid by all blocks;
 - wgmma is not reached by all threads of a warpgroup with the same descriptor, of the 128-byte swizzle; a register of it
