@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,9 @@ def pytest_sessionstart() -> None:
     import mlx.core as mx
 
     mx.set_cache_limit(2**30)
+    from tests.headers import precompiled
+
+    precompiled(Path(tempfile.gettempdir()))
     if reason := untested(os.environ, cpu.why_unavailable()):
         pytest.exit(reason, returncode=1)
 
