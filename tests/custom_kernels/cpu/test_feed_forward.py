@@ -30,7 +30,8 @@ def test_feed_forward(width: int, inner: int, normed: bool, gated: bool | str, t
     up_weight, up_bias = normal(g, inner * (2 if gated else 1), width, scale=width**-0.5), normal(g, 2 * inner)
     down_weight, down_bias = normal(g, width, inner, scale=inner**-0.5), normal(g, width)
     up_bias = up_bias[: len(up_weight)].copy()
-    gamma, beta = (normal(g, width), normal(g, width)) if normed else (None, None)
+    norm = normal(g, width), normal(g, width)
+    gamma, beta = norm if normed else (None, None)
     up, down = cpu.Linear(up_weight, up_bias), cpu.Linear(down_weight, down_bias)
     for rows in (0, 3, 90, 400):
         x, other = normal(g, rows, width), normal(g, rows, width)
