@@ -73,6 +73,8 @@ def test_long_texts_as_chosen(dtype: str, heads: int, kv_heads: int, dim: int, m
     """On CUDA long texts are rotated in a launch before, and those of one length are cuDNN's."""
     if accelerator() is None and (dtype != "float32" or dim != 64):
         pytest.skip("the reference is the same for all")
+    if accelerator() is None:  # and for texts of any length
+        lengths = [n // 4 for n in lengths]
     qkv, turn = random(sum(lengths), (heads + 2 * kv_heads) * dim, dtype=dtype), rotation(lengths, dim)
     wanted = expected(qkv, lengths, heads, kv_heads, dim**-0.5, turn, **MASKS[mask])
     options = {"max_seqlen": max(lengths), "kv_heads": kv_heads, **MASKS[mask]}
