@@ -57,3 +57,7 @@ def test_what_mlx_compiles_finds_its_headers_compiled(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
     assert f"! {there}\n" in said.read_text()
+
+
+def test_processes_of_tests_keep_what_they_compile() -> None:
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
