@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ def untested(environment: Mapping[str, str], reason: str) -> str | None:
 def pytest_sessionstart() -> None:
     # A shell lets what it starts in the background ignore Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests start some hundred processes, each of which would compile all that it imports where none may keep it.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Before any test uses a GPU: MLX reads these settings once, and with TF32 nothing is float32.
     switch_tf32_off()
     prepare_accelerator()
@@ -44,6 +47,9 @@ def pytest_sessionstart() -> None:
     import mlx.core as mx
 
     mx.set_cache_limit(2**30)
+    from tests.headers import precompiled
+
+    precompiled(Path(tempfile.gettempdir()))
     if reason := untested(os.environ, cpu.why_unavailable()):
         pytest.exit(reason, returncode=1)
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,8 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path) for path in FILES}
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """The modules that a file imports, at its top or inside a function, a name from a package as that package's."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -100,7 +102,7 @@ def imported(path: Path) -> set[str]:
             assert not node.level, "a relative import"
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {name if name in MODULES else node.module for name in whole}
-    return names
+    return frozenset(names)
 
 
 def level(module: str) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from custom_kernels import attention
+from custom_kernels.backends import default_backend
 from tests.custom_kernels.conftest import (
     BATCHES,
     DTYPES,
@@ -24,12 +25,17 @@ from tests.custom_kernels.conftest import (
 LENGTHS = [[1], [5], [4, 4, 4], [1, 7, 2], [0, 3, 0, 0, 5, 0], [512, 1], [31, 32, 33], [64] * 3 + [1] * 9]
 
 
+def computed(lengths: list[int], backend: str | None) -> list[int]:
+    """Of long texts a quarter by MLX's own attention, which does the same whatever their length, slowly on a CPU."""
+    return [n // 4 if n > 200 and backend in (None, "reference") else n for n in lengths]
+
+
 @pytest.mark.parametrize("head_dim", [32, 64])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("backend", present("attention"))
 def test_attention(backend: str, batch: str, dtype: str, head_dim: int) -> None:
-    lengths, heads, scale = BATCHES[batch], 3, head_dim**-0.5
+    lengths, heads, scale = computed(BATCHES[batch], backend), 3, head_dim**-0.5
     qkv = random(sum(lengths), 3 * heads * head_dim, dtype=dtype)
     cu_seqlens, expected = starts(lengths), exact_attention(qkv, lengths, heads, scale)
     mx.eval(qkv, cu_seqlens)
@@ -187,6 +193,7 @@ def test_bad_attention_input(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("head_dim", [8, 32, 64])
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_attention_by_the_default(lengths: list[int], head_dim: int, with_bias: bool, dtype: mx.Dtype) -> None:
+    lengths = computed(lengths, default_backend())
     heads, total, longest = 3, sum(lengths), max(lengths)
     rng = np.random.default_rng()
     qkv = mx.array(rng.normal(size=(total, 3 * heads * head_dim)).astype(np.float32)).astype(dtype)

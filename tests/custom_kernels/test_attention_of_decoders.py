@@ -76,6 +76,8 @@ def test_long_texts_as_chosen(
     """On CUDA long texts are rotated in a launch before; those of one length are cuDNN's, and others have a kernel."""
     if accelerator() is None and (dtype != "float32" or dim != 64):
         pytest.skip("the reference is the same for all")
+    if accelerator() is None:  # and for texts of any length
+        lengths = [n // 4 for n in lengths]
     qkv = random(sum(lengths), (heads + 2 * kv_heads) * dim, dtype=dtype)
     turn = rotation(lengths, dim) if turned else None
     wanted = expected(qkv, lengths, heads, kv_heads, dim**-0.5, turn, **MASKS[mask])

@@ -75,6 +75,8 @@ def random_layer(hidden: int, inner: int, dtype: str) -> LayerWeights:
 def test_short_encoder(
     lengths: list[int], hidden: int, heads: int, inner: int, act: str, biased: str | None, dtype: str
 ) -> None:
+    if not mx.cuda.is_available():  # there is the reference alone, for which the widths are all one
+        hidden, inner = hidden // 4, inner // 4
     layers = [random_layer(hidden, inner, dtype) for _ in range(3)]
     x = random(sum(lengths), hidden, dtype=dtype)
     bias = None if biased is None else random(heads, 2 * max(lengths) + 3, dtype=biased)

@@ -4,7 +4,8 @@
 kernels on the CPU, unchanged from their launch on. MLX makes the source text of each launch, as it would on a Mac.
 Three kinds of text are replaced in it, because C++ has no address spaces: pointers to `device`, `constant` and
 `threadgroup` memory become checked pointers, `threadgroup` arrays become checked arrays, and the last line (the
-instantiation) becomes a call. `emulation.h` supplies the rest. A launch fails, with the element and the thread, when
+instantiation) becomes a call. `emulation.h` and `runtime.cpp` supply the rest. A launch fails, with the element and the
+thread, when
 
 - an index lies outside its buffer or threadgroup array;
 - threadgroup memory is read before anybody wrote it, or the arrays take more than 32 KB;

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from custom_kernels.metal.launch import kernel as built
 from tests.metal import kept
 
-HEADER = Path(__file__).with_name("emulation.h")
+HEADER, RUNTIME = (Path(__file__).with_name(name) for name in ("emulation.h", "runtime.cpp"))
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 # No fortified longjmp: it takes a change of stacks for a fault. No contraction: it hides what is rounded where.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
@@ -186,13 +186,11 @@ def in_cpp(source: str) -> str:
 using namespace metal;
 #line 1 "generated source"
 {source}
-struct Body : emulation::Body {{
-  void operator()(const emulation::Thread& t) const override {{ {instantiation}({", ".join(arguments)}); }}
-}};
+static void body(const emulation::Thread& t) {{ {instantiation}({", ".join(arguments)}); }}
 extern "C" const char* const buffer_names = "{" ".join(buffers)}";
 extern "C" const char* launch(const emulation::Buffer* given, int n, const uint* grid, const uint* threadgroup,
                               std::uint64_t seed) {{
-  return emulation::dispatch(given, n, grid, threadgroup, seed, Body());
+  return emulation::dispatch(given, n, grid, threadgroup, seed, body);
 }}
 """
 
@@ -200,20 +198,22 @@ extern "C" const char* launch(const emulation::Buffer* given, int n, const uint*
 def compiled(source: str, loose: bool = False) -> ctypes.CDLL:
     """The source as a loaded library, compiled once a machine."""
     flags = LOOSE_FLAGS if loose else FLAGS
-    folder = kept.folder(HEADER.read_text(), str(COMPILER), *flags)
-    if not (folder / "emulation.h.gch").exists():  # halves the time of each compilation by g++
+    folder = kept.folder(HEADER.read_text(), RUNTIME.read_text(), str(COMPILER), *flags)
+    runtime, library = folder / "runtime.so", folder / f"{kept.digest(source)}.so"
+    if not runtime.exists():
         shutil.copy(HEADER, folder)
+        # g++ takes half the time where it has the header compiled.
         _compile(HEADER.read_text(), folder, folder / "emulation.h.gch", *flags, "-x", "c++-header")
-    library = folder / f"{kept.digest(source)}.so"
+        _compile(RUNTIME.read_text(), folder, runtime, *flags, "-shared")
     if not library.exists():
-        _compile(source, folder, library, *flags, "-shared")
+        _compile(source, folder, library, *flags, "-shared", link=[runtime])
     return ctypes.CDLL(str(library))
 
 
-def _compile(source: str, folder: Path, to: Path, *flags: str) -> None:
+def _compile(source: str, folder: Path, to: Path, *flags: str, link: Iterable[Path] = ()) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         (Path(work) / "source.cpp").write_text(source)
-        command = [COMPILER, *flags, "-I", folder, "source.cpp", "-o", "result"]
+        command = [COMPILER, *flags, "-I", folder, "source.cpp", *link, "-o", "result"]
         run = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
         if run.returncode:
             raise EmulationError(f"the generated source does not compile:\n{run.stderr}")

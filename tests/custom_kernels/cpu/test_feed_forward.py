@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from tests.custom_kernels.cpu.conftest import activate64, close, linear64, norm64, normal, rng
+from tests.custom_kernels.cpu.conftest import activate64, close, linear64, norm64, normal, remembered, rng
 
 pytestmark = [
     pytest.mark.skipif(not cpu.available(), reason=cpu.why_unavailable() or "available"),
     pytest.mark.usefixtures("isa", "poison"),
 ]
+
+
+@remembered
+def inner64(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, gated: bool | str) -> np.ndarray:
+    """What the first layer and the activation make of x."""
+    h = linear64(x, weight, bias)
+    if not gated:
+        return activate64(h, "gelu")
+    first, second = np.split(h, 2, axis=1)
+    return activate64(first, "gelu") * second if gated == "first" else activate64(second, "gelu") * first
 
 
 @pytest.mark.parametrize("gated", [False, "first", "second"])
@@ -20,18 +30,12 @@ def test_feed_forward(width: int, inner: int, normed: bool, gated: bool | str, t
     up_weight, up_bias = normal(g, inner * (2 if gated else 1), width, scale=width**-0.5), normal(g, 2 * inner)
     down_weight, down_bias = normal(g, width, inner, scale=inner**-0.5), normal(g, width)
     up_bias = up_bias[: len(up_weight)].copy()
-    gamma, beta = (normal(g, width), normal(g, width)) if normed else (None, None)
+    norm = normal(g, width), normal(g, width)
+    gamma, beta = norm if normed else (None, None)
     up, down = cpu.Linear(up_weight, up_bias), cpu.Linear(down_weight, down_bias)
     for rows in (0, 3, 90, 400):
         x, other = normal(g, rows, width), normal(g, rows, width)
-        h = linear64(x, up_weight, up_bias)
-        if not gated:
-            h = activate64(h, "gelu")
-        elif gated == "first":
-            h = activate64(h[:, :inner], "gelu") * h[:, inner:]
-        else:
-            h = activate64(h[:, inner:], "gelu") * h[:, :inner]
-        plain = h @ down_weight.astype(np.float64).T + down_bias
+        plain = inner64(x, up_weight, up_bias, gated) @ down_weight.astype(np.float64).T + down_bias
         for residual, added in ((True, x), (False, 0.0), (other, other)):
             found = cpu.feed_forward(x, up, down, "gelu", gamma, beta, 1e-3, gated=gated, residual=residual)
             close(found, norm64(plain + added, gamma, beta, 1e-3), 3e-5)

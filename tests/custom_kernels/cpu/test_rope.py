@@ -36,3 +36,7 @@ def test_bad_rope_input() -> None:
         cpu.rope(qkv, np.array([0, 1, 2, 3], np.int32), table, table, 2)
     with pytest.raises(ValueError, match="even"):
         cpu.rope(np.ones((4, 27), np.float32), np.zeros(4, np.int32), table, table, 3)
+    qkv.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        cpu.rope(qkv, np.zeros(4, np.int32), table, table, 2)
+    assert (qkv == 1).all()

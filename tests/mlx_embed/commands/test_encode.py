@@ -280,6 +280,14 @@ def test_without_resume_it_starts_over(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(np.load(tmp_path / "out.npy")) == 50
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with texts.jsonl, and what a run of it has left that was killed after two parts."""
+    folder = tmp_path_factory.mktemp("begun")
+    killed("after a part", jsonl(folder / "texts.jsonl"), "-o", folder / "out.npy")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -292,11 +300,9 @@ def test_without_resume_it_starts_over(tmp_path: Path, capsys: pytest.CaptureFix
     ],
 )
 def test_another_run_does_not_go_on(
-    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], message: str, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = jsonl(tmp_path / "texts.jsonl")
-    killed("after a part", source, "-o", tmp_path / "out.npy")
-    capsys.readouterr()
+    source = shutil.copytree(begun, tmp_path, dirs_exist_ok=True) / "texts.jsonl"
     command = ["encode", str(source), "-o", str(tmp_path / "out.npy"), "--resume", "--model", MODEL, *options]
     assert cli.main(command) == 2
     assert message in (said := capsys.readouterr().err)

@@ -329,19 +329,9 @@ def test_marks(query: str, text: str, words: list[str]) -> None:
 
 
 def test_watching_takes_in_changes_as_they_come(folder: Path) -> None:
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "mlx_embed.cli",
-        "index",
-        "source",
-        "--index",
-        "ix",
-        "--model",
-        MODEL,
-        "--watch",
-    ]
+    script = "import sys; from mlx_embed import cli; from mlx_embed.commands import index; index.LOOK_EVERY = 0.1; "
+    options = ["index", "source", "--index", "ix", "--model", MODEL, "--watch"]
+    command = [sys.executable, "-u", "-c", f"{script}sys.exit(cli.main())", *options]
     settings = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
     assert process.stdout is not None

@@ -35,12 +35,13 @@ def run(code: str, start: str = START) -> subprocess.CompletedProcess[str]:
 def test_daemon_threads_that_encode_at_exit(engine: str, texts: int) -> None:
     """MLX used to abort the process, and the native kernels to crash it."""
     code = f"""
+model.encode("the wing")
 def work():
     while True:
         model.encode(["the wing of an aeroplane"] * {texts})
 for _ in range(3):
     threading.Thread(target=work, daemon=True).start()
-time.sleep(0.3)
+time.sleep(0.1)
 """
     for _ in range(3):
         result = run(LOAD.format(engine=engine) + code)

@@ -1,6 +1,7 @@
 """A tiny model, and indexes of texts whose vectors are made up."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ def index(model: EmbeddingModel, tmp_path: Path) -> Iterator[Index]:
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
+    return list(_texts(count, seed))
+
+
+@cache
+def _texts(count: int, seed: int) -> tuple[str, ...]:
     dice = np.random.default_rng(seed)
-    return [" ".join(dice.choice(WORDS, dice.integers(1, 9))) for _ in range(count)]
+    return tuple(" ".join(dice.choice(WORDS, dice.integers(1, 9))) for _ in range(count))
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:

@@ -66,7 +66,7 @@ def strange(chance: random.Random) -> str:
     """A text of words, lines, headings, long runs without a space, and characters of every width."""
     pieces = ["\n", "\n\n", "# Title\n", "## Sub\n", ". ", " ", "\r\n", "\t", "。", "\f", "\u2028", "```\n", "    "]
     out = []
-    for _ in range(chance.randrange(1, 200)):
+    for _ in range(chance.randrange(1, 100)):
         length = chance.choice([1, 3, 5, 8, 8, 8, 300]) if chance.random() < 0.9 else 2000
         out.append("".join(chance.choices(LETTERS, k=length)) + chance.choice(pieces))
     return "".join(out)

@@ -172,7 +172,7 @@ def test_a_job_that_is_killed_goes_on(seed: int, jsonl: Path, tmp_path: Path, ve
     chance = random.Random(seed)
     out = tmp_path / "out"
     for _ in range(3):
-        killed(out, jsonl, chance, 2.5)
+        killed(out, jsonl, chance, 1.6)
         if (out / shards.MANIFEST).exists() and chance.random() < 0.5:
             with (out / shards.MANIFEST).open("ab") as manifest:
                 manifest.write(b'{"shard": 1, "fi')  # what a kill in the middle of a line leaves
@@ -182,7 +182,7 @@ def test_a_job_that_is_killed_goes_on(seed: int, jsonl: Path, tmp_path: Path, ve
 
 def test_a_killed_process_costs_its_shard_once_more(jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
     out = tmp_path / "out"
-    work = Slow(Work(str(out), MODEL, {"device": "cpu"}), 1.5)
+    work = Slow(Work(str(out), MODEL, {"device": "cpu"}), 0.6)
     parts = shards.shards(shards.sources([str(jsonl)], None, (), None), 60)
     work.load = {"device": "cpu"}  # type: ignore[attr-defined]
 

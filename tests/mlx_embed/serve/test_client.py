@@ -269,7 +269,7 @@ def answering(answer: Callable[[int, dict[str, Any]], tuple[int, dict[str, str],
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # how often it looks whether it shall end
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -41,7 +41,7 @@ def reranker(reranker_folder: Path) -> Iterator[Reranker]:
 
 def test_vectors_do_not_depend_on_which_requests_share_a_batch(embedder: Embedder, encoder: EmbeddingModel) -> None:
     rng = random.Random(1)
-    texts = random_texts(400, 40)
+    texts = random_texts(200, 40)
     reports: list[BatchReport] = []
     embedder.queue.watch = reports.append
     jobs, start = [], 0

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Iterator
+from functools import cache
+from itertools import islice
 
 from tokenizers import Tokenizer
 
@@ -27,9 +29,27 @@ CODE = (
 
 def strings(library: Tokenizer, seed: int) -> Iterator[str]:
     """Strings for a tokenizer, without end."""
+    return _strings(*_tokens(library), seed)
+
+
+def some_strings(library: Tokenizer, seed: int, count: int) -> list[str]:
+    """The first of them, made once for tokenizers of the same tokens."""
+    return list(_first(*_tokens(library), seed, count))
+
+
+def _tokens(library: Tokenizer) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Its vocabulary, and what is odd."""
+    added = (token.content for token in library.get_added_tokens_decoder().values())
+    return tuple(sorted(library.get_vocab(with_added_tokens=False))), (*ODD, *added)
+
+
+@cache
+def _first(vocabulary: tuple[str, ...], odd: tuple[str, ...], seed: int, count: int) -> tuple[str, ...]:
+    return tuple(islice(_strings(vocabulary, odd, seed), count))
+
+
+def _strings(vocabulary: tuple[str, ...], odd: tuple[str, ...], seed: int) -> Iterator[str]:
     rng = random.Random(seed)
-    vocabulary = sorted(library.get_vocab(with_added_tokens=False))
-    odd = [*ODD, *(token.content for token in library.get_added_tokens_decoder().values())]
     while True:
         parts = []
         for _ in range(rng.randrange(1, 20)):
@@ -38,7 +58,7 @@ def strings(library: Tokenizer, seed: int) -> Iterator[str]:
         yield "".join(parts)
 
 
-def _part(rng: random.Random, vocabulary: list[str], odd: list[str]) -> str:
+def _part(rng: random.Random, vocabulary: tuple[str, ...], odd: tuple[str, ...]) -> str:
     kind = rng.random()
     if kind < 0.35:
         token = rng.choice(vocabulary)

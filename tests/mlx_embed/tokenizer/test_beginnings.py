@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from mlx_embed import EmbeddingModel, TruncationWarning
 from mlx_embed.tokenizer import Tokenizer, beginnings
 from tests.conftest import DATA
 from tests.mlx_embed.tokenizer.checkpoints import edit, library, read
-from tests.mlx_embed.tokenizer.strings import strings
+from tests.mlx_embed.tokenizer.strings import some_strings
 
 # By class, as transformers' own look.
 LIBRARIES = json.loads((DATA / "tokenizer_classes.json").read_text())["files"]
@@ -29,7 +28,7 @@ def test_the_ids_are_those_of_whole_texts(
     config = replace(edit(checkpoint, **LIBRARIES[name]), tokenizer_config={})
     found = Tokenizer(config, max_length)
     assert found._breaks_at_spaces
-    texts = [*islice(strings(found.library, 5), 1500), "a " * 100, "a" * 100, " " * 100 + "b c", "", "the wing"]
+    texts = [*some_strings(found.library, 5, 1500), "a " * 100, "a" * 100, " " * 100 + "b c", "", "the wing"]
     encoded = found.encode(texts, "the ", whole=False)
     made, expected = found.tokens(encoded), found(texts, "the ")
     assert made.ids.tolist() == expected.ids.tolist()

@@ -22,7 +22,7 @@ from mlx_embed.tokenizer.nano import known
 from mlx_embed.tokenizer.tokens import Frame
 from tests.conftest import DATA, TINY
 from tests.mlx_embed.tokenizer.checkpoints import library, read
-from tests.mlx_embed.tokenizer.strings import strings
+from tests.mlx_embed.tokenizer.strings import some_strings
 
 TEXTS = ["the wing", "", "flow heat " * 9, "Naïve CAFÉ 日本", "[SEP] a"]
 FLAGS = [(True, True, None, True), (True, True, False, False), (False, False, True, True), (True, False, False, True)]
@@ -67,7 +67,7 @@ def same_on(found: tokenizers.Tokenizer, count: int) -> None:
     made = ready(found)
     assert made.active
     assert made.name == "nano"
-    texts = list(islice(strings(found, 17), count))
+    texts = some_strings(found, 17, count)
     assert made.ids(texts).tolist() == ids(found, texts)
 
 
@@ -109,7 +109,7 @@ def test_ids_before_and_after(name: str, nanotoken: Any, monkeypatch: pytest.Mon
 @pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
 def test_vectors_are_the_same(nanotoken: Any) -> None:
     model = EmbeddingModel.from_pretrained(DATA / "tiny-bert", device="cpu")
-    texts = [text.replace("\ud800", "") for text in islice(strings(model.tokenizer.library, 3), 300)]
+    texts = [text.replace("\ud800", "") for text in some_strings(model.tokenizer.library, 3, 300)]
     expected, counts = model.encode(texts), model.token_counts(texts)
     assert model.tokenizer.fast is not None
     model.tokenizer.fast.prepare()

@@ -4,7 +4,7 @@ import io
 import random
 import threading
 from functools import cache
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from tests.conftest import TINY
 from tests.mlx_embed.tokenizer import trained
 from tests.mlx_embed.tokenizer.checkpoints import library
 from tests.mlx_embed.tokenizer.composed import composed
-from tests.mlx_embed.tokenizer.strings import strings
+from tests.mlx_embed.tokenizer.strings import some_strings
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason=cpu.why_unavailable() or "available")
 
@@ -75,7 +75,7 @@ def test_random_strings(name: str) -> None:
     found = loaded(name)
     assert known(found)
     fast = made(found)
-    texts = list(islice(strings(found, 17), 800)) + TEXTS
+    texts = some_strings(found, 17, 800) + TEXTS
     expected = ids(found, texts)
     assert ids(fast, texts) == expected
     assert ids(fast, texts[::-1]) == expected[::-1], "from memory"
@@ -89,7 +89,7 @@ def test_tokenizers_put_together_at_random(first: int) -> None:
     taken = [one for one in found if known(one)]
     assert taken
     for place, one in enumerate(taken):
-        texts = list(islice(strings(one, place), 40))
+        texts = some_strings(one, place, 40)
         assert ids(made(one), texts) == ids(one, texts)
 
 
@@ -227,7 +227,7 @@ def test_spaces_and_lines_where_a_cut_may_change_them(name: str, change: Any) ->
     change(found)
     assert known(found)
     texts = ["Q\n", "the\nwing", "the\n\nwing", "e\n e\n\n", "the  wing   stalls\t  e", "  the\t wing ", "\n", "  "]
-    texts += islice(strings(found, 5), 400)
+    texts += some_strings(found, 5, 400)
     assert ids(made(found), texts) == ids(found, texts)
 
 
