@@ -6,12 +6,12 @@
         --sides "first pass, cold" "first pass, again" texts tokenizer query pool
 
 Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout; the second
-line MLX's and tokenizers alone. Models have random weights in float16 and texts have random words, unless the folders
-of a model and of Cranfield's docs.jsonl are given. Each side runs in a process of its own, one after the other. Every
-figure is the median of several runs after two or more that do not count; kernels are timed over many in one evaluation,
-forward passes from token ids on the host to vectors on the host. "first pass, cold" is of a process that finds nothing
-that another has compiled, "first pass, again" finds what that one has left. All sides take some ten minutes, most of it
-the kernels', whose peers MLX compiles, and torch.compile's.
+line MLX's and tokenizers alone. Models have random weights in float16, or for forward passes another --dtype, and texts
+have random words, unless the folders of a model and of Cranfield's docs.jsonl are given. Each side runs in a process of
+its own, one after the other. Every figure is the median of several runs after two or more that do not count; kernels
+are timed over many in one evaluation, forward passes from token ids on the host to vectors on the host. "first pass,
+cold" is of a process that finds nothing that another has compiled, "first pass, again" finds what that one has left.
+All sides take some ten minutes, most of it the kernels', whose peers MLX compiles, and torch.compile's.
 """
 
 import argparse
@@ -65,6 +65,7 @@ def main() -> None:
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
+    parser.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="of the same")
     parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 16896], help="tokens of decoders' batches")
     parser.add_argument(
         "--blocks", nargs="+", type=int, default=[8192, 16384, 32768], help="tokens of a block of mlx-lm's code"
@@ -181,7 +182,7 @@ def forward_side(work: Path, options: argparse.Namespace) -> Figures:
 
     figures: Figures = {}
     for name, count, length in forwards(options):
-        model = EmbeddingModel.from_pretrained(work / name)
+        model = EmbeddingModel.from_pretrained(work / name, dtype=options.dtype)
         engine, head = model.engine, model.head()
         (batch,) = engine.batches(list(tokens(count, length)), count * length)
 
@@ -234,7 +235,8 @@ def torch_side(work: Path, options: argparse.Namespace) -> Figures:
         attention = flash or "sdpa"
         if options.side in modes and not name.startswith("Modern"):  # which masks what is far away
             attention = gpu_race.unmasked()
-        encoder = AutoModel.from_pretrained(work / name, dtype=torch.float16, attn_implementation=attention)
+        dtype = getattr(torch, options.dtype)
+        encoder = AutoModel.from_pretrained(work / name, dtype=dtype, attn_implementation=attention)
         encoder = encoder.cuda().eval()
         model: Any = encoder
         if options.side in modes:
