@@ -48,7 +48,8 @@ def measure(metric: str, parts: int, index: bool, settings: str = "") -> tuple[f
     """The share of the ten nearest that is found, and how many queries have the row that they were made of first."""
     lines = f", INDEX nearest vector TYPE vector_similarity('hnsw', '{metric}', 64)" if index else ""
     session.query("DROP TABLE IF EXISTS findings.rows")
-    session.query(f"CREATE TABLE findings.rows (id UInt32, vector Array(Float32){lines}) ENGINE = MergeTree ORDER BY id")
+    columns = f"id UInt32, vector Array(Float32){lines}"
+    session.query(f"CREATE TABLE findings.rows ({columns}) ENGINE = MergeTree ORDER BY id")
     session.query("SYSTEM STOP MERGES findings.rows")
     for part in range(parts):
         source = f"file('{file}', JSONEachRow, 'id UInt32, vector Array(Float32)')"
@@ -56,8 +57,8 @@ def measure(metric: str, parts: int, index: bool, settings: str = "") -> tuple[f
     found = own = 0
     order = "DESC" if metric == "dotProduct" else "ASC"
     for row, query in enumerate(queries.tolist()):
-        text = f"SELECT id, {metric}(vector, {query}) AS score FROM findings.rows ORDER BY score {order} LIMIT 10 {settings}"
-        hits = json.loads(str(session.query(text, "JSONCompact")))["data"]
+        text = f"SELECT id, {metric}(vector, {query}) AS score FROM findings.rows ORDER BY score {order} LIMIT 10"
+        hits = json.loads(str(session.query(f"{text} {settings}", "JSONCompact")))["data"]
         found += len({hit for hit, _ in hits} & {*nearest[row]}) / 400
         own += hits[0][0] == row
     how = "rescoring:" if settings else "index:" if index else "no index:"
