@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Version:   @huggingface/transformers 4.3.2 (npm), with node 20; the tiny model is made with onnx 1.23.2, numpy 2.4.6 and
-#            tokenizers 0.23.3.
+# Version:   @huggingface/transformers 4.3.2 (npm), with node 20; the tiny model is made with onnx 1.23.2, numpy 2.4.6
+#            and tokenizers 0.23.3.
 # Guess:     pooling "last_token" ("eos") takes the last token of each text, as "mean" takes the mean of each text's own
 #            tokens and leaves the padding out.
 # Behaviour: transformers.js takes the last column of the batch. Where the tokenizer pads on the right, which it does
-#            unless its file says padding_side "left", each text but the longest gets the state at a padding token. Alone,
-#            each text is right. No warning.
+#            unless its file says padding_side "left", each text but the longest gets the state at a padding token.
+#            Alone, each text is right. No warning.
 # Why:       decoders that embed texts pool so, and sentence-transformers finds the last token by the attention mask,
 #            whatever the side. Queries come one at a time and are right; documents come in batches, and most are wrong,
 #            depending on what stood beside them.
