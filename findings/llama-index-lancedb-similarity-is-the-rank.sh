@@ -4,9 +4,9 @@
 # Guess:     the similarities of LanceDBVectorStore with query_type "hybrid" or "fts" come from LanceDB's scores, as
 #            those of query_type "vector" come from its distances.
 # Behaviour: they are the place in the list: 1 for the first hit, 0 for the last, equal steps between. The store looks
-#            for a column "score", which LanceDB calls _score or _relevance_score, and falls back to a straight line. The
-#            best of four strangers has a similarity of 1; of two texts that match equally well one has 1 and one 0; the
-#            same text has another similarity when another number of hits is asked for.
+#            for a column "score", which LanceDB calls _score or _relevance_score, and falls back to a straight line.
+#            The best of four strangers has a similarity of 1; of two texts that match equally well one has 1 and one 0;
+#            the same text has another similarity when another number of hits is asked for.
 # Why:       SimilarityPostprocessor(similarity_cutoff=...) is what drops strangers. Here it keeps the same share of the
 #            hits for every query, and a text that is the whole of the answer goes when it comes last of two.
 # Seen (ten texts; "river" stands in two of them, "sword" in none):
