@@ -175,8 +175,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
   for (;; parity ^= 1) {
     barrier_wait(full + OF_QUERIES, parity);
+    if (next_work[0].first < 0) break;
     const Work work = next_work[0];
-    if (work.first < 0) break;
     const int last = work.last(), end = work.end(window);
     const int group_first = work.first + group * 64, own_first = group_first + warp * 16;
     int from = work.start(window);

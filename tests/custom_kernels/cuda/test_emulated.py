@@ -155,6 +155,7 @@ def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int, caus
     [
         ("float16", (2, 1), 64, [65, 0, 3, 520], {"causal": True}),
         ("bfloat16", (1, 1), 64, [193, 577], {}),
+        ("float16", (1, 1), 64, [192], {}),
         ("bfloat16", (2, 2), 128, [450, 128, 1], {"causal": True, "window": 130}),
         ("float16", (1, 1), 128, [500], {}),
         ("float16", (2, 1), 256, [200, 65, 0], {"window": 50}),
@@ -164,13 +165,13 @@ def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int, caus
 def test_attention_of_long_texts_on_hopper(
     dtype: str, heads: tuple[int, int], dim: int, lengths: list[int], masks: dict[str, Any]
 ) -> None:
-    """Rings that go round, tiles of few queries, and texts that are NaN: beside one, none is."""
+    """Rings that go round, tiles of few queries, blocks without any; and a text that is NaN: beside it, none is."""
     num_heads, kv_heads = heads
     qkv = random(sum(lengths), (num_heads + 2 * kv_heads) * dim, dtype=dtype)
     qkv[: lengths[0] * (len(lengths) > 2)] = mx.nan
     rows = shared(exact(qkv), num_heads, kv_heads)
     expected = exact_attention(rows, lengths, num_heads, 0.2, **masks)
-    sizes = (num_heads, kv_heads, max(lengths))
+    sizes = (num_heads, kv_heads, max(lengths) + 100)
     for seed in SEEDS:
         with emulated_cuda(seed):
             found = attention_hopper(
