@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mlx_embed.arguments import path_of
 from mlx_embed.records.options import add_fields
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         show(summary, time.perf_counter() - start, options.verbose)
         nothing = not len(index)
     if made and nothing and summary.failed:  # by a wrong --field, say, which it would hold the next run to
-        for path in options.index.expanduser().iterdir():
+        for path in path_of("--index", options.index).iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return 1 if summary.failed else 0
 
@@ -98,7 +99,7 @@ def opened(options: argparse.Namespace) -> "Index":
     from mlx_embed.index import Index
     from mlx_embed.index.chunks import Chunking
 
-    folder = options.index.expanduser()
+    folder = path_of("--index", options.index)
     if is_there(options):
         index = Index.open(folder, options.model)
         try:
@@ -114,7 +115,7 @@ def opened(options: argparse.Namespace) -> "Index":
 
 def is_there(options: argparse.Namespace) -> bool:
     """Whether the folder of the index has anything in it."""
-    folder = options.index.expanduser()
+    folder = path_of("--index", options.index)
     return folder.is_dir() and any(folder.iterdir())
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from mlx_embed.arguments import finite_number, positive_number, require_list
+from mlx_embed.arguments import finite_number, path_of, positive_number, require_list
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Hit, Index
 from mlx_embed.index.database import DATABASE
@@ -73,7 +73,7 @@ class MLXVectorStore(VectorStore):
                 f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got a {type(model).__name__}: "
                 "an index embeds by itself."
             )
-        there = (Path(path).expanduser() / DATABASE).exists()
+        there = (path_of("path", path) / DATABASE).exists()
         store = cls(Index.create(path, model, **options))
         try:
             store.add_texts(texts, metadatas, ids=ids)

@@ -202,7 +202,7 @@ def test_what_fails_is_on_stderr_and_in_the_status(folder: Path, capsys: pytest.
     ("options", "message"),
     [
         (["missing"], "There is no folder or file missing"),
-        ([""], 'A source is ""'),
+        ([""], "source is empty"),
         (["source", "--chunk-tokens", "0"], "tokens 0 is not a positive number of tokens"),
         (["source", "--chunk-tokens", "9999"], "longer than the model takes"),
         (["source", "--chunk-overlap", "-1"], "overlap of -1"),
