@@ -103,8 +103,11 @@ def opened(folder: Path, plan: Mapping[str, Any]) -> Iterator[Manifest]:
     """The manifest of a job with this plan, new or to go on with, held against other runs.
 
     Raises:
-        ValueError: the folder has something else in it, another plan, or another run is writing there.
+        ValueError: a file in the folder's place; the folder has something else in it, another plan, or another run is
+            writing there.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MANIFEST
     if not path.exists() and any(not name.startswith(".") for name in os.listdir(folder)):

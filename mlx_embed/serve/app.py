@@ -2,6 +2,7 @@
 
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +116,10 @@ class Endpoint:
         except Refusal as refusal:
             metrics.failed(route.name, refusal.reason)
             reply = refused(refusal, scope["path"])
+        except CancelledError:  # a second signal ends the server at once, and nothing more is read
+            metrics.failed(route.name, "stopping")
+            call.unread = False
+            reply = refused(stopping(), scope["path"])
         except ClientGone:
             metrics.failed(route.name, "client_gone")
             call.unread = False
