@@ -373,6 +373,7 @@ class Index:
 
         Raises:
             FileExistsError: something is there.
+            FileNotFoundError: there is no folder for it.
             ValueError: another ending.
             ImportError: pyarrow, or lancedb, is not installed.
         """

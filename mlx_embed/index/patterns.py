@@ -121,12 +121,13 @@ def _regex(pattern: str) -> str:
         if pattern.startswith("**/", i) and (i == 0 or pattern[i - 1] == "/"):
             out.append(FOLDERS)
             i += 3
-        elif pattern[i:] == "**" and (i == 0 or pattern[i - 1] == "/"):
+        elif i + 2 == len(pattern) and pattern.startswith("**", i) and (i == 0 or pattern[i - 1] == "/"):
             out.append(BELOW)
             i += 2
         elif pattern[i] == "*":
             out.append(STAR)
-            i += len(pattern[i:]) - len(pattern[i:].lstrip("*"))
+            while pattern.startswith("*", i):
+                i += 1
         elif pattern[i] == "?":
             out.append("[^/]")
             i += 1

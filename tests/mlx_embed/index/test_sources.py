@@ -101,12 +101,12 @@ def test_rules_are_of_bytes_as_for_git(rule: str, tmp_path: Path) -> None:
     assert set(files(tmp_path)) == set(names) - ignored
 
 
-@pytest.mark.parametrize("rule", ["*a" * 30 + "z", "**/" * 30 + "z", "**/*a*/" * 10 + "z", " " * 300_000 + "z"])
+@pytest.mark.parametrize("rule", ["*a" * 30 + "z", "**/" * 30 + "z", "**/*a*/" * 10 + "z", " " * 100_000 + "z"])
 def test_rules_of_many_stars_take_no_time(rule: str, tmp_path: Path) -> None:
     name = "/".join(["a" * 40] * 12)
     tree(tmp_path, name, "z")
     (tmp_path / ".gitignore").write_text(f"{rule}\n/z\n")
-    with at_most(seconds=5):
+    with at_most(seconds=20):
         assert files(tmp_path) == [name]
 
 
