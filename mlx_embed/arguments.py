@@ -78,6 +78,12 @@ def require_list(name: str, given: Any) -> None:
         raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
 
 
+def require_string(name: str, given: Any) -> None:
+    """Raise TypeError for what is no string, in the place of one."""
+    if not isinstance(given, str):
+        raise TypeError(f"{name} is a {type(given).__name__}, where a string is needed.")
+
+
 def plain_string(text: str) -> str:
     """The string that one of a class of its own, numpy's or an enumeration's, is: these have other reprs and hashes."""
     return str.__str__(text)

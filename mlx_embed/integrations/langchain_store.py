@@ -170,8 +170,12 @@ class MLXVectorStore(VectorStore):
         best = diverse(np.asarray(options["vectors"], dtype=np.float32), among, k, lambda_mult)
         return [_document(hits[place]) for place in best]
 
-    def _select_relevance_score_fn(self) -> Any:
-        return lambda score: score
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[Document, float]]:
+        """By vector unless told otherwise: a sum of ranks says nothing of how relevant a text is."""
+        found = self.similarity_search_with_score(query, k, **{"mode": "vector", **options})
+        return [(document, min(max(score, 0.0), 1.0)) for document, score in found]
 
 
 def _document(hit: Hit) -> Document:
