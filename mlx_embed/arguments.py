@@ -39,6 +39,19 @@ def positive_number(name: str, value: Any, unit: str) -> int:
     return number
 
 
+def row_of(place: Any, count: int) -> int:
+    """The row, from 0, of a place as Python counts them: -1 is the last of `count`.
+
+    Raises:
+        TypeError: as `whole_number`.
+        IndexError: there is none.
+    """
+    row = whole_number("The place", place)
+    if not -count <= row < count:
+        raise IndexError(f"There is no place {row} among {count}.")
+    return row % count
+
+
 def finite_number(name: str, value: Any) -> float:
     """The float of a number that is neither infinite nor "not a number"; also of one in words.
 
