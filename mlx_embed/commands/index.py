@@ -124,9 +124,12 @@ def check(chunking: "Chunking", options: argparse.Namespace) -> None:
     asked = {"tokens": options.chunk_tokens, "overlap": options.chunk_overlap, "fields": tuple(options.fields) or None}
     names = {"tokens": "--chunk-tokens", "overlap": "--chunk-overlap", "fields": "--field"}
     for name, value in asked.items():
-        if value is not None and value != getattr(chunking, name):
+        made, option = getattr(chunking, name), names[name]
+        if value is not None and value != made:
+            words = [str(one) for one in (made if isinstance(made, tuple) else (made,))]
+            was = "".join(f" {option} {word}" for word in words)
             raise ValueError(
-                f"{options.index} was made with {names[name]} {getattr(chunking, name)}: leave {names[name]} out, or "
+                f"{options.index} was made {f'with{was}' if words else f'without {option}'}: leave {option} out, or "
                 "index into a new folder."
             )
 
