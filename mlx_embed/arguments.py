@@ -1,7 +1,8 @@
-"""What a caller may give for a number, an array of them, a list, and a file to write."""
+"""What a caller may give for a number, an array of them, a list, a path, and a file to write."""
 
 import math
 import operator
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,19 @@ def positive_number(name: str, value: Any, unit: str) -> int:
     if number < 1:
         raise ValueError(f"{name} {number} is not a positive number of {unit}.")
     return number
+
+
+def row_of(place: Any, count: int) -> int:
+    """The row, from 0, of a place as Python counts them: -1 is the last of `count`.
+
+    Raises:
+        TypeError: as `whole_number`.
+        IndexError: there is none.
+    """
+    row = whole_number("The place", place)
+    if not -count <= row < count:
+        raise IndexError(f"There is no place {row} among {count}.")
+    return row % count
 
 
 def finite_number(name: str, value: Any) -> float:
@@ -77,13 +91,42 @@ def require_list(name: str, given: Any) -> None:
         raise TypeError(f"{name} is a {type(given).__name__}, where a list of strings is needed.")
 
 
+def require_string(name: str, given: Any) -> None:
+    """Raise TypeError for what is no string, in the place of one."""
+    if not isinstance(given, str):
+        raise TypeError(f"{name} is a {type(given).__name__}, where a string is needed.")
+
+
+def plain_string(text: str) -> str:
+    """The string that one of a class of its own, numpy's or an enumeration's, is: these have other reprs and hashes."""
+    return str.__str__(text)
+
+
+def path_of(name: str, given: Any) -> Path:
+    """The path of a file or folder, absolute: it stays the same when the process changes its folder.
+
+    A "~" is the user's own; of a user that there is not, it is a name like any other.
+
+    Raises:
+        TypeError: neither a string nor a Path; `name` is in the message.
+        ValueError: an empty name, or one with a zero byte.
+    """
+    text = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is a {type(given).__name__}, where a string or a Path is needed.")
+    if not text or "\0" in text:
+        what = "has a zero byte" if text else "is empty"
+        raise ValueError(f'{name} {what}, as no name of a file does ("." is the current folder).')
+    return Path(os.path.expanduser(text)).absolute()
+
+
 def output_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
     """Look at files that are to be written, by the names of their options, before any work.
 
     Raises:
         ValueError: there is no folder for one, it is a folder, or it is one of `inputs` or of the other outputs.
     """
-    read = {file.expanduser().resolve() for file in inputs}
+    read = {Path(os.path.expanduser(file)).resolve() for file in inputs}
     for name, file in outputs.items():
         if file is None:
             continue

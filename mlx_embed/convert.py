@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_embed import int8_layers
-from mlx_embed.arguments import whole_number
+from mlx_embed.arguments import path_of, whole_number
 from mlx_embed.checkpoint import (
     Checkpoint,
     adapters,
@@ -157,15 +157,13 @@ def convert(
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     if quantize is not None and (quantize not in BITS or group_size not in GROUP_SIZES):
         raise ValueError(f"quantize takes {BITS} bits in groups of {GROUP_SIZES}, got {quantize} and {group_size}.")
-    if destination == "":
-        raise ValueError("The name of the destination is empty; name a folder.")
     from mlx_embed.destination import check_destination, put, record, restore, workplace
     from mlx_embed.evaluation import quality, read_collection
 
     collection = None if evaluate is None else read_collection(evaluate)
-    target = Path(os.path.abspath(Path(destination).expanduser()))
-    if os.path.isdir(Path(source).expanduser()):
-        _check_apart(Path(source).expanduser(), target)
+    target = Path(os.path.abspath(path_of("destination", destination)))
+    if os.path.isdir(os.path.expanduser(source)):
+        _check_apart(path_of("source", source), target)
     restore(target)
     check_destination(target, overwrite)
     folder = hub.resolve(source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)

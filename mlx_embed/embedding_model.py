@@ -274,6 +274,8 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
             TypeError, ValueError: as `encode`.
         """
         if task is not None:
+            if task not in TASKS:
+                raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)}.")
             prefer_prompt(options, self.prompts, *TASKS[task])
         chosen = self._complete(options)
         if isinstance(texts, str):

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import path_of
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.texts import progress
 
@@ -81,7 +82,7 @@ def read_collection(folder: str | Path) -> Collection:
     Raises:
         ValueError: a file that is missing or malformed, its line named; judgements of other queries.
     """
-    folder = Path(folder).expanduser()
+    folder = path_of("folder", folder)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder} to evaluate on; BEIR's data sets are such folders.")
     beir = (folder / "corpus.jsonl").is_file()

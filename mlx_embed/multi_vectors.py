@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import numbers
+from mlx_embed.arguments import numbers, row_of
 from mlx_embed.checkpoint.multi_vector import Clustering
 from mlx_embed.ids import ends
 
@@ -64,7 +64,7 @@ class MultiVectors(Sequence[Float32]):
     def __getitem__(self, place: int | slice) -> "Float32 | MultiVectors":
         if isinstance(place, slice):
             return MultiVectors.of([self[i] for i in range(len(self))[place]], self.vectors.shape[1])
-        row = range(len(self))[place]
+        row = row_of(place, len(self))
         return self.vectors[self.offsets[row] : self.offsets[row + 1]]
 
     def __iter__(self) -> Iterator[Float32]:

@@ -252,7 +252,12 @@ TASK_PROMPTS: Mapping[str, tuple[str, ...]] = {"query": ("query",), "document": 
 
 
 def first_prompt(prompts: Mapping[str, str], names: Iterable[str]) -> str:
-    """The prompt of the first of these names that there is; "" where there is none of them."""
+    """The prompt of the first of these names that there is; "" where there is none of them.
+
+    Raises:
+        TypeError: prompts that were set and are no mapping, or no strings.
+    """
+    _require_mapping(prompts)
     return next((_text(prompts, name) for name in names if name in prompts), "")
 
 
@@ -270,7 +275,7 @@ def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: 
     """The text to put in front: `prompt`, the one of a name, or that of the model's default name; "" for none.
 
     Raises:
-        TypeError: a prompt that is no string, also one that was set.
+        TypeError: a prompt that is no string, also one that was set; prompts that were set and are no mapping.
         ValueError: a name that is not among the model's prompts.
     """
     if prompt is not None:
@@ -280,9 +285,15 @@ def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: 
     name = default if prompt_name is None else prompt_name
     if name is None:
         return ""
+    _require_mapping(prompts)
     if name not in prompts:
         raise ValueError(f"prompt_name {name!r} is not among the model's prompts: {sorted(prompts) or 'none'}.")
     return _text(prompts, name)
+
+
+def _require_mapping(prompts: Any) -> None:
+    if not isinstance(prompts, Mapping):
+        raise TypeError(f"prompts is a {type(prompts).__name__}, where a mapping of names to texts is needed.")
 
 
 def _text(prompts: Mapping[str, str | None], name: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import row_of
+
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
@@ -59,7 +61,7 @@ class SparseVectors(Sequence[SparseVector]):
     def __getitem__(self, place: int | slice) -> "SparseVector | SparseVectors":
         if isinstance(place, slice):
             return SparseVectors.of([self[i] for i in range(len(self))[place]], self.dimension)
-        row = range(len(self))[place]
+        row = row_of(place, len(self))
         part = slice(self.indptr[row], self.indptr[row + 1])
         return SparseVector(self.indices[part], self.values[part])
 

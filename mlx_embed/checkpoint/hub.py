@@ -59,7 +59,7 @@ _WITHOUT_ORGANISATION = {
 
 
 class Found(NamedTuple):
-    """A model's folder, and its name: a repository id, or as it was given."""
+    """A model's folder, absolute, and its name: a repository id, or as it was given."""
 
     folder: Path
     name: str
@@ -73,7 +73,7 @@ def repository_id(name: str | Path) -> str:
 
 def served_name(model: str | Path) -> str:
     """What a server calls a model: its repository id, or of a folder the last part of the path."""
-    return Path(model).resolve().name if Path(model).expanduser().is_dir() else repository_id(model)
+    return Path(model).resolve().name if os.path.isdir(os.path.expanduser(model)) else repository_id(model)
 
 
 def resolve(
@@ -118,7 +118,7 @@ def find(
     path = Path(os.path.expanduser(given))
     name = repository_id(name_or_path)
     if os.path.isdir(path):
-        return Found(path, name)
+        return Found(path.absolute(), name)
     if os.path.exists(path):
         raise ModelNotFoundError(f"{path} is a file; name the folder that holds config.json and the weights.")
     if (
@@ -182,7 +182,7 @@ def _download(
                 allow_patterns=PATTERNS,
                 ignore_patterns=IGNORED,
             )
-        )
+        ).absolute()
     except Exception as error:  # also the HTTP client's own, which are no OSError
         logger.debug("%s was not to be had.", name, exc_info=True)
         # Of IncompleteSnapshotError, which huggingface_hub has from 2.4 on.
@@ -195,7 +195,7 @@ def _download(
                 f"{name} is in the local cache, but incomplete: {names} missing. Connect once to download the rest."
             )
         else:
-            return Path(snapshot)
+            return Path(snapshot).absolute()
     # Not `from error`: what the hub's client says takes three screens, and the sentence has what matters.
     raise refusal
 

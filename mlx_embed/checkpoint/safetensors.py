@@ -29,6 +29,8 @@ _NUMPY = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I32": "<i4", "I64": "<i8", 
 Key = TypeVar("Key", bound=Hashable)
 # Weights that are told apart from missing ones.
 _OTHERS = ("*.bin", "*.pt", "*.h5", "*.gguf", "*.onnx", "onnx/*.onnx", "openvino*.xml", "openvino/*.xml")
+# Of these, what was made from weights that are read.
+_MADE = {".gguf", ".onnx", ".xml"}
 # Bytes; safetensors' own reader has the same limit.
 _MAX_HEADER = 100_000_000
 # Numbers that are looked at together: 16 MB.
@@ -79,19 +81,24 @@ def other_weights(folder: Path) -> set[Path]:
 
 def what_else(folder: Path) -> str:
     """What to do about a folder without safetensors, by the weights of other kinds that it has."""
+    if parts := sorted(path.name for path in folder.glob("model-*-of-*.safetensors")):
+        return f"It has {parts[0]}, a part of a model, but no {INDEX}, which says what is in which part; download it."
     found = other_weights(folder)
     if not found:
         return "If its repository has weights of another kind only, save them as safetensors: see docs/checkpoints.md."
     names = ", ".join(sorted(path.relative_to(folder).as_posix() for path in found))
-    if all(path.suffix == ".onnx" or "openvino" in path.name for path in found):
+    kinds = {path.suffix for path in found} - _MADE
+    if not kinds:
         return (
-            f"It has {names}, a compiled model; mlx_embed reads safetensors. Take the model that it was exported from: "
-            "most repositories have both."
+            f"It has {names}, made from another model for other programs; mlx_embed reads safetensors. Take the model "
+            "that it was made from: most repositories have both, or name it."
         )
-    return (
-        f"It has {names}, which mlx_embed does not open; save it as safetensors, by transformers' "
-        "AutoModel.from_pretrained(folder).save_pretrained(folder)."
-    )
+    how = "transformers' AutoModel.from_pretrained(folder).save_pretrained(folder)"
+    if kinds == {".h5"}:
+        how = (
+            "AutoModel.from_pretrained(folder, from_tf=True).save_pretrained(folder) of transformers 4 with TensorFlow"
+        )
+    return f"It has {names}, which mlx_embed does not open; save it as safetensors, by {how}."
 
 
 def read_headers(folder: Path, *, float64: bool = False) -> list[Tensor]:

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from mlx_embed.measure.report import to_json
     from mlx_embed.measure.text import as_text
     from mlx_embed.pages.charts import require
+    from mlx_embed.records import reading
 
     if options.baseline and options.html is None:
         raise ValueError("--baseline is shown on the page: name that with --html.")
@@ -50,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
         require()
     texts: Sequence[str] = DEFAULT_TEXTS
     if options.texts is not None:
-        texts = [line for line in options.texts.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = reading.records(reading.source(str(options.texts), "lines"))
+        texts = [record.text for record in lines if record.text.strip()]
     output_files({"--json": options.json, "--html": options.html}, [options.texts] if options.texts else [])
     switch_tf32_off()  # an M5 would else not agree with the CPU in float32
     if options.sparse or options.multi_vector:

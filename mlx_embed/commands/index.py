@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mlx_embed.arguments import path_of
 from mlx_embed.records.options import add_fields
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         show(summary, time.perf_counter() - start, options.verbose)
         nothing = not len(index)
     if made and nothing and summary.failed:  # by a wrong --field, say, which it would hold the next run to
-        for path in options.index.expanduser().iterdir():
+        for path in path_of("--index", options.index).iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return 1 if summary.failed else 0
 
@@ -98,7 +99,7 @@ def opened(options: argparse.Namespace) -> "Index":
     from mlx_embed.index import Index
     from mlx_embed.index.chunks import Chunking
 
-    folder = options.index.expanduser()
+    folder = path_of("--index", options.index)
     if is_there(options):
         index = Index.open(folder, options.model)
         try:
@@ -114,7 +115,7 @@ def opened(options: argparse.Namespace) -> "Index":
 
 def is_there(options: argparse.Namespace) -> bool:
     """Whether the folder of the index has anything in it."""
-    folder = options.index.expanduser()
+    folder = path_of("--index", options.index)
     return folder.is_dir() and any(folder.iterdir())
 
 
@@ -123,9 +124,12 @@ def check(chunking: "Chunking", options: argparse.Namespace) -> None:
     asked = {"tokens": options.chunk_tokens, "overlap": options.chunk_overlap, "fields": tuple(options.fields) or None}
     names = {"tokens": "--chunk-tokens", "overlap": "--chunk-overlap", "fields": "--field"}
     for name, value in asked.items():
-        if value is not None and value != getattr(chunking, name):
+        made, option = getattr(chunking, name), names[name]
+        if value is not None and value != made:
+            words = [str(one) for one in (made if isinstance(made, tuple) else (made,))]
+            was = "".join(f" {option} {word}" for word in words)
             raise ValueError(
-                f"{options.index} was made with {names[name]} {getattr(chunking, name)}: leave {names[name]} out, or "
+                f"{options.index} was made {f'with{was}' if words else f'without {option}'}: leave {option} out, or "
                 "index into a new folder."
             )
 

@@ -1,6 +1,7 @@
 """Draw a map of the texts of a file or an index: alike texts lie together, in clusters with words."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def _corpus(options: argparse.Namespace) -> "Corpus":
     from mlx_embed.maps import corpus
     from mlx_embed.records import reading
 
-    if Path(options.source).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(options.source)):
         for name in ("model", "dtype", "device", "format", "fields", "id_field"):
             if getattr(options, name):
                 option = "--field" if name == "fields" else f"--{name.replace('_', '-')}"

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         from mlx_embed.cross_encoder import CrossEncoder
 
         reranker = CrossEncoder.from_pretrained(options.reranker)
-    with Index.open(options.index.expanduser(), read_only=True) as index:
+    with Index.open(options.index, read_only=True) as index:
         hits = index.search(
             options.query,
             options.k,

@@ -168,10 +168,12 @@ def served_names(models: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """The names that clients use: those wanted, then repository ids, and of folders the last part of the path.
 
     Raises:
-        ValueError: more names than models.
+        ValueError: more names than models, or an empty one.
     """
     from mlx_embed.checkpoint.hub import served_name
 
     if len(wanted) > len(models):
         raise ValueError(f"There are {len(wanted)} names for {len(models)} models.")
+    if not all(wanted):
+        raise ValueError("--served-model-name is empty: a request without a name is for any model.")
     return [*wanted, *map(served_name, models[len(wanted) :])]

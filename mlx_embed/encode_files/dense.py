@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from mlx_embed.progress import counted
 from mlx_embed.records.reading import Record
@@ -177,8 +176,10 @@ class Encoding:
                 )
             return None
         try:
-            return checked_ranges(kind, self._width, np.load(file), None).tolist()  # type: ignore[union-attr]
-        except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
+            with open(file, "rb") as opened:
+                given = np.lib.format.read_array(opened)
+            return checked_ranges(kind, self._width, given, None).tolist()  # type: ignore[union-attr]
+        except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"--ranges {file}: {error}") from error
 
     def _print(self, vectors: Any, part: list[Record]) -> None:

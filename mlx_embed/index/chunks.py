@@ -28,7 +28,8 @@ CHARACTERS = 32
 
 _PARAGRAPHS = re.compile(r"\n[ \t\r]*\n\s*(?=\S)|\f")
 _LINES = re.compile(r"\n")
-_SENTENCES = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？]+[”’」』）]*")
+# Begun only where a run of dots begins: from within one it is tried as often as it is long.
+_SENTENCES = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]]*\s+|[。！？]+[”’」』）]*")
 _WORDS = re.compile(r"\s+")
 
 Counts: TypeAlias = Sequence[int] | npt.NDArray[np.int32]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from mlx_embed.index.entries import Chunk, FileStat
+from mlx_embed.index.rows import state
 
 FileChunks: TypeAlias = tuple[str, FileStat, Sequence[Chunk]]
 
@@ -29,7 +30,8 @@ def batches(files: Iterable[FileChunks], pace: Pace) -> Iterator[list[FileChunks
     batch: list[FileChunks] = []
     paths: set[str] = set()
     count = 0
-    for path, stat, chunks in files:
+    for given, stated, chunks in files:
+        path, stat = state(given, stated)
         chunks = list(chunks)
         ordinals = {chunk.ordinal for chunk in chunks}
         if len(ordinals) != len(chunks):

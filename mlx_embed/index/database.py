@@ -97,6 +97,15 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
+def identity(folder: Path) -> tuple[int, int] | None:
+    """By which the database of a folder is known from one that has taken its place; None where there is none."""
+    try:
+        state = os.stat(folder / DATABASE)
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
 def fold(connection: sqlite3.Connection) -> bool:
     """Fold the log into the database and give its space back; False where others go on reading for a second."""
     connection.execute(f"PRAGMA busy_timeout={_PATIENCE // 10}")

@@ -31,6 +31,8 @@ def export(store: Store, path: Path) -> None:
         raise ValueError(f"{path} ends with neither .parquet nor .lance; name a file or table that does.")
     if path.exists():
         raise FileExistsError(f"{path} is there already; move it away, or name another.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:

@@ -19,6 +19,7 @@ import numpy as np
 
 from mlx_embed.arguments import require_list
 from mlx_embed.index.blocks import Numbers
+from mlx_embed.index.patterns import ANY, FOLDERS, STAR, expression
 
 Filter: TypeAlias = Mapping[str, Any]
 
@@ -234,10 +235,9 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
-    """A glob as a regular expression; one that may begin anywhere does so below the root too."""
+    """A glob as a regular expression; one without "/" is of a name in any folder."""
     if "/" not in glob:
         glob = f"**/{glob}"
-    parts = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    expression = "".join(parts.get(piece, re.escape(piece)) for piece in pieces)
-    return re.compile(f"/?{expression}" if glob.startswith("**/") else expression, re.DOTALL)
+    wild = {"**/": FOLDERS, "**": ANY, "*": STAR, "?": "[^/]"}
+    pieces = re.findall(r"(?:(?<=/)|^)\*\*/|\*\*|.", glob, re.DOTALL)
+    return re.compile(expression([wild.get(piece, re.escape(piece)) for piece in pieces]), re.DOTALL)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import numbers, require_list
+from mlx_embed.arguments import numbers, plain_string, require_list
 from mlx_embed.index import rows
 from mlx_embed.index.entries import Chunk
 from mlx_embed.index.rows import Entry
@@ -22,7 +22,7 @@ def strings_of(name: str, given: Any) -> list[str]:
     for place, one in enumerate(listed):
         if not isinstance(one, str):
             raise TypeError(f"{name}[{place}] is a {type(one).__name__}, where a string is needed.")
-    return listed
+    return list(map(plain_string, listed))
 
 
 def entries_of(ids: Sequence[str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None) -> list[Entry]:
@@ -45,7 +45,7 @@ def entries_of(ids: Sequence[str], texts: Sequence[str], metadata: Sequence[Mapp
         rows.entry(name, Chunk(text, "", 0, 0, 0, 0, metadata=about))
         for name, text, about in zip(ids, texts, described, strict=True)
     ]
-    require_once(ids)
+    require_once([entry.id for entry in entries])
     return entries
 
 

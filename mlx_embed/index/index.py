@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import finite_number, positive_number
+from mlx_embed.arguments import finite_number, path_of, positive_number
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search, writing
@@ -38,7 +38,7 @@ class Index:
     threads read, each search on what was committed when it began. Errors are `StoreError`s, which say what to do.
 
     Attributes:
-        path: of the folder.
+        path: of the folder, absolute.
         statement: what the index says of itself: its model, prompts and types.
     """
 
@@ -78,10 +78,11 @@ class Index:
             StoreMismatchError: with exist_ok, an index that differs.
             ValueError: a model that ranks neither by cosine nor by inner product; an unknown row_dtype.
         """
+        folder = path_of("path", path)
         if not isinstance(model, EmbeddingModel):
             model = EmbeddingModel.from_pretrained(model)
         statement = Statement.of(model, query_prompt, document_prompt, row_dtype, chunker)
-        return cls(Store.create(Path(path).expanduser(), statement, files=seen(model), exist_ok=exist_ok), model)
+        return cls(Store.create(folder, statement, files=seen(model), exist_ok=exist_ok), model)
 
     @classmethod
     def open(cls, path: str | Path, model: EmbeddingModel | str | None = None, *, read_only: bool = False) -> "Index":
@@ -96,7 +97,7 @@ class Index:
             StoreError: there is no index, or it cannot be read.
             StoreMismatchError: the model is not the one that the index is of.
         """
-        index = cls(Store(Path(path).expanduser(), read_only=read_only))
+        index = cls(Store(path_of("path", path), read_only=read_only))
         try:
             if model is not None:
                 index._use(model if isinstance(model, EmbeddingModel) else EmbeddingModel.from_pretrained(model))
@@ -372,10 +373,11 @@ class Index:
 
         Raises:
             FileExistsError: something is there.
+            FileNotFoundError: there is no folder for it.
             ValueError: another ending.
             ImportError: pyarrow, or lancedb, is not installed.
         """
-        export(self._store, Path(path).expanduser())
+        export(self._store, path_of("path", path))
 
     def everything(self) -> Iterator[tuple[list[Hit], Float32]]:
         """All texts, in the order in which they were added, some at a time, with their vectors [n, D].
@@ -406,7 +408,7 @@ class Index:
                 apart.
             ImportError: pyarrow, or lancedb, is not installed.
         """
-        return load(self._store, Path(path).expanduser(), self._vectors, same_model=same_model)
+        return load(self._store, path_of("path", path), self._vectors, same_model=same_model)
 
     def close(self) -> None:
         """Give back the lock and the files; what is asked of a closed index raises ValueError."""

@@ -1,7 +1,7 @@
 """Texts and vectors from a Parquet file or a LanceDB table, into an index."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ _KNOWN = {"id", "text", "path", "byte_start", "byte_end", "line_start", "line_en
 
 def load(store: Store, path: Path, embed: Embed, *, same_model: bool = False) -> int:
     """Put the rows of a table into an index; see `Index.load`."""
-    schema, batches = _opened(path)
+    schema, found = _opened(path)
     if missing := [name for name in ("id", "text") if name not in schema.names]:
         raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(schema.names)}.")
     said = json.loads((schema.metadata or {}).get(SAID, b"{}"))
@@ -46,7 +46,7 @@ def load(store: Store, path: Path, embed: Embed, *, same_model: bool = False) ->
     with store.reading() as (connection, _):
         before = database.counted(connection, store.folder, "numbers")
     count, done = 0, set[str]()
-    for batch in _whole_files(batches):
+    for batch in _whole_files(found):
         entries = [_entry(row, exported="statement" in said) for row in batch]
         if has_vectors:
             vectors = vectors_of([row["vector"] for row in batch], len(batch), store.statement)
@@ -86,8 +86,8 @@ def _put(
             rows.put_file(transaction.connection, name, stat)
 
 
-def _opened(path: Path) -> tuple[Any, Iterator[Any]]:
-    """The schema of a table, and its rows as record batches."""
+def _opened(path: Path) -> tuple[Any, Iterator[dict[str, Any]]]:
+    """The schema of a table, and its rows."""
     if path.suffix not in (".parquet", ".lance"):
         raise ValueError(f"{path} ends with neither .parquet nor .lance; name a file or table that does.")
     if not path.exists():
@@ -98,38 +98,47 @@ def _opened(path: Path) -> tuple[Any, Iterator[Any]]:
         raise ImportError(
             'To load a table, install pyarrow: pip install ".[parquet]" in a clone of mlx-embed'
         ) from error
+    from mlx_embed.records.parquet import faults_of
+
     if path.suffix == ".parquet":
-        file = parquet.ParquetFile(path)
-        return file.schema_arrow, file.iter_batches(batch_size=_AT_ONCE)
+        with faults_of(path):
+            file = parquet.ParquetFile(path)
+
+        def read() -> Iterator[dict[str, Any]]:
+            with faults_of(path):
+                yield from _rows(file.iter_batches(batch_size=_AT_ONCE))
+
+        return file.schema_arrow, read()
     try:
         import lancedb
     except ImportError as error:
         raise ImportError("To load a LanceDB table, install it: pip install lancedb") from error
     table = lancedb.connect(str(path.parent)).open_table(path.stem)
-    return table.schema, iter(table.search().to_batches(_AT_ONCE))
+    return table.schema, _rows(table.search().to_batches(_AT_ONCE))
 
 
-def _whole_files(batches: Iterator[Any]) -> Iterator[list[dict[str, Any]]]:
+def _whole_files(read: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """The rows, some thousand at a time, and never a part of a file's alone."""
     found: list[dict[str, Any]] = []
-    for batch in batches:
-        for row in _rows(batch):
-            if len(found) >= _AT_ONCE and (not row.get("path") or row.get("path") != found[-1].get("path")):
-                yield found
-                found = []
-            found.append(row)
+    for row in read:
+        if len(found) >= _AT_ONCE and (not row.get("path") or row.get("path") != found[-1].get("path")):
+            yield found
+            found = []
+        found.append(row)
     if found:
         yield found
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a record batch; a vector is a numpy array [D]."""
-    names = batch.schema.names
-    plain = batch.select([name for name in names if name != "vector"]).to_pylist()
-    if "vector" not in names:
-        return iter(plain)
-    vectors = batch.column("vector").to_numpy(zero_copy_only=False)
-    return ({**row, "vector": vector} for row, vector in zip(plain, vectors, strict=True))
+def _rows(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """The rows of record batches; a vector is a numpy array [D]."""
+    for batch in batches:
+        names = batch.schema.names
+        plain = batch.select([name for name in names if name != "vector"]).to_pylist()
+        if "vector" not in names:
+            yield from plain
+            continue
+        vectors = batch.column("vector").to_numpy(zero_copy_only=False)
+        yield from ({**row, "vector": vector} for row, vector in zip(plain, vectors, strict=True))
 
 
 def _entry(row: Mapping[str, Any], *, exported: bool) -> Entry:

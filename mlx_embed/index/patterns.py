@@ -1,7 +1,7 @@
 """Patterns of names in the language of .gitignore files, which https://git-scm.com/docs/gitignore describes."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 _CLASSES = {
@@ -18,6 +18,35 @@ _CLASSES = {
     "print": " -~",
     "cntrl": r"\0-\x1f\x7f",
 }
+
+
+# What takes any number of characters: of a name; any; whole folders, or none; and of what is below a folder, one at
+# least.
+STAR, ANY, FOLDERS, BELOW = "[^/]*", ".*", "(?:.*/)?", ".+"
+_LEAST = {STAR: "[^/]*?", ANY: ".*?", FOLDERS: "(?:.*?/)??"}
+
+
+def expression(tokens: Sequence[str]) -> str:
+    """The regular expression of tokens: each is one of the four above, or takes one character.
+
+    One that has another behind it takes the least it can, which leaves that one the most to choose from, and nothing
+    else is tried: otherwise twenty stars would take years. What a star takes ends at a "/", so that it is settled by
+    the next of any kind; what crosses it is settled by the next that does too, with all stars between them.
+    """
+    parts = list(tokens)
+    next_wild: int | None = None
+    next_across: int | None = None
+    for place in reversed(range(len(tokens))):  # so that of two that end together the inner one does first
+        token = tokens[place]
+        if token not in (STAR, ANY, FOLDERS, BELOW):
+            continue
+        end = next_wild if token == STAR else next_across
+        if end is not None:
+            parts[place] = f"(?=(?P<w{place}>{_LEAST[token]}"
+            parts[end - 1] += f"))(?P=w{place})"
+        next_wild = place
+        next_across = next_across if token == STAR else place
+    return "".join(parts)
 
 
 class _Rule(NamedTuple):
@@ -62,7 +91,10 @@ def _bytes(text: str) -> str:
 
 
 def _rule(line: str) -> _Rule | None:
-    line = re.sub(r"(?<!\\)((?:\\\\)*) +$", r"\1", line.removesuffix("\r"))
+    line = line.removesuffix("\r")
+    bare = line.rstrip(" ")
+    escaped = bare != line and (len(bare) - len(bare.rstrip("\\"))) % 2  # a backslash of its own keeps one space
+    line = f"{bare} " if escaped else bare
     if not line or line.startswith("#"):
         return None
     takes = not line.startswith("!")
@@ -83,17 +115,19 @@ def _regex(pattern: str) -> str:
     Raises:
         ValueError: a bracket that is not closed, or a backslash at the end: git's never match.
     """
-    out, i = [], 0
+    out: list[str] = []
+    i = 0
     while i < len(pattern):
         if pattern.startswith("**/", i) and (i == 0 or pattern[i - 1] == "/"):
-            out.append("(?:.*/)?")
+            out.append(FOLDERS)
             i += 3
-        elif pattern[i:] == "**" and (i == 0 or pattern[i - 1] == "/"):
-            out.append(".+")
+        elif i + 2 == len(pattern) and pattern.startswith("**", i) and (i == 0 or pattern[i - 1] == "/"):
+            out.append(BELOW)
             i += 2
         elif pattern[i] == "*":
-            out.append("[^/]*")
-            i += len(pattern[i:]) - len(pattern[i:].lstrip("*"))
+            out.append(STAR)
+            while pattern.startswith("*", i):
+                i += 1
         elif pattern[i] == "?":
             out.append("[^/]")
             i += 1
@@ -106,7 +140,7 @@ def _regex(pattern: str) -> str:
                 raise ValueError("a backslash at the end")
             out.append(re.escape(pattern[i]))
             i += 1
-    return "".join(out)
+    return expression(out)
 
 
 def _bracket(pattern: str, i: int) -> tuple[str, int]:

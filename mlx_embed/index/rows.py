@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from sqlite3 import Connection
 from typing import Any
 from zlib import crc32
 
+from mlx_embed.arguments import plain_string, whole_number
 from mlx_embed.errors import StoreCorruptError
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 
 # Names in one statement: SQLite's least limit is 999.
 _AT_ONCE = 900
+# What says where a chunk stands.
+PLACES = ("ordinal", "byte_start", "byte_end", "line_start", "line_end")
 # Mappings and lists within metadata. Python reads JSON to a depth that depends on its version and on its caller's.
 MOST_NESTED = 100
 
@@ -51,10 +54,11 @@ def digest(text: str) -> bytes:
 
 
 def entry(name: str, chunk: Chunk) -> Entry:
-    """A text to be stored.
+    """A text to be stored, of Python's own strings and numbers: what is read back is checked by their reprs.
 
     Raises:
-        TypeError: a text, an id or a path that is no string; metadata that JSON does not bring back.
+        TypeError: a text, an id or a path that is no string; a place that is no whole number; metadata that JSON does
+            not bring back.
         ValueError: a text or an id that UTF-8 cannot hold, such as half a surrogate pair; an empty id.
     """
     for what, text in (("id", name), ("path", chunk.path), ("text", chunk.text)):
@@ -74,7 +78,22 @@ def entry(name: str, chunk: Chunk) -> Entry:
         metadata.encode()
     except (TypeError, ValueError) as error:
         raise TypeError(f"The metadata of {name!r:.80} cannot be written as JSON: {error}.") from error
-    return Entry(name, chunk, metadata)
+    places: dict[str, Any] = {key: whole_number(f"The {key} of {name!r:.80}", getattr(chunk, key)) for key in PLACES}
+    chunk = replace(chunk, text=plain_string(chunk.text), path=plain_string(chunk.path), **places)
+    return Entry(plain_string(name), chunk, metadata)
+
+
+def state(path: str, stat: FileStat) -> tuple[str, FileStat]:
+    """A file and its state to be stored, as an `entry` is.
+
+    Raises:
+        TypeError: a path or a hash that is no string, a size or a time that is no whole number.
+    """
+    for what, text in (("path", path), ("sha256", stat.sha256)):
+        if not isinstance(text, str):
+            raise TypeError(f"The {what} of {path!r:.80} is a {type(text).__name__}, where a string is needed.")
+    size, mtime_ns = (whole_number(f"The {key} of {path!r:.80}", getattr(stat, key)) for key in ("size", "mtime_ns"))
+    return plain_string(path), FileStat(size, mtime_ns, plain_string(stat.sha256))
 
 
 def _check_nested(name: str, value: Any, left: int) -> None:
@@ -197,7 +216,8 @@ def numbers_of(connection: Connection, column: str, values: Sequence[Any]) -> di
 
 
 def put_file(connection: Connection, path: str, stat: FileStat) -> None:
-    """Write down the state of a file."""
+    """Write down the state of a file; errors as `state`."""
+    path, stat = state(path, stat)
     fields = (path, stat.size, stat.mtime_ns, stat.sha256)
     connection.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", (*fields, _check(fields)))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlx_embed.arguments import require_list
+from mlx_embed.arguments import path_of, require_list
 from mlx_embed.index.documents import BINARY_KINDS, kind_of
 from mlx_embed.index.entries import FileStat
 from mlx_embed.index.ignored import Ignored
@@ -73,11 +73,7 @@ def roots(sources: Iterable[str | Path]) -> list[Path]:
     found = []
     require_list("folders", sources)
     for source in sources:
-        if not isinstance(source, (str, Path)):
-            raise TypeError(f"A source is {source!r}, a {type(source).__name__}, where a path is needed.")
-        if not str(source):
-            raise ValueError('A source is "": name a folder or a file ("." is the current folder).')
-        path = Path(source).expanduser().resolve()
+        path = path_of("source", source).resolve()
         if not path.exists():
             raise MissingSourceError(f"There is no folder or file {source}.")
         found.append(path)

@@ -11,7 +11,7 @@ from zlib import crc32
 from mlx_embed.checkpoint.files import sha256
 from mlx_embed.checkpoint.modules import Module
 from mlx_embed.embedding_model import TASKS, EmbeddingModel
-from mlx_embed.errors import StoreCorruptError, StoreMismatchError
+from mlx_embed.errors import ModelNotFoundError, StoreCorruptError, StoreMismatchError
 from mlx_embed.index.database import DATABASE
 from mlx_embed.options import first_prompt
 
@@ -206,6 +206,8 @@ def _files(model: EmbeddingModel) -> dict[str, Path]:
         for path in folder.rglob("*"):
             if path.suffix == ".safetensors" or path.name == "tokenizer.json":
                 found[f"{folder != root}/{path.relative_to(folder).as_posix()}"] = path
+    if not found:
+        raise ModelNotFoundError(f"The files of {model.name} are no longer in {root}: put them back, or load it again.")
     return found
 
 

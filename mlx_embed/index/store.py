@@ -51,6 +51,7 @@ class Store:
         self._view: View | None = None
         self._closed = False
         connection = database.connect(folder)
+        self._identity = database.identity(folder)
         with errors_of(folder):
             connection.execute("BEGIN")
             seal.check(folder, connection, seal.MOST_AT_OPENING)
@@ -191,7 +192,7 @@ class Store:
             try:
                 # On a full disk there is no seal: what was committed is there all the same.
                 with suppress(sqlite3.Error, OSError):
-                    if self._writer is not None:
+                    if self._writer is not None and self._is_there():
                         seal.close(self.folder, self._writer)
             finally:
                 if self._writer is not None:
@@ -203,6 +204,9 @@ class Store:
         self._require_open()
         if self._writer is None:
             self._writer = database.connect(self.folder, write=True)
+            self._identity = database.identity(
+                self.folder
+            )  # where files lie in layers, another from the first write on
             seal.remove(self.folder)
         return self._writer
 
@@ -244,6 +248,14 @@ class Store:
     def _require_open(self) -> None:
         if self._closed:
             raise ValueError(f"The index in {self.folder} was closed; open it again.")
+        if not self._is_there():  # by their names, files of another index would be read and written
+            raise StoreError(
+                f"The index that was opened in {self.folder} is there no more: it was moved, removed or replaced. Open "
+                "it where it is now."
+            )
+
+    def _is_there(self) -> bool:
+        return database.identity(self.folder) == self._identity
 
 
 def _require_empty(folder: Path) -> None:

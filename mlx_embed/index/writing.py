@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,7 +76,7 @@ def replace_files(store: Store, files: Iterable[FileChunks], embed: Embed, advan
 def _of_file(path: str, chunk: Chunk) -> Entry:
     if chunk.path != path:
         raise ValueError(f"A chunk of {path!r} has the path {chunk.path!r}; give it that of its file.")
-    return rows.entry(chunk.id, chunk)
+    return rows.entry(replace(chunk, path=path).id, chunk)
 
 
 def _require_new(there: Mapping[str, Sequence[int]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import require_list
 from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.embedding_model import EmbeddingModel
 
@@ -33,4 +34,5 @@ class MLXEmbedder(BaseEmbedder):
 
     def embed(self, documents: Iterable[str], verbose: bool = False) -> npt.NDArray[np.float32]:
         """Vectors [N, D] of texts; `verbose` shows a bar of those done."""
+        require_list("documents", documents)
         return self.embedding_model.encode(list(documents), **{"show_progress_bar": verbose, **self.encode_options})

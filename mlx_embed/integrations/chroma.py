@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import require_list
 from mlx_embed.checkpoint import hub
 from mlx_embed.embedding_model import EmbeddingModel
 
@@ -46,10 +47,12 @@ class MLXEmbeddingFunction(EmbeddingFunction):
 
     def __call__(self, input: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """One vector a document."""
+        require_list("input", input)
         return list(self.model.encode_document(list(input), **self.encode_options))
 
     def embed_query(self, input: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """One vector a query."""
+        require_list("input", input)
         return list(self.model.encode_query(list(input), **self.encode_options))
 
     def default_space(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlx_embed.arguments import require_list, require_string
 from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.embedding_model import EmbeddingModel
 
@@ -49,10 +50,12 @@ class MLXEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector a document."""
+        require_list("texts", texts)
         vectors: list[list[float]] = self.model.encode_document(texts, **self.encode_options).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query."""
+        require_string("text", text)
         vector: list[float] = self.model.encode_query(text, **self.query_encode_options).tolist()
         return vector

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mlx_embed.arguments import require_list, require_string
 from mlx_embed.integrations.vector_formats import to_milvus
 from mlx_embed.sparse_encoder import SparseEncoder
 
@@ -20,10 +21,12 @@ class MLXSparseEmbeddings(BaseSparseEmbedding):
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """One vector a document."""
+        require_list("texts", texts)
         vectors: list[dict[int, float]] = to_milvus(self.model.encode_document(texts))
         return vectors
 
     def embed_query(self, query: str) -> dict[int, float]:
         """The vector of a query."""
+        require_string("query", query)
         vector: dict[int, float] = to_milvus(self.model.encode_query(query))
         return vector

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mlx_embed.arguments import require_list, require_string
 from mlx_embed.integrations.vector_formats import to_qdrant
 from mlx_embed.sparse_encoder import SparseEncoder
 
@@ -20,8 +21,10 @@ class MLXSparseEmbeddings(SparseEmbeddings):
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:
         """One vector a document."""
+        require_list("texts", texts)
         return [SparseVector(**row) for row in to_qdrant(self.model.encode_document(texts))]
 
     def embed_query(self, text: str) -> SparseVector:
         """The vector of a query."""
+        require_string("text", text)
         return SparseVector(**to_qdrant(self.model.encode_query(text)))

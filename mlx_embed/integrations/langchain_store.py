@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from mlx_embed.arguments import finite_number, positive_number, require_list
+from mlx_embed.arguments import finite_number, path_of, positive_number, require_list
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Hit, Index
 from mlx_embed.index.database import DATABASE
@@ -73,7 +73,7 @@ class MLXVectorStore(VectorStore):
                 f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got a {type(model).__name__}: "
                 "an index embeds by itself."
             )
-        there = (Path(path).expanduser() / DATABASE).exists()
+        there = (path_of("path", path) / DATABASE).exists()
         store = cls(Index.create(path, model, **options))
         try:
             store.add_texts(texts, metadatas, ids=ids)
@@ -170,8 +170,12 @@ class MLXVectorStore(VectorStore):
         best = diverse(np.asarray(options["vectors"], dtype=np.float32), among, k, lambda_mult)
         return [_document(hits[place]) for place in best]
 
-    def _select_relevance_score_fn(self) -> Any:
-        return lambda score: score
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[Document, float]]:
+        """By vector unless told otherwise: a sum of ranks says nothing of how relevant a text is."""
+        found = self.similarity_search_with_score(query, k, **{"mode": "vector", **options})
+        return [(document, min(max(score, 0.0), 1.0)) for document, score in found]
 
 
 def _document(hit: Hit) -> Document:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlx_embed.arguments import require_list
 from mlx_embed.checkpoint import DEFAULT_MODEL
 from mlx_embed.embedding_model import EmbeddingModel
 
@@ -51,6 +52,7 @@ class MLXEmbedding(BaseEmbedding):
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        require_list("texts", texts)
         vectors: list[list[float]] = self._model.encode_document(texts, **self.encode_options).tolist()
         return vectors
 

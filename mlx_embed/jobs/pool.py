@@ -1,5 +1,6 @@
 """Pool: a model in several processes, one a GPU; texts in, vectors in their order out."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import positive_number
+from mlx_embed.arguments import path_of, positive_number
 from mlx_embed.embedding_model import EmbeddingModel, Task
 from mlx_embed.jobs.devices import environments_of
 from mlx_embed.jobs.processes import Processes
@@ -54,6 +55,8 @@ class Pool:
             ValueError: no positive number of workers or texts.
         """
         self._piece = positive_number("piece", piece, "texts")
+        if isinstance(model, (str, Path)) and os.path.isdir(os.path.expanduser(model)):
+            model = path_of("model", model)  # this process may be elsewhere when one is started again
         environments = environments_of(workers, options.get("device"))
         self.workers = len(environments)
         self._processes = Processes(_Load(model, options), environments, ahead=AHEAD)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,8 +103,11 @@ def opened(folder: Path, plan: Mapping[str, Any]) -> Iterator[Manifest]:
     """The manifest of a job with this plan, new or to go on with, held against other runs.
 
     Raises:
-        ValueError: the folder has something else in it, another plan, or another run is writing there.
+        ValueError: a file in the folder's place; the folder has something else in it, another plan, or another run is
+            writing there.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MANIFEST
     if not path.exists() and any(not name.startswith(".") for name in os.listdir(folder)):
@@ -183,9 +186,11 @@ def _require(folder: Path, before: Any, plan: Mapping[str, Any]) -> None:
     before = before if isinstance(before, dict) else {}
     now = json.loads(json.dumps(plan))
     if (name := difference(before, now)) is not None:
+        was, given = before.get(name), now.get(name)
+        if name == "input" and isinstance(was, list):  # of which there may be thousands
+            was, given = next(pair for pair in zip_longest(was, given) if pair[0] != pair[1])
         raise ValueError(
-            f"{folder} was begun with another {name} ({before.get(name)!r}, now {now.get(name)!r}): give the same, or "
-            "name a new folder."
+            f"{folder} was begun with another {name} ({was!r}, now {given!r}): give the same, or name a new folder."
         )
 
 

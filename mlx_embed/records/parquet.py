@@ -1,6 +1,7 @@
 """Parquet, by pyarrow."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ _ROWS = 2048
 
 def count(path: Path) -> int:
     """The rows of a file."""
-    with _open(path) as file:
+    with faults_of(path), parquet.ParquetFile(path) as file:
         return int(file.metadata.num_rows)
 
 
@@ -41,7 +42,7 @@ def rows(
     Raises:
         ValueError: no Parquet, or a column that is missing.
     """
-    with _open(path) as file:
+    with faults_of(path), parquet.ParquetFile(path) as file:
         present = file.schema_arrow.names
         check_columns(str(path), present, columns, optional)
         wanted = list(dict.fromkeys([*columns, *(name for name in optional if name in present)]))
@@ -127,8 +128,18 @@ def tensors(vectors: npt.NDArray[Any]) -> Any:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(vectors))
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def faults_of(path: Path) -> Iterator[None]:
+    """Say of which file it is where there is something wrong with it, which may show in its midst only.
+
+    Raises:
+        ValueError: instead of Arrow's errors.
+    """
     try:
-        return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not Parquet: {error}") from error
+        yield
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not Parquet, or damaged: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # of the system, and not of what is compressed
+            raise
+        raise ValueError(f"{path} is not Parquet, or damaged: {error}") from error

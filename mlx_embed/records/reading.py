@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ def source(
     Raises:
         ValueError: no such file, Parquet from standard input, or fields of lines.
     """
-    path = None if file == "-" else Path(file).expanduser()
+    path = None if file == "-" else Path(os.path.expanduser(file))
     if path is not None and not path.exists():
         raise ValueError(f"There is no file {path}.")
     if path is not None and path.is_dir():

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed.arguments import path_of
 from mlx_embed.records.reading import Id
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
@@ -50,7 +51,7 @@ def checked_target(file: str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
     Raises:
         ValueError: another suffix than those, a folder in its place, or none to put it into.
     """
-    target = Path(file).expanduser().absolute()
+    target = path_of("output", file)
     if target.suffix not in suffixes:
         raise ValueError(f"{file} ends in none of {', '.join(suffixes)}, by which the format is chosen.")
     if target.is_dir():

@@ -1,7 +1,9 @@
 """The routes, and the one way in which each request is taken, answered or refused, and counted."""
 
+import json
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +117,10 @@ class Endpoint:
         except Refusal as refusal:
             metrics.failed(route.name, refusal.reason)
             reply = refused(refusal, scope["path"])
+        except CancelledError:  # a second signal ends the server at once, and nothing more is read
+            metrics.failed(route.name, "stopping")
+            call.unread = False
+            reply = refused(stopping(), scope["path"])
         except ClientGone:
             metrics.failed(route.name, "client_gone")
             call.unread = False
@@ -158,7 +164,24 @@ class Endpoint:
             field = str(error).rpartition("`$.")[2].partition("`")[0] if "`$." in str(error) else None
             raise Refusal("invalid", f"{error}.", param=field) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if _has_half_a_character(body):
+                raise Refusal(
+                    "invalid",
+                    "A text has half of a surrogate pair, such as \\ud83d, as one has that was cut within an emoji: "
+                    "leave it out, for it is no Unicode text.",
+                ) from error
             raise Refusal("invalid", f"The body is no JSON in UTF-8: {error}.") from error
+
+
+def _has_half_a_character(body: bytes) -> bool:
+    """Whether that is what is wrong with a body; msgspec may call it truncated."""
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def application(service: Service) -> Starlette:

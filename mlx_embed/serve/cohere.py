@@ -84,6 +84,7 @@ class EmbedRequest(msgspec.Struct):
 
     texts: list[str] | None = None
     inputs: list[Input] | None = None
+    images: list[str] | None = None
     model: str | None = None
     input_type: str | None = None
     embedding_types: list[Literal["float", "base64", "binary", "ubinary", "int8", "uint8"]] | None = None
@@ -140,6 +141,8 @@ async def embed_v2(service: Service, body: EmbedRequest, call: Call) -> Reply:
 
 async def _embed(service: Service, body: EmbedRequest, call: Call, version: str) -> Reply:
     model: Embedder = service.models.find(body.model, Embedder)
+    if body.images:
+        raise Refusal("invalid", "images are not served here: only texts are.", param="images")
     name = "texts" if body.inputs is None else "inputs"
     texts = service.contents(body.texts or [] if body.inputs is None else list(map(_text, body.inputs)), name=name)
     dim = model.dimension(body.output_dimension, "output_dimension")

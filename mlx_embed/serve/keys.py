@@ -8,9 +8,12 @@ def read_keys(path: Path) -> tuple[str, ...]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it has no key.
+        ValueError: it has no key, or is not UTF-8.
     """
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}.") from error
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise ValueError(f"{path} has no key: write one a line.")

@@ -1,4 +1,4 @@
-"""As much of LangChain, LlamaIndex and Chroma as the adapters use, for machines that do not have them."""
+"""As much of LangChain, LlamaIndex, Chroma and others as the adapters use, for machines that do not have them."""
 
 import importlib
 import sys
@@ -59,6 +59,12 @@ LIBRARIES: dict[str, dict[str, dict[str, Any]]] = {
         "llama_index.core.base.embeddings.base": {"BaseEmbedding": BaseEmbedding},
         "llama_index.core.bridge.pydantic": {"Field": _field, "PrivateAttr": lambda: None},
     },
+    "keybert": {"keybert.backend": {"BaseEmbedder": type("BaseEmbedder", (), {})}},
+    "bertopic": {"bertopic.backend": {"BaseEmbedder": type("BaseEmbedder", (), {})}},
+    "langchain_qdrant": {
+        "langchain_qdrant.sparse_embeddings": {"SparseEmbeddings": type("Embeddings", (), {}), "SparseVector": dict}
+    },
+    "langchain_milvus": {"langchain_milvus.utils.sparse": {"BaseSparseEmbedding": type("Embedding", (), {})}},
     "chroma": {
         "chromadb.api.types": {"EmbeddingFunction": type("EmbeddingFunction", (), {})},
         "chromadb.utils.embedding_functions": {"register_embedding_function": _registered},

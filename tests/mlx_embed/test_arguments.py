@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import CrossEncoder, EmbeddingModel, convert
-from mlx_embed.arguments import finite_number, output_files, whole_number
+from mlx_embed import CrossEncoder, EmbeddingModel, MultiVectors, SparseVectors, convert
+from mlx_embed.arguments import finite_number, output_files, path_of, row_of, whole_number
 from tests.checkpoints import reranker
 from tests.conftest import DATA
 
@@ -108,3 +108,42 @@ def test_files_that_are_not_to_be_written(outputs: dict[str, str | None], messag
     with pytest.raises(ValueError, match=message):
         output_files(given, [tmp_path / "read.json"])
     output_files({"--json": None, "--html": tmp_path / "new", "-o": tmp_path / "other"}, [tmp_path / "read.json"])
+
+
+def test_paths_are_absolute_and_of_users_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert path_of("x", "a/../b") == tmp_path / "a" / ".." / "b"  # what ".." is depends on links
+    assert path_of("x", Path("~/b")) == Path("/home/me/b")
+    assert path_of("x", "~nobody-of-this-name/b") == tmp_path / "~nobody-of-this-name" / "b"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "^x is empty, as no name"),
+        ("a\0b", "^x has a zero byte, as no name"),
+        (None, "^x is a NoneType, where a string or a Path"),
+        (b"a", "^x is a bytes, where a string or a Path"),
+        (3, "^x is a int, where a string or a Path"),
+    ],
+)
+def test_what_is_no_path(given: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        path_of("x", given)
+
+
+def test_places_are_as_of_a_list() -> None:
+    assert [row_of(place, 3) for place in (0, -1, np.int64(2), -3)] == [0, 2, 2, 0]
+    rows: list[Any] = [
+        MultiVectors.of([np.zeros((2, 4), dtype=np.float32)] * 3, 4),
+        SparseVectors.of([], 9),
+    ]
+    for vectors in rows:
+        for place in (3, -4):
+            with pytest.raises(IndexError, match=f"There is no place {place} among {len(vectors)}"):
+                vectors[place]
+        with pytest.raises(TypeError, match=r"The place is \[0, 1\], a list, where a whole number is needed"):
+            vectors[[0, 1]]
+    assert [row.shape for row in rows[0]] == [(2, 4)] * 3
+    assert rows[0][-1].shape == (2, 4)

@@ -428,6 +428,8 @@ def test_begin_takes_texts_and_no_text(tiny_bert: EmbeddingModel) -> None:
     """A string would be taken for its letters."""
     with pytest.raises(TypeError, match=r"got a str: pass \[text\]"):
         tiny_bert.begin("wing")
+    with pytest.raises(ValueError, match="task 'passage' is not one of query, document"):
+        tiny_bert.begin(["wing"], "passage")  # type: ignore[arg-type]
     texts = ["the wing", "heat"]
     wait = tiny_bert.begin(text for text in texts)  # type: ignore[arg-type]
     for _ in range(2):

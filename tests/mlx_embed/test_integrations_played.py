@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel
+from mlx_embed import EmbeddingModel, SparseEncoder
+from tests import sparse
 from tests.mlx_embed.played import REGISTERED, adapter
 
 TEXTS = ["the wing", "", "heat of the boundary layer"]
@@ -98,3 +99,37 @@ def test_a_loaded_model_is_taken_as_it_is(
     assert close(getattr(made, found)(TEXTS), model.encode_document(TEXTS))
     assert not loads
     assert name != "chroma" or made.get_config() == {"model": str(prompted), "encode_options": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "of_lists", "of_strings"),
+    [
+        ("langchain", "MLXEmbeddings", ["embed_documents"], ["embed_query"]),
+        ("langchain_qdrant", "MLXSparseEmbeddings", ["embed_documents"], ["embed_query"]),
+        ("langchain_milvus", "MLXSparseEmbeddings", ["embed_documents"], ["embed_query"]),
+        ("llama_index", "MLXEmbedding", ["get_text_embedding_batch"], []),
+        ("chroma", "MLXEmbeddingFunction", ["__call__", "embed_query"], []),
+        ("keybert", "MLXEmbedder", ["embed"], []),
+        ("bertopic", "MLXEmbedder", ["embed"], []),
+    ],
+)
+def test_a_text_in_the_place_of_a_list_and_the_other_way_round(
+    name: str,
+    kind: str,
+    of_lists: list[str],
+    of_strings: list[str],
+    prompted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which gave vectors of letters, or one where a list of them is expected."""
+    model: Any = EmbeddingModel.from_pretrained(prompted)
+    if "Sparse" in kind:
+        model = SparseEncoder.from_pretrained(sparse.make(tmp_path / "sparse", "bert"))
+    made = getattr(adapter(name, monkeypatch), kind)(model)
+    for method in of_lists:
+        with pytest.raises(TypeError, match="is a str, where a list of strings is needed"):
+            getattr(made, method)("the wing")
+    for method in of_strings:
+        with pytest.raises(TypeError, match="is a list, where a string is needed"):
+            getattr(made, method)(["the wing"])

@@ -157,3 +157,17 @@ def test_prompts_that_were_set(model: EmbeddingModel) -> None:
     assert np.array_equal(model.encode(TEXTS[0], prompt_name="none"), plain)
     with pytest.raises(TypeError, match="The prompt 'number' is a int, where a string is needed"):
         model.encode(TEXTS[0], prompt_name="number")
+
+
+@pytest.mark.parametrize("prompts", [None, "query: ", [("query", "heat of ")]])
+def test_prompts_that_are_no_mapping(prompts: Any, model: EmbeddingModel) -> None:
+    """Which were none in silence."""
+    model.prompts = prompts
+    message = f"prompts is a {type(prompts).__name__}, where a mapping of names to texts is needed"
+    for call in (
+        lambda: model.encode_query(TEXTS),
+        lambda: model.encode(TEXTS, prompt_name="query"),
+        lambda: model.begin(TEXTS, "document"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()

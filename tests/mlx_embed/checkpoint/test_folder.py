@@ -90,15 +90,25 @@ def test_a_class_of_the_repositorys_own(place: int, kind: str, checkpoint: Path)
         load(checkpoint)
 
 
+def test_parts_of_a_model_without_their_index(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "model-00001-of-00002.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"model-00001-of-00002\.safetensors, .* no model\.safetensors\.index\.json"
+    ):
+        load(checkpoint)
+
+
 @pytest.mark.parametrize("with_config", [True, False])
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         (["pytorch_model.bin"], r"It has pytorch_model\.bin, which .* save it as safetensors, by transformers'"),
-        (["model.onnx"], r"It has model\.onnx, a compiled model; .* Take the model that it was exported from"),
+        (["model.onnx"], r"It has model\.onnx, made from another .* Take the model that it was made from"),
+        (["model.gguf"], r"It has model\.gguf, made from another .* Take the model that it was made from"),
+        (["tf_model.h5", "model.onnx"], r"It has model\.onnx, tf_model\.h5, which .*, from_tf=True\)\.save_.* Tensor"),
         (
             ["onnx/model.onnx", "openvino/openvino_model.xml"],
-            "It has onnx/model.onnx, openvino/openvino_model.xml, a compiled",
+            "It has onnx/model.onnx, openvino/openvino_model.xml, made from",
         ),
         (["onnx/model.onnx", "pytorch_model.bin"], "It has onnx/model.onnx, pytorch_model.bin, which .* save it"),
     ],

@@ -120,8 +120,8 @@ def test_all_that_may_be_read_is_downloaded(tmp_path: Path, monkeypatch: pytest.
 def test_a_folder_wins(name: str, asked: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert hub.resolve(name) == Path(name)
-    assert hub.resolve(Path(name)) == Path(name)
+    assert hub.resolve(name) == tmp_path / name
+    assert hub.resolve(Path(name)) == tmp_path / name
     assert asked == []
 
 

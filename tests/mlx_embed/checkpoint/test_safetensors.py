@@ -153,7 +153,7 @@ def test_a_huge_header_length_is_not_allocated(checkpoint: Path) -> None:
             encode(checkpoint)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "tf_model.h5", "model.gguf"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "tf_model.h5"])
 def test_other_formats_are_a_hint(name: str, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / name)
     with pytest.raises(CheckpointError, match=rf"has no model\.safetensors\. It has {name}, which mlx_embed does not"):

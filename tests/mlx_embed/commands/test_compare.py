@@ -39,9 +39,18 @@ def test_it_prints_the_report_and_writes_it(
 
 def test_texts_from_a_file(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
     file = tmp_path / "texts.txt"
-    file.write_text("Grüße\n\n  \nA second.\n", encoding="utf-8")
+    file.write_text("\ufeffGrüße\n\n  \nA\u2028second.\n", encoding="utf-8")
     assert cli.main(["compare", "--texts", str(file)]) == 0
-    assert asked[0][1] == ["Grüße", "A second."]
+    assert asked[0][1] == ["Grüße", "A\u2028second."]
+
+
+def test_texts_that_are_no_utf8(
+    asked: list[tuple[Any, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_bytes(b"a\n\xff\n")
+    assert cli.main(["compare", "--texts", str(tmp_path / "texts.txt")]) == 2
+    assert "texts.txt:2 is not UTF-8" in capsys.readouterr().err
+    assert not asked
 
 
 def test_what_fails_is_the_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

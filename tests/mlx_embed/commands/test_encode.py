@@ -435,7 +435,8 @@ def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("texts.txt", "--truncate-dim", "99"), "truncate_dim 99 is not within 1..32"),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "no.npy"), "--ranges no.npy: "),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "empty.npy"), "--ranges empty.npy: "),
-        (("texts.txt", "--output-dtype", "int8", "--ranges", "zip.npy"), "--ranges zip.npy: "),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "zip.npy"), "--ranges zip.npy: the magic string"),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "texts.txt"), "--ranges texts.txt: the magic string"),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "words.npy"), "--ranges words.npy: ranges has dtype <U1"),
     ],
 )

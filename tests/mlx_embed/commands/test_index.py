@@ -202,7 +202,7 @@ def test_what_fails_is_on_stderr_and_in_the_status(folder: Path, capsys: pytest.
     ("options", "message"),
     [
         (["missing"], "There is no folder or file missing"),
-        ([""], 'A source is ""'),
+        ([""], "source is empty"),
         (["source", "--chunk-tokens", "0"], "tokens 0 is not a positive number of tokens"),
         (["source", "--chunk-tokens", "9999"], "longer than the model takes"),
         (["source", "--chunk-overlap", "-1"], "overlap of -1"),
@@ -215,15 +215,22 @@ def test_bad_options(options: list[str], message: str, folder: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    "options",
-    [["--chunk-tokens", "20"], ["--chunk-overlap", "3"], ["--field", "title"], ["--model", str(DATA / "tiny-mpnet")]],
+    ("options", "message"),
+    [
+        (["--chunk-tokens", "20"], "ix was made with --chunk-tokens 30: leave"),
+        (["--chunk-overlap", "3"], "ix was made with --chunk-overlap 4: leave"),
+        (["--field", "title"], "ix was made without --field: leave"),
+        (["--model", str(DATA / "tiny-mpnet")], "ix is of"),
+    ],
 )
-def test_an_index_is_of_one_kind(options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_index_is_of_one_kind(
+    options: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     index("source", "--model", MODEL, "--chunk-tokens", "30", "--chunk-overlap", "4")
     assert index("source", "--chunk-tokens", "30", "--chunk-overlap", "4") == 0
     capsys.readouterr()
     assert index("source", *options) == 2
-    assert "ix" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert index("source") == 0  # the lock was given back
 
 
@@ -232,6 +239,8 @@ def test_columns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "rows.jsonl").unlink()
     assert index("source", "--model", MODEL, "--field", "title", "--field", "body") == 0
     assert found(capsys, "stall", "--mode", "text", "--filter", "id=1")[0]["text"] == "Wings They stall"
+    assert index("source", "--field", "title") == 2
+    assert "was made with --field title --field body: leave --field out" in capsys.readouterr().err
 
 
 def test_a_new_index_of_nothing_holds_nobody_to_its_options(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,8 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["serve", MODEL, "--open-health"], "--open-health is for a server with keys"),
         (["serve", "--reranker", MODEL, "--accept-token-ids"], "--accept-token-ids is for embedding models"),
         (["serve", MODEL, "--served-model-name", "a", "--served-model-name", "b"], "There are 2 names for 1 models"),
+        (["serve", MODEL, "--served-model-name", ""], "--served-model-name is empty"),
+        (["job", __file__, __file__, "--model", MODEL], f"{__file__} is a file: name a new folder"),
         (["search", "wing", "--index", "i", "--json", "--context", "2"], "--context is of passages as text"),
         (["compare", "--baseline", "b.json"], "--baseline is shown on the page"),
         (

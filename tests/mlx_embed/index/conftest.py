@@ -1,6 +1,8 @@
 """A tiny model, and indexes of texts whose vectors are made up."""
 
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,3 +53,19 @@ def names(count: int) -> list[str]:
 def fill(index: Index, count: int, seed: int = 0) -> None:
     metadata: list[dict[str, Any]] = [{"year": 2000 + i % 20, "lang": "en" if i % 3 else "de"} for i in range(count)]
     index.add(names(count), texts(count, seed), metadata, vectors=vectors(count, seed))
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """End what takes longer by an error."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError(f"It took more than {seconds:g} s.")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

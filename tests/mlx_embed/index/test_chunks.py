@@ -15,6 +15,7 @@ from mlx_embed.errors import StoreMismatchError
 from mlx_embed.index import chunks, documents
 from mlx_embed.index.chunks import Chunker, Chunking, counter
 from mlx_embed.index.entries import Chunk
+from tests.mlx_embed.index.conftest import at_most
 
 DATA = Path(__file__).parents[2] / "data"
 ROOT = Path(__file__).parents[3]
@@ -162,6 +163,14 @@ def test_a_word_without_end_is_cut() -> None:
     found = cut(Chunker(Chunking(16, 0), counter(model, "")), "x" * 100_000)
     assert max(len(c.text) for c in found) <= chunks.CHARACTERS * 16
     assert "".join(c.text for c in found) == "x" * 100_000
+
+
+@pytest.mark.parametrize("end", ["", " the end.", '." The end'])
+def test_a_run_of_dots_takes_no_time(end: str) -> None:
+    text = "Contents" + "." * 200_000 + end
+    with at_most(seconds=20):
+        found = cut(words(16), text, "a.txt")
+    assert "".join(c.text for c in found).replace(" ", "") == text.replace(" ", "")
 
 
 def test_rows_have_chunks_of_their_own(tmp_path: Path) -> None:

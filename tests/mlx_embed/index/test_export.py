@@ -166,7 +166,18 @@ def test_what_cannot_be_loaded(filled: Index, model: EmbeddingModel, tmp_path: P
     assert len(filled) == 4991
 
 
+def test_a_table_that_is_damaged_is_named(filled: Index, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", id=[str(i) for i in range(999)], text=[f"wing {i}" for i in range(999)])
+    data = path.read_bytes()
+    for broken in (data[:-9], data[:100] + bytes(200) + data[300:]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"a\.parquet is not Parquet, or damaged"):
+            filled.load(path)
+
+
 def test_where_it_cannot_be_written(filled: Index, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere to write out"):
+        filled.export(tmp_path / "nowhere" / "out.parquet")
     with pytest.raises(ValueError, match=r"neither \.parquet nor \.lance"):
         filled.export(tmp_path / "out.csv")
     (tmp_path / "out.parquet").write_bytes(b"mine")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mlx_embed.index import Chunk, FileStat, Index, filters
+from tests.mlx_embed.index.conftest import at_most
 
 TEXTS: list[dict[str, Any]] = [
     {"year": 1999, "lang": "en", "tags": ["x", "y"]},
@@ -66,7 +67,7 @@ def test_metadata(filled: Index, condition: Any, wanted: str) -> None:
 
 
 PATHS = ["a.md", "docs/a.md", "docs/b.txt", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md", "src/[x].py", "ä/ö.md"]
-PATHS += ["/srv/deep/c.md"]
+PATHS += ["/srv/deep/c.md", "https://a/x.html"]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,12 @@ PATHS += ["/srv/deep/c.md"]
         ("src/[x].py", ["src/[x].py"]),
         (["*.py", "ä/*"], ["src/[x].py", "ä/ö.md"]),
         ("nowhere/*", []),
+        ("docs/**d*/c*", ["docs/deep/c.md"]),
+        ("**/d*/**/*.md", ["docs/a.md", "docs/deep/c.md", "docs/a_b.md", "docs/a-b.md", "/srv/deep/c.md"]),
+        ("**d**/c.md", ["docs/deep/c.md", "/srv/deep/c.md"]),
+        ("*:/*/x.html", []),
+        ("x.html", ["https://a/x.html"]),
+        ("https:**/*.html", ["https://a/x.html"]),
     ],
 )
 def test_paths(index: Index, globs: Any, wanted: list[str]) -> None:
@@ -196,3 +203,12 @@ def test_as_many_alternatives_and_as_deep_as_can_be(filled: Index) -> None:
 def test_a_query_that_is_no_text(index: Index, query: Any) -> None:
     with pytest.raises(TypeError, match=f"query is a {type(query).__name__}, where a string or a list"):
         index.search(query)
+
+
+@pytest.mark.parametrize("glob", ["*a" * 30 + "z", "**/" * 30 + "z", "**a" * 30 + "z", "**/*a*/" * 10 + "z"])
+def test_many_stars_take_no_time(index: Index, glob: str) -> None:
+    path = "/".join(["a" * 40] * 12)
+    index.replace_files([(path, FileStat(1, 1, "00"), [Chunk("wing", path, 0, 1, 1, 1)])])
+    with at_most(seconds=20):
+        assert index.get(filter={"path": ["/".join(["*"] * 12), glob]}).keys() == {f"{path}#0"}
+        assert not index.get(filter={"path": glob})

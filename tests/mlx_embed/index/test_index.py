@@ -1,6 +1,9 @@
 """What an index holds after texts and files came and went."""
 
+import enum
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,12 @@ import numpy as np
 import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel
-from mlx_embed.errors import StoreError, StoreLockedError, StoreMismatchError
+from mlx_embed.errors import ModelNotFoundError, StoreError, StoreLockedError, StoreMismatchError
 from mlx_embed.index import Chunk, FileStat, Index, filters
 from mlx_embed.index.chunks import Chunking
 from mlx_embed.index.commits import Pace
 from tests.checkpoints import reranker
+from tests.conftest import DATA
 from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
 
 STAT = FileStat(10, 20, "ab" * 32)
@@ -54,6 +58,79 @@ def test_texts_come_back_as_they_were_given(model: EmbeddingModel, tmp_path: Pat
         vector = index.search("the wing stalls", 1, mode="vector")[0]
         assert (vector.id, vector.score, vector.vector_rank) == ("a", pytest.approx(1, abs=1e-6), 1)
         index.check()
+
+
+class Word(str, enum.Enum):
+    WING = "wing"
+
+
+@pytest.mark.parametrize("kind", [np.str_, Word])
+def test_strings_and_numbers_of_other_classes_are_what_they_say(index: Index, kind: Any) -> None:
+    wing = kind("wing")
+    index.add([wing], [wing], [{wing: wing}])
+    index.upsert([wing], [wing], [{wing: wing}])
+    stat = FileStat(np.int64(10), np.int64(20), wing)
+    index.replace_files([(wing, stat, [Chunk(wing, wing, *map(np.int32, (0, 4, 1, 1)), ordinal=np.int64(0))])])
+    index.touch_files([(wing, replace(stat, size=np.int64(11)))])
+    index.check()
+    assert {name: (hit.path, hit.text) for name, hit in index.get().items()} == {
+        "wing": ("", "wing"),
+        "wing#0": ("wing", "wing"),
+    }
+    assert set(index.get([wing])) == set(index.vectors([wing])) == set(index.get(filter={wing: wing})) == {"wing"}
+    assert index.files() == {"wing": FileStat(11, 20, "wing")}
+    assert (index.delete([wing]), index.remove_files([wing]), len(index)) == (1, 1, 0)
+    assert [type(value) for value in (wing, stat.size)] != [str, int]
+
+
+@pytest.mark.parametrize(
+    ("stat", "chunk", "message"),
+    [
+        (FileStat(1.0, 1, "00"), Chunk("a", "p", 0, 1, 1, 1), "The size of 'p' is 1.0, a float"),  # type: ignore[arg-type]
+        (FileStat(1, True, "00"), Chunk("a", "p", 0, 1, 1, 1), "The mtime_ns of 'p' is True, a bool"),
+        (FileStat(1, 1, b"00"), Chunk("a", "p", 0, 1, 1, 1), "The sha256 of 'p' is a bytes"),  # type: ignore[arg-type]
+        (FileStat(1, 1, "00"), Chunk("a", "p", 0, 1.5, 1, 1), "The byte_end of 'p#0' is 1.5, a float"),  # type: ignore[arg-type]
+    ],
+)
+def test_states_and_places_that_would_not_come_back_are_errors(
+    index: Index, stat: FileStat, chunk: Chunk, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        index.replace_files([("p", stat, [chunk])])
+    assert (len(index), index.files()) == (0, {})
+
+
+def test_an_index_and_its_model_stay_where_they_are(
+    model: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(DATA / "tiny-bert", tmp_path / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    index = Index.create(
+        "file:index", EmbeddingModel.from_pretrained("model", device="cpu")
+    )  # SQLite's URIs are no names
+    unread = Index.open(Path("file:index"))
+    other = EmbeddingModel.from_pretrained("model", device="cpu")
+    monkeypatch.chdir("elsewhere")
+    with index:
+        index.add(["a"], ["the wing"])
+        index.check()
+        assert [hit.id for hit in index.search("wing")] == ["a"]
+    with unread:
+        assert [hit.id for hit in unread.search("wing")] == ["a"]
+    with Index.create("beside", other) as beside:
+        assert beside.statement.weights == index.statement.weights
+    assert index.path == tmp_path / "file:index"
+    assert not (tmp_path / "elsewhere" / "file:index").exists()
+
+
+def test_an_index_is_not_made_by_a_model_whose_files_are_gone(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DATA / "tiny-bert", tmp_path / "model"))
+    model = EmbeddingModel.from_pretrained(folder, device="cpu")
+    shutil.rmtree(folder)
+    with pytest.raises(ModelNotFoundError, match="are no longer in"):
+        Index.create(tmp_path / "index", model)
+    assert not (tmp_path / "index").exists()
 
 
 def test_upsert_and_delete(index: Index) -> None:
@@ -377,7 +454,7 @@ def test_more_than_there_are(index: Index) -> None:
         (lambda index: index.sync(index.path.parent, globs="*.md"), "globs is a str, where a list of strings"),
         (lambda index: index.sync(b"docs"), "folders is a bytes"),
         (lambda index: index.sync(5), "folders is a int"),
-        (lambda index: index.sync([5]), "A source is 5, a int, where a path"),
+        (lambda index: index.sync([5]), "source is a int, where a string or a Path"),
         (lambda index: Chunking.checked(index.model, fields="text"), "fields is a str"),
         (lambda index: filters.parsed("year>=2020"), "conditions is a str"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from mlx_embed.index import sources
 from mlx_embed.index.sources import BinaryError, Found, Walk
+from tests.mlx_embed.index.conftest import at_most
 
 
 def files(*roots: Path, globs: tuple[str, ...] = (), but: Callable[[Path], bool] = lambda path: False) -> list[str]:
@@ -98,6 +99,27 @@ def test_rules_are_of_bytes_as_for_git(rule: str, tmp_path: Path) -> None:
     )
     ignored = {name for name in said.stdout.decode().split("\0") if name}
     assert set(files(tmp_path)) == set(names) - ignored
+
+
+@pytest.mark.parametrize("rule", ["*a" * 30 + "z", "**/" * 30 + "z", "**/*a*/" * 10 + "z", " " * 100_000 + "z"])
+def test_rules_of_many_stars_take_no_time(rule: str, tmp_path: Path) -> None:
+    name = "/".join(["a" * 40] * 12)
+    tree(tmp_path, name, "z")
+    (tmp_path / ".gitignore").write_text(f"{rule}\n/z\n")
+    with at_most(seconds=20):
+        assert files(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("rule", ["a ", "a   ", "a\\ ", "a\\   ", "a\\\\ ", "a\\\\\\  ", "\\", " ", "a \r"])
+def test_spaces_at_the_end_of_rules_are_as_for_git(rule: str, tmp_path: Path) -> None:
+    names = ["a", "a ", "a  ", "a\\", "a\\ ", " ", "\\"]
+    tree(tmp_path, *names)
+    (tmp_path / ".gitignore").write_bytes(f"{rule}\n".encode())
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    said = subprocess.run(
+        ["git", "check-ignore", "--stdin", "-z"], cwd=tmp_path, input="\0".join(names).encode(), capture_output=True
+    )
+    assert set(files(tmp_path)) == set(names) - set(said.stdout.decode().split("\0"))
 
 
 def test_a_folder_that_is_named_is_taken_though_git_leaves_it_out(tmp_path: Path) -> None:

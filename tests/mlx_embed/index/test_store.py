@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -361,3 +362,48 @@ def test_segments_are_filled_up_and_then_followed(model: EmbeddingModel, tmp_pat
             assert [len(segment.numbers) for segment in view.segments] == [SEGMENT_ROWS, 300]
             np.testing.assert_array_equal(view.vectors(np.arange(1, count + 1)), rows)
             assert len(view) == count
+
+
+def test_an_index_that_took_the_place_of_one_is_left_alone(model: EmbeddingModel, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    old, unread = Index.create(folder, model), Index.open(folder, model)
+    old.add(["a"], ["the wing"])
+    reader = Index.open(folder, model)
+    assert len(reader) == 1
+    shutil.rmtree(folder)
+    with Index.create(folder, model) as new:
+        new.add(["x", "y", "z"], ["heat", "flow", "layer"])
+    calls: list[Callable[[Index], Any]] = [
+        len,
+        lambda index: index.search("wing"),
+        lambda index: index.upsert(["a"], ["the wing of heat"]),
+        lambda index: index.delete(["a"]),
+        lambda index: index.compact(),
+        lambda index: index.check(),
+    ]
+    for index in (old, unread, reader):
+        for call in calls:
+            with pytest.raises(StoreError, match="is there no more: it was moved, removed or replaced"):
+                call(index)
+    with Index.open(folder, model) as new:  # which the others do not keep from it
+        new.delete(["z"])
+        for index in (old, unread, reader):
+            index.close()
+        assert [hit.id for hit in new.search("heat", 1, mode="vector")] == ["x"]
+    with Index.open(folder, model, read_only=True) as new:
+        new.check()
+        assert set(new.get()) == {"x", "y"}
+
+
+def test_an_index_that_was_moved_says_so(model: EmbeddingModel, tmp_path: Path) -> None:
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["a"], ["the wing"])
+        (tmp_path / "index").rename(tmp_path / "moved")
+        with pytest.raises(StoreError, match="is there no more"):
+            index.search("wing")
+        with pytest.raises(StoreError, match="is there no more"):
+            index.add(["b"], ["the wing"])
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+    with Index.open(tmp_path / "moved", model) as index:
+        index.check()
+        assert set(index.get()) == {"a"}

@@ -38,8 +38,19 @@ def test_documents_are_found_as_the_index_finds_them(store: MLXVectorStore) -> N
     assert (found[0][0].page_content, found[0][0].metadata) == ("lentil soup", {"year": 2})
     assert [one.id for one in store.similarity_search("soup", filter={"year": {">": 2}})] == ["c"]
     assert [one.id for one in store.as_retriever(search_kwargs={"k": 1}).invoke("lentil soup")] == ["b"]
-    with_relevance = store.similarity_search_with_relevance_scores("lentil soup", 1, mode="vector")
-    assert with_relevance[0][1] == pytest.approx(1, abs=1e-6)
+
+
+def test_relevance_is_a_cosine_from_0_to_1(store: MLXVectorStore) -> None:
+    vectors = store.index.vectors(["b"])
+    store.index.add(["d"], ["its contrary"], vectors=-vectors["b"][None])
+    found = {one.id: score for one, score in store.similarity_search_with_relevance_scores("lentil soup", 9)}
+    cosines = {hit.id: hit.score for hit in store.index.search("lentil soup", 9, mode="vector")}
+    assert found == {name: min(max(score, 0), 1) for name, score in cosines.items()}
+    assert (found["b"], found["d"]) == (pytest.approx(1, abs=1e-6), 0)
+    near = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.999})
+    assert [one.id for one in near.invoke("lentil soup")] == ["b"]
+    by_words = store.similarity_search_with_relevance_scores("lentil soup", 1, mode="hybrid")
+    assert by_words[0][1] == store.index.search("lentil soup", 1)[0].score
 
 
 @pytest.fixture

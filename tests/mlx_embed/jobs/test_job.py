@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -281,6 +282,19 @@ def test_an_input_that_has_changed_is_another_job(jsonl: Path, tmp_path: Path, c
     jsonl.write_text('{"id": 1, "text": "other"}\n')
     run(jsonl, tmp_path / "out", code=2)
     assert "another input" in capsys.readouterr().err
+
+
+def test_of_many_inputs_the_one_that_differs_is_named(tmp_path: Path, capsys: Any) -> None:
+    inputs = [tmp_path / f"{name}.txt" for name in "abcdefgh"]
+    for path in inputs:
+        path.write_text("wing\n")
+    run(*inputs, tmp_path / "out")
+    run(*inputs[:-1], tmp_path / "out", code=2)
+    assert re.search(r"another input \(\['[^']*h\.txt', 5, \d+\], now None\)", capsys.readouterr().err)
+    inputs[5].write_text("heat\nflow\n")
+    run(*inputs, tmp_path / "out", code=2)
+    said = capsys.readouterr().err
+    assert re.search(r"another input \(\['[^']*f\.txt', 5, \d+\], now \['[^']*f\.txt', 10, \d+\]\)", said)
 
 
 def test_what_is_refused_before_any_work(jsonl: Path, tmp_path: Path, capsys: Any) -> None:

@@ -171,3 +171,14 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlx_embed.jobs.devices.usable_cores", lambda: 7)
     Pool(MODEL, workers=3, device="cpu")
     assert given == [{"MLX_EMBED_NUM_THREADS": "2", "RAYON_NUM_THREADS": "2"}] * 3
+
+
+def test_a_process_that_is_started_again_elsewhere_finds_the_model(
+    alone: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(MODEL.parent)
+    with Pool(MODEL.name, workers=1, device="cpu") as pool:
+        pool.encode(["a"])
+        monkeypatch.chdir(tmp_path)
+        os.kill(pool.pids[0], 9)
+        assert np.abs(pool.encode(TEXTS) - alone.encode(TEXTS)).max() < 1e-5

@@ -82,6 +82,21 @@ def test_parquet(tmp_path: Path) -> None:
         read(written(tmp_path / "y.parquet", "no"))
 
 
+@pytest.mark.parametrize("compression", ["snappy", "none"])
+def test_parquet_that_is_damaged_is_named(compression: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "x.parquet"
+    texts = [f"{i} of many texts" for i in range(999)]
+    parquet.write_table(pa.table({"text": texts}), path, compression=compression, use_dictionary=False)
+    data = path.read_bytes()
+    for start in range(100, len(data) - 2000, 500):
+        path.write_bytes(data[:start] + b"\xff" * 50 + data[start + 50 :])
+        with pytest.raises(ValueError, match=r"x\.parquet is not Parquet, or damaged"):
+            list(read(path))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [

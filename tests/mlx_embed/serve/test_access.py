@@ -106,6 +106,9 @@ def test_key_files(tmp_path: Path) -> None:
     path.write_text("# none\n")
     with pytest.raises(ValueError, match="has no key"):
         read_keys(path)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match=f"{path.name} is not UTF-8"):
+        read_keys(path)
     with pytest.raises(OSError, match="missing"):
         read_keys(tmp_path / "missing")
 

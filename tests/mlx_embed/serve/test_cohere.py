@@ -178,6 +178,12 @@ def test_a_purpose_without_a_prompt_has_not_the_default_one(
         assert np.abs(np.array(found) - encoder.encode(["wing"], prompt=prompt)).max() <= TOLERANCE
 
 
+def test_images_are_refused_by_their_name(running: Running) -> None:
+    for path in ("/v1/embed", "/v2/embed"):
+        answer = running.post(path, {"images": ["data:image/png;base64,AAAA"], "input_type": "image"})
+        assert (answer.status_code, "images are not served here" in answer.text) == (400, True)
+
+
 def test_embed_inputs_in_parts(running: Running, encoder: EmbeddingModel) -> None:
     inputs = [{"content": [{"type": "text", "text": "the "}, {"type": "text", "text": "wing"}]}]
     answer = running.post("/v2/embed", {"inputs": inputs, "embedding_types": ["float"]}).json()

@@ -145,10 +145,20 @@ def test_what_is_refused(running: Running, body: Any, message: str, param: str |
     assert error == {"type": "invalid_request_error", "param": param, "code": code}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"input": "\xff"}', b'{"input": "\\ud800"}', b'{"x": ' + b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b'{"input": "\xff"}', b'{"x": ' + b"[" * 100_000])
 def test_a_body_that_is_no_json(running: Running, body: bytes) -> None:
     answer = httpx.post(running.url + "/v1/embeddings", content=body)
     assert answer.status_code == 400
+    assert "no JSON" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("text", ["the \\ud83d", "\\ud83d, cut in its midst", "\\udc00", "\\ud83d\\u0041"])
+def test_half_a_character_is_named(running: Running, text: str) -> None:
+    body = b'{"input": ["the wing", "%s"]}' % text.encode()
+    answer = httpx.post(running.url + "/v1/embeddings", content=body)
+    assert answer.status_code == 400
+    assert "half of a surrogate pair" in answer.json()["error"]["message"]
+    answer = httpx.post(running.url + "/v1/embeddings", content=body[:-2])
     assert "no JSON" in answer.json()["error"]["message"]
 
 

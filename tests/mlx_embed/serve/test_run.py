@@ -99,6 +99,26 @@ def test_sigterm_ends_within_the_grace() -> None:
     assert "Traceback" not in errors
 
 
+def test_a_second_signal_answers_what_runs_and_ends_at_once() -> None:
+    process, url = started(str(DATA / "tiny-bert"), "--max-batch-tokens", "1", "--grace", "600")
+    try:
+        until(lambda: healthy(url))
+        body = {"inputs": random_texts(2048, 60)}
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(httpx.post, url + "/embed", json=body, timeout=SECONDS) for _ in range(4)]
+            until(lambda: b"mlx_embed_requests_running 4.0" in httpx.get(url + "/metrics").content)
+            process.send_signal(signal.SIGINT)
+            until(lambda: not healthy(url))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(8) == 0
+            assert {answer.result().status_code for answer in answers} == {503}
+            assert all("stopping" in answer.result().json()["error"] for answer in answers)
+    finally:
+        process.kill()
+        _, errors = process.communicate()
+    assert "Traceback" not in errors
+
+
 def test_a_model_that_cannot_be_loaded_ends_it(tmp_path: Path) -> None:
     process, _ = started(str(tmp_path))
     _, errors = process.communicate(timeout=SECONDS)
