@@ -3,7 +3,13 @@
 import mlx.core as mx
 
 from custom_kernels.cuda.attention_hopper import attention_hopper
-from custom_kernels.cuda.heuristics import attention_tiles, is_for_hopper, keys_seen, rotates_inside
+from custom_kernels.cuda.heuristics import (
+    attention_tiles,
+    float_attention_tiles,
+    is_for_hopper,
+    keys_seen,
+    rotates_inside,
+)
 from custom_kernels.cuda.launch import Scalar, architecture, launch
 from custom_kernels.cuda.rope import rope
 from custom_kernels.parameters import Rotation
@@ -24,7 +30,7 @@ def attention(
     causal: bool = False,
     kv_heads: int | None = None,
 ) -> mx.array:
-    """One launch of `attention.cu`, `attention_hopper.cu` or `attention_general.cu`; `rope.cu` may go before."""
+    """One launch of attention.cu or, for what it does not take, of another file here; rope.cu may go before."""
     kv_heads = num_heads if kv_heads is None else kv_heads
     total, width = qkv.shape
     n = cu_seqlens.shape[0] - 1
@@ -57,6 +63,13 @@ def attention(
         scalars += [0.0, 0.0] if norms is None else [norms.eps, norms.offset]
         types |= {"N": inputs[-1].dtype}
         constants |= {"ROTATE": rotation is not None, "NORM": norms is not None}
+    elif qkv.dtype == mx.float32 and head_dim % 8 == 0:
+        (warps, keys), team, name = float_attention_tiles(head_dim, max_seqlen), 1, "attention_float"
+        queries = warps * 16
+        del types["T"]
+        constants |= {"WARPS": warps, "KEYS": keys}
+        # Two stages of keys and values, and the queries, in rows of 4 more numbers than a multiple of 32.
+        memory = (4 * keys + queries) * ((head_dim + 27) // 32 * 32 + 4) * 4
     else:
         warps, queries, team, name, memory = 4, 32, 1, "attention_general", 0
     # Blocks for the longest sequence in every place, or for the tokens there are: see shared/sequences.cuh.

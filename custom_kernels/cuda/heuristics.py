@@ -56,7 +56,7 @@ def builtin_attention_is_faster(dtype: mx.Dtype, head_dim: int, max_seqlen: int,
 
     That is cuDNN's, which has Hopper's own instructions; heads that are `rotated` are so by a launch before it. In
     float32 it is made of products, which keep all scores: 32768 tokens with 12 heads of 64 take 0.9 and 2.2 ms for
-    texts of 128 and 512 tokens, and the kernel 2.0 and 7.9.
+    texts of 128 and 512 tokens, and `attention_general.cu` 2.0 and 7.9. `attention_float.cu` has not been timed.
     """
     if dtype == mx.float32:
         return 64 < max_seqlen <= 512
@@ -169,6 +169,13 @@ def attention_tiles(head_dim: int, max_seqlen: int, has_bias: bool, group: int) 
     if max_seqlen <= 64:
         return AttentionTiles(2, 2, 32)
     return AttentionTiles(4, 2, 64 if head_dim > 32 and not has_bias else 32)  # with a bias 64 would spill registers
+
+
+def float_attention_tiles(head_dim: int, max_seqlen: int) -> tuple[int, int]:
+    """How attention in float32 is cut: warps of a block, of 16 queries each, and keys at a time."""
+    if head_dim > 128:
+        return (1 if max_seqlen <= 16 else 2), 16
+    return (1 if max_seqlen <= 16 else 2 if max_seqlen <= 32 else 4), (16 if max_seqlen <= 16 else 32)
 
 
 def norm_rows(width: int) -> tuple[int, int]:

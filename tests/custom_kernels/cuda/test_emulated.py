@@ -140,7 +140,7 @@ def test_there_is_a_case_of_every_kernel_but_those_of_hopper() -> None:
     "lengths", [[128, 128], [0, 1, 0, 129, 127, 0], [150] * 3, [1] * 20 + [140], [0, 0, 31, 0], [65]], ids=str
 )
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("dtype", "dim"), [("float16", 32), ("float32", 5)])
+@pytest.mark.parametrize(("dtype", "dim"), [("float16", 32), ("float32", 5), ("float32", 24)])
 def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int, causal: bool) -> None:
     """Every tile of queries belongs to one sequence, and every query to one tile."""
     qkv = random(sum(lengths), 3 * 2 * dim, dtype=dtype)
@@ -148,6 +148,20 @@ def test_attention_of_any_lengths(lengths: list[int], dtype: str, dim: int, caus
         found = cuda.attention(qkv, starts(lengths), 2, 0.2, max_seqlen=max(lengths), causal=causal)
     expected = exact_attention(qkv, lengths, 2, 0.2, causal=causal)
     assert np.abs(exact(found) - expected).max() <= BOUND[qkv.dtype] * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dim", [64, 256])
+def test_attention_of_float32_is_as_precise_as_float32(dim: int) -> None:
+    """Products of the tensor cores alone, in TF32, would be off by a thousandth; here sums are cut off as well."""
+    lengths = [150, 9]
+    qkv = random(sum(lengths), 4 * dim, dtype="float32")
+    rows = shared(exact(qkv), 2, 1)
+    for causal in (False, True):
+        expected = exact_attention(rows, lengths, 2, dim**-0.5, causal=causal)
+        for seed in SEEDS:
+            with emulated_cuda(seed):
+                found = cuda.attention(qkv, starts(lengths), 2, dim**-0.5, max_seqlen=150, kv_heads=1, causal=causal)
+            assert np.abs(exact(found) - expected).max() <= 3e-6
 
 
 @pytest.mark.parametrize(
