@@ -122,6 +122,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       Work work;
       work.head = next % HEADS;
       work.begin = cu_seqlens[tile.sequence];
+      if (work.begin == total) break;  // a place for a text that there is not, and so are all behind it
       work.length = cu_seqlens[tile.sequence + 1] - work.begin;
       const int tiles = (work.length + QUERIES - 1) / QUERIES;
       if (tile.index >= tiles) continue;
