@@ -165,7 +165,7 @@ def test_attention_of_float32_is_as_precise_as_float32(dim: int) -> None:
 
 
 def test_attention_of_float32_cuts_little_off_its_sums() -> None:
-    """Of values of one sign each sum of the tensor cores is too small; with small products in the same it is twice so."""
+    """Sums of one sign come out too small by the tensor cores: twice so where small products are in the same sums."""
     lengths = [150, 9]
     qkv = random(sum(lengths), 3 * 64, dtype="float32")
     qkv[:, 128:] += 8
