@@ -106,9 +106,8 @@ def test_an_index_and_its_model_stay_where_they_are(
     shutil.copytree(DATA / "tiny-bert", tmp_path / "model")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    index = Index.create(
-        "file:index", EmbeddingModel.from_pretrained("model", device="cpu")
-    )  # SQLite's URIs are no names
+    # A name that is not for SQLite to take for a URI.
+    index = Index.create("file:index", EmbeddingModel.from_pretrained("model", device="cpu"))
     unread = Index.open(Path("file:index"))
     other = EmbeddingModel.from_pretrained("model", device="cpu")
     monkeypatch.chdir("elsewhere")
