@@ -117,7 +117,12 @@ def path_of(name: str, given: Any) -> Path:
     if not text or "\0" in text:
         what = "has a zero byte" if text else "is empty"
         raise ValueError(f'{name} {what}, as no name of a file does ("." is the current folder).')
-    return Path(os.path.expanduser(text)).absolute()
+    return Path(os.path.expanduser(plain_string(text))).absolute()
+
+
+def is_folder(given: str | Path) -> bool:
+    """Whether there is a folder of this name; what can be no name, or is too long for one, is none."""
+    return os.path.isdir(os.path.expanduser(given))
 
 
 def output_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:

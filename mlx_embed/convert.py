@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_embed import int8_layers
-from mlx_embed.arguments import path_of, whole_number
+from mlx_embed.arguments import is_folder, path_of, whole_number
 from mlx_embed.checkpoint import (
     Checkpoint,
     adapters,
@@ -162,7 +162,7 @@ def convert(
 
     collection = None if evaluate is None else read_collection(evaluate)
     target = Path(os.path.abspath(path_of("destination", destination)))
-    if os.path.isdir(os.path.expanduser(source)):
+    if is_folder(source):
         _check_apart(path_of("source", source), target)
     restore(target)
     check_destination(target, overwrite)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.arguments import positive_number
+from mlx_embed.arguments import positive_number, require_string
 from mlx_embed.checkpoint import Checkpoint, heads
 from mlx_embed.checkpoint.modules import Module
 from mlx_embed.engine import Engine, Head
@@ -227,8 +227,7 @@ class CrossEncoder(FromSentenceTransformers):
         self.require_one_label()
         if top_k is not None:
             top_k = positive_number("top_k", top_k, "documents")
-        if not isinstance(query, str):
-            raise TypeError(f"query is a {type(query).__name__}, where a string is needed.")
+        require_string("query", query)
         check_iterable("rank", "an iterable of documents", documents)
         if isinstance(documents, str):
             raise TypeError("rank takes an iterable of documents, got a str: pass [document].")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.arguments import positive_number
+from mlx_embed.arguments import positive_number, require_string
 from mlx_embed.checkpoint import Checkpoint, weights
 from mlx_embed.checkpoint.modules import Module
 from mlx_embed.checkpoint.multi_vector import SIMILARITIES, Clustering, MultiVector
@@ -270,8 +270,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         complete("rank", options, RANK)
         if top_k is not None:
             top_k = positive_number("top_k", top_k, "documents")
-        if not isinstance(query, str):
-            raise TypeError(f"query is a {type(query).__name__}, where a string is needed.")
+        require_string("query", query)
         listed: list[str] | None = None
         if not isinstance(documents, MultiVectors):
             check_iterable("rank", "an iterable of documents", documents)

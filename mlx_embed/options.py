@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import mlx.core as mx
 import numpy.typing as npt
 
-from mlx_embed.arguments import positive_number
+from mlx_embed.arguments import positive_number, require_string
 from mlx_embed.engine import EngineChoice
 from mlx_embed.migration import OPTIONS
 from mlx_embed.vector_dtypes import OutputDtype
@@ -279,8 +279,7 @@ def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: 
         ValueError: a name that is not among the model's prompts.
     """
     if prompt is not None:
-        if not isinstance(prompt, str):
-            raise TypeError(f"prompt is a {type(prompt).__name__}, where a string is needed.")
+        require_string("prompt", prompt)
         return prompt
     name = default if prompt_name is None else prompt_name
     if name is None:

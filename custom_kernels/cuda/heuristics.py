@@ -123,7 +123,7 @@ class HopperTiles(NamedTuple):
     few: int
 
 
-# By the size of heads. More queries do not leave registers enough, nor more stages shared memory.
+# By the size of heads. More queries do not leave registers enough, nor, with heads above 64, more stages shared memory.
 HOPPER_ATTENTION = {64: HopperTiles(3, 128, 4, 32), 128: HopperTiles(2, 128, 3, 40), 256: HopperTiles(2, 64, 2, 40)}
 # By the size of heads, the most keys of a query for which `attention.cu` is as fast: 32768 tokens of up to 256 in each
 # text take it 137 and 198 us with heads of 64 and 128, and there 142 and 229; of 257 to 512 tokens 200 and 296, and 185

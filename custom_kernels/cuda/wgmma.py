@@ -4,12 +4,12 @@ import mlx.core as mx
 
 
 def of_memory(columns: int, dtype: mx.Dtype) -> str:
-    """64 rows x 16 times 16 x `columns`, both by 16 in shared memory: added to `sum`, or unless `keep` in its place."""
+    """64 `rows` of 16 times `columns` of 16, both in shared memory: added to `sum`, or unless `keep` in its place."""
     return _statement(columns, dtype, "%{0}", 1, '"l"(rows), "l"(columns), "r"(keep)', "1, 1, 0, 0")
 
 
 def of_registers(columns: int, dtype: mx.Dtype) -> str:
-    """The same of 64 x 16 in registers, `a`, and of 16 rows of `columns` in shared memory: added to `sum`."""
+    """64 rows of 16 in registers, `a`, times 16 rows of `columns` in shared memory: added to `sum`."""
     rows = '"r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])'
     return _statement(columns, dtype, "{{%{0}, %{1}, %{2}, %{3}}}", 4, f'{rows}, "l"(columns), "r"(1)', "1, 1, 1")
 

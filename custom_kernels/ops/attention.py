@@ -87,9 +87,9 @@ def attention(
         size = next((s for s in SIZES if max_seqlen <= s), None)
         seen = heuristics.keys_seen(max_seqlen, window, causal)
         if rotated:
-            apart = not heuristics.rotates_inside(qkv.dtype, head_dim, seen)
+            long = not heuristics.rotates_inside(qkv.dtype, head_dim, seen)
         else:
-            apart = bias is None and heuristics.is_for_hopper(qkv.dtype, head_dim, seen)
+            long = bias is None and heuristics.is_for_hopper(qkv.dtype, head_dim, seen)
         variant = Variant(
             qkv.dtype,
             head_dim,
@@ -101,7 +101,7 @@ def attention(
             num_heads // kv_heads,
             None if rotation is None else Rotated(Normed.of(rotation.norms)),
             kv_heads,
-            on_cuda and apart,
+            on_cuda and long,
         )
         longest = next((length for length in LENGTHS if max_seqlen <= length), LENGTHS[-1])
         kernel = ATTENTION.pick(backend, variant, Load.of(total, longest, equal))

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from mlx_embed.arguments import is_folder, path_of
 from mlx_embed.checkpoint import cache, packaged
 from mlx_embed.errors import ModelNotFoundError, warn
 
@@ -73,7 +74,7 @@ def repository_id(name: str | Path) -> str:
 
 def served_name(model: str | Path) -> str:
     """What a server calls a model: its repository id, or of a folder the last part of the path."""
-    return Path(model).resolve().name if os.path.isdir(os.path.expanduser(model)) else repository_id(model)
+    return path_of("model", model).resolve().name if is_folder(model) else repository_id(model)
 
 
 def resolve(

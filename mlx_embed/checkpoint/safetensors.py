@@ -80,7 +80,7 @@ def other_weights(folder: Path) -> set[Path]:
 
 
 def what_else(folder: Path) -> str:
-    """What to do about a folder without safetensors, by the weights of other kinds that it has."""
+    """What to do about a folder without whole safetensors, by their parts or the weights of other kinds that it has."""
     if parts := sorted(path.name for path in folder.glob("model-*-of-*.safetensors")):
         return f"It has {parts[0]}, a part of a model, but no {INDEX}, which says what is in which part; download it."
     found = other_weights(folder)

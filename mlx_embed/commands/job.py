@@ -1,7 +1,6 @@
 """Embed files into a folder of Parquet shards by several processes or a Ray cluster; go on where a run was ended."""
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -37,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what is left of the job."""
-    from mlx_embed.arguments import positive_number
+    from mlx_embed.arguments import is_folder, positive_number
     from mlx_embed.checkpoint import hub
     from mlx_embed.checkpoint.folder import read_checkpoint
     from mlx_embed.jobs import job, shards
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     encode = {key: getattr(options, key) for key in ("prompt_name", "truncate_dim", "long_text")}
     load = {key: getattr(options, key) for key in ("dtype", "device", "task") if getattr(options, key) is not None}
     # Other machines have a model of the hub by its name, and not in this folder.
-    model = name if options.ray is not None and not os.path.isdir(os.path.expanduser(name)) else str(folder.absolute())
+    model = name if options.ray is not None and not is_folder(name) else str(folder)
     work = job.Work(str(options.output.absolute()), model, load, encode)
     plan = plan_of(sources, rows, name, checkpoint.state, load, encode)
     start = time.perf_counter()

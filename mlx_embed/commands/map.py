@@ -1,10 +1,10 @@
 """Draw a map of the texts of a file or an index: alike texts lie together, in clusters with words."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlx_embed.arguments import is_folder
 from mlx_embed.engine.device import NATIVE_DTYPES
 from mlx_embed.records.options import add_fields
 from mlx_embed.records.reading import FORMATS
@@ -71,7 +71,7 @@ def _corpus(options: argparse.Namespace) -> "Corpus":
     from mlx_embed.maps import corpus
     from mlx_embed.records import reading
 
-    if os.path.isdir(os.path.expanduser(options.source)):
+    if is_folder(options.source):
         for name in ("model", "dtype", "device", "format", "fields", "id_field"):
             if getattr(options, name):
                 option = "--field" if name == "fields" else f"--{name.replace('_', '-')}"

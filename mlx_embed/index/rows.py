@@ -8,7 +8,7 @@ from sqlite3 import Connection
 from typing import Any
 from zlib import crc32
 
-from mlx_embed.arguments import plain_string, whole_number
+from mlx_embed.arguments import plain_string, require_string, whole_number
 from mlx_embed.errors import StoreCorruptError
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 
@@ -61,14 +61,8 @@ def entry(name: str, chunk: Chunk) -> Entry:
             not bring back.
         ValueError: a text or an id that UTF-8 cannot hold, such as half a surrogate pair; an empty id.
     """
-    for what, text in (("id", name), ("path", chunk.path), ("text", chunk.text)):
-        if not isinstance(text, str):
-            raise TypeError(f"The {what} of {name!r:.80} is a {type(text).__name__}, where a string is needed.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"The {what} of {name!r:.80} is no Unicode text ({error.reason}); repair it.") from error
-    if not name:
+    id, path, text = _string("id", name, name), _string("path", name, chunk.path), _string("text", name, chunk.text)
+    if not id:
         raise ValueError("An id is empty; every text needs one.")
     if not isinstance(chunk.metadata, Mapping):
         raise TypeError(f"The metadata of {name!r:.80} is a {type(chunk.metadata).__name__}; a mapping is needed.")
@@ -79,8 +73,7 @@ def entry(name: str, chunk: Chunk) -> Entry:
     except (TypeError, ValueError) as error:
         raise TypeError(f"The metadata of {name!r:.80} cannot be written as JSON: {error}.") from error
     places: dict[str, Any] = {key: whole_number(f"The {key} of {name!r:.80}", getattr(chunk, key)) for key in PLACES}
-    chunk = replace(chunk, text=plain_string(chunk.text), path=plain_string(chunk.path), **places)
-    return Entry(plain_string(name), chunk, metadata)
+    return Entry(id, replace(chunk, text=text, path=path, **places), metadata)
 
 
 def state(path: str, stat: FileStat) -> tuple[str, FileStat]:
@@ -88,12 +81,19 @@ def state(path: str, stat: FileStat) -> tuple[str, FileStat]:
 
     Raises:
         TypeError: a path or a hash that is no string, a size or a time that is no whole number.
+        ValueError: a path or a hash that UTF-8 cannot hold.
     """
-    for what, text in (("path", path), ("sha256", stat.sha256)):
-        if not isinstance(text, str):
-            raise TypeError(f"The {what} of {path!r:.80} is a {type(text).__name__}, where a string is needed.")
     size, mtime_ns = (whole_number(f"The {key} of {path!r:.80}", getattr(stat, key)) for key in ("size", "mtime_ns"))
-    return plain_string(path), FileStat(size, mtime_ns, plain_string(stat.sha256))
+    return _string("path", path, path), FileStat(size, mtime_ns, _string("sha256", path, stat.sha256))
+
+
+def _string(what: str, of: str, text: str) -> str:
+    require_string(f"The {what} of {of!r:.80}", text)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The {what} of {of!r:.80} is no Unicode text ({error.reason}); repair it.") from error
+    return plain_string(text)
 
 
 def _check_nested(name: str, value: Any, left: int) -> None:

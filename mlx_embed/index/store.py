@@ -204,9 +204,8 @@ class Store:
         self._require_open()
         if self._writer is None:
             self._writer = database.connect(self.folder, write=True)
-            self._identity = database.identity(
-                self.folder
-            )  # where files lie in layers, another from the first write on
+            # Where files lie in layers, of which the upper ones alone are written, it is another from now on.
+            self._identity = database.identity(self.folder)
             seal.remove(self.folder)
         return self._writer
 

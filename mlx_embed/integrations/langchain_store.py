@@ -14,10 +14,12 @@ from mlx_embed.index import Hit, Index
 from mlx_embed.index.database import DATABASE
 from mlx_embed.index.diverse import diverse
 from mlx_embed.integrations.langchain import MLXEmbeddings
+from mlx_embed.similarity import cosine
 
 try:
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
+    from langchain_core.runnables import run_in_executor
     from langchain_core.vectorstores import VectorStore
 except ImportError as error:
     raise ImportError('This needs langchain-core: pip install ".[langchain]" in a clone of mlx-embed') from error
@@ -173,9 +175,23 @@ class MLXVectorStore(VectorStore):
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **options: Any
     ) -> list[tuple[Document, float]]:
-        """By vector unless told otherwise: a sum of ranks says nothing of how relevant a text is."""
-        found = self.similarity_search_with_score(query, k, **{"mode": "vector", **options})
-        return [(document, min(max(score, 0.0), 1.0)) for document, score in found]
+        """By cosine unless told another mode: a sum of ranks says nothing of how relevant a text is."""
+        options = {"mode": "vector", **options}
+        hits = self.index.search(query, k, **options)
+        scores = [hit.score for hit in hits]
+        by_vector = options["mode"] == "vector" and options.get("rerank") is None
+        if hits and by_vector and self.index.statement.similarity != "cosine":
+            given = options.get("vectors")
+            asked = self.embeddings.embed_query(query) if given is None else given
+            vectors = self.index.vectors([hit.id for hit in hits])
+            hits = [hit for hit in hits if hit.id in vectors]  # another process may have removed one meanwhile
+            scores = [cosine(np.array([asked], dtype=np.float32), vectors[hit.id][None]).item() for hit in hits]
+        return [(_document(hit), min(max(score, 0.0), 1.0)) for hit, score in zip(hits, scores, strict=True)]
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **options: Any
+    ) -> list[tuple[Document, float]]:
+        return await run_in_executor(None, self._similarity_search_with_relevance_scores, query, k, **options)
 
 
 def _document(hit: Hit) -> Document:

@@ -1,6 +1,5 @@
 """Pool: a model in several processes, one a GPU; texts in, vectors in their order out."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import path_of, positive_number
+from mlx_embed.arguments import is_folder, path_of, positive_number
 from mlx_embed.embedding_model import EmbeddingModel, Task
 from mlx_embed.jobs.devices import environments_of
 from mlx_embed.jobs.processes import Processes
@@ -55,7 +54,7 @@ class Pool:
             ValueError: no positive number of workers or texts.
         """
         self._piece = positive_number("piece", piece, "texts")
-        if isinstance(model, (str, Path)) and os.path.isdir(os.path.expanduser(model)):
+        if isinstance(model, (str, Path)) and is_folder(model):
             model = path_of("model", model)  # this process may be elsewhere when one is started again
         environments = environments_of(workers, options.get("device"))
         self.workers = len(environments)

@@ -72,7 +72,7 @@ struct Product {
   std::vector<float> sums;  // of each thread
   std::vector<Cell*> cells;
   unsigned left;    // threads that have not waited for it
-  uint32_t waited;  // when the last of its threads to do so has waited for an mbarrier
+  uint32_t waited;  // the least of its threads' `waited`
 };
 // A thread's part of it: its registers.
 struct Pending {
@@ -98,7 +98,7 @@ struct Fiber {
   std::vector<Pending> products;  // as copies
   int product_groups;
   int seen[MOST_BARRIERS];  // of each mbarrier, the phases that it has waited for
-  uint32_t waited;          // when it last waited for one
+  uint32_t waited;          // what was before so many phases were over has happened for it
 };
 // Of a warp, or of a warpgroup: who has come to where, and barriers so far.
 struct Meeting {
@@ -111,6 +111,7 @@ struct Meeting {
 struct Barrier {
   unsigned at;
   int expected, arrived = 0, phase = 0;
+  uint32_t over = 0;  // how many of all mbarriers were over with the last of them
   long long bytes = 0;
   std::vector<unsigned> waiting;
   std::vector<std::pair<Cell*, size_t>> copies;

@@ -26,7 +26,8 @@ struct Described {
   explicit Described(uint64_t bits)
       : start((bits & 0x7fff) << 4), further((bits >> 16 & 0x3fff) << 4), stride((bits >> 32 & 0x3fff) << 4) {
     if (bits >> 62 != 1) fail("a descriptor of no swizzle of 128 bytes");
-    // An address of a device has no 18 bits, and a sum of them none more. Here memory begins anywhere.
+    // On a device an address has at most 18 bits, and so have sums of them. Here memory begins anywhere, and a sum may
+    // have one more.
     if (bits & 0x3fffc000c0008000) fail("a descriptor with bits that nothing tells, or of a base's offset");
     if (start & 0x380 || stride & 0x3ff) fail("a descriptor of what begins at no multiple of 1024");
   }
@@ -109,7 +110,7 @@ static void advance(Barrier& barrier, int arrived, long long bytes) {
   if (barrier.arrived < barrier.expected || barrier.bytes || !barrier.copies.empty()) return;
   barrier.arrived = 0;
   ++barrier.phase;
-  ++phases;
+  barrier.over = ++phases;
   for (const unsigned fiber : barrier.waiting) fibers[fiber].state = Fiber::READY;
   barrier.waiting.clear();
 }
@@ -250,7 +251,7 @@ void mbarrier_try_wait_parity_shared_cta_b64_bra(unsigned at, int parity, int li
     if (barrier.phase % 2 == parity) wait("mbarrier.try_wait", line);
   }
   fibers[fiber_number].seen[&barrier - block->barriers.data()] = barrier.phase;
-  fibers[fiber_number].waited = phases;
+  fibers[fiber_number].waited = std::max(fibers[fiber_number].waited, barrier.over);
 }
 // What this thread's cp.async bring, and its arrival, are there when a thread waits for them.
 void cp_async_mbarrier_arrive_noinc_shared_cta_b64(unsigned at) {

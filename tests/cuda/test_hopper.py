@@ -1,5 +1,7 @@
 """The emulation of Hopper's products: right, and a fault put into a kernel is found, and named."""
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -102,13 +104,14 @@ for number, fault in enumerate(FAULTS):
     SOURCE = SOURCE.replace(f'"{fault}"', f"(fault == {number})")
 
 
+def in_place(header: str, text: str) -> Callable[[str], str]:
+    """Puts another kernel in the place of `position_ids`."""
+    return lambda source: source[: source.index("// The place of each")] + kernel_source(header) + text
+
+
 def products(x: mx.array, y: mx.array, z: mx.array, seed: int, fault: int = -1) -> mx.array:
     bfloat = x.dtype == mx.bfloat16
-
-    def replaced(source: str) -> str:
-        return source[: source.index("// The place of each")] + kernel_source("shared/halves.cuh") + SOURCE
-
-    with emulated_cuda(seed, replaced):
+    with emulated_cuda(seed, in_place("shared/halves.cuh", SOURCE)):
         macros = {"WGMMA": wgmma.of_memory(64, x.dtype), "WGMMA_OF_A": wgmma.of_registers(64, x.dtype)}
         types, constants, memory = {"T": x.dtype}, {"BFLOAT": bfloat}, 1024 + 3 * 8192
         inputs, grid = [x, y, z], (1, 128)
@@ -129,3 +132,40 @@ def test_faults_are_found(fault: str) -> None:
     x = random(64, 64, dtype="float16")
     with pytest.raises(EmulationError, match=FAULTS[fault]):
         products(x, x, x, 2, list(FAULTS).index(fault))
+
+
+# The last thread says by one barrier that it begins, and by another that it has written what the first one reads.
+WAITS = """
+extern "C" __global__ void __launch_bounds__(64) waits(const T* x, T* out, int which) {
+  extern __shared__ unsigned char memory[];
+  const unsigned barriers = shared_address(memory);
+  T* const written = reinterpret_cast<T*>(memory + 16);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) barrier_initialise(barriers + i * 8, 1);
+    barriers_are_there();
+  }
+  __syncthreads();
+  if (threadIdx.x == 63) {
+    barrier_arrive(barriers);
+    written[0] = x[0];
+    barrier_arrive(barriers + 8);
+  }
+  if (threadIdx.x == 0) {
+    barrier_wait(barriers + which * 8, 0);
+    out[0] = written[0];
+  }
+}
+"""
+
+
+def test_a_wait_orders_what_was_before_its_phase_was_over() -> None:
+    x = random(1, dtype="float16")
+
+    def read(which: int, seed: int) -> mx.array:
+        with emulated_cuda(seed, in_place("shared/hopper.cuh", WAITS)):
+            return launch("position_ids", [x], [which], (1, 64), x.shape, x.dtype, {"T": x.dtype}, {}, {}, 32)
+
+    for seed in (0, 1, 2):
+        assert read(1, seed).item() == x.item()
+    with pytest.raises(EmulationError, match="race: memory"):  # the writer comes first, and has been at both
+        read(0, 1)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mlx_embed import integrations
+
 
 @dataclass(frozen=True)
 class _Field:
@@ -86,4 +88,5 @@ def adapter(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     own = f"mlx_embed.integrations.{name}"
     monkeypatch.setitem(sys.modules, own, ModuleType(own))  # so that what is imported now is put back or taken out
     del sys.modules[own]
+    monkeypatch.setattr(integrations, name, None, raising=False)  # where `from mlx_embed.integrations import` looks
     return importlib.import_module(own)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_embed import CrossEncoder, EmbeddingModel, MultiVectors, SparseVectors, convert
+from mlx_embed import CrossEncoder, EmbeddingModel, EmbeddingModelType, MultiVectors, SparseVectors, convert
 from mlx_embed.arguments import finite_number, output_files, path_of, row_of, whole_number
 from tests.checkpoints import reranker
 from tests.conftest import DATA
@@ -115,6 +115,7 @@ def test_paths_are_absolute_and_of_users_that_there_are(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", "/home/me")
     assert path_of("x", "a/../b") == tmp_path / "a" / ".." / "b"  # what ".." is depends on links
     assert path_of("x", Path("~/b")) == Path("/home/me/b")
+    assert path_of("x", EmbeddingModelType.E5_SMALL_V2) == tmp_path / "intfloat" / "e5-small-v2"
     assert path_of("x", "~nobody-of-this-name/b") == tmp_path / "~nobody-of-this-name" / "b"
 
 

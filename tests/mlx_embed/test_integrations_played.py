@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel, SparseEncoder
+from mlx_embed import EmbeddingModel, SparseEncoder, integrations
 from tests import sparse
 from tests.mlx_embed.played import REGISTERED, adapter
 
@@ -133,3 +134,12 @@ def test_a_text_in_the_place_of_a_list_and_the_other_way_round(
     for method in of_strings:
         with pytest.raises(TypeError, match="is a list, where a string is needed"):
             getattr(made, method)(["the wing"])
+
+
+def test_what_is_played_is_forgotten() -> None:
+    """Or a test that comes later would have the played library in the place of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        played = adapter("keybert", patch)
+        assert sys.modules[played.__name__] is played
+    assert getattr(integrations, "keybert", None) is not played
+    assert sys.modules.get(played.__name__) is not played

@@ -28,8 +28,9 @@ __device__ void barrier_wait(unsigned barrier, int parity) {
       : "memory");
 }
 
-// A place in shared memory, as the tensor cores want it described: 8 rows of 128 bytes after each other, swizzled. Rows
-// by which they sum, of more than 64 columns, have each further 64 so many bytes behind.
+// A place in shared memory, as the tensor cores want it described: 8 rows of 128 bytes after each other, swizzled.
+// Where they sum over the rows, as over values, and not within them, each 64 columns begin `further` bytes behind those
+// before.
 __device__ unsigned long long described(unsigned place, int further = 16) {
   return (static_cast<unsigned long long>(place & 0x3ffff) >> 4) |
          (static_cast<unsigned long long>(further >> 4) << 16) | (64ull << 32) | (1ull << 62);

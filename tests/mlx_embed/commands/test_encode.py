@@ -436,6 +436,7 @@ def test_two_runs_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("texts.txt", "--output-dtype", "int8", "--ranges", "no.npy"), "--ranges no.npy: "),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "empty.npy"), "--ranges empty.npy: "),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "zip.npy"), "--ranges zip.npy: the magic string"),
+        (("texts.txt", "--output-dtype", "int8", "--ranges", "header.npy"), "--ranges header.npy: "),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "texts.txt"), "--ranges texts.txt: the magic string"),
         (("texts.txt", "--output-dtype", "int8", "--ranges", "words.npy"), "--ranges words.npy: ranges has dtype <U1"),
     ],
@@ -453,6 +454,7 @@ def test_bad_arguments(
     (tmp_path / "folder.npy").mkdir()
     (tmp_path / "empty.npy").touch()
     (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 cut off")
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00\x08\x00{'descr'")
     np.save(tmp_path / "words.npy", [["a"], ["b"]])
     before = files(tmp_path)
     run(*arguments, code=2)

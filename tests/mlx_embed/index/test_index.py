@@ -100,15 +100,22 @@ def test_states_and_places_that_would_not_come_back_are_errors(
     assert (len(index), index.files()) == (0, {})
 
 
+def test_a_path_that_is_no_unicode_text_is_named(index: Index) -> None:
+    with pytest.raises(ValueError, match=r"The path of .* is no Unicode text .*; repair it"):
+        index.replace_files([("a\ud800", FileStat(1, 1, "00"), [])])
+    with pytest.raises(ValueError, match=r"The path of .* is no Unicode text .*; repair it"):
+        index.touch_files([("a\ud800", FileStat(1, 1, "00"))])
+    assert index.files() == {}
+
+
 def test_an_index_and_its_model_stay_where_they_are(
     model: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(DATA / "tiny-bert", tmp_path / "model")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    index = Index.create(
-        "file:index", EmbeddingModel.from_pretrained("model", device="cpu")
-    )  # SQLite's URIs are no names
+    # A name that is not for SQLite to take for a URI.
+    index = Index.create("file:index", EmbeddingModel.from_pretrained("model", device="cpu"))
     unread = Index.open(Path("file:index"))
     other = EmbeddingModel.from_pretrained("model", device="cpu")
     monkeypatch.chdir("elsewhere")

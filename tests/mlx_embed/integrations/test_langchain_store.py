@@ -1,5 +1,6 @@
 """An index as LangChain's vector store."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ pytest.importorskip("langchain_core")
 
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
+from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Chunk, FileStat, Index
 from mlx_embed.integrations.langchain import MLXEmbeddings
 from mlx_embed.integrations.langchain_store import MLXVectorStore
@@ -49,8 +51,25 @@ def test_relevance_is_a_cosine_from_0_to_1(store: MLXVectorStore) -> None:
     assert (found["b"], found["d"]) == (pytest.approx(1, abs=1e-6), 0)
     near = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.999})
     assert [one.id for one in near.invoke("lentil soup")] == ["b"]
+    assert [one.id for one in asyncio.run(near.ainvoke("lentil soup"))] == ["b"]
     by_words = store.similarity_search_with_relevance_scores("lentil soup", 1, mode="hybrid")
     assert by_words[0][1] == store.index.search("lentil soup", 1)[0].score
+
+
+def test_relevance_by_an_index_of_inner_products_is_a_cosine_too(tmp_path: Path) -> None:
+    model = EmbeddingModel.from_pretrained(DATA / "tiny-bert")
+    model.similarity_fn_name = "dot"
+    query = np.array(model.encode_query("lentil soup"), dtype=np.float32)
+    contrary, across = -query, np.roll(query, 1)
+    rows = np.stack([query * 7, query * 0.5, contrary, across * 9])
+    with Index.create(tmp_path / "index", model) as index:
+        index.add(["long", "short", "contrary", "across"], ["a", "b", "c", "d"], vectors=rows)
+        store = MLXVectorStore(index)
+        for options in ({}, {"vectors": query * 3}):
+            found = store.similarity_search_with_relevance_scores("lentil soup", 4, **options)
+            wanted = {"long": 1, "short": 1, "contrary": 0, "across": max(query @ across / (query @ query), 0)}
+            assert {one.id: score for one, score in found} == pytest.approx(wanted, abs=1e-3)
+        assert store.similarity_search_with_relevance_scores("", 4) == []
 
 
 @pytest.fixture

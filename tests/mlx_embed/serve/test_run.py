@@ -181,6 +181,13 @@ def test_names(models: list[str], wanted: list[str], names: list[str]) -> None:
     assert served_names(models, wanted) == names
 
 
+def test_the_name_of_a_folder_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "link").symlink_to("new")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert served_names(["~/link", "~"], []) == ["new", tmp_path.name]
+
+
 def test_each_option_serves_a_model_of_its_kind(
     tmp_path: Path, reranker_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
