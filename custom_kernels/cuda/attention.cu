@@ -9,6 +9,7 @@
 // BFLOAT, B (the bias's type), N (of the norms' weights), A (of the angles, float or float16), D (a multiple of 16;
 // with ROTATE of 32), HEADS, GROUP (so many of them share one of key and value), WARPS, TILES, KEYS, TEAM, HAS_BIAS,
 // HAS_WINDOW, CAUSAL, ROTATE, NORM, KEPT (whether queries stay in shared memory).
+#include "shared/attention.cuh"
 #include "shared/halves.cuh"
 #include "shared/sequences.cuh"
 
@@ -20,7 +21,6 @@ constexpr int STRIDE = D + 8;  // an odd number of 16-byte units: the 8 rows of 
 constexpr int DEPTH = D / 16;
 constexpr int UNITS = D / 8;            // of 16 bytes, of a row
 constexpr int LINES = THREADS / UNITS;  // rows that all threads bring at a time
-constexpr float LOG2E = 1.4426950408889634f;
 
 // Of 8 pairs, as they lie in memory.
 constexpr int PARTS = sizeof(A) / 2;  // of 16 bytes
@@ -137,20 +137,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))));
   };
-  const auto exp2_fast = [&](float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  };
 
-  // The keys that any query of this tile attends to.
-  int start = 0;
-  int end = length;
-  if constexpr (HAS_WINDOW) {
-    start = max(first - window, 0) / KEYS * KEYS;
-    end = min(first + QUERIES + window, length);
-  }
-  if constexpr (CAUSAL) end = last;
+  const auto [start, end] = keys_of(first, last, length, window, KEYS);
   if constexpr (KEPT) {
 #pragma unroll
     for (int member = 0; member < TEAM; ++member) {
@@ -373,11 +361,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             for (int i = 0; i < 4; ++i) {
               const int row = warp_first + m * 16 + fragment_row + i / 2 * 8;
               const int column = from + j * 8 + fragment_column + i % 2;
-              bool attended = column < length;
-              if constexpr (HAS_WINDOW) {
-                attended = attended && abs(row - column) <= window;
-              }
-              if constexpr (CAUSAL) attended = attended && column <= row;
+              const bool attended = attends(row, column, length, window);
               if constexpr (HAS_BIAS) {
                 score[m][j][i] *= scale;
                 if (attended && row < last) {

@@ -12,6 +12,7 @@ from custom_kernels.cuda.heuristics import (
 )
 from custom_kernels.cuda.launch import Scalar, architecture, launch
 from custom_kernels.cuda.rope import rope
+from custom_kernels.cuda.sequences import slots
 from custom_kernels.parameters import Rotation
 
 MAX_HEAD_DIM = 256
@@ -66,14 +67,12 @@ def attention(
     elif qkv.dtype == mx.float32 and head_dim % 8 == 0:
         (warps, keys), team, name = float_attention_tiles(head_dim, max_seqlen), 1, "attention_float"
         queries = warps * 16
-        del types["T"]
-        constants |= {"WARPS": warps, "KEYS": keys}
-        # Two stages of keys and values, and the queries, in rows of 4 more numbers than a multiple of 32.
-        memory = (4 * keys + queries) * ((head_dim + 27) // 32 * 32 + 4) * 4
+        stride = (head_dim + 27) // 32 * 32 + 4  # keeps the rows apart in the banks
+        constants |= {"WARPS": warps, "KEYS": keys, "STRIDE": stride}
+        memory = (4 * keys + queries) * stride * 4  # two stages of keys and values, and the queries
     else:
         warps, queries, team, name, memory = 4, 32, 1, "attention_general", 0
-    # Blocks for the longest sequence in every place, or for the tokens there are: see shared/sequences.cuh.
-    blocks = min(n * -(-max_seqlen // queries), total // queries + n) * (num_heads // team)
+    blocks = slots(total, n, max_seqlen, queries) * (num_heads // team)
     return launch(
         name,
         inputs,

@@ -5,13 +5,14 @@
 // give is added by the threads.
 // A block takes QUERIES queries of one sequence and head, 16 a warp, and walks over the keys, KEYS at a time; the next
 // keys are on their way meanwhile. Compiled in: B (the bias's type), D (a multiple of 8), HEADS, GROUP (so many of them
-// share one of key and value), WARPS, KEYS, HAS_BIAS, HAS_WINDOW, CAUSAL.
+// share one of key and value), WARPS, KEYS, STRIDE (numbers from row to row in shared memory, such that what a warp
+// reads at once lies in different banks), HAS_BIAS, HAS_WINDOW, CAUSAL.
+#include "shared/attention.cuh"
 #include "shared/sequences.cuh"
 
 constexpr int QUERIES = WARPS * 16;
 constexpr int THREADS = WARPS * 32;
-constexpr int STRIDE = (D + 27) / 32 * 32 + 4;  // what a warp reads at once lies in different banks
-constexpr int UNITS = D / 4;                    // of 16 bytes, of a row
+constexpr int UNITS = D / 4;  // of 16 bytes, of a row
 
 // A float32 as two of TF32. The tensor cores pass over the last bits of the second.
 struct Split {
@@ -89,14 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     asm volatile("cp.async.commit_group;");
   };
 
-  // The keys that any query of this tile attends to.
-  int start = 0;
-  int end = length;
-  if constexpr (HAS_WINDOW) {
-    start = max(first - window, 0) / KEYS * KEYS;
-    end = min(first + QUERIES + window, length);
-  }
-  if constexpr (CAUSAL) end = last;
+  const auto [start, end] = keys_of(first, last, length, window, KEYS);
   bring(query_tile, queries + static_cast<long long>(first) * stride, QUERIES, last - first);
   load(0, start);  // and the queries with them
   if (start + KEYS < end) load(1, start + KEYS);
@@ -137,9 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (int i = 0; i < 4; ++i) {
           const int row = warp_first + fragment_row + i / 2 * 8;
           const int column = from + j * 8 + quarter * 2 + i % 2;
-          bool attended = column < length;
-          if constexpr (HAS_WINDOW) attended = attended && abs(row - column) <= window;
-          if constexpr (CAUSAL) attended = attended && column <= row;
+          const bool attended = attends(row, column, length, window);
           score[j][i] = (score[j][i] + small[j][i]) * scale;
           if constexpr (HAS_BIAS) {
             if (attended && row < last) score[j][i] += static_cast<float>(bias_at_zero[column - row]);

@@ -3,6 +3,7 @@
 // and head; a lane scores one of 32 keys at a time against all of them, then sums its own columns of the values.
 // Compiled in: T, B (the bias's type), D, HEADS, GROUP (so many of them share one of key and value), HAS_BIAS,
 // HAS_WINDOW, CAUSAL.
+#include "shared/attention.cuh"
 #include "shared/sequences.cuh"
 
 constexpr int WARPS = 4;
@@ -50,13 +51,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
   for (int q = 0; q < EACH; ++q) {
     maximum[q] = -1e30f;
   }
-  int start = 0;
-  int end = length;
-  if constexpr (HAS_WINDOW) {
-    start = max(first - window, 0);
-    end = min(first + EACH + window, length);
-  }
-  if constexpr (CAUSAL) end = min(first + EACH, length);
+  const auto [start, end] = keys_of(first, min(first + EACH, length), length, window, 1);
   for (int from = start; from < end; from += 32) {
     const int column = from + lane;
     float score[EACH] = {};
@@ -74,11 +69,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
 #pragma unroll
     for (int q = 0; q < EACH; ++q) {
       const int row = first + q;
-      bool attended = column < end;
-      if constexpr (HAS_WINDOW) {
-        attended = attended && abs(row - column) <= window;
-      }
-      if constexpr (CAUSAL) attended = attended && column <= row;
+      const bool attended = attends(row, column, end, window);
       if constexpr (HAS_BIAS) {
         if (attended && row < length) {
           score[q] += static_cast<float>(bias_at_zero[column - row]);

@@ -6,6 +6,7 @@
 // 256), HEADS, GROUP (so many of them share one of key and value), GROUPS (warpgroups of queries), KEYS, STAGES, FEW
 // and MANY (registers of a thread that brings and of one that computes), HAS_WINDOW, CAUSAL, SCORES and RESULTS (the
 // instructions).
+#include "shared/attention.cuh"
 #include "shared/halves.cuh"
 #include "shared/hopper.cuh"
 #include "shared/sequences.cuh"
@@ -17,18 +18,11 @@ constexpr int LINES = 128 / UNITS;     // rows that the threads bring at a time
 constexpr int BLOCK_BYTES = 64 * 128;  // of 64 queries, 64 columns of them
 constexpr int KEYS_BYTES = KEYS * 128;
 constexpr int PLACE_BYTES = KEYS * D * 2;
-constexpr float LOG2E = 1.4426950408889634f;
 
 __device__ void add_scores(float (&sum)[KEYS / 2], unsigned long long rows, unsigned long long columns, int keep) {
   SCORES;
 }
 __device__ void add_results(float (&sum)[D / 2], const unsigned (&a)[4], unsigned long long columns) { RESULTS; }
-
-__device__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 // A place of the ring, and which of its fillings it is.
 struct Turn {
@@ -47,12 +41,7 @@ struct Work {
   int head, begin, length, first;
 
   __device__ int last() const { return min(first + QUERIES, length); }
-  // The keys that any of these queries attends to.
-  __device__ int start(int window) const { return HAS_WINDOW ? max(first - window, 0) / KEYS * KEYS : 0; }
-  __device__ int end(int window) const {
-    if (CAUSAL) return last();
-    return HAS_WINDOW ? min(first + QUERIES + window, length) : length;
-  }
+  __device__ Keys keys(int window) const { return keys_of(first, last(), length, window, KEYS); }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -142,8 +131,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
               work.length - work.first - g * 64);
       }
       announce(full + OF_QUERIES);
-      const int end = work.end(window);
-      for (int from = work.start(window); from < end; from += KEYS) {
+      const auto [start, end] = work.keys(window);
+      for (int from = start; from < end; from += KEYS) {
         const T* const here = source_keys + static_cast<long long>(from) * stride;
 #pragma unroll 1
         for (int what = 0; what < 2; ++what) {
@@ -178,11 +167,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     barrier_wait(full + OF_QUERIES, parity);
     if (next_work[0].first < 0) break;
     const Work work = next_work[0];
-    const int last = work.last(), end = work.end(window);
-    const int group_first = work.first + group * 64, own_first = group_first + warp * 16;
-    int from = work.start(window);
+    const auto [start, end] = work.keys(window);
+    const int last = work.last(), group_first = work.first + group * 64, own_first = group_first + warp * 16;
+    int from = start;
     // The keys that this warpgroup's queries attend to, which may end before others' do.
-    const int own_end = group_first >= last ? from : CAUSAL ? min(group_first + 64, end) : end;
+    const int own_end = group_first >= last ? start : CAUSAL ? min(group_first + 64, end) : end;
 
     float score[KEYS / 2], result[D / 2] = {};
     unsigned weights[KEYS / 16][4];
@@ -221,10 +210,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int i = 0; i < KEYS / 2; ++i) {
           const int row = own_first + fragment_row + i / 2 % 2 * 8;
           const int column = from + i / 4 * 8 + fragment_column + i % 2;
-          bool attended = column < work.length;
-          if constexpr (HAS_WINDOW) attended = attended && abs(row - column) <= window;
-          if constexpr (CAUSAL) attended = attended && column <= row;
-          score[i] = attended ? score[i] : -__int_as_float(0x7f800000);
+          score[i] = attends(row, column, work.length, window) ? score[i] : -__int_as_float(0x7f800000);
         }
       }
 #pragma unroll

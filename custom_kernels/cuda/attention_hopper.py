@@ -6,6 +6,7 @@ from custom_kernels.cuda import wgmma
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.heuristics import HOPPER_ATTENTION, REGISTERS
 from custom_kernels.cuda.launch import launch
+from custom_kernels.cuda.sequences import slots
 
 
 def attention_hopper(
@@ -26,12 +27,12 @@ def attention_hopper(
     # Registers come by 8. Those that the threads have at first are all that there are for them.
     at_first = REGISTERS // threads // 8 * 8
     many = min((at_first * threads - few * 128) // (groups * 128) // 8 * 8, 240)
-    slots = min(n * -(-max_seqlen // queries), total // queries + n)
+    tiles = slots(total, n, max_seqlen, queries)
     return launch(
         "attention_hopper",
         [qkv, cu_seqlens],
-        [total, n, slots, scale, window or 0],
-        (min(multiprocessors(), slots * num_heads), threads),
+        [total, n, tiles, scale, window or 0],
+        (min(multiprocessors(), tiles * num_heads), threads),
         (total, num_heads * head_dim),
         qkv.dtype,
         {"T": qkv.dtype},
