@@ -11,6 +11,12 @@ from typing import Any
 import numpy as np
 
 NORMS = [(3, 384), (64, 384), (1024, 384), (16384, 384), (131072, 384), (131072, 768)]
+# Rows, inputs, outputs and activation of products in float32.
+FLOATS = [
+    (rows, *layer)
+    for rows in (1024, 4096, 32768, 131072)
+    for layer in ((384, 1152, None), (384, 1536, "gelu"), (1536, 384, None), (768, 3072, "gelu"), (3072, 768, None))
+]
 HEADS = 12
 LENGTHS = {
     "4096 x 16": [16] * 4096,
@@ -198,6 +204,14 @@ def products_side(work: Path, _: argparse.Namespace) -> Figures:
         return median(all_of_them, 9) / number * 1e6
 
     figures: Figures = {}
+    for rows, inputs, outputs, act in FLOATS:
+        x, weight, bias = (random(*s).astype(mx.float32) for s in ((rows, inputs), (outputs, inputs), (outputs,)))
+        weight = weight * inputs**-0.5
+        mx.eval(x, weight, bias)
+        plain, laid_out = Linear(weight, bias), Linear(weight, bias, lay_out_linear(weight))
+        label = f"float32 [{rows}, {inputs}] to {outputs}{'' if act is None else ' and GELU'}"
+        figures[f"{label}: separate, us"] = each(partial(builtin_linear, x, plain, act), 5)
+        figures[f"{label}: one launch, us"] = each(partial(cuda.linear, x, laid_out, act), 5)
     for rows, width in ((4096, 384), (32768, 384), (131072, 384), (4096, 768), (32768, 768), (131072, 768)):
         x, residual, norm = random(rows, width), random(rows, width), random(width)
         for name, outputs, act in (("", 3 * width, None), (" and GELU", 4 * width, "gelu")):

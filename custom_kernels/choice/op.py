@@ -32,8 +32,10 @@ from custom_kernels.choice.serving import is_serving
 from custom_kernels.choice.switch import kernels_wanted
 from custom_kernels.cuda.ahead import rehearsed, under_way
 
-# Of the largest value of the reference. A broken kernel is far off; the reference itself may use TF32.
+# Of the largest value of the reference. A broken kernel is far off; MLX's own ops on Metal may use TF32.
 TOLERANCE = {mx.float32: 4e-3, mx.float16: 1e-2, mx.bfloat16: 6e-2}
+# On CUDA in float32, where a kernel may compute with several numbers of fewer bits: all of them must be there.
+PRECISE = 1e-4
 
 # Of a result that is checked by rows, one in so many, which is one of each tile, and this number at its end.
 ROWS_APART = 125
@@ -290,7 +292,7 @@ class Op:
                 return True
             loads = (None, FEW) if backend == "metal" else (None,)
             try:
-                faults = (self._fault(way, variant, load) for load in loads)
+                faults = (self._fault(way, variant, load, precise=backend == "cuda") for load in loads)
                 fault = next((fault for fault in faults if fault is not None), None)
             except NotImplementedError:  # no kernel of this variant, and none promised
                 _trusted[key] = False
@@ -302,8 +304,8 @@ class Op:
                 _switch_off(backend, self.name, name, fault)
         return _trusted[key]
 
-    def _fault(self, way: Kernel, variant: Any, load: Load | None = None) -> str | None:
-        """Compare once, on a sample of the load.
+    def _fault(self, way: Kernel, variant: Any, load: Load | None = None, precise: bool = False) -> str | None:
+        """Compare once, on a sample of the load; float32 must be `precise`, or else is as MLX's own ops may be.
 
         The arrays are fresh, so that this may run while `mx.compile` traces the caller.
         """
@@ -324,7 +326,8 @@ class Op:
                 return f"its result has the shape {found.shape}, not {expected.shape}"
             difference = float(mx.abs(as_float32(found) - expected).max() / mx.abs(expected).max())
         leaves: Any = tree_flatten(list(arguments))
-        if not difference <= max((TOLERANCE[x.dtype] for _, x in leaves if is_float(x)), default=0.0):
+        tolerance = TOLERANCE | ({mx.float32: PRECISE} if precise else {})
+        if not difference <= max((tolerance[x.dtype] for _, x in leaves if is_float(x)), default=0.0):
             return f"its relative error is {difference:.1e}"
         return None
 

@@ -22,7 +22,9 @@ constexpr int PLACE_BYTES = KEYS * D * 2;
 __device__ void add_scores(float (&sum)[KEYS / 2], unsigned long long rows, unsigned long long columns, int keep) {
   SCORES;
 }
-__device__ void add_results(float (&sum)[D / 2], const unsigned (&a)[4], unsigned long long columns) { RESULTS; }
+__device__ void add_results(float (&sum)[D / 2], const unsigned (&a)[4], unsigned long long columns, int keep) {
+  RESULTS;
+}
 
 // A place of the ring, and which of its fillings it is.
 struct Turn {
@@ -195,7 +197,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       begin_wgmma();
       const unsigned long long b = described(values + turn.stage * PLACE_BYTES, KEYS_BYTES);
 #pragma unroll
-      for (int j = 0; j < KEYS / 16; ++j) add_results(result, weights[j], b + j * 128);
+      for (int j = 0; j < KEYS / 16; ++j) add_results(result, weights[j], b + j * 128, 1);
       commit_wgmma();
     };
     // The scores of keys from `from` on become weights, relative to the highest so far.

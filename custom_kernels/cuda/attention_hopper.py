@@ -49,7 +49,7 @@ def attention_hopper(
             "HAS_WINDOW": window is not None,
             "CAUSAL": causal,
         },
-        {"SCORES": wgmma.of_memory(keys, qkv.dtype), "RESULTS": wgmma.of_registers(head_dim, qkv.dtype)},
+        {"SCORES": wgmma.of_memory(keys, qkv.dtype), "RESULTS": wgmma.of_registers(head_dim, qkv.dtype, by_rows=True)},
         # Queries, keys and values, what aligns them, and barriers.
         (queries + 2 * stages * keys) * head_dim * 2 + 1024 + (4 * stages + 2) * 8,
     )

@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(FEW_REGISTERS));
     if (threadIdx.x % 128 == 0) {
       for (int tile = begin; tile < end; ++tile) {
-        for (int depth = 0; depth < DEPTHS; ++depth) ring.fetch(w, tile % SPANS * COLUMNS, depth);
+        for (int depth = 0; depth < DEPTHS; ++depth) fetch(ring, w, tile % SPANS * COLUMNS, depth);
       }
     }
     return;

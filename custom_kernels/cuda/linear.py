@@ -4,14 +4,20 @@ import mlx.core as mx
 
 from custom_kernels.cuda.activations import ACTIVATIONS, GATES
 from custom_kernels.cuda.heuristics import linear_tiles, streamed_tiles
+from custom_kernels.cuda.linear_float import linear_float
 from custom_kernels.cuda.products import launch_product
 from custom_kernels.parameters import Linear
 
 
 def linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None = None) -> mx.array:
-    """One launch of `linear.cu` or `linear_streamed.cu`, which read the laid out weight, and add no residual."""
+    """One launch of `linear.cu` or `linear_streamed.cu`, which add no residual, or of `linear_float.cu`.
+
+    All read the laid out weight.
+    """
+    if x.dtype == mx.float32:
+        return linear_float(x, layer, act, residual=residual)
     if residual is not None:
-        raise NotImplementedError("The CUDA kernels of linear add no residual.")
+        raise NotImplementedError("The CUDA kernels of linear add no residual in 16 bits.")
     outputs, inputs = layer.weight.shape
     tiles = linear_tiles(outputs, inputs)
     if tiles.streamed:
@@ -21,6 +27,8 @@ def linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | Non
 
 def stream(x: mx.array, layer: Linear, act: str | None, gate: str | None = None) -> mx.array:
     """One launch of `linear_streamed.cu`: act(x W^T + b), or the halves of each row one times act of the other."""
+    if x.dtype == mx.float32:
+        return linear_float(x, layer, act, gate)
     outputs = layer.weight.shape[0]
     tiles = streamed_tiles(outputs)
     constants = after(layer, act) | {"GATE": GATES.index(gate)}

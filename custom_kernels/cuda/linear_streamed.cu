@@ -5,11 +5,11 @@
 #include "shared/activations.cuh"
 #include "shared/halves.cuh"
 #include "shared/products.cuh"
+#include "shared/order.cuh"
 
 constexpr int PIECES = COLUMNS / 32 / (GATE ? 2 : 1);  // of 32 columns, of a tile's result
 constexpr int WIDTH = GATE ? N / 2 : N;
-constexpr int PART = COLUMNS / 2;            // columns that a block fetches
-constexpr int NEAR = 4096 / ROWS / CLUSTER;  // rows of clusters that take turns, so that the cache has their x
+constexpr int PART = COLUMNS / 2;  // columns that a block fetches
 
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1)
     linear_streamed(const T* x, const T* w, const T* bias, const unsigned* map, T* out, unsigned* maps, int total) {
@@ -18,16 +18,10 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
   if (threadIdx.x == 0) ring.initialise();
   cluster_sync();
 
-  const int heights = (total + ROWS * CLUSTER - 1) / (ROWS * CLUSTER);
-  const int tiles = heights * SPANS;
+  const Order order(total);
+  const int tiles = order.tiles();
   const int rank = blockIdx.x % CLUSTER;
   const int group = threadIdx.x / 128;
-  // Of a tile: its first row, which is this block's, and which COLUMNS.
-  const auto first_row = [&](int tile) {
-    const int begin = tile / (NEAR * SPANS) * NEAR, high = min(heights - begin, NEAR);
-    return ((begin + tile % (NEAR * SPANS) % high) * CLUSTER + rank) * ROWS;
-  };
-  const auto span = [&](int tile) { return tile % (NEAR * SPANS) / min(heights - tile / (NEAR * SPANS) * NEAR, NEAR); };
   const int begin = blockIdx.x / CLUSTER, step = gridDim.x / CLUSTER;
 
   if (group == GROUPS) {
@@ -38,8 +32,8 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
       describe(own, map, x, total, lane);
       if (lane == 0) {
         for (int tile = begin; tile < tiles; tile += step) {
-          const int first = first_row(tile);
-          const int column = GATE ? span(tile) * PART + rank * WIDTH : span(tile) * COLUMNS + rank * PART;
+          const int first = order.first_row(tile, rank), span = order.span(tile);
+          const int column = GATE ? span * PART + rank * WIDTH : span * COLUMNS + rank * PART;
           for (int depth = 0; depth < DEPTHS; ++depth) {
             barrier_wait(ring.empty + ring.stage * 8, ring.parity ^ 1);
             const unsigned barrier = ring.full + ring.stage * 8;
@@ -104,8 +98,8 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
       pin(sum);
 #pragma unroll
       for (int i = 0; i < SUMS; ++i) before[i] = sum[i];
-      row = first_row(tile) + group * GROUP_ROWS + warp * 16 + lane / 4;
-      left = span(tile) * PIECES * 32 + lane % 4 * 8;
+      row = order.first_row(tile, rank) + group * GROUP_ROWS + warp * 16 + lane / 4;
+      left = order.span(tile) * PIECES * 32 + lane % 4 * 8;
     }
     if (begin < tiles) {
 #pragma unroll

@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x % 128 == 0) {
       for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         for (int span = 0; span < SPANS; ++span) {
-          for (int depth = 0; depth < DEPTHS; ++depth) ring.fetch(w, span * COLUMNS, depth);
+          for (int depth = 0; depth < DEPTHS; ++depth) fetch(ring, w, span * COLUMNS, depth);
         }
       }
     }

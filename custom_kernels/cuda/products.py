@@ -1,40 +1,74 @@
 """Products on Hopper's tensor cores: how weights are laid out for them, and the launch of kernels made of them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from custom_kernels.cuda import wgmma
 from custom_kernels.cuda.ahead import rehearsed
 from custom_kernels.cuda.driver import multiprocessors
-from custom_kernels.cuda.heuristics import HOPPER_MEMORY, RESERVED, ProductTiles
+from custom_kernels.cuda.heuristics import HOPPER_MEMORY, RESERVED, ProductTiles, float_columns
 from custom_kernels.cuda.launch import Scalar, architecture, launch_all
 from custom_kernels.cuda.tensor_map import row_pieces
 
+# By what power of two a float32 weight is multiplied before it becomes two float16. What is below 2^-25 then is lost, a
+# small part of matrices that have some number of at least 2^-LEAST.
+SHIFT, LEAST = 10, 8
 
-def lay_out(weight: mx.array, most: int) -> mx.array | None:
+
+def lay_out(weight: mx.array, most: int | None = None) -> mx.array | None:
     """A weight [N, K] as the kernels of products read it: [K / 64, N, 64], of its dtype.
 
     Each block of 64 columns is one piece, in which the 8 chunks of 8 columns of row r are in the order that r % 8
     says (the tensor cores' 128-byte swizzle), and each 32 rows in the order 0, 1, 8, 9, 16, 17, 24, 25, 2, 3, ...
 
-    None where no kernel wants it: they are for Hopper, 16 bits, and at most so many inputs.
+    Of float32 it is [2 K / 64, N, 64], the bits of float16 as uint16: 2^SHIFT times the weight is the sum of the first
+    half and the second, in both of which each 16 columns are in the order 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, ...
+
+    None where no kernel wants it: they are for Hopper, and at most so many inputs, and in float32 for some numbers of
+    outputs, and for weights whose greatest is at least 2^-LEAST and 2^SHIFT times within float16.
     """
     outputs, inputs = weight.shape
-    if mx.device_info()["architecture"] != "sm_90" or weight.dtype == mx.float32:
+    if mx.device_info()["architecture"] != "sm_90" or inputs % 64 or outputs % 32 or (most and inputs > most):
         return None
-    if inputs % 64 or inputs > most or outputs % 32:
+    double = weight.dtype == mx.float32
+    if double and float_columns(outputs) is None:
         return None
     if rehearsed() is not None:
-        return mx.zeros((inputs // 64, outputs, 64), dtype=weight.dtype)
-    rows = np.array(weight.view(mx.uint16)).reshape(outputs // 32, 4, 4, 2, inputs // 64, 8, 8)
-    rows = rows.transpose(4, 0, 2, 1, 3, 5, 6).reshape(inputs // 64, outputs // 8, 8, 8, 8)
-    place = np.arange(8)
-    swizzled = rows[:, :, place[:, None], place[:, None] ^ place]
-    laid_out = mx.array(swizzled.reshape(inputs // 64, outputs, 64)).view(weight.dtype)
+        shape = (inputs // 64 * (2 if double else 1), outputs, 64)
+        return mx.zeros(shape, dtype=mx.uint16 if double else weight.dtype)
+    parts = _two_halves(weight) if double else [weight]
+    if parts is None:
+        return None
+    pieces = np.concatenate([_in_pieces(np.array(part.view(mx.uint16))) for part in parts])
+    laid_out = mx.array(pieces) if double else mx.array(pieces).view(weight.dtype)
     mx.eval(laid_out)  # or every graph would do it again
     return laid_out
+
+
+def _two_halves(weight: mx.array) -> list[mx.array] | None:
+    """Two float16 whose sum is 2^SHIFT times the weight, or None where float16 does not have its numbers."""
+    outputs, inputs = weight.shape
+    with mx.stream(mx.cpu):  # where MLX has nothing to compile for it
+        scaled = weight * 2.0**SHIFT
+        greatest = float(mx.abs(scaled).max())
+        if not 2.0 ** (SHIFT - LEAST) <= greatest <= 65504:  # float16's greatest
+            return None
+        scaled = scaled.reshape(outputs, inputs // 16, 4, 2, 2).swapaxes(2, 3).reshape(outputs, inputs)
+        first = scaled.astype(mx.float16)
+        return [first, (scaled - first.astype(mx.float32)).astype(mx.float16)]
+
+
+def _in_pieces(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """16-bit numbers as `lay_out` orders them."""
+    outputs, inputs = weight.shape
+    rows = weight.reshape(outputs // 32, 4, 4, 2, inputs // 64, 8, 8)
+    rows = rows.transpose(4, 0, 2, 1, 3, 5, 6).reshape(inputs // 64, outputs // 8, 8, 8, 8)
+    place = np.arange(8)
+    return rows[:, :, place[:, None], place[:, None] ^ place].reshape(inputs // 64, outputs, 64)
 
 
 def launch_product(

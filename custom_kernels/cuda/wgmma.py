@@ -8,10 +8,14 @@ def of_memory(columns: int, dtype: mx.Dtype) -> str:
     return _statement(columns, dtype, "%{0}", 1, '"l"(rows), "l"(columns), "r"(keep)', "1, 1, 0, 0")
 
 
-def of_registers(columns: int, dtype: mx.Dtype) -> str:
-    """64 rows of 16 in registers, `a`, times 16 rows of `columns` in shared memory: added to `sum`."""
+def of_registers(columns: int, dtype: mx.Dtype, by_rows: bool) -> str:
+    """64 rows of 16 in registers, `a`, times `columns` of 16 in shared memory: added to `sum`, or unless `keep` there.
+
+    `by_rows` says that shared memory has 16 rows of the columns, and not the columns one after the other.
+    """
     rows = '"r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])'
-    return _statement(columns, dtype, "{{%{0}, %{1}, %{2}, %{3}}}", 4, f'{rows}, "l"(columns), "r"(1)', "1, 1, 1")
+    inputs = f'{rows}, "l"(columns), "r"(keep)'
+    return _statement(columns, dtype, "{{%{0}, %{1}, %{2}, %{3}}}", 4, inputs, f"1, 1, {int(by_rows)}")
 
 
 def _statement(columns: int, dtype: mx.Dtype, first: str, count: int, inputs: str, rest: str) -> str:

@@ -30,7 +30,7 @@ def lay_out_linear(weight: mx.array, then: Literal["activation", "norm"] | None 
     """
     if default_backend() != "cuda":
         return None
-    return lay_out(weight, heuristics.most_inputs(weight.shape[0], then))
+    return lay_out(weight, heuristics.most_inputs(weight.dtype, weight.shape[0], then))
 
 
 def linear(
@@ -60,16 +60,13 @@ def linear(
     if residual is not None and residual.shape != (x.shape[0], outputs):
         raise ValueError(f"linear of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
     few = rows_of(x.shape[0]) if default_backend() == "metal" else None
-    # CUDA's kernels add no residual, which MLX's product may.
-    quicker_by_mlx = few is None and (
-        residual is not None or heuristics.builtin_linear_is_faster(x.shape[0], outputs, inputs, act)
+    quicker_by_mlx = few is None and heuristics.builtin_linear_is_faster(
+        x.dtype, x.shape[0], outputs, inputs, act, residual is not None
     )
     no_kernel = few is None and layer.laid_out is None
-    if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, *layer, residual):
+    if no_kernel or not x.size or quicker_by_mlx or of_many_dtypes(x, layer, residual):
         return builtin_linear(x, layer, act, residual)
-    variant = Variant(
-        x.dtype, outputs, inputs, act, layer.bias is not None, few is not None and residual is not None, few
-    )
+    variant = Variant(x.dtype, outputs, inputs, act, layer.bias is not None, residual is not None, few)
     return LINEAR.pick(None, variant, Load.of(x.shape[0]))(x, layer, act, residual)
 
 
@@ -115,13 +112,14 @@ def check(op: str, x: mx.array, layer: Linear) -> None:
     outputs, inputs = weight.shape
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"{op} of a layer with {outputs} outputs got a bias of shape {bias.shape}.")
-    if laid_out is not None and laid_out.shape != (inputs // 64, outputs, 64):
+    pieces = inputs // 64 * (2 if weight.dtype == mx.float32 else 1)
+    if laid_out is not None and laid_out.shape != (pieces, outputs, 64):
         raise ValueError(f"{laid_out.shape} is not the shape of lay_out_linear's of a weight {weight.shape}.")
 
 
-def of_many_dtypes(*arrays: mx.array | None) -> bool:
+def of_many_dtypes(x: mx.array, layer: Linear, *others: mx.array | None) -> bool:
     """Whether they are not all of one dtype."""
-    return len({array.dtype for array in arrays if array is not None}) > 1
+    return len({array.dtype for array in (x, layer.weight, layer.bias, *others) if array is not None}) > 1
 
 
 def sample(
@@ -131,15 +129,16 @@ def sample(
     x = random(rows if load is None else load.tokens, inputs, dtype=dtype, seed=1)
     weight = random(outputs, inputs, dtype=dtype, scale=inputs**-0.5, seed=2)
     bias = random(outputs, dtype=dtype, seed=3) if has_bias else None
-    return x, Linear(weight, bias, lay_out(weight, inputs) if default_backend() == "cuda" else None)
+    return x, Linear(weight, bias, lay_out(weight) if default_backend() == "cuda" else None)
 
 
 def _sample(variant: Variant, load: Load | None) -> Arguments:
     dtype, outputs, inputs, act, has_bias, has_residual, most = variant
     if most is None:
         # Rows enough for every block of a kernel to have several tiles, of which the last is partly empty.
-        return (*sample(3001, outputs, inputs, dtype, load, has_bias), act), {}
-    x, layer = sample(most - 3 if load is None else most, outputs, inputs, dtype, None, has_bias)
+        x, layer = sample(3001, outputs, inputs, dtype, load, has_bias)
+    else:
+        x, layer = sample(most - 3 if load is None else most, outputs, inputs, dtype, None, has_bias)
     residual = random(x.shape[0], outputs, dtype=dtype, seed=4) if has_residual else None
     return (x, layer, act, residual), {}
 
@@ -150,9 +149,10 @@ def numpy_product(x: mx.array, layer: Linear) -> mx.array:
     return mx.array(y if layer.bias is None else y + np.array(layer.bias))
 
 
-def _by_rows(x: mx.array, layer: Linear, act: str | None) -> mx.array:
+def _by_rows(x: mx.array, layer: Linear, act: str | None, residual: mx.array | None) -> mx.array:
     y = numpy_product(x, layer)
-    return y if act is None else reference_activate(y, act)
+    y = y if act is None else reference_activate(y, act)
+    return y if residual is None else y + residual
 
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:

@@ -46,8 +46,8 @@ def output_norm(
     if residual.shape != (x.shape[0], outputs):
         raise ValueError(f"output_norm of x {x.shape} and weight {layer.weight.shape} got a residual {residual.shape}.")
     complete = layer.laid_out is not None and layer.bias is not None and bias is not None
-    alike = not of_many_dtypes(x, *layer, residual, weight, bias)
-    quicker = heuristics.builtin_norm_after_linear_is_faster(x.shape[0], outputs)
+    alike = not of_many_dtypes(x, layer, residual, weight, bias)
+    quicker = heuristics.builtin_norm_after_linear_is_faster(x.dtype, x.shape[0], outputs)
     if not (complete and alike and x.size) or quicker:
         return builtin_output_norm(x, layer, residual, weight, bias, eps)
     variant = Variant(x.dtype, outputs, inputs, eps)

@@ -69,7 +69,7 @@ static size_t latest;  // the array that was touched last
 
 // One wgmma of a warpgroup: what its threads will find in their registers, and what it reads meanwhile.
 struct Product {
-  std::vector<float> sums;  // of each thread
+  std::vector<double> sums;  // of each thread
   std::vector<Cell*> cells;
   unsigned left;    // threads that have not waited for it
   uint32_t waited;  // the least of its threads' `waited`
@@ -94,6 +94,7 @@ struct Fiber {
   int line;
   std::vector<std::pair<int, char*>> copies;  // their group, and where to
   int groups;
+  int registers;                  // that it asks for, or has from the beginning
   uint32_t fence, proxy_fence;    // when it last was at wgmma.fence and at fence.proxy.async
   std::vector<Pending> products;  // as copies
   int product_groups;
@@ -161,6 +162,9 @@ static void enter() {
   fibers[fiber_number].state = Fiber::DONE;
   _longjmp(scheduler, 1);
 }
+
+// Of a thread, where a block may have all that a multiprocessor has. They come by 8.
+static int registers_at_first() { return std::min(65536 / threads, 255u) / 8 * 8; }
 
 static void resume(Block& of, unsigned thread) {
   block = &of;
@@ -235,6 +239,7 @@ static void run(std::vector<Block> together, uint64_t& seed) {
     fiber.products.clear();
     std::fill_n(fiber.seen, MOST_BARRIERS, 0);
     fiber.waited = phases;
+    fiber.registers = registers_at_first();
     fiber.groups = fiber.product_groups = fiber.fence = fiber.proxy_fence = 0;
     getcontext(&fiber.first);
     fiber.first.uc_stack.ss_sp = stacks + i * STACK;
@@ -250,6 +255,11 @@ static void run(std::vector<Block> together, uint64_t& seed) {
       progress = true;
       if (!error.empty()) return;
     }
+  }
+  for (unsigned first = 0; first < all; first += threads) {
+    int registers = 0;
+    for (unsigned i = first; i < first + threads; ++i) registers += fibers[i].registers;
+    if (registers > registers_at_first() * int(threads)) error = "setmaxnreg waits for ever: there are fewer registers";
   }
   for (unsigned i = 0; i < all; ++i) {
     if (fibers[i].state == Fiber::DONE) continue;

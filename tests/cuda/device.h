@@ -7,6 +7,7 @@
 #define erff __builtin_erff
 #define expf __builtin_expf
 #define fmaf __builtin_fmaf
+#define fabsf __builtin_fabsf
 #define fmaxf __builtin_fmaxf
 #define sqrtf __builtin_sqrtf
 #define tanhf __builtin_tanhf
@@ -16,6 +17,7 @@ using size_t = decltype(sizeof(0));
 #define __global__
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 
 struct alignas(8) float2 {
   float x, y;
@@ -23,11 +25,15 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 namespace emulation {
@@ -93,6 +99,9 @@ void mov_u64(unsigned long long& to);
 void ex2_approx_ftz_f32(float& to, float x);
 void rcp_approx_ftz_f32(float& to, float x);
 void cp_async_cg_shared_global(unsigned to, const void* from, int present, int bytes);
+inline void cp_async_cg_shared_global(unsigned to, const void* from, int bytes) {
+  cp_async_cg_shared_global(to, from, bytes, bytes);
+}
 void cp_async_commit_group();
 void cp_async_wait_group(int most);
 void ldmatrix_sync_aligned_m8n8_x4_shared_b16(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned from,
@@ -128,8 +137,8 @@ WGMMAS_OF(128)
 WGMMAS_OF(256)
 #undef WGMMAS_OF
 #undef WGMMA_OF
-inline void setmaxnreg_dec_sync_aligned_u32(int) {}
-inline void setmaxnreg_inc_sync_aligned_u32(int) {}
+void setmaxnreg_dec_sync_aligned_u32(int registers);
+void setmaxnreg_inc_sync_aligned_u32(int registers);
 inline void cp_async_wait_group_fence_proxy_async(int most) {
   cp_async_wait_group(most);
   fence_proxy_async();

@@ -38,6 +38,7 @@ PRODUCTS = importlib.import_module("custom_kernels.cuda.products")
 # Their functions have their names.
 ATTENTION = importlib.import_module(cuda.attention.__module__)
 ATTENTION_HOPPER = importlib.import_module("custom_kernels.cuda.attention_hopper")
+LINEAR_FLOAT = importlib.import_module("custom_kernels.cuda.linear_float")
 SHORT_ENCODER = importlib.import_module(cuda.short_encoder.__module__)
 MULTIPROCESSORS = 3
 # Of CUDA: the threads of a block, the blocks of a grid, and the bytes that a block of Hopper has.
@@ -45,7 +46,8 @@ MOST_THREADS, MOST_BLOCKS, MOST_SHARED = 1024, 2**31 - 1, 232448
 # By kernel, the arrays that are whole by the docstrings of their ops, and not slices that may begin at any element.
 WHOLE = {"attention": r"cosines|sines", "short_encoder": r"x|w\d*"}
 
-KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(([^,)]*)[^)]*\)\s*)?(\w+)\((.*?)\) \{', re.S)
+BOUNDS = r"(?:__cluster_dims__\(CLUSTER, 1, 1\)\s*)?(?:__launch_bounds__\(([^,)]*)[^)]*\)\s*)?"
+KERNEL = re.compile(rf'extern "C" __global__ void {BOUNDS}(\w+)\((.*?)\) \{{', re.S)
 SHARED = re.compile(r"(extern )?__shared__ (?:alignas\((\d+)\) )?([^;\[]*?[ *])(\w+\[[^;]*);")
 STATEMENT = re.compile(r"^#define (\w+) (asm.*)$", re.M)
 ASSEMBLY = re.compile(r'\basm(?: volatile)?\(\s*((?:"(?:[^"\\]|\\.)*"\s*)+)(.*?)\);', re.S)
@@ -107,9 +109,9 @@ def emulated_cuda(seed: int = 0, edit: Callable[[str], str] = lambda source: sou
 
 def on_hopper(patch: pytest.MonkeyPatch) -> None:
     """Let launchers believe in a small Hopper GPU, which is MLX's CPU."""
-    for module in (PRODUCTS, SHORT_ENCODER, ATTENTION_HOPPER):
+    for module in (PRODUCTS, SHORT_ENCODER, ATTENTION_HOPPER, LINEAR_FLOAT):
         patch.setattr(module, "multiprocessors", lambda: MULTIPROCESSORS)
-    for module in (PRODUCTS, ATTENTION):
+    for module in (PRODUCTS, ATTENTION, LINEAR_FLOAT):
         patch.setattr(module, "architecture", lambda: "sm_90")
     patch.setattr(mx, "gpu", mx.cpu)
 

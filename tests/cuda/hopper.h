@@ -6,6 +6,12 @@
 
 namespace emulation {
 
+// A sum of the tensor cores, which cut more or less of it.
+static float cut(double sum) {
+  const float near = sum;
+  return fabs(double(near)) > fabs(sum) ? nextafterf(near, 0.0f) : near;
+}
+
 static float from_half(unsigned bits) {
   static const std::vector<float> known = [] {  // a processor without an instruction for it takes long
     std::vector<float> all(1 << 16);
@@ -73,6 +79,7 @@ struct Operands {
   uint64_t rows, columns;
   const unsigned* a;
   int keep, groups;
+  bool by_rows;  // of the second
   std::shared_ptr<Product> product;
 };
 
@@ -126,6 +133,12 @@ static void multiply(Operands** of, int columns, Number number) {
   product->waited = std::min_element(first, first + 128, sooner)->waited;
   product->sums.resize(64 * columns);
   static float a[64][16], b[16][256];
+  const auto read = [&](const Described& matrix, int rows, auto set) {
+    if ((matrix.start & 127) + 32 > 128) fail("a descriptor of columns across the end of 128 bytes");
+    for (int row = 0; row < rows; ++row) {
+      for (int k = 0; k < 16; ++k) set(row, k, number(matrix.chunk(row, k / 8 * 16, group, *product)[k % 8]));
+    }
+  };
   if (one.a) {
     for (int thread = 0; thread < 128; ++thread) {
       for (int i = 0; i < 8; ++i) {
@@ -133,6 +146,10 @@ static void multiply(Operands** of, int columns, Number number) {
         a[row][k] = number(of[thread]->a[i / 2] >> 16 * (i % 2) & 0xffff);
       }
     }
+  } else {
+    read(Described(one.rows), 64, [](int row, int k, float x) { a[row][k] = x; });
+  }
+  if (one.by_rows) {
     for (int k = 0; k < 16; ++k) {
       for (int i = 0; i < columns; i += 8) {
         const auto from = Described(one.columns).chunk(k, i % 64 * 2, group, *product, i / 64);
@@ -140,19 +157,12 @@ static void multiply(Operands** of, int columns, Number number) {
       }
     }
   } else {
-    const auto read = [&](const Described& matrix, int rows, auto set) {
-      if ((matrix.start & 127) + 32 > 128) fail("a descriptor of columns across the end of 128 bytes");
-      for (int row = 0; row < rows; ++row) {
-        for (int k = 0; k < 16; ++k) set(row, k, number(matrix.chunk(row, k / 8 * 16, group, *product)[k % 8]));
-      }
-    };
-    read(Described(one.rows), 64, [](int row, int k, float x) { a[row][k] = x; });
     read(Described(one.columns), columns, [](int row, int k, float x) { b[k][row] = x; });
   }
   for (int row = 0; row < 64; ++row) {
-    float sum[256] = {};
+    double sum[256] = {};
     for (int k = 0; k < 16; ++k) {
-      for (int column = 0; column < columns; ++column) sum[column] += a[row][k] * b[k][column];
+      for (int column = 0; column < columns; ++column) sum[column] += double(a[row][k]) * b[k][column];
     }
     for (int column = 0; column < columns; ++column) {
       const int thread = row / 16 * 32 + row % 8 * 4 + column % 8 / 2,
@@ -171,11 +181,12 @@ void wgmma(const char* type, int columns, const void* const* operands, int count
   // Then the numbers in the text: what the predicate is not, the signs, and which operand is by rows.
   const bool registers = count == sums + 10;
   const int next = registers ? sums + 6 : sums + 3;
+  const bool by_rows = registers && count == sums + 10 && number(next + 3) == 1;
   if (count != sums + (registers ? 10 : 8) || number(next) != 0 || number(next + 1) != 1 || number(next + 2) != 1 ||
-      number(next + 3) != registers || (!registers && number(next + 4) != 0) || (registers && columns % 64)) {
+      number(next + 3) != by_rows || (!registers && number(next + 4) != 0) || (by_rows && columns % 64)) {
     fail("a wgmma that the emulation does not have");
   }
-  Operands mine = {0, descriptor(next - 2), nullptr, number(next - 1), fiber.product_groups, nullptr};
+  Operands mine = {0, descriptor(next - 2), nullptr, number(next - 1), fiber.product_groups, by_rows, nullptr};
   if (registers) {
     mine.a = static_cast<const unsigned*>(operands[sums]);
   } else {
@@ -208,6 +219,8 @@ void wgmma(const char* type, int columns, const void* const* operands, int count
 namespace ptx {
 using namespace emulation;
 
+void setmaxnreg_dec_sync_aligned_u32(int registers) { fibers[fiber_number].registers = registers; }
+void setmaxnreg_inc_sync_aligned_u32(int registers) { fibers[fiber_number].registers = registers; }
 void fence_proxy_async() { fibers[fiber_number].proxy_fence = ++proxy_fences; }
 void wgmma_fence_sync_aligned() { fibers[fiber_number].fence = ++fences; }
 void wgmma_commit_group_sync_aligned() { ++fibers[fiber_number].product_groups; }
@@ -217,9 +230,9 @@ void wgmma_wait_group_sync_aligned(int most, int line) {
   for (const Pending& pending : fiber.products) {
     if (waits(pending)) continue;
     Product& product = *pending.product;
-    const float* const sums = product.sums.data() + current % 128 * pending.to.size();
+    const double* const sums = product.sums.data() + current % 128 * pending.to.size();
     for (size_t i = 0; i < pending.to.size(); ++i) {
-      *pending.to[i] = (pending.keep ? *pending.to[i] : 0.0f) + sums[i];
+      *pending.to[i] = cut((pending.keep ? *pending.to[i] : 0.0f) + sums[i]);
     }
     if (--product.left) continue;
     for (Cell* cell : product.cells) --cell->multiplied;

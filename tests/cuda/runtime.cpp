@@ -240,7 +240,6 @@ void mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32(float& c0, float& c1, flo
                                                        int line) {
   multiply("mma f16", line, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}}, from_half);
 }
-// Sums in float64, which are cut to float32, as the tensor cores cut more or less of them.
 void mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32_f32(float& c0, float& c1, float& c2, float& c3, unsigned a0,
                                                         unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1,
                                                         int line) {
@@ -258,8 +257,7 @@ void mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32_f32(float& c0, float& c1, fl
       for (int i = 0; i < 4; ++i) {
         double sum = *of[lane]->c[i];
         for (int k = 0; k < 8; ++k) sum += a[lane / 4 + i / 2 * 8][k] * b[k][lane % 4 * 2 + i % 2];
-        const float near = sum;
-        *of[lane]->c[i] = fabs(double(near)) > fabs(sum) ? nextafterf(near, 0.0f) : near;
+        *of[lane]->c[i] = cut(sum);
       }
     }
   });

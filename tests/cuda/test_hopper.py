@@ -29,6 +29,7 @@ FAULTS = {
     "memory is written": "wgmma, not waited for, reads memory",
     "memory is written with no barrier": "race: memory|wgmma, not waited for, reads memory",
     "no last wait": "a thread ends, and has not waited for its wgmma",
+    "more registers": "setmaxnreg waits for ever",
     # Descriptors are wrong, or not all threads'.
     "another swizzle": "no swizzle of 128 bytes",
     "an offset of the base": "a base's offset",
@@ -40,14 +41,16 @@ FAULTS = {
     "a thread less": "divergent|waits for ever",
 }
 
-# out = (x y^T) z of 64 x 64 each, the first product rounded in between. z is multiplied as it lies, by rows.
+# out = (x y^T) z of 64 x 64 each, the first product rounded in between; or with z^T, whose rows then are the columns.
 SOURCE = """
 __device__ unsigned address(const void* at) { return static_cast<unsigned>(__cvta_generic_to_shared(at)); }
 __device__ unsigned long long described(unsigned at) {
   return (static_cast<unsigned long long>(at & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
 }
 __device__ void multiply(float (&sum)[32], unsigned long long rows, unsigned long long columns, int keep) { WGMMA; }
-__device__ void add(float (&sum)[32], const unsigned (&a)[4], unsigned long long columns) { WGMMA_OF_A; }
+__device__ void add(float (&sum)[32], const unsigned (&a)[4], unsigned long long columns, int keep) {
+  WGMMA_OF_A;
+}
 
 extern "C" __global__ void __launch_bounds__(128) products(const T* x, const T* y, const T* z, T* out, int fault) {
   extern __shared__ unsigned char memory[];
@@ -89,8 +92,9 @@ extern "C" __global__ void __launch_bounds__(128) products(const T* x, const T* 
   for (int i = 0; i < 32; ++i) sum[i] = 0.0f;
   if (!"no second wgmma.fence") asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   if ("a register is written behind the fence") a[2][1] = 0;
-  for (int k = 0; k < 4; ++k) add(sum, a[k], described(start + 2 * 8192 + k * 2048));
+  for (int k = 0; k < 4; ++k) add(sum, a[k], described(start + 2 * 8192 + k * (BY_ROWS ? 2048 : 32)), k > 0);
   if ("a register of A is written") a[1][3] = 0;
+  if ("more registers") asm volatile("setmaxnreg.inc.sync.aligned.u32 256;");
   if ("no last wait") return;
   asm volatile("wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
   for (int i = 0; i < 32; ++i) {
@@ -109,11 +113,11 @@ def in_place(header: str, text: str) -> Callable[[str], str]:
     return lambda source: source[: source.index("// The place of each")] + kernel_source(header) + text
 
 
-def products(x: mx.array, y: mx.array, z: mx.array, seed: int, fault: int = -1) -> mx.array:
+def products(x: mx.array, y: mx.array, z: mx.array, seed: int, fault: int = -1, by_rows: bool = True) -> mx.array:
     bfloat = x.dtype == mx.bfloat16
     with emulated_cuda(seed, in_place("shared/halves.cuh", SOURCE)):
-        macros = {"WGMMA": wgmma.of_memory(64, x.dtype), "WGMMA_OF_A": wgmma.of_registers(64, x.dtype)}
-        types, constants, memory = {"T": x.dtype}, {"BFLOAT": bfloat}, 1024 + 3 * 8192
+        macros = {"WGMMA": wgmma.of_memory(64, x.dtype), "WGMMA_OF_A": wgmma.of_registers(64, x.dtype, by_rows)}
+        types, constants, memory = {"T": x.dtype}, {"BFLOAT": bfloat, "BY_ROWS": by_rows}, 1024 + 3 * 8192
         inputs, grid = [x, y, z], (1, 128)
         return launch("position_ids", inputs, [fault], grid, x.shape, x.dtype, types, constants, macros, memory)
 
@@ -122,9 +126,10 @@ def products(x: mx.array, y: mx.array, z: mx.array, seed: int, fault: int = -1) 
 def test_products_are_right(dtype: str, bound: float) -> None:
     x, y, z = (random(64, 64, dtype=dtype) for _ in range(3))
     between = mx.array((exact(x) @ exact(y).T).astype(np.float32)).astype(x.dtype)
-    expected = exact(between) @ exact(z)
-    for seed in (0, 2):
-        assert np.abs(exact(products(x, y, z, seed)) - expected).max() <= bound * np.abs(expected).max()
+    for by_rows, expected in ((True, exact(between) @ exact(z)), (False, exact(between) @ exact(z).T)):
+        for seed in (0, 2):
+            found = exact(products(x, y, z, seed, by_rows=by_rows))
+            assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -44,9 +44,34 @@ def test_weights_laid_out_are_where_the_kernels_look(monkeypatch: pytest.MonkeyP
                 np.testing.assert_array_equal(found[block, place, chunk * 8 : chunk * 8 + 8], expected)
 
 
+def test_float32_is_laid_out_as_two_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = random(96, 128, dtype="float32", scale=0.1)
+    laid_out = laid_out_on_cuda(monkeypatch, weight)
+    assert laid_out is not None
+    assert laid_out.shape == (4, 96, 64)
+    first, second = np.split(exact(laid_out.view(mx.float16)), 2)
+    whole = exact(laid_out_on_cuda(monkeypatch, weight.astype(mx.bfloat16)))  # in the same places, but for 16 columns
+    columns = np.arange(64).reshape(-1, 4, 2, 2).swapaxes(1, 2).reshape(-1)
+    for row in range(96):
+        swizzled = (np.arange(8) ^ row % 8)[:, None] * 8 + np.arange(8)
+        found = ((first + second) / 1024)[:, row, swizzled.reshape(-1)]
+        plain = whole[:, row, swizzled.reshape(-1)][:, columns]
+        assert np.abs(found - plain).max() <= 2**-8 * np.abs(plain).max()
+    exact_weight = np.sort(exact(weight).reshape(-1))
+    np.testing.assert_allclose(np.sort(((first + second) / 1024).reshape(-1)), exact_weight, rtol=0, atol=2**-25)
+    assert np.abs(second).max() <= 2**-11 * np.abs(first).max()
+
+
+@pytest.mark.parametrize("scale", [2e-3, 100.0, float("nan")])
+def test_weights_whose_numbers_float16_lacks_are_not_laid_out(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    weight = mx.clip(random(96, 64, dtype="float32"), -1, 1)
+    assert laid_out_on_cuda(monkeypatch, weight) is not None
+    assert laid_out_on_cuda(monkeypatch, weight * scale) is None
+
+
 @pytest.mark.parametrize(
     ("outputs", "inputs", "dtype"),
-    [(96, 64, "float32"), (96, 100, "float16"), (40, 64, "float16"), (96, 832, "float16")],
+    [(32, 64, "float32"), (96, 100, "float32"), (96, 100, "float16"), (40, 64, "float16"), (96, 832, "float16")],
 )
 def test_what_no_kernel_takes_is_not_laid_out(
     monkeypatch: pytest.MonkeyPatch, outputs: int, inputs: int, dtype: str

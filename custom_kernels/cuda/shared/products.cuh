@@ -7,8 +7,6 @@
 // With STREAMED the rows of x are in the ring too, behind the columns, and CLUSTER blocks fill and empty each other's.
 // Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, PLACE_COLUMNS (of w in
 // a place, COLUMNS or a multiple), STREAMED, CLUSTER, WGMMA (the instruction).
-#include "shared/hopper.cuh"
-
 constexpr int GROUP_ROWS = 64;
 constexpr int ROWS = GROUPS * GROUP_ROWS;
 constexpr int DEPTHS = K / 64;
@@ -16,32 +14,14 @@ constexpr int SPANS = N / COLUMNS;
 constexpr int SUMS = COLUMNS / 2;      // of a thread: for each 8 columns two in its row, two in the row 8 below
 constexpr int BLOCK_BYTES = 64 * 128;  // of a group's rows, 64 columns of them
 constexpr int STAGE_BYTES = PLACE_COLUMNS * 128 + (STREAMED ? GROUPS * BLOCK_BYTES : 0);
+constexpr int ARRIVALS = 1;
 constexpr int THREADS = (GROUPS + 1) * 128;  // one warpgroup fetches
 
 struct alignas(16) Eight {
   T at[8];
 };
 
-// By one thread, and the only one that arrives: so many bytes are to come.
-__device__ void expect(unsigned barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-
-// One bulk copy, whose bytes `barrier` counts.
-__device__ void copy(unsigned to, const T* from, int bytes, unsigned barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-               "l"(from), "r"(bytes), "r"(barrier)
-               : "memory");
-}
-
-// The same to the same place, and for the same barrier, of both blocks of a cluster.
-__device__ void copy_to_all(unsigned to, const T* from, int bytes, unsigned barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], "
-      "%4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "h"(static_cast<unsigned short>(3))
-      : "memory");
-}
+#include "shared/ring.cuh"
 
 // By a warp: `map`, which tells the bulk copies of some array, in `own`, with the address and the rows of this one.
 __device__ void describe(unsigned* own, const unsigned* map, const T* x, int total, int lane) {
@@ -80,44 +60,14 @@ __device__ void copy_rows_to_all(unsigned to, const unsigned* map, int column, i
       : "memory");
 }
 
-__device__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+// By one thread: the next place gets the rows of w from `row` on, at this depth.
+__device__ void fetch(Ring& ring, const T* w, int row, int depth) {
+  barrier_wait(ring.empty + ring.stage * 8, ring.parity ^ 1);
+  const unsigned barrier = ring.full + ring.stage * 8;
+  expect(barrier, STAGE_BYTES);
+  copy(ring.place(), w + (static_cast<long long>(depth) * N + row) * 64, STAGE_BYTES, barrier);
+  ring.advance();
 }
-
-// The ring in shared memory, with a barrier a place that says that it is full and one that it is empty again.
-struct Ring {
-  unsigned places, full, empty;
-  int stage = 0, parity = 0;
-
-  __device__ explicit Ring(unsigned start)
-      : places(start), full(start + STAGES * STAGE_BYTES), empty(full + STAGES * 8) {}
-
-  __device__ void initialise() {
-    for (int s = 0; s < STAGES; ++s) {
-      barrier_initialise(full + s * 8, 1);
-      barrier_initialise(empty + s * 8, GROUPS * CLUSTER * 4);
-    }
-    barriers_are_there();
-  }
-
-  __device__ void advance() {
-    if (++stage == STAGES) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-
-  __device__ unsigned place() const { return places + stage * STAGE_BYTES; }
-
-  // By one thread: the next place gets the rows of w from `row` on, at this depth.
-  __device__ void fetch(const T* w, int row, int depth) {
-    barrier_wait(empty + stage * 8, parity ^ 1);
-    const unsigned barrier = full + stage * 8;
-    expect(barrier, STAGE_BYTES);
-    copy(place(), w + (static_cast<long long>(depth) * N + row) * 64, STAGE_BYTES, barrier);
-    advance();
-  }
-};
 
 __device__ void wgmma(float (&sum)[SUMS], unsigned long long rows, unsigned long long columns, int keep) { WGMMA; }
 
@@ -139,19 +89,6 @@ __device__ void multiply_place(float (&sum)[SUMS], unsigned rows, Ring& ring, bo
   begin_place(ring);
   multiply_block(sum, rows, ring.place(), keep);
   commit_wgmma();
-}
-
-// By a warp, whose product of a place is done: it may be filled again, in all blocks of the cluster.
-__device__ void hand_back(unsigned barrier, int lane) {
-  if constexpr (CLUSTER == 1) {
-    if (lane == 0) barrier_arrive(barrier);
-  } else if (lane < CLUSTER) {
-    asm volatile(
-        "{.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(barrier),
-        "r"(lane)
-        : "memory");
-  }
 }
 
 // After such a product: on to the next place. Unless this was the `first`, the place before it, whose barrier is

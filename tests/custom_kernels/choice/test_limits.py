@@ -16,8 +16,8 @@ from tests.custom_kernels.choice.test_op import normal
 from tests.custom_kernels.conftest import DTYPES, TOLERANCE, error, exact, random
 
 # A share of the result that is rounding, and one that no rounding explains.
-RIGHT = {"float32": 5e-4, "float16": 1e-3, "bfloat16": 1e-2}
-WRONG = {"float32": 0.05, "float16": 0.05, "bfloat16": 0.15}
+RIGHT = {"float32": 5e-5, "float16": 1e-3, "bfloat16": 1e-2}
+WRONG = {"float32": 5e-4, "float16": 0.05, "bfloat16": 0.15}
 
 
 def used(dtype: str, off: float, monkeypatch: pytest.MonkeyPatch) -> int:

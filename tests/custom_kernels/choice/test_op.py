@@ -201,7 +201,7 @@ def test_while_kernels_are_being_compiled(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("wrong", [None, 0, 125, 3000, -2])
 @pytest.mark.parametrize("act", [None, "gelu"])
 def test_a_product_is_checked_by_rows(wrong: int | None, act: str | None) -> None:
-    def kernel(x: mx.array, layer: Any, act: str | None) -> mx.array:
+    def kernel(x: mx.array, layer: Any, act: str | None, residual: None) -> mx.array:
         y = reference_linear(x, layer, act)
         if wrong is not None:
             y[wrong, 7] += 9

@@ -31,7 +31,18 @@ from custom_kernels.ops.attention import Rotated
 from custom_kernels.ops.rope import Normed
 from custom_kernels.parameters import Linear
 from tests.cuda.emulation import emulated_cuda, on_hopper, unavailable
-from tests.custom_kernels.conftest import OP, exact, exact_attention, random, rotation, shared, starts
+from tests.custom_kernels.conftest import (
+    EXACT,
+    OP,
+    exact,
+    exact_attention,
+    exact_linear,
+    gated,
+    random,
+    rotation,
+    shared,
+    starts,
+)
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
@@ -242,7 +253,7 @@ def laid_out(outputs: int, inputs: int, dtype: str) -> Linear:
     weight, bias = random(outputs, inputs, dtype=dtype, scale=inputs**-0.5), random(outputs, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mx, "device_info", lambda *_: {"architecture": "sm_90"})
-        return Linear(weight, bias, lay_out(weight, inputs))
+        return Linear(weight, bias, lay_out(weight))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +268,59 @@ def test_linear_by_hoppers_instructions(total: int, outputs: int, inputs: int, a
         with emulated_cuda(2 * seed):
             found = cuda.linear(x, layer, act)
         assert np.abs(exact(found) - expected).max() <= BOUND[x.dtype] * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("total", "outputs", "inputs", "act", "gate", "has_residual", "has_bias"),
+    [
+        (700, 256, 192, None, None, True, True),
+        (129, 96, 256, "relu", None, False, False),
+        (1, 64, 64, "gelu", None, False, True),
+        (300, 128, 384, "silu", "second", False, False),
+        (200, 192, 64, "gelu_tanh", "first", False, True),
+    ],
+)
+def test_linear_of_float32_is_as_precise_as_float32(
+    total: int, outputs: int, inputs: int, act: str | None, gate: Any, has_residual: bool, has_bias: bool
+) -> None:
+    """Sums of the tensor cores, whose factors have 11 bits, are cut off; those of float32 are rounded."""
+    layer = laid_out(outputs, inputs, "float32")
+    layer = layer if has_bias else layer._replace(bias=None)
+    x = random(total, inputs, dtype="float32") * mx.exp(random(total, 1, dtype="float32"))
+    residual = random(total, outputs, dtype="float32") if has_residual else None
+    product = exact_linear(x, layer.weight, layer.bias)
+    expected = gated(product, act, gate) if gate else EXACT[act](product)
+    expected = expected if residual is None else expected + exact(residual)
+    rows = np.sqrt((expected**2).mean(axis=1, keepdims=True))
+    plain = exact(linear.reference_linear(x, layer, None)) - product
+    for seed in SEEDS:
+        with emulated_cuda(2 * seed):
+            found = cuda.gated_linear(x, layer, act, gate) if gate else cuda.linear(x, layer, act, residual)
+        assert np.abs(exact(found) - expected).max() <= 3e-6 * np.abs(expected).max()
+        if act is None:
+            assert np.square((exact(found) - expected) / rows).mean() <= np.square(plain / rows).mean()
+
+
+def test_columns_that_no_tile_has_are_not_multiplied_in_float32() -> None:
+    layer, x = laid_out(96, 64, "float32"), random(3, 64, dtype="float32")
+    with emulated_cuda():
+        cuda.linear(x, layer, None)
+        with pytest.raises(NotImplementedError, match="no 96 outputs"):
+            cuda.gated_linear(x, layer, "gelu", "first")
+
+
+def test_numbers_of_any_size_are_multiplied_in_float32() -> None:
+    """Rows from 1e-30 to 1e30, one of zeros, and one that is no number, which is alone."""
+    layer = laid_out(64, 128, "float32")
+    sizes = np.array([1e-30, 1e-4, 1.0, 3e4, 7e4, 1e30, 0.0, np.nan])
+    x = random(8, 128, dtype="float32") * mx.array(sizes[:, None].astype(np.float32))
+    expected = exact(x) @ exact(layer.weight).T
+    with emulated_cuda():
+        found = exact(cuda.linear(x, layer._replace(bias=None), None))
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    assert not found[6].any()
+    for row in range(6):
+        assert np.abs(found[row] - expected[row]).max() <= 1e-6 * np.abs(expected[row]).max()
 
 
 @pytest.mark.parametrize(("total", "dtype"), [(500, "float16"), (129, "bfloat16")])

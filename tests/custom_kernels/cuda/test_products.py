@@ -72,6 +72,63 @@ def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bo
         assert error(found, expected) <= TOLERANCE[dtype]
 
 
+@pytest.fixture(params=[None, 1, 7])
+def few_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param:
+        monkeypatch.setattr("custom_kernels.cuda.linear_float.multiprocessors", lambda: request.param)
+
+
+@on_hopper
+@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.parametrize("total", [1, 127, 128, 129, 1500, 20000])
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "act", "gate", "biased", "has_residual"),
+    [
+        (1536, 384, "gelu", None, True, False),
+        (384, 1536, None, None, True, True),
+        (384, 384, None, None, False, False),
+        (768, 3072, None, None, True, False),
+        (96, 64, "relu", None, True, False),
+        (288, 320, "silu", None, False, True),
+        (64, 128, "gelu_tanh", None, True, False),
+        (6144, 1024, "silu", "second", False, False),
+        (2304, 768, "gelu", "first", True, False),
+        (192, 64, "gelu_tanh", "first", True, False),
+    ],
+)
+def test_linear_of_float32_on_hopper_is_as_precise_as_cublas(
+    outputs: int, inputs: int, act: str | None, gate: str | None, biased: bool, has_residual: bool, total: int
+) -> None:
+    weight, bias = random_layer(outputs, inputs, "float32")
+    layer = Linear(weight, bias if biased else None, lay_out_linear(weight))
+    assert layer.laid_out is not None
+    x = random(total, inputs, dtype="float32")
+    residual = random(total, outputs, dtype="float32") if has_residual else None
+    product = exact_linear(x, weight, layer.bias)
+    expected = gated(product, act, gate) if gate else EXACT[act](product)
+    expected = expected if residual is None else expected + exact(residual)
+    for _ in range(2):
+        poison(total, outputs, dtype="float32")
+        found = cuda.gated_linear(x, layer, act, gate) if gate else cuda.linear(x, layer, act, residual)
+        assert found.dtype == mx.float32
+        assert error(found, expected) <= TOLERANCE["float32"] / 5
+        if act is None and residual is None:
+            of_cublas = exact(layer.times(x)) - expected
+            assert np.square(exact(found) - expected).mean() <= 1.5 * np.square(of_cublas).mean()
+
+
+@on_hopper
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 3e38, 0.0])
+def test_what_is_wrong_with_a_row_stays_in_it_on_hopper_in_float32(bad: float) -> None:
+    weight, bias = random_layer(384, 384, "float32")
+    x = random(500, 384, dtype="float32")
+    x[200] = bad
+    keep = np.arange(500) != 200
+    expected = exact_linear(x, weight, bias)[keep]
+    found = exact(cuda.linear(x, Linear(weight, bias, lay_out_linear(weight)), None))[keep]
+    assert np.abs(found - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
 @on_hopper
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("total", [1, 127, 128, 129, 257, 1500, 20000])
