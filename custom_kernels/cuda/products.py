@@ -88,6 +88,8 @@ def launch_product(
     """
     if laid_out is None or architecture() != "sm_90":
         raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and laid out weights.")
+    if laid_out.dtype != x.dtype:
+        raise NotImplementedError(f"The CUDA kernel of {name} is of 16 bits.")
     depths, outputs, _ = laid_out.shape
     groups, columns, streamed, cluster, shared = tiles
     if outputs % columns:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -116,9 +115,7 @@ class Reranker:
         if len(text) <= most:  # a token has a character at least
             return text
         tokenizer = self.model.tokenizer
-        encoding = tokenizer.library.encode(text, add_special_tokens=False)
-        parts = [encoding, *encoding.overflowing]  # of a reranker that generates, whose library cuts
-        places = list(chain.from_iterable(part.offsets for part in (parts[::-1] if tokenizer.cut_left else parts)))
+        places = tokenizer.library.encode(text, add_special_tokens=False).offsets
         if len(places) <= most:
             return text
         return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]]

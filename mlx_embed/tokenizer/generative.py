@@ -132,7 +132,6 @@ class GenerativeTokenizer:
             special = {role: _text(config[role]) for role in _ROLES if config.get(role) is not None}
             self._render = renderer(self._chat.template, {**special, **self._chat.arguments})
         self.cut_left = source.truncation_side == "left"
-        self._tokenizer.enable_truncation(max_length, direction=source.truncation_side)
         self([("a", "b")])  # a broken template fails here rather than at the first question
 
     def beside(self, prompt: str) -> int:
@@ -141,7 +140,7 @@ class GenerativeTokenizer:
 
     @property
     def library(self) -> tokenizers.Tokenizer:
-        """The library's own tokenizer, which cuts at max_length."""
+        """The library's own tokenizer, which cuts nothing."""
         return self._tokenizer
 
     def __call__(self, pairs: Sequence[tuple[str, str]], prompt: str = "") -> tuple[Ids, Ids]:
@@ -157,7 +156,7 @@ class GenerativeTokenizer:
         if recipe is _QWEN2 and prompt:
             prompt = f"instruction: {prompt}\n"
         prompt = prompt or recipe.prompt
-        head, *ends = (x.ids for x in self._encoded([recipe.head, *(x.format(prompt=prompt) for x in recipe.tail)]))
+        head, *ends = self._ids([recipe.head, *(x.format(prompt=prompt) for x in recipe.tail)])
         tail = list(chain(*ends))
         room = self.max_length - len(head) - len(tail)
         if room < 1:
@@ -170,15 +169,15 @@ class GenerativeTokenizer:
             for query, document in pairs
             for piece in recipe.body
         ]
-        encoded, count = [x.ids for x in self._encoded(pieces)], len(recipe.body)
+        encoded, count = list(map(self._cut, self._ids(pieces))), len(recipe.body)
         bodies = [list(chain(*encoded[i : i + count])) for i in range(0, len(encoded), count)]
         return [[*head, *body[:room], *tail] for body in bodies]
 
     def _by_chat(self, chat: Chat, pairs: Sequence[tuple[str, str]], prompt: str) -> list[list[int]]:
         rows, end = [], None
-        for encoding in self._encoded([self._rendered(chat, query, document, prompt) for query, document in pairs]):
-            row = list(encoding.ids)
-            if encoding.overflowing:
+        for ids in self._ids([self._rendered(chat, query, document, prompt) for query, document in pairs]):
+            row = self._cut(ids)
+            if len(row) < len(ids):
                 end = self._end(chat, prompt)[-self.max_length :] if end is None else end
                 row[len(row) - len(end) :] = end
             rows.append(row)
@@ -197,21 +196,26 @@ class GenerativeTokenizer:
         if not chat.keep_end:
             return []
         texts = [self._rendered(chat, text, text, prompt) for text in ("0", "1 2 3 4")]
-        one, other = (x.ids + list(chain(*(y.ids for y in x.overflowing))) for x in self._encoded(texts))
+        one, other = self._ids(texts)
         same = 0
         while same < min(len(one), len(other)) and one[-1 - same] == other[-1 - same]:
             same += 1
         return one[len(one) - same :] if 0 < same < min(len(one), len(other)) else []
 
-    def _encoded(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    def _cut(self, ids: list[int]) -> list[int]:
+        return ids[-self.max_length :] if self.cut_left else ids[: self.max_length]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of whole texts. The library says in some releases (0.23.1 and 0.23.2) only in part what it has cut."""
         try:
-            return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+            encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:  # a lone surrogate, which UTF-8 cannot carry
-            return self._tokenizer.encode_batch(list(map(well_formed, texts)), add_special_tokens=False)
+            encoded = self._tokenizer.encode_batch_fast(list(map(well_formed, texts)), add_special_tokens=False)
         except BaseException as error:
             if not is_the_librarys(error):
                 raise
             raise CheckpointError(f"The tokenizer of {self._folder} is broken: {error}.") from error
+        return [encoding.ids for encoding in encoded]
 
 
 def _text(token: Any) -> str:

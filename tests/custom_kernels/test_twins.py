@@ -75,7 +75,8 @@ def test_every_way_equals_the_reference(op: Op, variant: Any) -> None:
             found = way(*arguments, **options)
         except NotImplementedError:
             assert name not in op.builtins(variant), "a built-in way takes everything"
-            wanted = HOPPER and op.name in ("linear", "gated_linear", "output_norm") and variant.dtype != mx.float32
+            wanted = HOPPER and op.name in ("linear", "gated_linear", "output_norm")
+            wanted &= op.name != "output_norm" or variant.dtype != mx.float32
             wanted &= getattr(variant, "rows", None) is None  # few rows are for Metal
             assert not wanted or variant.outputs == 768, variant
             continue

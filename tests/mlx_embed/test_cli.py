@@ -153,7 +153,9 @@ def test_a_warning_is_a_sentence(command: SimpleNamespace) -> None:
         "cli.find = lambda: {'act': SimpleNamespace(__doc__='Act.', add=lambda parser: None, run=run)}\n"
         "cli.main(['act']); warnings.warn('After it.')"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     first, *rest = done.stderr.splitlines()
     assert first == "mlx-embed: It is late."
     assert "UserWarning: After it." in rest[0], "others see theirs as ever"

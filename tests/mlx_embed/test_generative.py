@@ -13,6 +13,7 @@ from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, Unsupported
 from tests.checkpoints import GENERATIVE, damage, edit, generative, read
 from tests.conftest import DATA
 from tests.mlx_embed.test_cross_encoder import PAIRS
+from tests.mlx_embed.tokenizer.checkpoints import cuts_as_ever
 
 TOLERANCE = 2e-5
 PROMPT = "the note of "
@@ -177,6 +178,7 @@ def test_bad_folders(tmp_path: Path) -> None:
         load(tmp_path / "e")
 
 
+@cuts_as_ever
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("most", [6, 11, 30])
 def test_pairs_without_a_form_are_cut_as_the_library_does(most: int, side: str, tmp_path: Path) -> None:

@@ -301,6 +301,12 @@ def test_linear_of_float32_is_as_precise_as_float32(
             assert np.square((exact(found) - expected) / rows).mean() <= np.square(plain / rows).mean()
 
 
+def test_no_kernel_has_the_norm_behind_a_layer_in_float32() -> None:
+    layer, x = laid_out(256, 128, "float32"), random(200, 128, dtype="float32")
+    with emulated_cuda(), pytest.raises(NotImplementedError, match="output_norm is of 16 bits"):
+        cuda.output_norm(x, layer, random(200, 256, dtype="float32"), layer.bias, layer.bias, 1e-5)
+
+
 def test_columns_that_no_tile_has_are_not_multiplied_in_float32() -> None:
     layer, x = laid_out(96, 64, "float32"), random(3, 64, dtype="float32")
     with emulated_cuda():

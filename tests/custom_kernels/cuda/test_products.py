@@ -112,7 +112,7 @@ def test_linear_of_float32_on_hopper_is_as_precise_as_cublas(
         found = cuda.gated_linear(x, layer, act, gate) if gate else cuda.linear(x, layer, act, residual)
         assert found.dtype == mx.float32
         assert error(found, expected) <= TOLERANCE["float32"] / 5
-        if act is None and residual is None:
+        if act is None and residual is None and total >= 1000:
             of_cublas = exact(layer.times(x)) - expected
             assert np.square(exact(found) - expected).mean() <= 1.5 * np.square(of_cublas).mean()
 

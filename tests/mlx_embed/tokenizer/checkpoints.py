@@ -6,11 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tokenizers
 
 from mlx_embed.checkpoint import Checkpoint, read_checkpoint
 from mlx_embed.ids import Ids
 from tests.conftest import DATA
+
+cuts_as_ever = pytest.mark.skipif(
+    tokenizers.__version__ in ("0.23.1", "0.23.2"),
+    reason="findings/tokenizers-early-exit-cuts-the-other-text.sh: these releases cut pairs otherwise",
+)
 
 
 def read(name: str = "tiny-bert", tokenizer: Mapping[str, Any] | None = None) -> Checkpoint:

@@ -14,7 +14,7 @@ from mlx_embed.checkpoint import read_checkpoint
 from mlx_embed.tokenizer import beginnings
 from mlx_embed.tokenizer.pairs import PairTokenizer
 from tests.conftest import TINY
-from tests.mlx_embed.tokenizer.checkpoints import edit, library, lists, read
+from tests.mlx_embed.tokenizer.checkpoints import cuts_as_ever, edit, library, lists, read
 
 ENDS = [("[CLS]", 2), ("[SEP]", 3)]
 PROCESSORS: dict[str, Any] = {
@@ -67,6 +67,7 @@ def test_random_lengths(name: str, most: int, side: str) -> None:
     assert lists(tokenizer([])) == [[], []]
 
 
+@cuts_as_ever
 def test_through_what_is_fast() -> None:
     tokenizer, pairs = PairTokenizer(read(), 16), random_pairs(3)
     assert tokenizer.fast is not None
@@ -94,6 +95,7 @@ def test_every_kind_of_post_processor(kind: str, special: bool, most: int, check
     assert lists(PairTokenizer(found, most)(pairs)) == [[x.ids for x in made], [x.type_ids for x in made]]
 
 
+@cuts_as_ever
 @pytest.mark.parametrize("most", [9, 10])
 def test_far_too_long_texts(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both are read whole where it matters which of them is the longer."""
