@@ -101,7 +101,7 @@ def read_checkpoint(
     implementation = architecture(config)
     encoder_config = implementation.Config.from_dict(config)
     hidden_size = encoder_config.hidden_size
-    generates = scored or (kind == "CrossEncoder" and bare and _is_causal_lm(config))
+    generates = scored or (kind == "CrossEncoder" and bare and is_causal_lm(config))
     if vectors is not None:
         pooling, (modules, dimension) = Pooling(), _of_tokens(folder, vectors, hidden_size)
         vectors = _with_settings(vectors, settings)
@@ -228,10 +228,10 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _bare_pooling(config: Mapping[str, Any]) -> str:
     """How sentence-transformers 6.2 pools what has no Pooling module."""
-    return "lasttoken" if _is_causal_lm(config) and config.get("is_causal", True) else "mean"
+    return "lasttoken" if is_causal_lm(config) and config.get("is_causal", True) else "mean"
 
 
-def _is_causal_lm(config: Mapping[str, Any]) -> bool:
+def is_causal_lm(config: Mapping[str, Any]) -> bool:
     """Whether the first of config.json's architectures is a causal language model."""
     named = config.get("architectures")
     first = named[0] if isinstance(named, list) and named else None

@@ -177,6 +177,39 @@ def test_bad_folders(tmp_path: Path) -> None:
         load(tmp_path / "e")
 
 
+@pytest.mark.parametrize("how", [{}, {"dtype": "float16"}, {"quantize": 8, "group_size": 32}])
+def test_a_bare_one_that_is_converted_keeps_its_own_output(how: dict[str, Any], tmp_path: Path) -> None:
+    source = generative("llama, own output", tmp_path / "a", bare=True)
+    pairs = [("the wing", "heat"), ("the wing", "wing flow")]
+    expected = load(source).predict(pairs, activation="Identity")
+    convert(source, tmp_path / "b", **how)
+    found = load(tmp_path / "b", dtype="float32").predict(pairs, activation="Identity")
+    np.testing.assert_allclose(found, expected, rtol=0.05 if how else 1e-6)
+    convert(tmp_path / "b", tmp_path / "c")
+    np.testing.assert_allclose(load(tmp_path / "c", dtype="float32").predict(pairs, activation="Identity"), found)
+
+
+def test_one_that_has_lost_its_own_output(tmp_path: Path) -> None:
+    folder = generative("llama, own output", tmp_path, bare=True)
+    tensors = {key: array for key, array in read(folder).items() if "lm_head" not in key}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    with pytest.raises(CheckpointError, match=r"no lm_head\.weight, and its config\.json says .* not the embeddings"):
+        load(folder)
+
+
+def test_an_own_output_that_is_quantized_is_converted_in_floats(tmp_path: Path) -> None:
+    folder = generative("llama, own output", tmp_path / "a", bare=True)
+    tensors = read(folder)
+    parts = mx.quantize(tensors.pop("lm_head.weight"), 32, 8)
+    tensors |= {f"lm_head.{name}": part for name, part in zip(("weight", "scales", "biases"), parts, strict=True)}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    edit(folder, quantization={"group_size": 32, "bits": 8})
+    expected = load(folder).predict(("the wing", "heat"), activation="Identity")
+    convert(folder, tmp_path / "b")
+    assert read(tmp_path / "b")["lm_head.weight"].shape == (120, 32)
+    assert load(tmp_path / "b").predict(("the wing", "heat"), activation="Identity") == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("most", [6, 11, 30])
 def test_pairs_without_a_form_are_cut_as_the_library_does(most: int, side: str, tmp_path: Path) -> None:
