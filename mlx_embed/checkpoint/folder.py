@@ -133,7 +133,7 @@ def read_checkpoint(
         pooling=pooling,
         modules=modules[:-1] if normalize else modules,
         normalize=normalize,
-        max_seq_length=_max_seq_length(transformer / "tokenizer_config.json", settings, tokenizer),
+        max_seq_length=stated_length(transformer / "tokenizer_config.json", settings, tokenizer),
         task_lengths=(settings.task_lengths if vectors is None else vectors.lengths) if settings.truncation else {},
         do_lower_case=settings.do_lower_case,
         special_tokens=settings.special_tokens,
@@ -385,7 +385,8 @@ def _prompts(sentence: Mapping[str, Any], names: Sequence[str]) -> dict[str, str
     return given
 
 
-def _max_seq_length(path: Path, settings: Settings, tokenizer: Mapping[str, Any]) -> int | None:
+def stated_length(path: Path, settings: Settings, tokenizer: Mapping[str, Any]) -> int | None:
+    """The tokens at which texts are cut, by the encoder's settings or tokenizer_config.json at `path`; None is none."""
     if not settings.truncation:
         return None
     key = "model_max_length" if "model_max_length" in tokenizer else "max_len"
