@@ -178,7 +178,7 @@ class GenerativeTokenizer:
         rows, end = [], None
         for encoding in self._encoded([self._rendered(chat, query, document, prompt) for query, document in pairs]):
             row = list(encoding.ids)
-            if encoding.overflowing:
+            if encoding.overflowing and not self.cut_left:  # whose end is there
                 end = self._end(chat, prompt)[-self.max_length :] if end is None else end
                 row[len(row) - len(end) :] = end
             rows.append(row)

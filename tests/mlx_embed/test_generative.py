@@ -131,6 +131,17 @@ def test_what_stands_behind_texts_that_are_cut(kept: bool, tmp_path: Path) -> No
     assert (cut.tolist()[-3:] == whole.tolist()[-3:]) is kept
 
 
+@pytest.mark.parametrize("most", [3, 6, 12])
+def test_of_what_is_cut_on_the_left_the_end_stays(most: int, tmp_path: Path) -> None:
+    """Also where there is no room for the template itself."""
+    folder = generative("qwen3, chat", tmp_path)
+    damage(folder, "tokenizer_config.json", {"truncation_side": "left"})
+    pair = ("heat", "the wing " * 8)
+    whole, cut = (load(folder, max_seq_length=n).tokenizer([pair], PROMPT)[0][0].tolist() for n in (64, most))
+    assert len(whole) < 64
+    assert cut == whole[-most:]
+
+
 def _last(hidden: Any, cu_seqlens: Any, max_seqlen: int, parameters: Any) -> Any:
     return hidden[cu_seqlens[1:] - 1]
 
