@@ -383,6 +383,11 @@ def _added_token(checkpoint: Checkpoint, tokenizer: Tokenizer) -> int:
             f"{checkpoint.folder} adds tokens in front of queries, for its padding is on the left. mlx_embed does that "
             "only where the others attend to them and all queries are of one length."
         )
+    if checkpoint.config["model_type"] == "deberta-v2" and not how.expansion.attended:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder} adds tokens to queries to which the others do not attend; in DeBERTa these attend to "
+            "padding, and have other vectors in every batch."
+        )
     if how.expansion.length > checkpoint.encoder_config.max_tokens:
         raise CheckpointError(
             f"{checkpoint.folder} brings queries to {how.expansion.length} tokens, but the encoder takes "

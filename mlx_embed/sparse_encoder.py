@@ -12,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_embed.architectures import ops
+from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.architectures.ops import Array
 from mlx_embed.arguments import positive_number
 from mlx_embed.checkpoint import Checkpoint
+from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.folder import stated_length
 from mlx_embed.checkpoint.listed import inside
 from mlx_embed.checkpoint.masked_lm import MaskedLMHead, load_masked_lm, load_weights
+from mlx_embed.checkpoint.settings import Settings
 from mlx_embed.checkpoint.sparse import Sides, read_sides
 from mlx_embed.encoding import by_windows
 from mlx_embed.engine import Engine
@@ -24,7 +28,7 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.ids import Ids
-from mlx_embed.loading import CutsTexts, Source, checked_length, open_model, pickled, remember
+from mlx_embed.loading import CutsTexts, Source, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
     MISSING,
@@ -372,10 +376,22 @@ def _parts(decoder: nn.Linear) -> list[nn.Linear]:
 
 
 def _plain_tokenizer(checkpoint: Checkpoint, place: str) -> Tokenizer:
-    """The tokenizer beside a table of weights, which puts no special tokens around a text."""
+    """The tokenizer beside a table of weights, which puts no special tokens around a text.
+
+    What the encoder's settings say is not of it: it cuts texts where its own tokenizer_config.json says, if anywhere.
+    """
     folder = inside(checkpoint.folder, place)
-    side = replace(checkpoint, transformer=folder, special_tokens=False, task_lengths={})
-    return Tokenizer(side, checked_length(None, side))
+    path = folder / "tokenizer_config.json"
+    own = read_json(path) if present(path) else {}
+    side = replace(
+        checkpoint,
+        transformer=folder,
+        tokenizer_config=own,
+        special_tokens=False,
+        do_lower_case=False,
+        task_lengths={},
+    )
+    return Tokenizer(side, stated_length(path, Settings(), own) or LARGEST_SIZE)
 
 
 def _looked_up(ids: Ids, table: Float32, most: int | None) -> Iterable[SparseVector]:

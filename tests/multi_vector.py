@@ -47,6 +47,8 @@ CASES: dict[str, dict[str, Any]] = {
         name: {"model_type": name, "expansion": EXPANSION}
         for name in ("distilbert", "modernbert", "mpnet", "roberta", "nomic_bert")
     },
+    # Some of the tokens that are added see no others than such.
+    "modernbert, narrow": {"model_type": "modernbert", "expansion": EXPANSION, "window": 4},
     "qwen3": {"model_type": "qwen3", "expansion": EXPANSION},
     "mistral, attended": {"model_type": "mistral", "expansion": {**EXPANSION, "attend": True}},
     "llama, attended in front": {"model_type": "llama", "expansion": {**EXPANSION, "attend": True}, "side": "left"},
@@ -89,7 +91,7 @@ def make(folder: Path, name: str) -> Path:
     for path in (*folder.glob("?_*"), *folder.glob("*sentence*"), *folder.glob("modules.json")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if model_type == "modernbert":
-        edit(folder, local_attention=40)
+        edit(folder, local_attention=case.get("window", 40))
     if model_type == "nomic_bert":
         edit(folder, rotary_scaling_factor=None)
     edit(folder, dtype="float32")

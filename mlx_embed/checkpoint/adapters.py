@@ -243,8 +243,13 @@ def _add(
     result[name] = replace(weight, changes=(*weight.changes, LowRank(a, b, scale, transposed)))
     if extra := found.get("lora_B.bias"):
         bias = result.get(meaning(f"{module}.bias"))
-        if bias is None or extra.shape != bias.shape:
-            raise CheckpointError(f"{extra} has shape {extra.shape}, which fits no bias of {module}.")
+        if bias is None:
+            raise UnsupportedModelError(
+                f"{extra} is a bias of {module}, which has none in the base model that it could be added to; peft does "
+                "not merge that either. Train the adapter without lora_bias."
+            )
+        if extra.shape != bias.shape:
+            raise CheckpointError(f"{extra} has shape {extra.shape}, which does not fit {bias.shape}.")
         result[meaning(f"{module}.bias")] = replace(bias, changes=(*bias.changes, Added(extra, scale)))
 
 

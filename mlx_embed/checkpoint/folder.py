@@ -101,7 +101,7 @@ def read_checkpoint(
     implementation = architecture(config)
     encoder_config = implementation.Config.from_dict(config)
     hidden_size = encoder_config.hidden_size
-    generates = scored or (kind == "CrossEncoder" and bare and _is_causal_lm(config))
+    generates = scored or (kind == "CrossEncoder" and bare and is_causal_lm(config))
     if vectors is not None:
         pooling, (modules, dimension) = Pooling(), _of_tokens(folder, vectors, hidden_size)
         vectors = _with_settings(vectors, settings)
@@ -133,7 +133,7 @@ def read_checkpoint(
         pooling=pooling,
         modules=modules[:-1] if normalize else modules,
         normalize=normalize,
-        max_seq_length=_max_seq_length(transformer / "tokenizer_config.json", settings, tokenizer),
+        max_seq_length=stated_length(transformer / "tokenizer_config.json", settings, tokenizer),
         task_lengths=(settings.task_lengths if vectors is None else vectors.lengths) if settings.truncation else {},
         do_lower_case=settings.do_lower_case,
         special_tokens=settings.special_tokens,
@@ -228,10 +228,10 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _bare_pooling(config: Mapping[str, Any]) -> str:
     """How sentence-transformers 6.2 pools what has no Pooling module."""
-    return "lasttoken" if _is_causal_lm(config) and config.get("is_causal", True) else "mean"
+    return "lasttoken" if is_causal_lm(config) and config.get("is_causal", True) else "mean"
 
 
-def _is_causal_lm(config: Mapping[str, Any]) -> bool:
+def is_causal_lm(config: Mapping[str, Any]) -> bool:
     """Whether the first of config.json's architectures is a causal language model."""
     named = config.get("architectures")
     first = named[0] if isinstance(named, list) and named else None
@@ -385,7 +385,8 @@ def _prompts(sentence: Mapping[str, Any], names: Sequence[str]) -> dict[str, str
     return given
 
 
-def _max_seq_length(path: Path, settings: Settings, tokenizer: Mapping[str, Any]) -> int | None:
+def stated_length(path: Path, settings: Settings, tokenizer: Mapping[str, Any]) -> int | None:
+    """The tokens at which texts are cut, by the encoder's settings or tokenizer_config.json at `path`; None is none."""
     if not settings.truncation:
         return None
     key = "model_max_length" if "model_max_length" in tokenizer else "max_len"

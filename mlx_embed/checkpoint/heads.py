@@ -8,6 +8,7 @@ import numpy as np
 
 from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.folder import is_causal_lm
 from mlx_embed.checkpoint.listed import listed
 from mlx_embed.checkpoint.logit_score import LogitScore
 from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module
@@ -30,7 +31,10 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
         UnsupportedModelError: an architecture or activation that has no head here.
     """
     if not checkpoint.architecture.HEAD:
-        raise UnsupportedModelError(f"Rerankers of model_type {checkpoint.config['model_type']!r} are not supported.")
+        raise UnsupportedModelError(
+            f"Rerankers of model_type {checkpoint.config['model_type']!r} with a classifier are not supported; of "
+            "decoders those are that answer with a token (...ForCausalLM)."
+        )
     folder = checkpoint.transformer
     tensors = _head_tensors(checkpoint)
     head: list[tuple[Module, dict[str, mx.array]]] = []
@@ -71,18 +75,20 @@ def load_score(checkpoint: Checkpoint, score: LogitScore) -> list[tuple[Module, 
         raise UnsupportedModelError(f"Rerankers of model_type {config['model_type']!r} are not supported.")
     if config.get("final_logit_softcapping") is not None:
         raise UnsupportedModelError("config.json has final_logit_softcapping, which mlx_embed does not compute.")
-    tensors = read_tensors(checkpoint)
-    name = _LM_HEAD if f"{_LM_HEAD}.weight" in tensors and not config.get("tie_word_embeddings") else _EMBEDDINGS
-    found = layers(config, {key: tensor for key, tensor in tensors.items() if key.startswith(name)})
-    if name in found:
-        tensors = dequantized(tensors, name, found[name])
-    weight = tensors.get(f"{name}.weight")
+    tied = config.get("tie_word_embeddings")
+    weight = None if tied else _matrix(checkpoint, _LM_HEAD)
+    if weight is None and tied is False:
+        raise CheckpointError(
+            f"{folder} has no {_LM_HEAD}.weight, and its config.json says that this is not the embeddings: it was "
+            "saved without what makes it a reranker. Download it, or convert it, again."
+        )
+    weight = _matrix(checkpoint, _EMBEDDINGS) if weight is None else weight
     shape = (checkpoint.encoder_config.vocab_size, checkpoint.encoder_config.hidden_size)
     if weight is None:
         raise CheckpointError(f"{folder} has neither {_LM_HEAD}.weight nor {_EMBEDDINGS}.weight.")
     if weight.shape != shape:
         raise CheckpointError(f"{weight} has shape {weight.shape}, where config.json means {shape}.")
-    rows = load_tensors({name: weight})[name]
+    rows = load_tensors({_LM_HEAD: weight})[_LM_HEAD]
     difference = rows[score.true_token_id][None].astype(mx.float32)
     if score.false_token_id is not None:
         difference = difference - rows[score.false_token_id][None].astype(mx.float32)
@@ -90,6 +96,15 @@ def load_score(checkpoint: Checkpoint, score: LogitScore) -> list[tuple[Module, 
     if not np.isfinite(np.array(difference)).all():
         raise CheckpointError(f"{weight} holds NaN or infinite numbers; download it again.")
     return [(Dense(folder, shape[1], 1, "Identity", bias=False), {"linear.weight": difference})]
+
+
+def _matrix(checkpoint: Checkpoint, name: str) -> Tensor | None:
+    """The matrix of this name of a causal model, in floats; None where it has none."""
+    tensors = read_tensors(checkpoint)
+    found = layers(checkpoint.config, {key: tensor for key, tensor in tensors.items() if key.startswith(name)})
+    if name in found:
+        tensors = dequantized(tensors, name, found[name])
+    return tensors.get(f"{name}.weight")
 
 
 def has_score(checkpoint: Checkpoint) -> bool:
@@ -105,10 +120,15 @@ def has_head(checkpoint: Checkpoint) -> bool:
 
 
 def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.array]:
-    """The tensors of a sequence classifier's head, to be saved as `dtype`, or as they are; none where there is none."""
+    """The tensors of a reranker's head, to be saved as `dtype`, or as they are; none where there is none.
+
+    Of a bare causal model nothing says whether it is one that generates: its own output matrix is kept.
+    """
     tensors = _head_tensors(checkpoint) if has_head(checkpoint) else {}
-    if has_score(checkpoint) and not checkpoint.config.get("tie_word_embeddings"):
-        tensors |= {key: x for key, x in read_tensors(checkpoint).items() if key == f"{_LM_HEAD}.weight"}
+    bare = not present(checkpoint.folder / "modules.json") and is_causal_lm(checkpoint.config)
+    if (bare or has_score(checkpoint)) and not checkpoint.config.get("tie_word_embeddings"):
+        matrix = _matrix(checkpoint, _LM_HEAD)
+        tensors |= {} if matrix is None else {f"{_LM_HEAD}.weight": matrix}
     if not tensors:
         return {}
     arrays = load_tensors(tensors)

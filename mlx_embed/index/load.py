@@ -1,8 +1,11 @@
 """Texts and vectors from a Parquet file or a LanceDB table, into an index."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,8 +50,9 @@ def load(store: Store, path: Path, embed: Embed, *, same_model: bool = False) ->
         before = database.counted(connection, store.folder, "numbers")
     count, done = 0, set[str]()
     for batch in _whole_files(found):
-        entries = [_entry(row, exported="statement" in said) for row in batch]
+        entries = [_entry(row, path, exported="statement" in said) for row in batch]
         if has_vectors:
+            _check_vectors(batch, path, store.statement.dimension)
             vectors = vectors_of([row["vector"] for row in batch], len(batch), store.statement)
         else:
             vectors = embed(entries)
@@ -141,12 +145,22 @@ def _rows(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
         yield from ({**row, "vector": vector} for row, vector in zip(plain, vectors, strict=True))
 
 
-def _entry(row: Mapping[str, Any], *, exported: bool) -> Entry:
+def _check_vectors(rows: Sequence[Mapping[str, Any]], table: Path, dimension: int) -> None:
+    """Raise ValueError for the first row of a table whose vector is none, or of another length."""
+    for row in rows:
+        vector = row["vector"]
+        if np.shape(vector) != (dimension,):
+            found = f"a vector of {len(vector)}" if np.ndim(vector) else repr(vector)
+            raise ValueError(f"{table} has {found:.80} for {row['id']!r}, where {dimension} numbers are needed.")
+
+
+def _entry(row: Mapping[str, Any], table: Path, *, exported: bool) -> Entry:
     """A row as a text to be stored; of a table that `export` has not written, what else it has is metadata."""
     name = str(row["id"]) if isinstance(row["id"], int) else row["id"]
     path = row.get("path") or ""
     ordinal = name.removeprefix(f"{path}#") if path and isinstance(name, str) else ""
     known = _KNOWN if exported else _KNOWN - {"metadata"}
+    others = {key: _of_json(value, key, table) for key, value in row.items() if key not in known}
     about = json.loads(row["metadata"]) if exported else {}
     chunk = Chunk(
         row["text"],
@@ -157,6 +171,27 @@ def _entry(row: Mapping[str, Any], *, exported: bool) -> Entry:
         row.get("line_end") or 0,
         tuple(row.get("heading") or ()),
         int(ordinal) if ordinal.isdecimal() else 0,
-        {**{key: value for key, value in row.items() if key not in known and value is not None}, **about},
+        {**{key: value for key, value in others.items() if value is not None}, **about},
     )
     return rows.entry(name, chunk)
+
+
+def _of_json(value: Any, column: str, table: Path) -> Any:
+    """A value of a column as metadata has it: times as ISO 8601 writes them, in whose order strings are; NaN is null.
+
+    Raises:
+        ValueError: bytes, infinite numbers, and whatever else JSON has not.
+    """
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, Mapping):
+        return {key: _of_json(part, column, table) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_of_json(part, column, table) for part in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{table} has {value!r:.80} in its column {column!r}, which metadata cannot hold: leave it out.")

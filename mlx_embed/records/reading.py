@@ -98,7 +98,8 @@ def source(
     The format is `kind`, or what the file's name says; otherwise JSONL where fields are named, and lines where not.
 
     Raises:
-        ValueError: no such file, Parquet from standard input, or fields of lines.
+        ValueError: no such file, Parquet from standard input, fields of lines, or a .json of which nothing says that it
+            has an object a line.
     """
     path = None if file == "-" else Path(os.path.expanduser(file))
     if path is not None and not path.exists():
@@ -106,7 +107,13 @@ def source(
     if path is not None and path.is_dir():
         raise ValueError(f"{path} is a folder, where a file of texts is needed.")
     named = bool(fields) or bool(also) or id_field is not None
-    known = None if path is None else _SUFFIXES.get(path.suffix.lower())
+    suffix = "" if path is None else path.suffix.lower()
+    known = _SUFFIXES.get(suffix)
+    if suffix == ".json" and kind is None and not named:
+        # As lines of text, braces and names of fields would be embedded too.
+        raise ValueError(
+            f"{path} may have a JSON object a line, which --format jsonl reads; --format lines takes lines as they are."
+        )
     found = kind or known or ("jsonl" if named else "lines")
     if found == "parquet" and path is None:
         raise ValueError("Parquet cannot be read from standard input, since its index is at its end; name a file.")
@@ -214,7 +221,10 @@ def _jsonl(source: Source) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{place} is not JSON: {error}.{_taken_for_jsonl(source)}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{place} is a {type(row).__name__}, where a JSON object is needed.")
+            raise ValueError(
+                f"{place} is a {type(row).__name__}, where a JSON object is needed: JSONL has one a line, and no list "
+                "around them."
+            )
         yield place, (number, number), row
 
 

@@ -177,7 +177,7 @@ class GenerativeTokenizer:
         rows, end = [], None
         for ids in self._ids([self._rendered(chat, query, document, prompt) for query, document in pairs]):
             row = self._cut(ids)
-            if len(row) < len(ids):
+            if len(row) < len(ids) and not self.cut_left:  # whose end is there
                 end = self._end(chat, prompt)[-self.max_length :] if end is None else end
                 row[len(row) - len(end) :] = end
             rows.append(row)

@@ -132,6 +132,17 @@ def test_what_stands_behind_texts_that_are_cut(kept: bool, tmp_path: Path) -> No
     assert (cut.tolist()[-3:] == whole.tolist()[-3:]) is kept
 
 
+@pytest.mark.parametrize("most", [3, 6, 12])
+def test_of_what_is_cut_on_the_left_the_end_stays(most: int, tmp_path: Path) -> None:
+    """Also where there is no room for the template itself."""
+    folder = generative("qwen3, chat", tmp_path)
+    damage(folder, "tokenizer_config.json", {"truncation_side": "left"})
+    pair = ("heat", "the wing " * 8)
+    whole, cut = (load(folder, max_seq_length=n).tokenizer([pair], PROMPT)[0][0].tolist() for n in (64, most))
+    assert len(whole) < 64
+    assert cut == whole[-most:]
+
+
 def _last(hidden: Any, cu_seqlens: Any, max_seqlen: int, parameters: Any) -> Any:
     return hidden[cu_seqlens[1:] - 1]
 
@@ -176,6 +187,39 @@ def test_bad_folders(tmp_path: Path) -> None:
     damage(tmp_path / "e", "sentence_bert_config.json", {"module_output_name": "scores"})
     with pytest.raises(UnsupportedModelError, match="\"module_output_name\": 'scores'"):
         load(tmp_path / "e")
+
+
+@pytest.mark.parametrize("how", [{}, {"dtype": "float16"}, {"quantize": 8, "group_size": 32}])
+def test_a_bare_one_that_is_converted_keeps_its_own_output(how: dict[str, Any], tmp_path: Path) -> None:
+    source = generative("llama, own output", tmp_path / "a", bare=True)
+    pairs = [("the wing", "heat"), ("the wing", "wing flow")]
+    expected = load(source).predict(pairs, activation="Identity")
+    convert(source, tmp_path / "b", **how)
+    found = load(tmp_path / "b", dtype="float32").predict(pairs, activation="Identity")
+    np.testing.assert_allclose(found, expected, rtol=0.05 if how else 1e-6)
+    convert(tmp_path / "b", tmp_path / "c")
+    np.testing.assert_allclose(load(tmp_path / "c", dtype="float32").predict(pairs, activation="Identity"), found)
+
+
+def test_one_that_has_lost_its_own_output(tmp_path: Path) -> None:
+    folder = generative("llama, own output", tmp_path, bare=True)
+    tensors = {key: array for key, array in read(folder).items() if "lm_head" not in key}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    with pytest.raises(CheckpointError, match=r"no lm_head\.weight, and its config\.json says .* not the embeddings"):
+        load(folder)
+
+
+def test_an_own_output_that_is_quantized_is_converted_in_floats(tmp_path: Path) -> None:
+    folder = generative("llama, own output", tmp_path / "a", bare=True)
+    tensors = read(folder)
+    parts = mx.quantize(tensors.pop("lm_head.weight"), 32, 8)
+    tensors |= {f"lm_head.{name}": part for name, part in zip(("weight", "scales", "biases"), parts, strict=True)}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    edit(folder, quantization={"group_size": 32, "bits": 8})
+    expected = load(folder).predict(("the wing", "heat"), activation="Identity")
+    convert(folder, tmp_path / "b")
+    assert read(tmp_path / "b")["lm_head.weight"].shape == (120, 32)
+    assert load(tmp_path / "b").predict(("the wing", "heat"), activation="Identity") == pytest.approx(expected)
 
 
 @cuts_as_ever

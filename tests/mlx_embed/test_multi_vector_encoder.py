@@ -19,7 +19,10 @@ from tests.multi_vector import CASES, EXPANSION, METHODS, TEXTS, make
 
 pytestmark = pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
 # What differs between engines: how tokens are hidden, and the heads.
-ON_GRAPHS = ("sentence-transformers", "at least so long", "two dense", "modernbert", "mpnet", "roberta", "stanford")
+ON_GRAPHS = (
+    *("sentence-transformers", "at least so long", "two dense", "modernbert", "modernbert, narrow", "mpnet", "roberta"),
+    "stanford",
+)
 ENGINES = ["reference", *(["native"] if cpu.available() else [])]
 
 
@@ -287,6 +290,13 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     (folder / "sentence_bert_config.json").write_text(json.dumps({"query_expansion": EXPANSION}))
     with pytest.raises(UnsupportedModelError, match="in front of queries, for its padding is on the left"):
         load(folder)
+    folder = encoder("deberta-v2", tmp_path / "deberta")
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).write_bytes((tmp_path / "decoder" / name).read_bytes())
+    with pytest.raises(UnsupportedModelError, match="to which the others do not attend; in DeBERTa"):
+        load(folder)
+    damage(folder, "sentence_bert_config.json", {"query_expansion": {**EXPANSION, "attend": True}})
+    assert load(folder).encode_query("wing").shape == (12, 32)
 
 
 def test_pylates_settings_in_another_form(tmp_path: Path) -> None:

@@ -201,6 +201,21 @@ def test_what_is_not_there(
         load(tmp_path)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("most", [3, 6, 10**30])
+def test_queries_that_are_looked_up_are_cut_by_their_own_tokenizer(most: int, side: str, tmp_path: Path) -> None:
+    folder, words = make(tmp_path, "queries looked up"), ["wing", "the", "flow", "of", "heat", "code", "note"]
+    damage(folder, "document_0_Transformer/sentence_bert_config.json", {"max_seq_length": 5})
+    damage(folder, f"{TABLE}/tokenizer_config.json", {"model_max_length": most, "truncation_side": side})
+    model = load(folder)
+    found = model.encode_query(" ".join(words)).indices.tolist()
+    kept = words[:most] if side == "right" else words[-most:]
+    assert found == sorted(model.encode_query(word).indices.item() for word in kept)
+    assert (model.max_seq_length, len(found)) == (5, min(most, 7))
+    theirs = oracle(folder).encode_query([" ".join(words)], convert_to_sparse_tensor=False).numpy()
+    assert np.flatnonzero(theirs[0]).tolist() == found
+
+
 def test_a_table_that_is_too_short(tmp_path: Path) -> None:
     path = make(tmp_path, "queries looked up") / TABLE / "model.safetensors"
     mx.save_safetensors(str(path), {"weight": mx.ones(117)})

@@ -1,7 +1,8 @@
 """Tokens that none attends to, while they attend to the others: the mask tokens that ColBERT adds to a query.
 
 Each head gets a few dimensions more, in which queries are 1 and such keys so far below 0 that their weight is 0. So any
-kernel of attention computes it, and none has to know of it.
+kernel of attention computes it, and none has to know of it. Where a window has such keys only, they have weights among
+themselves: their values are 0, and so is then what they give, as in transformers.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,5 +50,8 @@ def widened(qkv: Any, num_heads: int, xp: Any, kv_heads: int | None = None) -> t
     parts = ((ones, num_heads), (below, kv_heads), (none, kv_heads))
     first = xp.concatenate([xp.broadcast_to(part, (total, count)) for part, count in parts], axis=1)[:, :, None]
     rest = xp.zeros((total, heads, WIDER - 1), dtype=qkv.dtype)
-    wide = xp.concatenate([qkv.reshape(total, heads, head_dim), first, rest], axis=-1).reshape(total, heads * width)
+    rows, values = qkv.reshape(total, heads, head_dim), num_heads + kv_heads
+    seen = xp.where(tokens[:, None, None] == 0, rows[:, values:], xp.zeros_like(rows[:, values:]))
+    rows = xp.concatenate([rows[:, :values], seen], axis=1)
+    wide = xp.concatenate([rows, first, rest], axis=-1).reshape(total, heads * width)
     return wide, lambda out: out.reshape(total, num_heads, width)[:, :, :head_dim].reshape(total, num_heads * head_dim)

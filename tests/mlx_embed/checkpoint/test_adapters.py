@@ -161,6 +161,25 @@ def test_tensors_that_do_not_fit(changes: dict[str, tuple[int, ...] | None], mes
         vectors(checkpoint)
 
 
+def test_the_bias_of_a_layer_without_one(tmp_path: Path) -> None:
+    folder, layer = decoder("qwen3", tmp_path), "base_model.model.layers.0.self_attn.o_proj.lora_"
+    width = read(folder)["layers.0.self_attn.o_proj.weight"].shape
+    (folder / CONFIG).write_text(json.dumps(GOLDEN["adapters"]["bias_of_b"]["config"]))
+    sizes = {"A.weight": (2, width[1]), "B.weight": (width[0], 2), "B.bias": width[:1]}
+    save(folder, {layer + part: mx.zeros(shape) for part, shape in sizes.items()})
+    with pytest.raises(UnsupportedModelError, match=r"bias of layers\.0\.self_attn\.o_proj, which has none"):
+        vectors(folder)
+
+
+def test_the_bias_of_another_layer(checkpoint: Path) -> None:
+    kept = tensors(put(checkpoint, "bias_of_b"))
+    name = QUERY.replace("lora_A.weight", "lora_B.bias")
+    assert name in kept
+    save(checkpoint, kept | {name: mx.zeros(31)})
+    with pytest.raises(CheckpointError, match=r"has shape \(31,\), which does not fit \(32,\)"):
+        vectors(checkpoint)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

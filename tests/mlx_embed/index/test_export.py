@@ -1,6 +1,8 @@
 """An index written out, and brought back."""
 
 import json
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,38 @@ def test_a_table_of_another_program(index: Index, tmp_path: Path) -> None:
     assert index.search("q", 1, mode="vector", vectors=vectors(1)[0])[0].id == "1"
 
 
+def test_values_of_another_program_that_json_has_not(index: Index, tmp_path: Path) -> None:
+    zone = timezone(timedelta(hours=1))
+    columns = {
+        "when": [datetime(2020, 1, 2), datetime(2020, 1, 2, 3, 4, 5, 678)],
+        "zoned": arrow.array([datetime(2020, 1, 2, tzinfo=zone)] * 2, arrow.timestamp("us", "+01:00")),
+        "day": [date(1999, 12, 31), date(2020, 1, 2)],
+        "at": [time(1, 2), None],
+        "price": [Decimal("1.50"), Decimal("2.25")],
+        "part": [{"x": float("nan"), "days": [date(2020, 1, 2)]}, None],
+        "x": [float("nan"), 1.5],
+    }
+    assert index.load(write(tmp_path / "a.parquet", id=["a", "b"], text=["wing", "soup"], **columns)) == 2
+    assert {name: hit.metadata for name, hit in index.get().items()} == {
+        "a": {
+            "when": "2020-01-02T00:00:00",
+            "zoned": "2020-01-02T00:00:00+01:00",
+            "day": "1999-12-31",
+            "at": "01:02:00",
+            "price": 1.5,
+            "part": {"x": None, "days": ["2020-01-02"]},
+        },
+        "b": {
+            "when": "2020-01-02T03:04:05.000678",
+            "zoned": "2020-01-02T00:00:00+01:00",
+            "day": "2020-01-02",
+            "price": 2.25,
+            "x": 1.5,
+        },
+    }
+    assert list(index.get(filter={"day": {">=": "2000-01-01"}, "price": {">": 2}})) == ["b"]
+
+
 def test_an_id_that_comes_again_after_a_commit(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index.add(["a", "b"], ["old", "older"])
     monkeypatch.setattr(load, "_AT_ONCE", 2)
@@ -149,9 +183,14 @@ def test_what_cannot_be_loaded(filled: Index, model: EmbeddingModel, tmp_path: P
         filled.load(write(tmp_path / "a.parquet", id=["a"], body=["b"]))
     with pytest.raises(ValueError, match="'a' is there twice"):
         filled.load(write(tmp_path / "b.parquet", id=["a", "a"], text=["b", "c"]))
-    broken: Any = {"id": ["a", "b"], "text": ["b", "c"], "vector": [[0.0] * 32, None]}
-    with pytest.raises((ValueError, TypeError), match="vectors"):
-        filled.load(write(tmp_path / "c.parquet", **broken), same_model=True)
+    broken: Any = {"id": ["a", "b"], "text": ["b", "c"]}
+    for vector, found in ((None, "None"), ([0.0] * 5, "a vector of 5")):
+        path = write(tmp_path / "c.parquet", **broken, vector=[[0.0] * 32, vector])
+        with pytest.raises(ValueError, match=rf"c\.parquet has {found} for 'b', where 32 numbers are needed"):
+            filled.load(path, same_model=True)
+    for value in (b"x", [float("inf")]):
+        with pytest.raises(ValueError, match=r"c\.parquet has .* in its column 'raw', which metadata cannot hold"):
+            filled.load(write(tmp_path / "c.parquet", **broken, raw=[value, value]))
     filled.export(tmp_path / "out.parquet")
     with (
         Index.create(tmp_path / "other", model, document_prompt="text: ") as other,

@@ -44,6 +44,12 @@ def test_jsonl(tmp_path: Path) -> None:
     assert read(path, "title", "text", id_field="id")[0] == ("t a\u2028b", 1)
 
 
+def test_json_is_read_as_what_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.JSON", '{"text": "a"}\n')
+    assert read(path, "text") == read(path, kind="jsonl") == [("a", None)]
+    assert read(path, kind="lines") == [('{"text": "a"}', None)]
+
+
 @pytest.mark.parametrize(
     ("row", "found"),
     [
@@ -111,6 +117,7 @@ def test_parquet_that_is_damaged_is_named(compression: str, tmp_path: Path) -> N
         ("x.jsonl", '{"text": "a", "id": 1.5}', {}, r"x\.jsonl:1 has 1\.5 as its id 'id'"),
         ("x.jsonl", '{"text": "a", "id": true}', {}, r"x\.jsonl:1 has True as its id"),
         ("x.jsonl", '{"text": "a", "id": 1}\n{"text": "a", "id": "2"}', {}, r":2 has the id '2', .* of type int"),
+        ("x.json", '{"text": "a"}\n', {}, r"x\.json may have a JSON object a line, which --format jsonl reads"),
         ("x.csv", "a,b\n1,2\n", {}, r"x\.csv has no column 'text'; it has a, b"),
         ("x.csv", "", {}, r"x\.csv has no column 'text'; it has none"),
         ("x.csv", "text,text\na,b\n", {}, r"x\.csv has several columns 'text': rename"),
