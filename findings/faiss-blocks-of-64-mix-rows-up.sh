@@ -8,7 +8,7 @@
 # Why:       the size of the block is tuned by the speed of search, where all is right. What goes wrong is the upkeep of
 #            the index, and diverse or exact reranking over reconstruct. What comes back has the length of a row.
 # Seen (the mean cosine of a row and what reconstruct gives for it; what search finds of the ten nearest as built, after
-#       a third was removed, and after two halves were merged):
+#       a third was removed, and after two halves were merged; a point more or less each time):
 #   PQ32x4fs:          cosine 0.95; found 58%, 61%, 58%
 #   PQ32x4fs_64:       cosine 0.47; found 58%, 1%, 22%
 #   PQ32x4fs_96:       cosine 0.32; found 58%, 1%, 19%
