@@ -44,6 +44,19 @@ class MLXEmbedding(BaseEmbedding):
         """The name that LlamaIndex serialises."""
         return "MLXEmbedding"
 
+    def get_query_embedding(self, query: str) -> list[float]:
+        """Embed a query, past `embeddings_cache`, whose key is the text alone: a document's vector may be there."""
+        vector: list[float] = super(MLXEmbedding, self._uncached()).get_query_embedding(query)
+        return vector
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        """As `get_query_embedding`, in a thread."""
+        vector: list[float] = await super(MLXEmbedding, self._uncached()).aget_query_embedding(query)
+        return vector
+
+    def _uncached(self) -> "MLXEmbedding":
+        return self if self.embeddings_cache is None else self.model_copy(update={"embeddings_cache": None})
+
     def _get_query_embedding(self, query: str) -> list[float]:
         vector: list[float] = self._model.encode_query(query, **self.encode_options).tolist()
         return vector

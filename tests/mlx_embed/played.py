@@ -1,5 +1,6 @@
 """As much of LangChain, LlamaIndex, Chroma and others as the adapters use, for machines that do not have them."""
 
+import copy
 import importlib
 import sys
 from collections.abc import Callable
@@ -24,22 +25,38 @@ def _field(default: Any = None, default_factory: Callable[[], Any] | None = None
 class BaseEmbedding:
     """LlamaIndex's: public methods that call what an adapter defines."""
 
+    embeddings_cache: dict[str, list[float]] | None = None
+
     def __init__(self, **fields: Any) -> None:
         for kind in reversed(type(self).__mro__):
             vars(self).update({name: x.make() for name, x in vars(kind).items() if isinstance(x, _Field)})
         vars(self).update(fields)
 
+    def model_copy(self, update: dict[str, Any]) -> "BaseEmbedding":
+        copied = copy.copy(self)
+        vars(copied).update(update)
+        return copied
+
+    def _kept(self, text: str, embed: Callable[[str], list[float]]) -> list[float]:
+        """A cache knows a text by itself, whichever side it is on."""
+        if self.embeddings_cache is None:
+            return embed(text)
+        if text not in self.embeddings_cache:
+            self.embeddings_cache[text] = embed(text)
+        return self.embeddings_cache[text]
+
     def get_query_embedding(self, query: str) -> list[float]:
-        return self._get_query_embedding(query)  # type: ignore[attr-defined]
+        return self._kept(query, self._get_query_embedding)  # type: ignore[attr-defined]
 
     def get_text_embedding(self, text: str) -> list[float]:
-        return self._get_text_embedding(text)  # type: ignore[attr-defined]
+        return self._kept(text, self._get_text_embedding)  # type: ignore[attr-defined]
 
     def get_text_embedding_batch(self, texts: list[str]) -> list[list[float]]:
         return self._get_text_embeddings(texts)  # type: ignore[attr-defined]
 
     async def aget_query_embedding(self, query: str) -> list[float]:
-        return await self._aget_query_embedding(query)  # type: ignore[attr-defined]
+        kept = (self.embeddings_cache or {}).get(query)
+        return await self._aget_query_embedding(query) if kept is None else kept  # type: ignore[attr-defined]
 
     async def aget_text_embedding(self, text: str) -> list[float]:
         return await self._aget_text_embedding(text)  # type: ignore[attr-defined]

@@ -61,6 +61,18 @@ def test_llama_index(options: dict[str, Any], prompted: Path, monkeypatch: pytes
     assert embedding.embed_batch_size > 100, "texts are sorted by length within a batch"
 
 
+def test_a_cache_of_llama_index_keeps_documents_alone(prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = adapter("llama_index", monkeypatch).MLXEmbedding
+    embedding = kind(prompted, embeddings_cache={})
+    query, document = kind(prompted).get_query_embedding(TEXTS[2]), kind(prompted).get_text_embedding(TEXTS[2])
+    assert not close(query, np.array(document))
+    assert embedding.get_query_embedding(TEXTS[2]) == query
+    assert embedding.get_text_embedding(TEXTS[2]) == document
+    assert embedding.get_query_embedding(TEXTS[2]) == query
+    assert asyncio.run(embedding.aget_query_embedding(TEXTS[2])) == query
+    assert embedding.embeddings_cache == {TEXTS[2]: document}
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_chroma(options: dict[str, Any], prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = adapter("chroma", monkeypatch).MLXEmbeddingFunction

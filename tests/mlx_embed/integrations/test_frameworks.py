@@ -106,6 +106,28 @@ def test_llama_index(options: dict[str, Any], prompted: Path) -> None:
     assert llama_index.MLXEmbedding(prompted, embed_batch_size=3).embed_batch_size == 3
 
 
+def test_a_cache_of_llama_index_keeps_documents_alone(prompted: Path) -> None:
+    """LlamaIndex's cache knows a text by itself, whichever side it is on."""
+    llama_index = adapter("llama_index")
+    from llama_index.core.storage.kvstore import SimpleKVStore
+
+    model = EmbeddingModel.from_pretrained(prompted)
+    query, document = model.encode_query(QUERY), model.encode_document(QUERY)
+    assert not close(query, document)
+    for query_first in (False, True):
+        cache = SimpleKVStore()
+        embedding = llama_index.MLXEmbedding(model, embeddings_cache=cache)
+        if query_first:
+            assert close(asyncio.run(embedding.aget_query_embedding(QUERY)), query)
+            assert cache.get_all("embeddings") == {}
+        assert close(embedding.get_text_embedding(QUERY), document)
+        assert close(embedding.get_query_embedding(QUERY), query)
+        assert close(asyncio.run(embedding.aget_query_embedding(QUERY)), query)
+        (kept,) = cache.get_all("embeddings")[QUERY].values()
+        assert close(kept, document)
+        assert close(embedding.get_text_embedding_batch([QUERY]), document[None])
+
+
 def test_llama_index_encodes_a_batch_at_once(prompted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedding = adapter("llama_index").MLXEmbedding(prompted)
     sizes = []
