@@ -24,7 +24,7 @@ NARROW = 384
 # than cuBLAS. 131072 rows 768 wide take 737 us to 2304 outputs and 254 to 768, cuBLAS 792 and 268.
 MOST_COLUMNS = 192
 # Of fewer rows such a product is over before the host has launched it, for which it takes less by cuBLAS. In float32 it
-# is three times as fast as cuBLAS's, and FEW_FLOAT_ROWS are a tile.
+# takes a third of cuBLAS's time, and FEW_FLOAT_ROWS are a tile.
 FEW_ROWS, FEW_FLOAT_ROWS = 1024, 128
 # Wider rows do not fit beside each other into a multiprocessor's shared memory. Where an activation follows they need
 # not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes. So it is with
@@ -242,8 +242,8 @@ def norm_tiles(outputs: int) -> ProductTiles:
 def most_inputs(dtype: mx.Dtype, outputs: int, then: str | None) -> int | None:
     """The widest rows whose layer is laid out, if any are too wide, where an "activation", a "norm" or None follows it.
 
-    In float32 131072 rows 768 wide take 4.4 ms to 3072 outputs with GELU and cuBLAS 13.4, 3072 wide 3.7 to 768 and
-    12.6, and 384 wide 0.36 to 384 and 0.89; alone 128 rows 384 wide take 19 us and 26.
+    In float32 131072 rows 768 wide take 4.7 ms to 3072 outputs with GELU and cuBLAS 13.4, 3072 wide 3.8 to 768 and
+    12.6, and 384 wide 0.36 to 384 and 0.89; alone 128 rows 384 wide take 19 us and 30.
     """
     if dtype == mx.float32:
         return None
