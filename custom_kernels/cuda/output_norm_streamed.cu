@@ -48,9 +48,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
     norm_offsets[i] = static_cast<float>(norm_bias[rank * WIDTH + i]);
   }
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 2 * GROUPS; ++i) {
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&told[0][i])) : "memory");
-    }
+    for (int i = 0; i < 2 * GROUPS; ++i) barrier_initialise(shared_address(&told[i / GROUPS][i % GROUPS]), 1);
     ring.initialise();
   }
   cluster_sync();

@@ -21,22 +21,23 @@ fails, with the element and the thread, when
   `fence.proxy.async` of the writer after, or is written before `wait_group`. Sums appear no earlier than there;
 - an mbarrier is waited for in vain, or more threads arrive than it expects; or a bulk copy overwrites what wgmma reads.
   Copies that an mbarrier tells of are there no earlier than a thread waits for it;
+- a block of a cluster ends before another writes into its shared memory, or `setmaxnreg` waits for registers that the
+  block does not have;
 - the launch hands other arrays, scalars or threads than the kernel takes.
 
 Seeds choose the order in which threads and blocks run: 0 forward, 1 backward, others at random. Blocks run one after
-the other, or all at once where they wait for each other. float16 and bfloat16 round as on a device, and each operation
-of float32 by itself.
+the other, those of a cluster at once, or all of them where they wait for each other. float16 and bfloat16 round as on a
+device, and each operation of float32 by itself.
 
 What this does not prove:
 
 - that NVRTC takes the source, and what it makes of it: contracted products and sums, registers, spills;
-- that ldmatrix, mma and wgmma are as PTX documents them, how tensor cores round their sums, and the last bits of
-  approximate instructions, which are more exact here;
+- that ldmatrix, mma and wgmma are as PTX documents them, how tensor cores round their sums (those of wgmma and of TF32
+  are cut to float32 here), and the last bits of approximate instructions, which are more exact here;
 - fences: a barrier of the grid is one where all blocks had a barrier of their own since they last touched an output;
 - anything that MLX does with a launch; speed and occupancy;
 - which threads a wait for an mbarrier orders: any wait for one orders all that happened before its phase was over; bulk
   copies arrive when any thread waits for theirs, and each thread of a warpgroup has to, before wgmma reads one;
 - that wgmma sees what cp.async has brought without a fence, once an mbarrier has told of it;
-- kernels with clusters or tensor maps: `linear` of wide rows, `gated_linear` and the widest `output_norm`; nor those
-  that read and write the host's memory.
+- the driver's tensor maps, in whose place stands what they are made of; kernels that read and write the host's memory.
 """

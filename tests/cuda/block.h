@@ -108,6 +108,11 @@ struct Meeting {
   void* slot[128];
   uint32_t time;
 };
+// What a bulk copy brings.
+struct Copied {
+  Cell* cells;
+  size_t count, bytes;
+};
 // An mbarrier, its phases that are over, and the bulk copies of this one.
 struct Barrier {
   unsigned at;
@@ -115,11 +120,12 @@ struct Barrier {
   uint32_t over = 0;  // how many of all mbarriers were over with the last of them
   long long bytes = 0;
   std::vector<unsigned> waiting;
-  std::vector<std::pair<Cell*, size_t>> copies;
+  std::vector<Copied> copies;
   std::vector<std::vector<char*>> announcements;  // of a thread's cp.async, where they go to
 };
 struct Block {
   unsigned number, place, at_barrier = 0, barrier_line = 0;
+  unsigned at_cluster = 0;  // threads of the cluster that wait for it, of its first block
   uint32_t now, began;
   std::vector<Meeting> warps, groups;
   std::vector<Barrier> barriers;
@@ -131,6 +137,8 @@ static ucontext_t unused;
 static unsigned threads, blocks;
 // The thread that runs: its block, its place in it, and among all fibers.
 static Block* block;
+static std::vector<Block>* present;  // the blocks that are there now, and how many of them are a cluster
+static unsigned cluster = 1;
 static unsigned current, fiber_number;
 static uint32_t now;    // barriers of blocks
 static uint32_t phase;  // barriers of the grid
@@ -221,6 +229,7 @@ static std::vector<unsigned> turns(unsigned n, uint64_t& seed) {
 
 // Blocks that are there at the same time.
 static void run(std::vector<Block> together, uint64_t& seed) {
+  present = &together;
   for (Array& array : arrays) {
     if (array.kind == SHARED) memset(array.data, 0xff, array.bytes);
   }
@@ -377,9 +386,11 @@ static std::span<Cell> cells_of(const char* address, size_t bytes) {
   return {};
 }
 
-// Room for an array that begins so many bytes after a multiple of 256.
+// Room for an array that begins so many bytes after a multiple of 256, or of 1024 in shared memory, which is at the
+// same addresses in all blocks of a cluster.
 static char* add(const char* name, Kind kind, size_t bytes, size_t element, size_t offset) {
-  used = (used + GAP + 255) / 256 * 256;
+  const size_t unit = kind == SHARED ? 1024 : 256;
+  used = (used + GAP + unit - 1) / unit * unit;
   char* const data = room + used + offset;
   used += offset + bytes;
   const size_t grain = element % 4 ? 2 : 4;

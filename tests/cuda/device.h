@@ -134,6 +134,7 @@ WGMMAS_OF(32)
 WGMMAS_OF(64)
 WGMMAS_OF(96)
 WGMMAS_OF(128)
+WGMMAS_OF(192)
 WGMMAS_OF(256)
 #undef WGMMAS_OF
 #undef WGMMA_OF
@@ -154,21 +155,21 @@ void cp_async_mbarrier_arrive_noinc_shared_cta_b64(unsigned at);
 void bar_sync(int number, int of, int line = __builtin_LINE());
 void ld_global_v4_b32(unsigned& x, unsigned& y, unsigned& z, unsigned& w, const void* from);
 
-// Of clusters, and so never called.
-void absent();
-#define ABSENT(NAME)           \
-  template <class... All>      \
-  inline void NAME(All&&...) { \
-    absent();                  \
-  }
-ABSENT(cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster)
-ABSENT(
-    tensormap_replace_tile_global_address_shared_cta_b1024_b64_tensormap_replace_tile_global_dim_shared_cta_b1024_b32)
-ABSENT(
-    tensormap_cp_fenceproxy_global_shared_cta_tensormap_generic_release_gpu_sync_aligned_fence_proxy_tensormap_generic_acquire_gpu)
-ABSENT(cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes)
-ABSENT(cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster)
-ABSENT(barrier_cluster_arrive_release_aligned_barrier_cluster_wait_acquire_aligned)
-ABSENT(mapa_shared_cluster_u32_mbarrier_arrive_shared_cluster_b64)
-#undef ABSENT
+// Of clusters.
+void cp_async_bulk_prefetch_L2_global(const void* from, int bytes);
+void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster(unsigned to, const void* from,
+                                                                                      int bytes, unsigned at,
+                                                                                      unsigned short mask);
+void tensormap_replace_tile_global_address_shared_cta_b1024_b64_tensormap_replace_tile_global_dim_shared_cta_b1024_b32(
+    unsigned at, const void* from, int total, int dimension);
+void tensormap_cp_fenceproxy_global_shared_cta_tensormap_generic_release_gpu_sync_aligned_fence_proxy_tensormap_generic_acquire_gpu(
+    void* to, unsigned at, int, int, int line = __builtin_LINE());
+void cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* described,
+                                                                              int column, int row, unsigned at);
+void cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster(
+    unsigned to, const void* described, int column, int row, unsigned at, unsigned short mask);
+void mapa_shared_cluster_u32(unsigned& there, unsigned at, int rank);
+void mapa_shared_cluster_u32_mbarrier_arrive_shared_cluster_b64(unsigned at, int rank);
+void st_async_shared_cluster_mbarrier_complete_tx_bytes_v2_f32(unsigned to, float x, float y, unsigned at);
+void barrier_cluster_arrive_release_aligned_barrier_cluster_wait_acquire_aligned(int line = __builtin_LINE());
 }  // namespace ptx

@@ -111,9 +111,15 @@ def on_hopper(patch: pytest.MonkeyPatch) -> None:
     """Let launchers believe in a small Hopper GPU, which is MLX's CPU."""
     for module in (PRODUCTS, SHORT_ENCODER, ATTENTION_HOPPER, LINEAR_FLOAT):
         patch.setattr(module, "multiprocessors", lambda: MULTIPROCESSORS)
+    patch.setattr(PRODUCTS, "row_pieces", row_pieces)
     for module in (PRODUCTS, ATTENTION, LINEAR_FLOAT):
         patch.setattr(module, "architecture", lambda: "sm_90")
     patch.setattr(mx, "gpu", mx.cpu)
+
+
+def row_pieces(width: int, rows: int) -> mx.array:
+    """What hopper.h has in the place of a tensor map."""
+    return mx.array([width, rows, *[0] * 30], dtype=mx.uint32)
 
 
 def _launch(
@@ -163,6 +169,9 @@ def _launch(
         len(real),
         ctypes.c_uint(blocks),
         ctypes.c_uint(threads),
+        ctypes.c_uint(
+            int(re.search(r"constexpr int CLUSTER = (\d+);", source)[1]) if "__cluster_dims__" in source else 1
+        ),
         ctypes.c_size_t(shared_memory),
         # Blocks that wait for each other are all there at once.
         "atomicAdd(" in source,

@@ -83,6 +83,41 @@ struct Operands {
   std::shared_ptr<Product> product;
 };
 
+// The array in shared memory, of whatever block, that has the place.
+static Array& shared_array(unsigned at) {
+  for (Array& array : arrays) {
+    const char* const place = room + at;
+    if (array.kind == SHARED && place >= array.data && place < array.data + array.bytes) return array;
+  }
+  fail("a place out of bounds of shared memory");
+}
+
+// The same place in another block of the cluster.
+static unsigned in_block(unsigned at, unsigned rank) {
+  if (rank >= cluster) fail("a block that the cluster does not have");
+  const Array& here = shared_array(at);
+  const unsigned place = here.place / cluster * cluster + rank;
+  for (const Array& there : arrays) {
+    if (there.kind == SHARED && there.place == place && there.name == here.name) {
+      return at + static_cast<unsigned>(there.data - here.data);
+    }
+  }
+  fail("shared memory that another block does not have yet");
+}
+
+// As if by a thread of the block that has the place.
+template <class Work>
+static void where(unsigned at, Work work) {
+  Block* const own = block;
+  block = &(*present)[shared_array(at).place];
+  const Fiber* const first = &fibers[block->place * threads];
+  if (std::all_of(first, first + threads, [](const Fiber& fiber) { return fiber.state == Fiber::DONE; })) {
+    fail("shared memory of a block that has ended");
+  }
+  work();
+  block = own;
+}
+
 static Barrier& barrier_at(unsigned at) {
   for (Barrier& barrier : block->barriers) {
     if (barrier.at == at) return barrier;
@@ -96,9 +131,9 @@ static void advance(Barrier& barrier, int arrived, long long bytes) {
   barrier.bytes += bytes;
   if (barrier.arrived > barrier.expected) fail("more threads arrive at an mbarrier than it expects");
   if (!barrier.waiting.empty()) {
-    for (const auto& [cell, count] : barrier.copies) {
-      for (size_t i = 0; i < count; ++i) cell[i].coming = false;
-      barrier.bytes -= count * 2;
+    for (const Copied& copied : barrier.copies) {
+      for (size_t i = 0; i < copied.count; ++i) copied.cells[i].coming = false;
+      barrier.bytes -= copied.bytes;
     }
     barrier.copies.clear();
     for (const std::vector<char*>& places : barrier.announcements) {
@@ -276,19 +311,19 @@ void cp_async_mbarrier_arrive_noinc_shared_cta_b64(unsigned at) {
   barrier.announcements.push_back(std::move(places));
   advance(barrier, 0, 0);
 }
-void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* from, int bytes,
-                                                                    unsigned at) {
-  Barrier& barrier = barrier_at(at);
-  if (bytes % 16 || to % 16) fail("a bulk copy of no multiple of 16 bytes");
-  for (int i = 0; i < bytes; i += 16) access(static_cast<const char*>(from) + i, 16, false, 16);
-  for (Array& array : arrays) {
+// fill(place) makes what is copied, to a place of whatever block, whose barrier counts it.
+template <class Fill>
+static void bulk(unsigned to, size_t bytes, unsigned at, Fill fill) {
+  where(to, [&] {
+    Barrier& barrier = barrier_at(at);
+    Array& array = shared_array(to);
     char* const place = room + to;
-    if (array.kind != SHARED || array.place != block->place || place < array.data) continue;
-    if (place + bytes > array.data + array.bytes || array.grain != 2) continue;
-    Cell* const cells = array.cells.data() + (place - array.data) / 2;
-    for (int i = 0; i < bytes / 2; ++i) {
-      if (cells[i].coming) fail("a copy is on its way to " + element(array, place + 2 * i));
-      if (cells[i].multiplied) fail("wgmma, not waited for, reads " + element(array, place + 2 * i));
+    if (place + bytes > array.data + array.bytes) fail("a bulk copy out of bounds of shared memory");
+    const size_t grain = array.grain, count = bytes / grain;
+    Cell* const cells = array.cells.data() + (place - array.data) / grain;
+    for (size_t i = 0; i < count; ++i) {
+      if (cells[i].coming) fail("a copy is on its way to " + element(array, place + grain * i));
+      if (cells[i].multiplied) fail("wgmma, not waited for, reads " + element(array, place + grain * i));
       cells[i].written = this_time();
       cells[i].writer = COPIED;
       cells[i].reader = {NOBODY, NOBODY, NOBODY};
@@ -296,11 +331,106 @@ void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to,
       cells[i].barrier = &barrier - block->barriers.data();
       cells[i].barrier_phase = barrier.phase;
     }
-    memcpy(place, from, bytes);
-    barrier.copies.push_back({cells, size_t(bytes / 2)});
-    return advance(barrier, 0, 0);
+    fill(place);
+    barrier.copies.push_back({cells, count, bytes});
+    advance(barrier, 0, 0);
+  });
+}
+void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* from, int bytes,
+                                                                    unsigned at) {
+  if (bytes % 16 || to % 16) fail("a bulk copy of no multiple of 16 bytes");
+  for (int i = 0; i < bytes; i += 16) access(static_cast<const char*>(from) + i, 16, false, 16);
+  bulk(to, bytes, at, [&](char* place) { memcpy(place, from, bytes); });
+}
+void cp_async_bulk_prefetch_L2_global(const void* from, int bytes) {
+  for (int i = 0; i < bytes; i += 16) access(static_cast<const char*>(from) + i, 16, false, 16);
+}
+
+// To the same place in each block that the mask names.
+template <class Copy>
+static void multicast(unsigned to, unsigned at, unsigned mask, Copy copy) {
+  if (!mask || mask >> cluster) fail("a copy to blocks that the cluster does not have");
+  for (unsigned rank = 0; rank < cluster; ++rank) {
+    if (mask >> rank & 1) copy(in_block(to, rank), in_block(at, rank));
   }
-  fail("a bulk copy out of bounds of shared memory");
+}
+void cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster(unsigned to, const void* from,
+                                                                                      int bytes, unsigned at,
+                                                                                      unsigned short mask) {
+  multicast(to, at, mask, [&](unsigned there, unsigned barrier) {
+    cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(there, from, bytes, barrier);
+  });
+}
+
+// What emulation.py has in the place of a tensor map, with what a kernel puts into it.
+struct Map {
+  unsigned width, rows, unused[2];
+  const char* from;
+  int total;
+};
+void tensormap_replace_tile_global_address_shared_cta_b1024_b64_tensormap_replace_tile_global_dim_shared_cta_b1024_b32(
+    unsigned at, const void* from, int total, int dimension) {
+  if (dimension != 1) fail("another dimension of a tensor map than its rows");
+  access(room + at, 128, true, 128);
+  Map map;
+  memcpy(&map, room + at, sizeof(map));
+  map.from = static_cast<const char*>(from);
+  map.total = total;
+  memcpy(room + at, &map, sizeof(map));
+}
+void tensormap_cp_fenceproxy_global_shared_cta_tensormap_generic_release_gpu_sync_aligned_fence_proxy_tensormap_generic_acquire_gpu(
+    void* to, unsigned at, int, int, int line) {
+  collective("tensormap.cp_fenceproxy", line, nullptr, [&](void**) {
+    access(room + at, 128, false, 128);
+    access(to, 128, true, 128);
+    memcpy(to, room + at, 128);
+  });
+}
+// 64 columns of rows of 16-bit numbers, in the order of the 128-byte swizzle; zeros beyond the last row.
+void cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes(unsigned to, const void* described,
+                                                                              int column, int row, unsigned at) {
+  Map map;
+  memcpy(&map, described, sizeof(map));
+  if (to % 128) fail("a copy of rows to no multiple of 128 bytes");
+  bulk(to, map.rows * 128, at, [&](char* place) {
+    for (unsigned r = 0; r < map.rows; ++r, place += 128) {
+      for (int chunk = 0; chunk < 8; ++chunk) {
+        char* const piece = place + ((chunk ^ ((place - room) >> 7 & 7)) << 4);
+        const int first = column + chunk * 8;
+        memset(piece, 0, 16);
+        if (row + int(r) >= map.total || first + 8 > int(map.width)) continue;
+        const char* const from = map.from + ((row + r) * size_t(map.width) + first) * 2;
+        access(from, 16, false, 16);
+        memcpy(piece, from, 16);
+      }
+    }
+  });
+}
+void cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes_multicast_cluster(
+    unsigned to, const void* described, int column, int row, unsigned at, unsigned short mask) {
+  multicast(to, at, mask, [&](unsigned there, unsigned barrier) {
+    cp_async_bulk_tensor_2d_shared_cluster_global_mbarrier_complete_tx_bytes(there, described, column, row, barrier);
+  });
+}
+
+void mapa_shared_cluster_u32(unsigned& there, unsigned at, int rank) { there = in_block(at, rank); }
+void mapa_shared_cluster_u32_mbarrier_arrive_shared_cluster_b64(unsigned at, int rank) {
+  const unsigned there = in_block(at, rank);
+  where(there, [&] { advance(barrier_at(there), 1, 0); });
+}
+void st_async_shared_cluster_mbarrier_complete_tx_bytes_v2_f32(unsigned to, float x, float y, unsigned at) {
+  const float both[] = {x, y};
+  bulk(to, 8, at, [&](char* place) { memcpy(place, both, 8); });
+}
+void barrier_cluster_arrive_release_aligned_barrier_cluster_wait_acquire_aligned(int line) {
+  Block* const first = present->data() + block->place / cluster * cluster;
+  if (++first->at_cluster < threads * cluster) return wait("barrier.cluster", line);
+  first->at_cluster = 0;
+  for (Block* of = first; of < first + cluster; ++of) of->now = ++now;
+  for (unsigned i = 0; i < threads * cluster; ++i) {
+    fibers[first->place * threads + i].state = Fiber::READY;
+    fibers[first->place * threads + i].touched = false;
+  }
 }
 void bar_sync(int number, int of, int line) {
   if (of != 128 || number < 1 || number > 15) fail("a barrier of others than a warpgroup");
@@ -313,6 +443,5 @@ void ld_global_v4_b32(unsigned& x, unsigned& y, unsigned& z, unsigned& w, const 
   memcpy(four, from, 16);
   x = four[0], y = four[1], z = four[2], w = four[3];
 }
-void absent() { fail("an instruction of clusters, which the emulation does not have"); }
 
 }  // namespace ptx

@@ -311,7 +311,8 @@ struct Given {
 
 // Runs the grid. What is wrong is said, and otherwise nothing; outputs are copied back.
 const char* launch(void (*emulated)(), const Given* given, int count, const int* whole, int wholes, const float* real,
-                   int reals, unsigned grid, unsigned of_threads, size_t shared_bytes, int together, uint64_t seed) {
+                   int reals, unsigned grid, unsigned of_threads, unsigned of_cluster, size_t shared_bytes,
+                   int together, uint64_t seed) {
   used = 0;
   latest = 0;
   now = phase = clock_time = 0;
@@ -323,6 +324,7 @@ const char* launch(void (*emulated)(), const Given* given, int count, const int*
   numbers.assign(real, real + reals);
   threads = of_threads;
   blocks = grid;
+  cluster = of_cluster;
   kernel = emulated;
   for (int i = 0; i < count; ++i) {
     const Given& g = given[i];
@@ -330,17 +332,18 @@ const char* launch(void (*emulated)(), const Given* given, int count, const int*
     memcpy(data, g.data, g.bytes);
     pointers.push_back(data);
   }
-  const std::vector<unsigned> order = turns(grid, seed);
-  const unsigned at_once = together ? grid : 1;
+  const unsigned at_once = together ? grid : cluster;
+  const std::vector<unsigned> order = turns(grid / at_once, seed);
+  if (grid % cluster) error = "a grid of no whole clusters";
   if (size_t(at_once) * of_threads * STACK > STACKS) error = "more blocks at once than the emulation has";
   for (unsigned place = 0; place < at_once && error.empty(); ++place) {
     add("memory", SHARED, shared_bytes, 2, 16);
     arrays.back().place = place;
   }
-  for (size_t i = 0; i < order.size() && error.empty(); i += at_once) {
+  for (size_t i = 0; i < order.size() && error.empty(); ++i) {
     std::vector<Block> blocks_at_once(at_once);
     for (unsigned place = 0; place < at_once; ++place) {
-      blocks_at_once[place].number = order[i + place];
+      blocks_at_once[place].number = order[i] * at_once + place;
       blocks_at_once[place].place = place;
     }
     run(std::move(blocks_at_once), seed);

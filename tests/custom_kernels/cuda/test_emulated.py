@@ -329,10 +329,39 @@ def test_numbers_of_any_size_are_multiplied_in_float32() -> None:
         assert np.abs(found[row] - expected[row]).max() <= 1e-6 * np.abs(expected[row]).max()
 
 
-@pytest.mark.parametrize(("total", "dtype"), [(500, "float16"), (129, "bfloat16")])
-def test_output_norm_by_hoppers_instructions(total: int, dtype: str) -> None:
-    layer, x, residual = laid_out(256, 128, dtype), random(total, 128, dtype=dtype), random(total, 256, dtype=dtype)
-    arguments = (x, layer, residual, random(256, dtype=dtype), random(256, dtype=dtype), 1e-5)
+@pytest.mark.parametrize(
+    ("total", "outputs", "inputs", "act", "gate", "dtype"),
+    [
+        (700, 128, 448, "gelu", None, "float16"),
+        (300, 192, 512, None, None, "bfloat16"),
+        (1, 384, 64, "gelu", "first", "float16"),
+        (600, 256, 192, "silu", "second", "bfloat16"),
+    ],
+)
+def test_linear_by_clusters(total: int, outputs: int, inputs: int, act: Any, gate: Any, dtype: str) -> None:
+    """Two blocks with other rows, of which each fetches half of the weights for both."""
+    x, layer = random(total, inputs, dtype=dtype), laid_out(outputs, inputs, dtype)
+    product = exact_linear(x, layer.weight, layer.bias)
+    expected = gated(product, act, gate) if gate else EXACT[act](product)
+    for seed in (0, 2):
+        with emulated_cuda(seed):
+            found = cuda.gated_linear(x, layer, act, gate) if gate else cuda.linear(x, layer, act)
+        assert np.abs(exact(found) - expected).max() <= BOUND[x.dtype] * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("total", "outputs", "inputs", "dtype"),
+    [
+        (500, 256, 128, "float16"),
+        (129, 256, 128, "bfloat16"),
+        (300, 512, 64, "bfloat16"),  # by clusters, whose two blocks have half of each row
+        (129, 768, 192, "float16"),
+    ],
+)
+def test_output_norm_by_hoppers_instructions(total: int, outputs: int, inputs: int, dtype: str) -> None:
+    layer, x = laid_out(outputs, inputs, dtype), random(total, inputs, dtype=dtype)
+    residual = random(total, outputs, dtype=dtype)
+    arguments = (x, layer, residual, random(outputs, dtype=dtype), random(outputs, dtype=dtype), 1e-5)
     expected = exact(output_norm.reference_output_norm(*tree_map(as_float32, arguments)))
     for seed in SEEDS:
         with emulated_cuda(2 * seed):
