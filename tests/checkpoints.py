@@ -255,15 +255,19 @@ class Classifier:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
 
-_TEXTS = "{{ messages | selectattr('role', 'equalto', '%s') | map(attribute='content') | first }}"
-_PARTS = "{{ (messages | selectattr('role', 'equalto', '%s') | first).content[0].text }}"
+ROLE = "{{ messages | selectattr('role', 'equalto', '%s') | map(attribute='content') | first }}"
+ROLE_IN_PARTS = "{{ (messages | selectattr('role', 'equalto', '%s') | first).content[0].text }}"
 _SYSTEM = "{% for m in messages if m.role == 'system' %}note {{ m.content }} {% endfor %}"
 _TAIL = "{% if ask %} is it model{% endif %} {{ sep_token }}"
 # Rerankers that generate: the decoder that they are of, their chat template, and the tokens of the answer.
 GENERATIVE: dict[str, tuple[str, str | None, tuple[int, int | None]]] = {
     "qwen3": ("qwen3", None, (118, 119)),
-    "qwen3, chat": ("qwen3", f"{_SYSTEM}query {_TEXTS % 'query'} text {_TEXTS % 'document'}{_TAIL}", (118, 119)),
-    "qwen3, chat of parts": ("qwen3", f"query {_PARTS % 'query'} text {_PARTS % 'document'}{_TAIL}", (20, None)),
+    "qwen3, chat": ("qwen3", f"{_SYSTEM}query {ROLE % 'query'} text {ROLE % 'document'}{_TAIL}", (118, 119)),
+    "qwen3, chat of parts": (
+        "qwen3",
+        f"query {ROLE_IN_PARTS % 'query'} text {ROLE_IN_PARTS % 'document'}{_TAIL}",
+        (20, None),
+    ),
     "llama, own output": ("llama", None, (7, 9)),
 }
 
@@ -338,7 +342,7 @@ CLASSIFIERS = {
         "llama", "A [SEP] B [SEP]", config={"pad_token_id": 3}, tokenizer={"pad_token": "[SEP]"}
     ),
     "mistral, on the left": Classifier("mistral", tokenizer={"padding_side": "left", "truncation_side": "left"}),
-    "qwen3, chat": Classifier("qwen3", template=f"{_SYSTEM}query {_TEXTS % 'query'} text {_TEXTS % 'document'}{_TAIL}"),
+    "qwen3, chat": Classifier("qwen3", template=f"{_SYSTEM}query {ROLE % 'query'} text {ROLE % 'document'}{_TAIL}"),
 }
 
 

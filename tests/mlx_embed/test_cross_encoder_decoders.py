@@ -10,7 +10,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import CheckpointError, CrossEncoder, UnsupportedModelError, convert
-from tests.checkpoints import _PARTS, _TEXTS, CLASSIFIERS, classifier, damage, edit, generative, read
+from tests.checkpoints import CLASSIFIERS, ROLE, ROLE_IN_PARTS, classifier, damage, edit, generative, read
 from tests.conftest import DATA
 
 TOLERANCE = 2e-5
@@ -193,7 +193,7 @@ def test_the_chat_template_of_a_base_model(template: str, tmp_path: Path) -> Non
     assert np.array_equal(load(tmp_path).predict(PAIRS), expected)
 
 
-@pytest.mark.parametrize("text", [_TEXTS, _PARTS])
+@pytest.mark.parametrize("text", [ROLE, ROLE_IN_PARTS])
 def test_live_the_chat_template_of_a_bare_folder(text: str, tmp_path: Path) -> None:
     folder = classifier("mistral, on the left", tmp_path)
     plain = load(folder).predict(PAIRS)
