@@ -20,6 +20,7 @@ from mlx_embed.engine import Engine, Head
 from mlx_embed.engine.contract import Gathering, Parameters
 from mlx_embed.engine.worker import worker
 from mlx_embed.errors import CheckpointError
+from mlx_embed.ids import Ids
 from mlx_embed.loading import Source, checked_length, open_model, pickled, remember
 from mlx_embed.migration import FromSentenceTransformers
 from mlx_embed.options import (
@@ -109,6 +110,7 @@ class CrossEncoder(FromSentenceTransformers):
         self.prompts, self.default_prompt_name = heads.prompts(checkpoint)
         function = ClassifierHead(heads.pooling(checkpoint), tuple(layer for layer, _ in head))
         self._head = engine.head(function, [parameters for _, parameters in head])
+        self._padding = heads.padding(checkpoint)
         self._typed = tokenizer.token_types and checkpoint.encoder_config.type_vocab_size > 1
 
     @property
@@ -248,6 +250,10 @@ class CrossEncoder(FromSentenceTransformers):
         if self.num_labels != 1:
             raise ValueError(f"{self.name} has {self.num_labels} labels, and cannot rank; use predict.")
 
+    def seen(self, ids: Ids) -> Ids:
+        """Of pairs' token ids those that the model is given: without padding at the end, see `heads.padding`."""
+        return ids if self._padding is None else ids.without_end(self._padding)
+
     def _scores(
         self, pairs: Sequence[tuple[str, str]], options: PredictOptions
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -280,7 +286,7 @@ class CrossEncoder(FromSentenceTransformers):
                     index = done + int(np.argmin(ids.lengths))
                     raise ValueError(f"pairs[{index}] has no token in either text, so that there is nothing to score.")
                 done += len(window)
-                batches = self.engine.batches(ids, budget, most, token_types=types if self._typed else None)
+                batches = self.engine.batches(self.seen(ids), budget, most, token_types=types if self._typed else None)
                 yield self.engine.gather(batches, self._head, advance)
 
         with (
@@ -292,8 +298,7 @@ class CrossEncoder(FromSentenceTransformers):
 
 
 def _tokenizer(checkpoint: Checkpoint, max_length: int) -> PairTokenizer | GenerativeTokenizer:
-    formed = checkpoint.generates and has_form(checkpoint)
-    return (GenerativeTokenizer if formed else PairTokenizer)(checkpoint, max_length)
+    return (GenerativeTokenizer if has_form(checkpoint) else PairTokenizer)(checkpoint, max_length)
 
 
 def _pair(index: int, pair: Any) -> tuple[str, str]:

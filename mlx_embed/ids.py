@@ -71,6 +71,13 @@ class Ids(Sequence[Any]):
         places = np.arange(before[-1]) + np.repeat(starts.reshape(-1) - before[:-1], lengths.reshape(-1))
         return Ids(self.flat[places], ends(lengths if lengths.ndim == 1 else lengths.sum(axis=1)))
 
+    def without_end(self, token: int) -> "Ids":
+        """The rows without the `token`s at their ends; of a row of nothing else one is left."""
+        starts, stops = self.offsets[:-1], self.offsets[1:]
+        places = np.where(self.flat == token, 0, np.arange(1, len(self.flat) + 1))
+        behind = np.concatenate([[0], np.maximum.accumulate(places)])[stops]  # the last other one
+        return self.pieces(starts, np.maximum(behind, np.minimum(starts + 1, stops)))
+
     def tolist(self) -> list[list[int]]:
         """The rows as lists."""
         return [row.tolist() for row in self]

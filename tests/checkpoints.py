@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -232,16 +234,49 @@ def reranker(name: str, labels: int, folder: Path, **config: Any) -> Path:
     )
 
 
-_TEXTS = "{{ messages | selectattr('role', 'equalto', '%s') | map(attribute='content') | first }}"
-_PARTS = "{{ (messages | selectattr('role', 'equalto', '%s') | first).content[0].text }}"
+@dataclass(frozen=True)
+class Classifier:
+    """A decoder of tests/data with a classifier: what is special about it.
+
+    Attributes:
+        base: the decoder.
+        pair: what its tokenizer makes of two texts.
+        labels: scores a pair.
+        template: a chat template; then the folder is as sentence-transformers 6 saves it.
+        config: changes of config.json.
+        tokenizer: changes of tokenizer_config.json.
+    """
+
+    base: str
+    pair: str = "A B"
+    labels: int = 1
+    template: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+
+
+ROLE = "{{ messages | selectattr('role', 'equalto', '%s') | map(attribute='content') | first }}"
+ROLE_IN_PARTS = "{{ (messages | selectattr('role', 'equalto', '%s') | first).content[0].text }}"
 _SYSTEM = "{% for m in messages if m.role == 'system' %}note {{ m.content }} {% endfor %}"
 _TAIL = "{% if ask %} is it model{% endif %} {{ sep_token }}"
 # Rerankers that generate: the decoder that they are of, their chat template, and the tokens of the answer.
 GENERATIVE: dict[str, tuple[str, str | None, tuple[int, int | None]]] = {
     "qwen3": ("qwen3", None, (118, 119)),
-    "qwen3, chat": ("qwen3", f"{_SYSTEM}query {_TEXTS % 'query'} text {_TEXTS % 'document'}{_TAIL}", (118, 119)),
-    "qwen3, chat of parts": ("qwen3", f"query {_PARTS % 'query'} text {_PARTS % 'document'}{_TAIL}", (20, None)),
+    "qwen3, chat": ("qwen3", f"{_SYSTEM}query {ROLE % 'query'} text {ROLE % 'document'}{_TAIL}", (118, 119)),
+    "qwen3, chat of parts": (
+        "qwen3",
+        f"query {ROLE_IN_PARTS % 'query'} text {ROLE_IN_PARTS % 'document'}{_TAIL}",
+        (20, None),
+    ),
     "llama, own output": ("llama", None, (7, 9)),
+}
+
+
+TRANSFORMER = {
+    "idx": 0,
+    "name": "0",
+    "path": "",
+    "type": "sentence_transformers.base.modules.transformer.Transformer",
 }
 
 
@@ -279,7 +314,7 @@ def generative(name: str, folder: Path, *, bare: bool = False, words: tuple[str,
     (folder / "sentence_bert_config.json").write_text(json.dumps(own_settings))
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"}))
     listed = [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        TRANSFORMER,
         {
             "idx": 1,
             "name": "1",
@@ -291,4 +326,58 @@ def generative(name: str, folder: Path, *, bare: bool = False, words: tuple[str,
     (folder / "1_LogitScore").mkdir()
     score = {"true_token_id": yes, "false_token_id": no, "module_input_name": "causal_logits"}
     (folder / "1_LogitScore/config.json").write_text(json.dumps(score))
+    return folder
+
+
+CLASSIFIERS = {
+    "qwen3": Classifier("qwen3"),
+    "qwen2": Classifier("qwen2"),
+    "llama": Classifier("llama", "[CLS] A [CLS] B"),
+    "mistral": Classifier("mistral", "[CLS] A [CLS] B"),
+    "gemma": Classifier("gemma", "[CLS] A [CLS] B"),
+    "gemma3_text": Classifier("gemma3_text", "[CLS] A [CLS] B", config={"use_bidirectional_attention": False}),
+    "gemma3_text, both ways": Classifier("gemma3_text", "[CLS] A [CLS] B"),
+    "qwen3, labels": Classifier("qwen3", "A [SEP] B [SEP]", labels=3),
+    "llama, the end is padding": Classifier(
+        "llama", "A [SEP] B [SEP]", config={"pad_token_id": 3}, tokenizer={"pad_token": "[SEP]"}
+    ),
+    "mistral, on the left": Classifier("mistral", tokenizer={"padding_side": "left", "truncation_side": "left"}),
+    "qwen3, chat": Classifier("qwen3", template=f"{_SYSTEM}query {ROLE % 'query'} text {ROLE % 'document'}{_TAIL}"),
+}
+
+
+def classifier(name: str, folder: Path, **config: Any) -> Path:
+    """One of CLASSIFIERS."""
+    found = CLASSIFIERS[name]
+    shutil.copytree(DATA / "decoders" / found.base, folder, dirs_exist_ok=True)
+    tokenizer = json.loads((DATA / "tiny-bert/tokenizer.json").read_text())
+    tokenizer["post_processor"]["pair"] = [
+        {"Sequence" if part in "AB" else "SpecialToken": {"id": part, "type_id": 0}} for part in found.pair.split()
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((DATA / "tiny-bert/tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | found.tokenizer))
+    score = np.random.default_rng(3).normal(size=(found.labels, 32)).astype(np.float32)
+    tensors = {f"model.{key}": value.astype(mx.float32) for key, value in read(folder).items()}
+    tensors["score.weight"] = mx.array(score)
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
+    kind = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral", "gemma": "Gemma"}
+    labels = [f"L{i}" for i in range(found.labels)]
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    architecture = f"{kind.get(found.base, 'Gemma3Text')}ForSequenceClassification"
+    edit(folder, architectures=[architecture], dtype="float32", pad_token_id=0, **names)
+    edit(folder, **found.config, **config)
+    if found.template is not None:
+        (folder / "chat_template.jinja").write_text(found.template)
+        forward = {"method": "forward", "method_output_name": "logits"}
+        own_settings = {
+            "transformer_task": "sequence-classification",
+            "modality_config": {"text": forward, "message": {**forward, "format": "flat"}},
+            "module_output_name": "scores",
+            "processing_kwargs": {"chat_template": {"ask": True}},
+        }
+        (folder / "sentence_bert_config.json").write_text(json.dumps(own_settings))
+        own = {"model_type": "CrossEncoder", "prompts": {"q": "the note of "}, "default_prompt_name": "q"}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
+        (folder / "modules.json").write_text(json.dumps([TRANSFORMER]))
     return folder

@@ -30,7 +30,7 @@ PROJECTIONS = (
     ("input_layernorm.", "attention_norm."),
 )
 RENAMES: tuple[tuple[str, str], ...] = (*PROJECTIONS, ("post_attention_layernorm.", "mlp_norm."))
-HEAD: tuple[tuple[str, str], ...] = ()
+HEAD: tuple[tuple[str, str], ...] = (("score", "Identity"),)
 LAYOUT: Layout = "packed"
 # Rows are wider than an encoder's, so that fewer fill a GPU. Of 66 tiles of 256 rows each product takes whole rounds on
 # a GPU of 132 multiprocessors; of 64 tiles the last round is not full.

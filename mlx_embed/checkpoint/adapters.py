@@ -100,6 +100,7 @@ class Adapter:
         revision: that repository's.
         rank: of the matrices; that of a module is in the first pattern that its path ends with, if any does.
         alpha: likewise.
+        classifier: whether a sequence classifier was trained, whatever the base model is.
     """
 
     folder: Path
@@ -110,6 +111,7 @@ class Adapter:
     rslora: bool
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    classifier: bool = False
 
     def scale(self, path: str, a: Tensor) -> float:
         """What a module's product is multiplied by; CheckpointError where its rank is not the one stated."""
@@ -154,6 +156,7 @@ def read_adapter(folder: Path) -> Adapter | None:
         bool(config.get("use_rslora")),
         {key: int(value) for key, value in _pattern(path, config, "rank_pattern", whole=True).items()},
         _pattern(path, config, "alpha_pattern"),
+        config.get("task_type") == "SEQ_CLS",
     )
 
 

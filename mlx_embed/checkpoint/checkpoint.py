@@ -45,7 +45,7 @@ class Checkpoint:
         sentence: config_sentence_transformers.json, where it is of the kind of model that this is opened as.
         generates: whether this is opened as a reranker, and is a causal model, which answers with a token.
         score: of such a reranker, the tokens that answer; None where the folder does not say.
-        chat: how it is asked, if by a chat template.
+        chat: how a reranker is asked, if by a chat template.
         tasks: those that it has a LoRA for.
         task: the one of them that is merged into the weights when they are read; None is none.
         multi_vector: what is of its own in a model of a vector a token, where it is opened as one.

@@ -97,6 +97,8 @@ def read_checkpoint(
     scored = kind == "CrossEncoder" and [module for module, _ in entries] == ["Transformer", _LOGIT_SCORE]
     settings = Settings() if bare else read_settings(transformer, _LOGIT_SCORE if scored else kind)
     config = {**_config(base or transformer), **settings.config}
+    if adapter is not None and adapter.classifier and is_causal_lm(config):
+        config["architectures"] = [config["architectures"][0].replace("ForCausalLM", "ForSequenceClassification")]
     tasks = () if adapter is not None else task_names(transformer, config)
     implementation = architecture(config)
     encoder_config = implementation.Config.from_dict(config)
@@ -115,7 +117,7 @@ def read_checkpoint(
     tokenizer = {**_optional_json(transformer / "tokenizer_config.json"), **settings.tokenizer_config}
     if (
         bare
-        and not generates
+        and kind != "CrossEncoder"
         and not present(folder / "modules.json")
         and (tokenizer.get("chat_template") or present(transformer / "chat_template.jinja"))
     ):
@@ -143,7 +145,7 @@ def read_checkpoint(
         tasks=tasks,
         generates=generates,
         score=read_logit_score(inside(folder, entries[1][1]), encoder_config.vocab_size) if scored else None,
-        chat=read_chat(transformer, tokenizer, settings.modalities, settings.chat) if generates else None,
+        chat=read_chat(transformer, tokenizer, settings.modalities, settings.chat) if kind == "CrossEncoder" else None,
         multi_vector=vectors,
         **_of_sentences(folder, name, sentence, dimension),
     )

@@ -1,18 +1,18 @@
 """The head of a sequence classifier: its layers, their weights, and what the checkpoint says of its use."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from mlx_embed.checkpoint import quantization
 from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.folder import is_causal_lm
 from mlx_embed.checkpoint.listed import listed
 from mlx_embed.checkpoint.logit_score import LogitScore
 from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module
-from mlx_embed.checkpoint.quantization import dequantized, layers
 from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors
 from mlx_embed.checkpoint.weights import read_tensors
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
@@ -30,10 +30,9 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
         CheckpointError: a layer that is missing, whose shape does not fit the one before, or that is not finite.
         UnsupportedModelError: an architecture or activation that has no head here.
     """
-    if not checkpoint.architecture.HEAD:
+    if not _layers(checkpoint):
         raise UnsupportedModelError(
-            f"Rerankers of model_type {checkpoint.config['model_type']!r} with a classifier are not supported; of "
-            "decoders those are that answer with a token (...ForCausalLM)."
+            f"Rerankers of model_type {checkpoint.config['model_type']!r} with a classifier are not supported."
         )
     folder = checkpoint.transformer
     tensors = _head_tensors(checkpoint)
@@ -44,7 +43,7 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
             f'config.json has "classifier_activation": {checkpoint.config["classifier_activation"]!r}; '
             'mlx_embed has "gelu".'
         )
-    for layer, activation in checkpoint.architecture.HEAD:
+    for layer, activation in _layers(checkpoint):
         weight, bias = (tensors.get(f"{layer}.{part}") for part in ("weight", "bias"))
         if weight is None:
             raise CheckpointError(f"{folder} has no tensor {layer}.weight; is it a reranker (sequence classifier)?")
@@ -100,11 +99,7 @@ def load_score(checkpoint: Checkpoint, score: LogitScore) -> list[tuple[Module, 
 
 def _matrix(checkpoint: Checkpoint, name: str) -> Tensor | None:
     """The matrix of this name of a causal model, in floats; None where it has none."""
-    tensors = read_tensors(checkpoint)
-    found = layers(checkpoint.config, {key: tensor for key, tensor in tensors.items() if key.startswith(name)})
-    if name in found:
-        tensors = dequantized(tensors, name, found[name])
-    return tensors.get(f"{name}.weight")
+    return _tensors(checkpoint, [name]).get(f"{name}.weight")
 
 
 def has_score(checkpoint: Checkpoint) -> bool:
@@ -115,7 +110,7 @@ def has_score(checkpoint: Checkpoint) -> bool:
 
 def has_head(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint is a sequence classifier, by its tensors."""
-    head, tensors = checkpoint.architecture.HEAD, _head_tensors(checkpoint)
+    head, tensors = _layers(checkpoint), _head_tensors(checkpoint)
     return bool(head) and all(f"{layer}.weight" in tensors for layer, _ in head)
 
 
@@ -138,9 +133,9 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
 def pooling(checkpoint: Checkpoint) -> str:
     """What the head reads: the first token, "cls", unless a ModernBERT or UltraBERT says that it is the "mean".
 
-    An EuroBERT may say that too, or LATE: all tokens, whose logits are averaged. Of a causal model it is the last.
+    An EuroBERT may say that too, or LATE: all tokens, whose logits are averaged. Of a decoder it is the last.
     """
-    if checkpoint.generates:
+    if checkpoint.generates or _of_decoder(checkpoint):
         return "lasttoken"
     config = checkpoint.config
     if config["model_type"] == "eurobert":
@@ -153,6 +148,31 @@ def pooling(checkpoint: Checkpoint) -> str:
     if mode not in ("cls", "mean"):
         raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')
     return str(mode)
+
+
+def padding(checkpoint: Checkpoint) -> int | None:
+    """The token that a decoder's classifier takes for padding wherever a text ends with it; None where there is none.
+
+    Transformers' classifiers read the last token that is another one, in training too: a decoder that has the end of a
+    text for its padding was trained to be read before that end.
+
+    Raises:
+        CheckpointError: a pad_token_id that is no number.
+        UnsupportedModelError: the end of a text is padding to a decoder that sees both ways, and so sees it.
+    """
+    if checkpoint.generates or not _of_decoder(checkpoint):
+        return None
+    unless_said = 0 if checkpoint.config["model_type"].startswith("gemma") else None
+    token = checkpoint.config.get("pad_token_id", unless_said)
+    if token is not None and type(token) is not int:
+        raise CheckpointError(f'config.json has "pad_token_id": {token!r}, where the number of a token is needed.')
+    causal = getattr(checkpoint.encoder_config, "causal", True)
+    if token is not None and token == checkpoint.config.get("eos_token_id") and not causal:
+        raise UnsupportedModelError(
+            f'config.json has "pad_token_id": {token}, which is the end of a text too: mlx_embed does not read a '
+            "classifier before that end where tokens see both ways."
+        )
+    return token
 
 
 def activation(checkpoint: Checkpoint, num_labels: int) -> str:
@@ -203,5 +223,24 @@ def _noted(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 def _head_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """By name without prefixes."""
-    layers = tuple(f"{layer}." for layer, _ in checkpoint.architecture.HEAD)
-    return {name: tensor for name, tensor in read_tensors(checkpoint).items() if name.startswith(layers)}
+    return _tensors(checkpoint, [layer for layer, _ in _layers(checkpoint)])
+
+
+def _tensors(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of layers of these names, in floats."""
+    starts = tuple(f"{name}." for name in names)
+    tensors = read_tensors(checkpoint)
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith(starts)}
+    for name, how in quantization.layers(checkpoint.config, own).items():
+        tensors = quantization.dequantized(tensors, name, how)
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(starts)}
+
+
+def _layers(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
+    """HEAD of the architecture; nothing of llama_bidirec, whose own code averages tokens and scales the logits."""
+    return () if checkpoint.config["model_type"] == "llama_bidirec" else checkpoint.architecture.HEAD
+
+
+def _of_decoder(checkpoint: Checkpoint) -> bool:
+    """Whether the classifier is a decoder's."""
+    return [layer for layer, _ in _layers(checkpoint)] == ["score"]

@@ -1,4 +1,4 @@
-"""Rerankers that generate: which tokens of a causal model are its answer, and how it is asked.
+"""Rerankers that generate: which tokens of a causal model are its answer, and how it, or a classifier, is asked.
 
 sentence-transformers 6 keeps the first in the folder of a module LogitScore, the second in a chat template.
 """
@@ -11,6 +11,8 @@ from typing import Any
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
+# The roles of a pair's texts.
+_PAIR = ("query", "document")
 # What a template has that takes a message's content as a list of parts; sentence-transformers looks for these too.
 _OF_PARTS = ("content[0]", ".type", "'type'", '"type"', "message.content[")
 
@@ -32,12 +34,19 @@ class Chat:
         parts: whether a message's content is a list of parts, rather than a text.
         arguments: what the template is given besides messages.
         keep_end: whether what the template puts behind the content stays where a text is cut.
+        stated: whether the folder says that pairs become chats, rather than only has a template.
     """
 
     template: str
     parts: bool
     arguments: Mapping[str, Any] = field(default_factory=dict)
     keep_end: bool = True
+    stated: bool = False
+
+    @property
+    def for_pairs(self) -> bool:
+        """Whether it was made for pairs, and not for what the base model was made for."""
+        return self.stated or all(f"'{role}'" in self.template or f'"{role}"' in self.template for role in _PAIR)
 
     def __hash__(self) -> int:
         return hash((self.template, self.parts))
@@ -113,4 +122,4 @@ def read_chat(
         raise UnsupportedModelError(f'{folder} has messages of format {kind!r}; mlx_embed has "flat" and "structured".')
     parts = any(pattern in template for pattern in _OF_PARTS) if kind == "auto" else kind == "structured"
     arguments = {key: value for key, value in chosen.items() if key != "restore_suffix"}
-    return Chat(template, parts, arguments, chosen.get("restore_suffix", True) is not False)
+    return Chat(template, parts, arguments, chosen.get("restore_suffix", True) is not False, message is not None)

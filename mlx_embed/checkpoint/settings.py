@@ -25,7 +25,7 @@ _TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
         ("MultiVectorEncoder", "feature-extraction", "last_hidden_state", "token_embeddings"),
     )
 }
-# What a causal reranker may take besides texts.
+# What a reranker may take besides texts.
 _MESSAGE = "message"
 
 # What else models may take.
@@ -112,7 +112,7 @@ def read_settings(transformer: Path, kind: str) -> Settings:
     if isinstance(stated, dict) and stated.get("text") == modalities["text"]:
         # A text is computed in the same way beside these, where the model takes more than texts.
         given["modality_config"] = {key: value for key, value in stated.items() if key not in _OTHERS}
-    if kind == "LogitScore" and isinstance(stated, dict) and isinstance(stated.get(_MESSAGE), dict):
+    if kind in ("CrossEncoder", "LogitScore") and isinstance(stated, dict) and isinstance(stated.get(_MESSAGE), dict):
         form = {key: value for key, value in stated[_MESSAGE].items() if key != "format"}
         given["modality_config"] = {key: value for key, value in stated.items() if key != _MESSAGE} or modalities
         if form != modalities["text"]:

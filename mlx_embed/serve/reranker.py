@@ -107,7 +107,8 @@ class Reranker:
             for row, text in zip(ids, texts, strict=True)
         ]
         return [
-            Tokens(row, kind if typed else None, count) for row, kind, count in zip(ids, types, counts, strict=True)
+            Tokens(row, kind if typed else None, count)
+            for row, kind, count in zip(self.model.seen(ids), types, counts, strict=True)
         ]
 
     def _cut(self, text: str, most: int) -> str:

@@ -1,4 +1,4 @@
-"""Pairs of texts to token ids, as rerankers take them that answer with a token."""
+"""Pairs of texts to token ids, as rerankers take them that are asked in a form: they answer with a token, mostly."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,8 +73,12 @@ RECIPES = {"gemma": _GEMMA, "qwen2": _QWEN2, "qwen3": _QWEN3}
 
 
 def has_form(checkpoint: Checkpoint) -> bool:
-    """Whether a causal reranker is asked in a form of its own: else it is given pairs as any other is."""
-    return _recipe(checkpoint) is not None or checkpoint.chat is not None
+    """Whether a reranker is asked in a form of its own: else it is given pairs as most are.
+
+    A classifier that has but the chat template of its base model was not trained with that.
+    """
+    chat = checkpoint.chat
+    return _recipe(checkpoint) is not None or (chat is not None and (checkpoint.generates or chat.for_pairs))
 
 
 def answers(checkpoint: Checkpoint, library: tokenizers.Tokenizer) -> LogitScore:
@@ -99,15 +103,16 @@ def answers(checkpoint: Checkpoint, library: tokenizers.Tokenizer) -> LogitScore
 
 
 def _recipe(checkpoint: Checkpoint) -> Recipe | None:
-    return RECIPES.get(str(checkpoint.config["model_type"])) if checkpoint.score is None else None
+    bare = checkpoint.generates and checkpoint.score is None
+    return RECIPES.get(str(checkpoint.config["model_type"])) if bare else None
 
 
 class GenerativeTokenizer:
-    """A causal reranker's tokenizer: pairs in the form in which the model is asked, cut within the pair.
+    """The tokenizer of a reranker that is asked in a form, in which pairs are put, and cut within the pair.
 
     Attributes:
         max_length: tokens at which what is asked is cut.
-        token_types: False, since these models have none.
+        token_types: False, since a form is one text.
         cut_left: whether texts lose their beginnings rather than their ends.
     """
 
@@ -117,7 +122,8 @@ class GenerativeTokenizer:
         """Read the tokenizer's files and the chat template, of a checkpoint that `has_form`.
 
         Raises:
-            CheckpointError: files or tokens that are missing, or a length that leaves no room.
+            CheckpointError: files or tokens that are missing, a length that leaves no room, or a template that leaves
+                out one of a pair's texts.
             UnsupportedModelError: Jinja is needed and not installed.
         """
         source = files.read(checkpoint)
@@ -133,6 +139,13 @@ class GenerativeTokenizer:
             self._render = renderer(self._chat.template, {**special, **self._chat.arguments})
         self.cut_left = source.truncation_side == "left"
         self([("a", "b")])  # a broken template fails here rather than at the first question
+        if self._chat is not None:
+            one, *others = (self._rendered(self._chat, *pair, "") for pair in (("a", "b"), ("c", "b"), ("a", "c")))
+            if one in others:
+                raise CheckpointError(
+                    f"The chat template of {self._folder} leaves out one of a pair's texts, which are of the roles "
+                    "query and document: put one there that has both."
+                )
 
     def beside(self, prompt: str) -> int:
         """How many tokens there are with a pair that are not of its texts."""

@@ -61,11 +61,23 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.checkpoints import FAMILIES, GENERATIVE, STACKS, encoder, generative, reranker, with_modules
+from tests.checkpoints import (
+    CLASSIFIERS,
+    FAMILIES,
+    GENERATIVE,
+    STACKS,
+    classifier,
+    encoder,
+    generative,
+    reranker,
+    with_modules,
+)
 from tests.conftest import minilm_folder
 from tests.mlx_embed.architectures import cases
 from tests.mlx_embed.checkpoint.test_modules import PROMPT, TEXTS
 from tests.mlx_embed.test_cross_encoder import CASES, PAIRS
+from tests.mlx_embed.test_cross_encoder_decoders import PAIRS as CLASSIFIED
+from tests.mlx_embed.test_cross_encoder_decoders import oracle as classifier_oracle
 from tests.mlx_embed.test_vector_dtypes import vectors
 
 HERE = Path(__file__).parent
@@ -291,6 +303,17 @@ def make_generative() -> None:
     np.savez_compressed(HERE / "generative.npz", **golden)
 
 
+def make_classifiers() -> None:
+    """Golden scores of decoders with a classifier; tests/checkpoints.py makes them of the decoders."""
+    golden = {}
+    for name in CLASSIFIERS:
+        with tempfile.TemporaryDirectory() as folder:
+            model = classifier_oracle(classifier(name, Path(folder)))
+            golden[name] = model.predict(CLASSIFIED, activation_fn=torch.nn.Identity())
+            golden[f"{name}, prompt"] = model.predict(CLASSIFIED, prompt="find the ", batch_size=3)
+    np.savez_compressed(HERE / "classifiers.npz", **golden)
+
+
 def make_modules() -> None:
     """Golden vectors of what may follow the encoder, on tiny-bert; tests/checkpoints.py names and writes them."""
     golden = {}
@@ -336,6 +359,7 @@ MAKERS = {
     "decoders": make_decoders,
     "cross_encoders": make_cross_encoders,
     "generative": make_generative,
+    "classifiers": make_classifiers,
     "modules": make_modules,
     "quantization": make_quantization,
     "minilm": make_minilm,

@@ -30,6 +30,13 @@ def test_some_rows(places: list[int]) -> None:
     assert Ids.of(ROWS)[1:3].tolist() == ROWS[1:3]
 
 
+def test_without_an_end() -> None:
+    rows = [[1, 9, 2, 9, 9], [], [9], [9, 9, 9], [3], [9, 4], []]
+    assert Ids.of(rows).without_end(9).tolist() == [[1, 9, 2], [], [9], [9], [3], [9, 4], []]
+    assert Ids.of(rows).without_end(5).tolist() == rows
+    assert Ids.of([]).without_end(9).tolist() == []
+
+
 def test_pieces() -> None:
     ids = Ids.of(ROWS)
     assert ids.pieces(np.array([0, 2, 4]), np.array([2, 2, 6])).tolist() == [[1, 2], [], [5, 6]]
