@@ -1,5 +1,6 @@
 """What a verdict about a kernel depends on: the machine, and this package's code."""
 
+import os
 import platform
 from collections.abc import Iterable
 from functools import cache
@@ -16,8 +17,13 @@ def machine() -> tuple[str, ...]:
     device = mx.device_info()
     found = [mlx_version(), platform.platform(), str(device.get("device_name")), str(device.get("architecture"))]
     if mx.cuda.is_available():
-        found += [str(driver.version()), nvrtc.version()]
+        found += [str(driver.version()), nvrtc.version(), "TF32" if tf32() else "float32"]
     return tuple(found)
+
+
+def tf32() -> bool:
+    """Whether MLX's products of float32 on CUDA are in TF32, as they are unless the environment says otherwise."""
+    return os.environ.get("MLX_ENABLE_TF32") != "0"
 
 
 @cache

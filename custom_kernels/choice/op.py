@@ -28,13 +28,14 @@ from mlx.utils import tree_flatten, tree_map
 from custom_kernels.arrays import as_float32, is_float
 from custom_kernels.backends import KERNEL_BACKENDS, default_backend, require_backend
 from custom_kernels.choice import trust, tune
+from custom_kernels.choice.machine import tf32
 from custom_kernels.choice.serving import is_serving
 from custom_kernels.choice.switch import kernels_wanted
 from custom_kernels.cuda.ahead import rehearsed, under_way
 
-# Of the largest value of the reference. A broken kernel is far off; MLX's own ops on Metal may use TF32.
+# Of the largest value of the reference. A broken kernel is far off; MLX's own products may be in TF32.
 TOLERANCE = {mx.float32: 4e-3, mx.float16: 1e-2, mx.bfloat16: 6e-2}
-# On CUDA in float32, where a kernel may compute with several numbers of fewer bits: all of them must be there.
+# On CUDA in float32 where they are not. A kernel may compute with several numbers of fewer bits: all must be there.
 PRECISE = 1e-4
 
 # Of a result that is checked by rows, one in so many, which is one of each tile, and this number at its end.
@@ -291,8 +292,9 @@ class Op:
                 _trusted[key] = True
                 return True
             loads = (None, FEW) if backend == "metal" else (None,)
+            precise = backend == "cuda" and not tf32()
             try:
-                faults = (self._fault(way, variant, load, precise=backend == "cuda") for load in loads)
+                faults = (self._fault(way, variant, load, precise) for load in loads)
                 fault = next((fault for fault in faults if fault is not None), None)
             except NotImplementedError:  # no kernel of this variant, and none promised
                 _trusted[key] = False

@@ -49,6 +49,16 @@ def test_a_kernel_that_is_a_little_off_is_switched_off(dtype: str, sign: int, mo
         assert used(dtype, sign * WRONG[dtype], monkeypatch) == 0
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_where_mlx_multiplies_in_tf32_so_may_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of linear_max does, which is made of MLX's products."""
+    monkeypatch.delenv("MLX_ENABLE_TF32")
+    monkeypatch.setitem(RIGHT, "float32", WRONG["float32"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert used("float32", WRONG["float32"], monkeypatch) == 3
+
+
 def test_another_mlx_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that agreed with the MLX of yesterday is compared again, and ways to compute an op are timed again."""
     before = machine()
@@ -58,6 +68,15 @@ def test_another_mlx_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None
     assert machine() != before
     monkeypatch.undo()
     assert machine() == before
+
+
+def test_what_agreed_in_tf32_is_compared_again_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    for of in ("driver", "nvrtc"):
+        monkeypatch.setattr(f"custom_kernels.choice.machine.{of}.version", lambda: "13")
+    before = machine()
+    monkeypatch.setenv("MLX_ENABLE_TF32", "1")
+    assert machine() != before
 
 
 def test_another_system_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
