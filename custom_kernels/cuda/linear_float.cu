@@ -1,7 +1,7 @@
 // out [total, N] = act(x w^T + b) + residual in float32; or, with GATE, [total, N / 2] as linear_streamed.cu has it.
-// The tensor cores multiply float16, which has 11 bits. A float32 is the sum of two of them, within 2^-24 of it, if
+// The tensor cores multiply float16, which has 11 bits. A float32 is the sum of two of them, within 2^-23 of it, if
 // float16 has its exponent: so w is laid out times 2^SHIFT, and of x each 64 columns of a row are multiplied by a power
-// of two. A product of two float32 is then three products of theirs; what is left out is 2^-24 of it at most. Sums of
+// of two. A product of two float32 is then three products of theirs, within 2^-21 of it, and mostly far nearer. Sums of
 // the tensor cores are cut off and not rounded: they are of 64 columns, the small products first, and the threads add
 // them up. That is as precise as a sum of float32's products.
 // x and w, laid out by `lay_out` of products.py, stream by. Compiled in: T (float), BFLOAT (not), K (a multiple of 64),

@@ -65,10 +65,10 @@ def _two_halves(weight: mx.array) -> list[mx.array] | None:
 def _in_pieces(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """16-bit numbers as `lay_out` orders them."""
     outputs, inputs = weight.shape
-    rows = weight.reshape(outputs // 32, 4, 4, 2, inputs // 64, 8, 8)
-    rows = rows.transpose(4, 0, 2, 1, 3, 5, 6).reshape(inputs // 64, outputs // 8, 8, 8, 8)
+    chunks = np.ascontiguousarray(weight).view("V16").reshape(outputs // 32, 4, 4, 2, inputs // 64, 8)
+    chunks = chunks.transpose(4, 0, 2, 1, 3, 5).reshape(inputs // 64, outputs // 8, 8, 8)
     place = np.arange(8)
-    return rows[:, :, place[:, None], place[:, None] ^ place].reshape(inputs // 64, outputs, 64)
+    return chunks[:, :, place[:, None], place[:, None] ^ place].reshape(inputs // 64, outputs, 8).view(np.uint16)
 
 
 def launch_product(

@@ -45,7 +45,7 @@ def linear(
         x: [T, K], a whole array and not a slice of one.
         layer: of a weight [N, K].
         act: a key of ACTIVATIONS, or None.
-        residual: [T, N], or None.
+        residual: [T, N], likewise whole, or None.
 
     Returns:
         [T, N] of x's dtype.
