@@ -84,7 +84,7 @@ def _by_rows(x: mx.array, layer: Linear, act: str, gate: Gate) -> mx.array:
 
 def _typical(backend: str | None) -> Iterator[tuple[Variant, Load]]:
     for width, _, dtype, load in typical_encoders():
-        if (backend, dtype) == ("cuda", mx.float16):
+        if backend == "cuda":
             yield Variant(dtype, 2 * 3072, 1024, "silu", "second", False), load  # Qwen3-Embedding-0.6B
         elif (backend, dtype, width) == (None, mx.float32, 384):
             yield Variant(dtype, 2 * width, width, "gelu", "first", True), load

@@ -64,6 +64,13 @@ def test_every_op_has_shapes_of_few_and_of_many_tokens(
 
 
 @pytest.mark.parametrize("op", [op for op in OPS if op.name not in ALONE], ids=lambda op: op.name)
+def test_shapes_are_in_float32_where_that_has_a_kernel(op: Op, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "accelerator", lambda: "cuda")
+    has_one = op.name not in ("output_norm", "position_ids")
+    assert {"float32" in str(variant) for variant, _ in kernels.shapes(op)} == {has_one}
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if op.name not in ALONE], ids=lambda op: op.name)
 def test_ways_agree(op: Op) -> None:
     found = {row.way: row for row in rows(op, many=False)}
     if op.name in MLX_ALONE and accelerator() is None:
