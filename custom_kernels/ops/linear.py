@@ -113,9 +113,13 @@ def check(op: str, x: mx.array, layer: Linear) -> None:
     outputs, inputs = weight.shape
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"{op} of a layer with {outputs} outputs got a bias of shape {bias.shape}.")
-    pieces = inputs // 64 * (2 if weight.dtype == mx.float32 else 1)
-    if laid_out is not None and laid_out.shape != (pieces, outputs, 64):
-        raise ValueError(f"{laid_out.shape} is not the shape of lay_out_linear's of a weight {weight.shape}.")
+    pieces, kept_as = (2, mx.uint16) if weight.dtype == mx.float32 else (1, weight.dtype)
+    wanted = (inputs // 64 * pieces, outputs, 64)
+    if laid_out is not None and (laid_out.shape, laid_out.dtype) != (wanted, kept_as):
+        raise ValueError(
+            f"{spelled(laid_out.dtype)} {laid_out.shape} is not lay_out_linear's of a weight {spelled(weight.dtype)} "
+            f"{weight.shape}."
+        )
 
 
 def of_many_dtypes(x: mx.array, layer: Linear, *others: mx.array | None) -> bool:

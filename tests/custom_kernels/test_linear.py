@@ -101,7 +101,11 @@ def test_nothing_is_laid_out_for_another_gpu(monkeypatch: pytest.MonkeyPatch) ->
         ({"x": mx.zeros((5, 64))}, "takes x"),
         ({"x": mx.zeros((2, 5, 32))}, "takes x"),
         ({"layer": Linear(mx.zeros((48, 32)), mx.zeros((1,)))}, "got a bias"),
-        ({"layer": Linear(mx.zeros((48, 32)), None, mx.zeros((1, 48, 64)))}, "not the shape of lay_out_linear"),
+        ({"layer": Linear(mx.zeros((48, 32)), None, mx.zeros((1, 48, 64)))}, "is not lay_out_linear's"),
+        (
+            {"x": mx.zeros((5, 64)), "layer": Linear(mx.zeros((32, 64)), None, mx.zeros((2, 32, 64), mx.float16))},
+            "float16 .* is not lay_out_linear's of a weight float32",
+        ),
         ({"residual": mx.zeros((4, 48))}, "residual"),
         ({"act": "swish"}, "no 'swish'"),
     ],

@@ -15,7 +15,7 @@ from tests.custom_kernels.conftest import DTYPES, TOLERANCE, error, exact, exact
         ({"x": mx.zeros((5, 64))}, "takes x"),
         ({"x": mx.zeros((2, 5, 32))}, "takes x"),
         ({"layer": Linear(mx.zeros((48, 32)), mx.zeros((1,)))}, "got a bias"),
-        ({"layer": Linear(mx.zeros((48, 32)), None, mx.zeros((1, 48, 64)))}, "not the shape of lay_out_linear"),
+        ({"layer": Linear(mx.zeros((48, 32)), None, mx.zeros((1, 48, 64)))}, "is not lay_out_linear's"),
         ({"residual": mx.zeros((4, 48))}, "residual"),
         ({"weight": mx.zeros((4, 48))}, "LayerNorm's weight"),
         ({"bias": mx.zeros((4, 48))}, "LayerNorm's bias"),
