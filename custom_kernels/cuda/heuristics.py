@@ -3,6 +3,7 @@
 Whoever has another card finds here all that may be worth measuring again.
 """
 
+import math
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -23,9 +24,10 @@ NARROW = 384
 # Columns of a tile of such products where they divide the outputs: with these, and not with fewer, they are no slower
 # than cuBLAS. 131072 rows 768 wide take 737 us to 2304 outputs and 254 to 768, cuBLAS 792 and 268.
 MOST_COLUMNS = 192
-# Of fewer rows such a product is over before the host has launched it, for which it takes less by cuBLAS. In float32 it
-# takes a third of cuBLAS's time, and FEW_FLOAT_ROWS are a tile.
-FEW_ROWS, FEW_FLOAT_ROWS = 1024, 128
+# Of fewer rows such a product is over before the host has launched it, for which it takes less by cuBLAS.
+FEW_ROWS = 1024
+# Rows of a tile of a product in float32, of which a multiprocessor computes one at a time.
+FLOAT_ROWS, MULTIPROCESSORS = 128, 132
 # Wider rows do not fit beside each other into a multiprocessor's shared memory. Where an activation follows they need
 # not, but the wider they are the less a fused one saves, and the more a second copy of the weights takes. So it is with
 # a LayerNorm, for rows that two blocks have.
@@ -82,9 +84,19 @@ def rotates_inside(dtype: mx.Dtype, head_dim: int, seen: int) -> bool:
     return seen <= (64 if head_dim > 128 else 640 if dtype == mx.bfloat16 else 256)
 
 
-def is_few(dtype: mx.Dtype, rows: int) -> bool:
-    """Whether a product whose rows stream by is not worth its launch."""
-    return rows < (FEW_FLOAT_ROWS if dtype == mx.float32 else FEW_ROWS)
+def is_few(dtype: mx.Dtype, rows: int, outputs: int, inputs: int) -> bool:
+    """Whether a product whose rows stream by is not worth its launch.
+
+    In float32 that is so for less than a tile, and where few tiles leave most of the GPU idle for long: the kernel
+    takes some 8 us, and 1.8 for 64 inputs of as many tiles as there are multiprocessors; cuBLAS 20, and then 42
+    TFLOP/s. Alone 128 rows 384 wide take 19 and 30 us to 384 outputs, 256 rows 768 wide 30 and 22 to 30 to 768, 512
+    rows 384 wide 20 and 28 to 1536, 512 rows 768 wide 32 and 74 to 3072, 4096 rows 1536 wide 58 and 147 to 384.
+    """
+    if dtype != mx.float32:
+        return rows < FEW_ROWS
+    tiles = -(-rows // FLOAT_ROWS) * outputs / (float_columns(outputs) or outputs)
+    kernel = 8 + 1.8 * math.ceil(tiles / MULTIPROCESSORS) * inputs / 64
+    return rows < FLOAT_ROWS or 20 + 2e-6 * rows * outputs * inputs / 42 < kernel
 
 
 def builtin_linear_is_faster(
@@ -92,17 +104,17 @@ def builtin_linear_is_faster(
 ) -> bool:
     """Whether cuBLAS is faster at the product, or needs no second launch, or adds a residual that no kernel does."""
     if dtype == mx.float32:
-        return is_few(dtype, rows)
+        return is_few(dtype, rows, outputs, inputs)
     if has_residual:
         return True
-    return inputs > NARROW and (is_few(dtype, rows) or (act is None and outputs % MOST_COLUMNS != 0))
+    return inputs > NARROW and (is_few(dtype, rows, outputs, inputs) or (act is None and outputs % MOST_COLUMNS != 0))
 
 
 def builtin_norm_after_linear_is_faster(dtype: mx.Dtype, rows: int, outputs: int) -> bool:
     """Whether the product and the LayerNorm are, each by itself, or no kernel has both."""
     if dtype == mx.float32:
         return True
-    return outputs not in NORM_OUTPUTS and (is_few(dtype, rows) or outputs not in SHARED_NORM_OUTPUTS)
+    return outputs not in NORM_OUTPUTS and (rows < FEW_ROWS or outputs not in SHARED_NORM_OUTPUTS)
 
 
 def is_short(values: int) -> bool:
@@ -243,7 +255,7 @@ def most_inputs(dtype: mx.Dtype, outputs: int, then: str | None) -> int | None:
     """The widest rows whose layer is laid out, if any are too wide, where an "activation", a "norm" or None follows it.
 
     In float32 131072 rows 768 wide take 4.7 ms to 3072 outputs with GELU and cuBLAS 13.4, 3072 wide 3.8 to 768 and
-    12.6, and 384 wide 0.36 to 384 and 0.89; alone 128 rows 384 wide take 19 us and 30.
+    12.6, and 384 wide 0.36 to 384 and 0.89.
     """
     if dtype == mx.float32:
         return None

@@ -5,14 +5,12 @@ import mlx.core as mx
 from custom_kernels.cuda import wgmma
 from custom_kernels.cuda.activations import ACTIVATIONS, GATES
 from custom_kernels.cuda.driver import multiprocessors
-from custom_kernels.cuda.heuristics import HOPPER_MEMORY, RESERVED, float_columns
+from custom_kernels.cuda.heuristics import FLOAT_ROWS, HOPPER_MEMORY, RESERVED, float_columns
 from custom_kernels.cuda.launch import architecture, launch
 from custom_kernels.cuda.products import SHIFT
 from custom_kernels.parameters import Linear
 
-# Of a tile.
-GROUPS = 2
-ROWS = GROUPS * 64
+GROUPS = FLOAT_ROWS // 64
 
 
 def linear_float(
@@ -26,9 +24,9 @@ def linear_float(
     columns = float_columns(outputs, gate is not None)
     if columns is None:
         raise NotImplementedError(f"The CUDA kernel of this product in float32 has no {outputs} outputs.")
-    stage = columns * 2 * 128 + ROWS * 320  # of two float16 of w, and of x
+    stage = columns * 2 * 128 + FLOAT_ROWS * 320  # of two float16 of w, and of x
     stages = (HOPPER_MEMORY - RESERVED) // stage
-    tiles = -(-total // ROWS) * (outputs // columns)
+    tiles = -(-total // FLOAT_ROWS) * (outputs // columns)
     # Without a bias or a residual the kernel still has the parameter, and never reads it.
     others = [x if array is None else array for array in (layer.bias, residual)]
     return launch(

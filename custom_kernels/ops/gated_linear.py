@@ -41,7 +41,7 @@ def gated_linear(x: mx.array, layer: Linear, act: str, gate: Gate) -> mx.array:
         raise ValueError(f"gated_linear has no {act!r} with gate {gate!r}; it has {', '.join((*ACTIVATIONS, *GATES))}.")
     if outputs % 2:
         raise ValueError(f"gated_linear takes an even number of outputs, got {outputs}.")
-    few = heuristics.is_few(x.dtype, x.shape[0])
+    few = heuristics.is_few(x.dtype, x.shape[0], outputs, inputs)
     if layer.laid_out is None or few or of_many_dtypes(x, layer):
         return builtin_gated_linear(x, layer, act, gate)
     variant = Variant(x.dtype, outputs, inputs, act, gate, layer.bias is not None)

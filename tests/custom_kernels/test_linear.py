@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from custom_kernels import Linear, lay_out_linear, linear
+from custom_kernels.cuda import heuristics
 from tests.custom_kernels.conftest import (
     DTYPES,
     EXACT,
@@ -131,3 +132,18 @@ def test_linear_of_what_is_not_laid_out(act: str | None, dtype: str) -> None:
         assert found.dtype == DTYPES[dtype]
         assert error(found, expected + exact(residual)) <= bound
     assert linear(x[:0], Linear(weight, bias), act).shape == (0, 48)
+
+
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs", "few"),
+    [
+        (127, 384, 384, True),
+        (128, 384, 384, False),
+        (256, 768, 768, True),
+        (512, 384, 1536, False),
+        (512, 3072, 768, True),  # 24 tiles, each a long time
+        (131072, 3072, 768, False),
+    ],
+)
+def test_few_rows_in_float32_are_cublas_s(rows: int, inputs: int, outputs: int, few: bool) -> None:
+    assert heuristics.is_few(mx.float32, rows, outputs, inputs) == few

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_embed import CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
+from mlx_embed import EmbeddingModel, convert
 from mlx_embed.batching import packed_shapes
 from tests.checkpoints import edit, read, rename
 from tests.mlx_embed.architectures.cases import TOLERANCE, difference, encode, golden, make
@@ -51,11 +51,6 @@ def test_compiled_graphs_are_those_stated(tmp_path: Path) -> None:
         model.encode(["wing " * int(n) for n in rng.integers(1, 60, size=100)], batch_tokens=256)
     assert 0 < len(seen) <= 20
     assert seen <= packed_shapes(256, 64)
-
-
-def test_no_rerankers_yet(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="Rerankers of model_type 'qwen3'"):
-        CrossEncoder.from_pretrained(make("qwen3", tmp_path), device="cpu")
 
 
 @pytest.mark.parametrize("length", [5, 6, 9])
