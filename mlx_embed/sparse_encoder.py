@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.architectures.ops import Array
-from mlx_embed.arguments import positive_number
+from mlx_embed.arguments import kind_of, positive_number
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.folder import stated_length
@@ -293,7 +293,7 @@ class SparseEncoder(CutsTexts, FromSentenceTransformers):
         """
         require_sparse(b)
         if not isinstance(a, SparseVector):
-            raise TypeError(f"The first of an intersection is a {type(a).__name__}, where one SparseVector is needed.")
+            raise TypeError(f"The first of an intersection is {kind_of(a)}, where one SparseVector is needed.")
         if isinstance(b, SparseVectors):
             return SparseVectors.of([_common(a, vector) for vector in b], b.dimension)
         return _common(a, b)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mlx_embed.arguments import kind_of
 from mlx_embed.errors import CheckpointError
 
 # Bytes. The longest file of JSON that is read here, an index of shards, has some hundred kilobytes.
@@ -43,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, where a JSON object is needed.")
+        raise CheckpointError(f"{path} holds {kind_of(value)}, where a JSON object is needed.")
     return value
 
 

@@ -126,7 +126,7 @@ def test_paths_are_absolute_and_of_users_that_there_are(tmp_path: Path, monkeypa
         ("a\0b", "^x has a zero byte, as no name"),
         (None, "^x is a NoneType, where a string or a Path"),
         (b"a", "^x is a bytes, where a string or a Path"),
-        (3, "^x is a int, where a string or a Path"),
+        (3, "^x is an int, where a string or a Path"),
     ],
 )
 def test_what_is_no_path(given: Any, message: str) -> None:

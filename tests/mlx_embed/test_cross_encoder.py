@@ -324,7 +324,7 @@ def test_bad_options(tmp_path: Path) -> None:
         model.predict(PAIRS, activation="Tanh", activation_fn="Tanh")
     with pytest.raises(ValueError, match="prompt_name 'q' is not among the model's prompts: none"):
         model.predict(PAIRS, prompt_name="q")
-    with pytest.raises(TypeError, match="prompt is a int"):
+    with pytest.raises(TypeError, match="prompt is an int"):
         model.rank("a", ["b"], prompt=3)
     with pytest.raises(ValueError, match="batch_size 0 is not a positive number of pairs"):
         model.rank("a", ["b"], batch_size=0)

@@ -149,7 +149,7 @@ def test_lone_surrogates_are_replaced(tiny: EmbeddingModel) -> None:
     [
         (["a", None], r"texts\[1\] is a NoneType"),
         (["a", "b", b"c"], r"texts\[2\] is a bytes"),
-        ([3], r"texts\[0\] is a int"),
+        ([3], r"texts\[0\] is an int"),
         ([["a"]], r"texts\[0\] is a list"),
         (iter(["a", None]), r"texts\[1\] is a NoneType"),
         (b"abc", "got a bytes"),
@@ -175,7 +175,7 @@ def test_lists_are_checked_before_anything_runs(tiny_bert: EmbeddingModel, monke
         ({"truncate_dim": 33}, ValueError, "truncate_dim 33"),
         ({"batch_tokens": 0}, ValueError, "batch_tokens 0"),
         ({"prompt_name": "nope"}, ValueError, "prompt_name 'nope' is not among the model's prompts"),
-        ({"prompt": 3}, TypeError, "prompt is a int"),
+        ({"prompt": 3}, TypeError, "prompt is an int"),
     ],
 )
 def test_bad_options(tiny_bert: EmbeddingModel, options: dict, error: type, message: str) -> None:

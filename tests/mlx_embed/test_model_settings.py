@@ -155,7 +155,7 @@ def test_prompts_that_were_set(model: EmbeddingModel) -> None:
     plain = model.encode(TEXTS[0], prompt="")
     assert np.array_equal(model.encode_query(TEXTS[0]), plain)
     assert np.array_equal(model.encode(TEXTS[0], prompt_name="none"), plain)
-    with pytest.raises(TypeError, match="The prompt 'number' is a int, where a string is needed"):
+    with pytest.raises(TypeError, match="The prompt 'number' is an int, where a string is needed"):
         model.encode(TEXTS[0], prompt_name="number")
 
 

@@ -130,7 +130,7 @@ def test_documents_of_any_kind(model: CrossEncoder, make: Callable[[], Any]) -> 
         ("a", {"x": "note"}, "rank takes an iterable of documents, got a dict"),
         ("a", None, "got a NoneType"),
         ("a", ["note", None], r"documents\[1\] is a NoneType"),
-        ("a", np.array([["a", "b"]]), r"documents\[0\] is a ndarray"),
+        ("a", np.array([["a", "b"]]), r"documents\[0\] is an ndarray"),
         (None, ["note"], "query is a NoneType"),
         (["a"], ["note"], "query is a list"),
     ],

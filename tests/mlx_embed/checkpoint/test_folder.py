@@ -282,7 +282,7 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     [
         ("config.json", {"model_type": None}, 'config.json has no "model_type"'),
         ("config.json", {"model_type": ["bert"]}, 'config.json has no "model_type"'),
-        ("config.json", {"hidden_size": "32"}, "\"hidden_size\": '32', where a int is needed"),
+        ("config.json", {"hidden_size": "32"}, "\"hidden_size\": '32', where an int is needed"),
         ("config.json", {"hidden_size": 32.0}, '"hidden_size": 32.0'),
         ("config.json", {"hidden_size": True}, '"hidden_size": True'),
         ("config.json", {"hidden_size": None}, '"hidden_size": None'),

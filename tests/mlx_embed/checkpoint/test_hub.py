@@ -151,7 +151,7 @@ def test_what_can_only_be_a_folder(name: str | Path, asked: Calls) -> None:
     ("name", "error", "message"),
     [
         ("", ModelNotFoundError, "The name of the model is empty"),
-        (5, TypeError, "A model is named by a string or a Path: 5 is a int"),
+        (5, TypeError, "A model is named by a string or a Path: 5 is an int"),
         (b"e5", TypeError, "A model is named by a string or a Path: b'e5' is a bytes"),
     ],
 )

@@ -404,7 +404,7 @@ def test_an_error_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_an_error_at_once_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.jsonl").write_text('{"text": 5}')
     run(tmp_path / "texts.jsonl", "-o", tmp_path / "out.npy", code=2)
-    assert "texts.jsonl:1 has a int as 'text', where text is needed." in capsys.readouterr().err
+    assert "texts.jsonl:1 has an int as 'text', where text is needed." in capsys.readouterr().err
     run(lines(tmp_path / "texts.txt"), "-o", tmp_path / "out.npy", "--prompt-name", "no", code=2)
     assert "prompt_name 'no' is not among the model's prompts" in capsys.readouterr().err
     assert files(tmp_path) == {"texts.jsonl", "texts.txt"}

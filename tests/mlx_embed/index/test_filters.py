@@ -137,7 +137,7 @@ def test_conditions_in_words_that_are_none(words: list[str]) -> None:
     ("condition", "message"),
     [
         ("year=3", "filter is a str"),
-        ({1: 2}, "key 1 is a int"),
+        ({1: 2}, "key 1 is an int"),
         ({"year": None}, "year has None"),
         ({"year": {"~": 1}}, "'~', which is not one of"),
         ({"year": [[1]]}, r"year has \[1\]"),
@@ -152,7 +152,7 @@ def test_conditions_in_words_that_are_none(words: list[str]) -> None:
         ({"$nor": []}, r"\$nor is not one of .*\{'\$metadata': \{'\$nor': \.\.\.\}\}"),
         ({"$metadata": 3}, r"\$metadata is 3, where a mapping"),
         ({"$metadata": {"path": None}}, "path has None"),
-        ({"$metadata": {3: 1}}, "key 3 is a int"),
+        ({"$metadata": {3: 1}}, "key 3 is an int"),
         ({"$metadata": {"\ud800": 1}}, "key has .*, which is no Unicode text"),
         ({"lang": "\ud800"}, "lang has .*, which is no Unicode text"),
         ({"lang": {"<": "\ud800"}}, "lang has .*, which is no Unicode text"),
@@ -201,7 +201,7 @@ def test_as_many_alternatives_and_as_deep_as_can_be(filled: Index) -> None:
 
 @pytest.mark.parametrize("query", [None, 3, 1.5])
 def test_a_query_that_is_no_text(index: Index, query: Any) -> None:
-    with pytest.raises(TypeError, match=f"query is a {type(query).__name__}, where a string or a list"):
+    with pytest.raises(TypeError, match="query is (an int|a .*), where a string or a list"):
         index.search(query)
 
 

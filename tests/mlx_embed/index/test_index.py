@@ -266,7 +266,7 @@ def test_an_index_of_nothing(index: Index) -> None:
         ((["there"], ["x"]), "'there' is in the index already; use upsert"),
         (("a", ["x"]), "ids is a str"),
         ((["a"], "x"), "texts is a str"),
-        (([1], ["x"]), "id of 1 is a int"),
+        (([1], ["x"]), "id of 1 is an int"),
         ((["a"], [None]), "text of 'a' is a NoneType"),
         ((["a"], ["\ud800"]), "text of 'a' is no Unicode"),
         (([""], ["x"]), "An id is empty"),
@@ -315,7 +315,7 @@ def test_bad_chunks(index: Index, given: list[Chunk], message: str) -> None:
         ({"k": 0}, "k 0 is not"),
         ({"k": 1.5}, "whole number"),
         ({"mode": "fuzzy"}, "mode 'fuzzy' is not one of"),
-        ({"query": [1]}, r"query\[0\] is a int"),
+        ({"query": [1]}, r"query\[0\] is an int"),
         ({"rerank": "a/name"}, "rerank is a str, where a CrossEncoder is needed"),
     ],
 )
@@ -328,8 +328,8 @@ def test_bad_searches(index: Index, options: Any, message: str) -> None:
     ("ids", "message"),
     [
         ("a", "ids is a str, where a list"),
-        (3, "ids is a int, where a list"),
-        (["there", 1], r"ids\[1\] is a int"),
+        (3, "ids is an int, where a list"),
+        (["there", 1], r"ids\[1\] is an int"),
         ([("there",)], r"ids\[0\] is a tuple"),
     ],
 )
@@ -373,7 +373,7 @@ def nested(depth: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"year": {2020: "x"}}, "has the key 2020, a int; a string is needed"),
+        ({"year": {2020: "x"}}, "has the key 2020, an int; a string is needed"),
         ({"list": [{None: 1}]}, "has the key None"),
         (nested(101), "is nested more than 100 deep"),
         ({"a": [nested(10**5)]}, "is nested more than 100 deep"),
@@ -457,11 +457,11 @@ def test_more_than_there_are(index: Index) -> None:
     ("act", "message"),
     [
         (lambda index: index.remove_files("a.md"), "paths is a str, where a list of strings"),
-        (lambda index: index.remove_files([3]), r"paths\[0\] is a int"),
+        (lambda index: index.remove_files([3]), r"paths\[0\] is an int"),
         (lambda index: index.sync(index.path.parent, globs="*.md"), "globs is a str, where a list of strings"),
         (lambda index: index.sync(b"docs"), "folders is a bytes"),
-        (lambda index: index.sync(5), "folders is a int"),
-        (lambda index: index.sync([5]), "source is a int, where a string or a Path"),
+        (lambda index: index.sync(5), "folders is an int"),
+        (lambda index: index.sync([5]), "source is an int, where a string or a Path"),
         (lambda index: Chunking.checked(index.model, fields="text"), "fields is a str"),
         (lambda index: filters.parsed("year>=2020"), "conditions is a str"),
     ],

@@ -92,7 +92,7 @@ def test_a_bar_of_all_texts(pool: Pool, capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_bad_input_is_refused_before_it_travels(pool: Pool) -> None:
-    with pytest.raises(TypeError, match=r"texts\[1\] is a int"):
+    with pytest.raises(TypeError, match=r"texts\[1\] is an int"):
         pool.encode(["a", 1])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="no_such_option"):
         pool.encode(["a"], no_such_option=1)  # type: ignore[call-arg]
