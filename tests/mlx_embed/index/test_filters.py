@@ -201,7 +201,7 @@ def test_as_many_alternatives_and_as_deep_as_can_be(filled: Index) -> None:
 
 @pytest.mark.parametrize("query", [None, 3, 1.5])
 def test_a_query_that_is_no_text(index: Index, query: Any) -> None:
-    with pytest.raises(TypeError, match="query is (an int|a .*), where a string or a list"):
+    with pytest.raises(TypeError, match=r"query is (an int|a .*), where a string or a list"):
         index.search(query)
 
 
