@@ -1,5 +1,6 @@
 """How well a model finds documents: nDCG@10 on a folder of documents, queries and relevance judgements."""
 
+import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mlx_embed import packed
 from mlx_embed.arguments import path_of
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.texts import progress
@@ -77,7 +79,7 @@ def read_collection(folder: str | Path) -> Collection:
     BEIR's: corpus.jsonl {"_id", "title", "text"}, of which title and text are embedded; queries.jsonl {"_id", "text"};
     qrels/test.tsv with query id, document id, gain, below a line of column names. Cranfield's: docs.jsonl and
     queries.jsonl {"id", "text"}; qrels.tsv of query id, document id and code, from 1 (gain 4) to 4 (gain 1). The
-    judgements may be absent.
+    judgements may be absent. Each file may be packed by gzip: corpus.jsonl.gz.
 
     Raises:
         ValueError: a file that is missing or malformed, its line named; judgements of other queries.
@@ -85,12 +87,13 @@ def read_collection(folder: str | Path) -> Collection:
     folder = path_of("folder", folder)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder} to evaluate on; BEIR's data sets are such folders.")
-    beir = (folder / "corpus.jsonl").is_file()
-    if not beir and not (folder / "docs.jsonl").is_file():
+    beir = _there(folder / "corpus.jsonl").is_file()
+    if not beir and not _there(folder / "docs.jsonl").is_file():
         raise ValueError(f"{folder} has neither corpus.jsonl (BEIR's layout) nor docs.jsonl (Cranfield's).")
-    documents = _texts(folder / ("corpus.jsonl" if beir else "docs.jsonl"), "_id" if beir else "id", titled=beir)
-    queries = _texts(folder / "queries.jsonl", "_id" if beir else "id")
-    judgements = folder / ("qrels/test.tsv" if beir else "qrels.tsv")
+    corpus = _there(folder / ("corpus.jsonl" if beir else "docs.jsonl"))
+    documents = _texts(corpus, "_id" if beir else "id", titled=beir)
+    queries = _texts(_there(folder / "queries.jsonl"), "_id" if beir else "id")
+    judgements = _there(folder / ("qrels/test.tsv" if beir else "qrels.tsv"))
     gains = _gains(judgements, beir) if judgements.is_file() else {}
     if judgements.is_file():
         relevant = {document for query in queries for document, gain in gains.get(query, {}).items() if gain > 0}
@@ -262,13 +265,20 @@ def _cranfield_gain(place: str, relevance: str) -> float:
     return _CRANFIELD_GAINS[relevance]
 
 
+def _there(path: Path) -> Path:
+    """The file, or where it is not there the one of its name that is packed."""
+    other = path.with_name(path.name + packed.SUFFIX)
+    return other if not path.is_file() and other.is_file() else path
+
+
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """The lines of a file that are not blank, each with its place."""
     if not path.is_file():
         raise ValueError(f"{path} is missing.")
     try:
         # Not splitlines(): JSON may hold U+2028 and other characters that it takes for line ends.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        with path.open("rb") as file, packed.unpacked(file, path) as within:
+            lines = io.TextIOWrapper(within, encoding="utf-8-sig").read().split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}.") from error
     return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())

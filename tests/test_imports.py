@@ -42,7 +42,14 @@ LEVELS = [
     ("mlx_embed.checkpoint",),
     ("mlx_embed.similarity", "mlx_embed.sparse_vectors", "mlx_embed.pooling", "mlx_embed.search", "mlx_embed.scores"),
     ("mlx_embed.architectures",),
-    ("mlx_embed.errors", "mlx_embed.migration", "mlx_embed.arguments", "mlx_embed.pages", "mlx_embed.progress"),
+    (
+        "mlx_embed.errors",
+        "mlx_embed.migration",
+        "mlx_embed.arguments",
+        "mlx_embed.pages",
+        "mlx_embed.progress",
+        "mlx_embed.packed",
+    ),
     ("custom_kernels",),
 ]
 # What an extra brings, and the only file or folder that may import it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from mlx_embed import packed
 from mlx_embed.index import html, sections
 from mlx_embed.index.sections import Section
 from mlx_embed.records import reading
@@ -68,11 +69,11 @@ class Document:
 
 def kind_of(path: str | Path) -> str:
     """How a file of this name is read: "markdown", "rst", "html", "python", "code", "rows", "pdf", "docx" or "text"."""
-    return _BY_SUFFIX.get(Path(path).suffix.lower(), "text")
+    return _BY_SUFFIX.get(packed.inner(Path(path)).suffix.lower(), "text")
 
 
 def read(path: Path, data: bytes, fields: Sequence[str] = ()) -> list[Document]:
-    """The texts of a file whose bytes are `data`; those of rows are in `fields`, joined by a space.
+    """The texts of a file whose bytes, unpacked, are `data`; those of rows are in `fields`, joined by a space.
 
     Raises:
         ValueError: what is not UTF-8 (or, in HTML, not what it says it is), a broken file, a column that is missing.

@@ -12,7 +12,7 @@ class FileStat:
     Attributes:
         size: in bytes.
         mtime_ns: when it was last written, in nanoseconds.
-        sha256: of its bytes, in hexadecimal.
+        sha256: of its bytes, unpacked, in hexadecimal.
     """
 
     size: int

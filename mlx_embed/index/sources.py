@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlx_embed import packed
 from mlx_embed.arguments import path_of, require_list
 from mlx_embed.index.documents import BINARY_KINDS, kind_of
 from mlx_embed.index.entries import FileStat
@@ -18,8 +19,9 @@ from mlx_embed.index.patterns import Patterns
 
 # A zero byte among so many first bytes means that a file is no text, as for git and grep.
 _LOOKED_AT = 8192
-# Bytes of a file that is read whole.
+# Bytes of a file that is read whole, packed or not.
 MAX_BYTES = 2**28
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # Nanoseconds: a file that was changed just before it was read may be changed again at the same tick of its clock.
 _TICK = 2 * 10**9
 
@@ -110,11 +112,11 @@ def walk(roots: Sequence[Path], globs: Sequence[str], but: Callable[[Path], bool
 
 
 def read(found: Found) -> tuple[bytes, FileStat]:
-    """A file's bytes, and its state at that time.
+    """A file's bytes, unpacked, and its state at that time.
 
     Raises:
         BinaryError: no text, and no kind of file that is read in another way.
-        ValueError: too large.
+        ValueError: too large, or damaged.
         OSError: it cannot be read, has become a link, or changes while it is read.
     """
     path = Path(found.path)
@@ -125,15 +127,19 @@ def read(found: Found) -> tuple[bytes, FileStat]:
             raise OSError(errno.EINVAL, "it is no file any more", found.path)
         if before.st_size > MAX_BYTES:
             raise ValueError(f"{path} has {before.st_size >> 20} MiB; files of up to {MAX_BYTES >> 20} MiB are read.")
-        data = file.read(_LOOKED_AT)
-        if b"\0" in data and kind_of(path) not in BINARY_KINDS and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise BinaryError(f"{path} is no text.")
-        data += file.read()
+        with packed.unpacked(file, path) as within:
+            data = within.read(_LOOKED_AT)
+            if b"\0" in data and kind_of(path) not in BINARY_KINDS and not data.startswith(_UTF_16):
+                raise BinaryError(f"{path} is no text.")
+            data += within.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES and packed.is_packed(path):
+            raise ValueError(f"{path} has more than {MAX_BYTES >> 20} MiB when it is unpacked, which are read at most.")
+        size = file.tell()
         after = os.fstat(descriptor)
-    if (len(data), changed(before)) != (after.st_size, changed(after)):
+    if (size, changed(before)) != (after.st_size, changed(after)):
         raise OSError(errno.EAGAIN, "it was changed while it was read", found.path)
     settled = time.time_ns() - changed(after) > _TICK
-    return data, FileStat(len(data), changed(after) if settled else 0, hashlib.sha256(data).hexdigest())
+    return data, FileStat(size, changed(after) if settled else 0, hashlib.sha256(data).hexdigest())
 
 
 def changed(state: os.stat_result) -> int:

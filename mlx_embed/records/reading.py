@@ -5,11 +5,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
+from mlx_embed import packed
 from mlx_embed.arguments import kind_of
 
 Id: TypeAlias = str | int
@@ -18,6 +20,8 @@ Row: TypeAlias = tuple[str, tuple[int, int], Mapping[str, Any]]
 
 FORMATS = ("lines", "jsonl", "csv", "parquet")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+# Bytes that are no text, whatever is in them; gzip is read as it is.
+_PACKED = (".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".tar", ".tgz")
 DEFAULT_FIELD = "text"
 # Taken for the id where no field is named and the first row has one of these.
 ID_FIELDS = ("_id", "id")
@@ -47,7 +51,7 @@ class Part(NamedTuple):
     Attributes:
         first: how many lines, or rows of Parquet, are in front.
         rows: how many lines or rows it has.
-        offset: bytes in front; of no use in Parquet.
+        offset: bytes in front, as they are unpacked; of no use in Parquet.
     """
 
     first: int
@@ -83,6 +87,11 @@ class Source:
         return "standard input" if self.path is None else str(self.path)
 
     @property
+    def suffix(self) -> str:
+        """Of the file's name, below the .gz of one that is packed."""
+        return "" if self.path is None else packed.inner(self.path).suffix.lower()
+
+    @property
     def columns(self) -> list[str]:
         """The fields that are read for certain."""
         return [*self.fields, *([self.id_field] if self.id_field is not None else []), *self.also]
@@ -100,8 +109,8 @@ def source(
     The format is `kind`, or what the file's name says; otherwise JSONL where fields are named, and lines where not.
 
     Raises:
-        ValueError: no such file, Parquet from standard input, fields of lines, or a .json of which nothing says that it
-            has an object a line.
+        ValueError: no such file, one that is packed otherwise than by gzip, Parquet that is packed or from standard
+            input, fields of lines, or a .json of which nothing says that it has an object a line.
     """
     path = None if file == "-" else Path(os.path.expanduser(file))
     if path is not None and not path.exists():
@@ -109,8 +118,10 @@ def source(
     if path is not None and path.is_dir():
         raise ValueError(f"{path} is a folder, where a file of texts is needed.")
     named = bool(fields) or bool(also) or id_field is not None
-    suffix = "" if path is None else path.suffix.lower()
+    suffix = Source(path, "lines", (), None).suffix
     known = _SUFFIXES.get(suffix)
+    if suffix in _PACKED:
+        raise ValueError(f"{path} is packed: unpack it, or have each file in it packed by gzip, as NAME.jsonl.gz.")
     if suffix == ".json" and kind is None and not named:
         # As lines of text, braces and names of fields would be embedded too.
         raise ValueError(
@@ -119,6 +130,8 @@ def source(
     found = kind or known or ("jsonl" if named else "lines")
     if found == "parquet" and path is None:
         raise ValueError("Parquet cannot be read from standard input, since its index is at its end; name a file.")
+    if found == "parquet" and path is not None and packed.is_packed(path):
+        raise ValueError(f"Parquet cannot be read while it is packed, since its index is at its end; unpack {path}.")
     if found == "lines" and named:
         raise ValueError("A file of lines has no fields: leave --field and --id-field out, or give its --format.")
     named_fields = () if found == "lines" else tuple(fields) or (DEFAULT_FIELD,)
@@ -172,7 +185,7 @@ def parts(source: Source, rows: int) -> list[Part | None]:
         return [Part(first, min(rows, total - first)) for first in range(0, total, rows)]
     found: list[Part | None] = []
     first = lines = offset = position = 0
-    with source.path.open("rb") as file:
+    with _opened(source) as file:
         for line in file:
             position += len(line)
             lines += 1
@@ -184,7 +197,7 @@ def parts(source: Source, rows: int) -> list[Part | None]:
 
 def count(source: Source) -> int | None:
     """How many texts there are, where that is known without reading them one by one; about, in JSONL."""
-    if source.path is None or not source.path.is_file() or source.format == "csv":
+    if source.path is None or not source.path.is_file() or source.format == "csv" or packed.is_packed(source.path):
         return None
     if source.format == "parquet":
         from mlx_embed.records import parquet
@@ -209,7 +222,7 @@ def _rows(source: Source) -> Iterator[Row]:
 
 def _taken_for_jsonl(source: Source) -> str:
     """Why it is taken for JSONL, where its name does not say that it is."""
-    if source.path is not None and source.path.suffix.lower() in _SUFFIXES:
+    if source.suffix in _SUFFIXES:
         return ""
     return " Where fields are named it is read as JSONL; lines of text have none."
 
@@ -241,8 +254,8 @@ def check_columns(name: str, there: Sequence[str], needed: Sequence[str], taken:
 def _csv(source: Source) -> Iterator[Row]:
     # The module's limit is the whole process's, and far below the length of a document.
     csv.field_size_limit(2**31 - 1)
-    tabs = source.path is not None and source.path.suffix.lower() == ".tsv"
-    reader = csv.reader((line for *_, line in _lines(source)), delimiter="\t" if tabs else ",", strict=True)
+    delimiter = "\t" if source.suffix == ".tsv" else ","
+    reader = csv.reader((line for *_, line in _lines(source)), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
         check_columns(source.name, header, source.columns, ID_FIELDS if source.id_field is None else ())
@@ -264,8 +277,7 @@ def _lines(source: Source) -> Iterator[tuple[int, str, str]]:
     Only \\n ends one: JSON and CSV may hold other line ends in a text.
     """
     first, many, offset = source.part or (0, None, 0)
-    file = _open(source)
-    try:
+    with _opened(source) as file:
         if offset:
             file.seek(offset)
         for number, line in enumerate(islice(file, many), start=first + 1):
@@ -274,17 +286,18 @@ def _lines(source: Source) -> Iterator[tuple[int, str, str]]:
                 yield number, place, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise ValueError(f"{place} is not UTF-8: {error}.") from error
-    finally:
-        if source.path is not None:
-            file.close()
 
 
-def _open(source: Source) -> BinaryIO:
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    """The bytes of a source, unpacked; standard input is left open."""
     if source.path is not None:
-        return source.path.open("rb")
-    if sys.stdin is None:
+        with source.path.open("rb") as file, packed.unpacked(file, source.path) as within:
+            yield within
+    elif sys.stdin is None:
         raise ValueError("There is no standard input to read.")
-    return sys.stdin.buffer
+    else:
+        yield sys.stdin.buffer
 
 
 def _text(place: str, row: Mapping[str, Any], fields: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Retrieval figures against values worked out by hand and sentence-transformers; folders; the report of convert."""
 
+import gzip
 import json
 import logging
 from collections.abc import Callable
@@ -129,6 +130,19 @@ def test_layouts(tmp_path: Path) -> None:
     assert found.gains == {"1": {"0": 4, "2": 1}}
     (tmp_path / "cranfield/qrels.tsv").unlink()
     assert read_collection(str(tmp_path / "cranfield")).gains == {}
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+def test_a_folder_that_gzip_has_packed(layout: int, tmp_path: Path) -> None:
+    folder = (beir, cranfield)[layout](tmp_path / "x")
+    expected = read_collection(folder)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert read_collection(folder) == expected
+    (folder / "queries.jsonl.gz").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"queries\.jsonl\.gz is not gzip"):
+        read_collection(folder)
 
 
 def rewrite(name: str, content: bytes | None) -> Callable[[Path], object]:

@@ -1,5 +1,6 @@
 """Which files of a folder are taken: what git says, links, hidden and unreadable ones, and what changes meanwhile."""
 
+import gzip
 import os
 import random
 import subprocess
@@ -230,6 +231,24 @@ def test_binary_files_are_told_from_text(tmp_path: Path) -> None:
     pdf = path.rename(tmp_path / "a.pdf")
     pdf.write_bytes(b"%PDF\0")
     assert sources.read(found(pdf))[0] == b"%PDF\0"
+
+
+def test_what_gzip_has_packed_is_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.md.gz"
+    path.write_bytes(gzip.compress(b"# A wing\n") + gzip.compress(b"of two parts"))
+    data, state = sources.read(found(path))
+    assert data == b"# A wing\nof two parts"
+    assert state.size == found(path).size == path.stat().st_size, "by which a later run sees a change"
+    path.write_bytes(gzip.compress(b"x\0"))
+    with pytest.raises(BinaryError):
+        sources.read(found(path))
+    path.write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"a\.md\.gz is not gzip"):
+        sources.read(found(path))
+    monkeypatch.setattr(sources, "MAX_BYTES", 2**20)
+    path.write_bytes(gzip.compress(b"x" * (2**20 + 1)))
+    with pytest.raises(ValueError, match=r"a\.md\.gz has more than 1 MiB when it is unpacked"):
+        sources.read(found(path))
 
 
 def test_the_time_of_a_file_counts_only_once_it_has_settled(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """An index follows its folders: what it has is what a new one would have, and what it says it did is what changed."""
 
 import errno
+import gzip
 import os
 import random
 import time
@@ -121,6 +122,23 @@ def test_a_file_that_cannot_be_looked_at_is_kept(root: Path, index: Index, monke
     assert summary.failed == [((root / "a.md").as_posix(), "Input/output error")]
     assert not summary.removed
     assert len(index) == 1
+
+
+def test_what_gzip_has_packed(root: Path, index: Index) -> None:
+    plain = put(root, "a.jsonl", '{"id": 7, "text": "The wing stalls."}\n')
+    index.sync(root)
+    put(root, "a.jsonl.gz", gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    put(root, "b.md.gz", gzip.compress(b"# Heat\n\nIt flows."))
+    put(root, "c.bin.gz", gzip.compress(b"\0"))
+    put(root, "d.csv.gz", b"text\nx\n")
+    summary = index.sync(root)
+    assert told(summary) == {"indexed": ["b.md.gz"], "moved": [("a.jsonl", "a.jsonl.gz")], "unchanged": 0}
+    assert summary.left_out == {"binary": 1}
+    assert [Path(path).name for path, _ in summary.failed] == ["d.csv.gz"]
+    found = {Path(hit.path).name: (hit.text, hit.metadata) for hits, _ in index.everything() for hit in hits}
+    assert found == {"a.jsonl.gz": ("The wing stalls.", {"id": 7}), "b.md.gz": ("# Heat\n\nIt flows.", {})}
+    assert told(index.sync(root)) == {"unchanged": 2}
 
 
 def test_what_fails_is_named_and_what_it_was_is_forgotten(root: Path, index: Index) -> None:

@@ -1,5 +1,6 @@
 """`mlx-embed job`: every row once, in order, with its id, whatever is killed on the way."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -132,14 +133,15 @@ def test_a_model_with_tasks_is_told_one(jsonl: Path, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("rows", [1, 7, 32, 33, 34, 1000])
-@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.txt"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.txt"])
 def test_parts_are_the_whole(name: str, rows: int, tmp_path: Path) -> None:
     texts = TEXTS[:67]
     path = tmp_path / name
     if name == "a.parquet":
         parquet.write_table(arrow.table({"text": texts}), path, row_group_size=33)
-    elif name == "a.jsonl":
-        path.write_text("\ufeff" + "\n".join(json.dumps({"text": text}) for text in texts))
+    elif name.startswith("a.jsonl"):
+        rows_of = ("\ufeff" + "\n".join(json.dumps({"text": text}) for text in texts)).encode()
+        path.write_bytes(gzip.compress(rows_of) if name.endswith(".gz") else rows_of)
     else:
         path.write_text("".join(f"{text}\n" for text in texts))
     source = reading.source(str(path))
@@ -207,7 +209,11 @@ def test_a_killed_process_costs_its_shard_once_more(jsonl: Path, tmp_path: Path,
     assert sorted(begun.count(str(n)) for n in range(4)) == [1, 1, 1, 2]
 
 
-def test_a_shard_that_was_lost_is_made_again(jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_shard_that_was_lost_is_made_again(packed: bool, jsonl: Path, tmp_path: Path, vectors: np.ndarray) -> None:
+    if packed:
+        data, jsonl = jsonl.read_bytes(), jsonl.with_name("in.jsonl.gz")
+        jsonl.write_bytes(gzip.compress(data))
     out = tmp_path / "out"
     run(jsonl, out, "--rows", 60)
     (out / "part-00002.parquet").unlink()

@@ -1,5 +1,6 @@
 """Texts and ids from files of every format, and what is refused, with its place."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,50 @@ def test_csv(tmp_path: Path) -> None:
     assert read(written(tmp_path / "x.csv", content)) == [('a, "b"\nc', "1"), ("long " * 50_000, "2")]
     assert read(written(tmp_path / "x.tsv", "text\tb\na, b\tc\n")) == [("a, b", None)]
     assert read(written(tmp_path / "x.dat", "text\na\n"), kind="csv") == [("a", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("x.jsonl.gz", '\ufeff{"text": "a\u2028", "id": 1}\n\n{"text": "b", "id": 2}', [("a\u2028", 1), ("b", 2)]),
+        ("x.csv.GZ", 'text\n"a\nb"\n', [("a\nb", None)]),
+        ("x.tsv.gz", "text\tb\na, b\tc\n", [("a, b", None)]),
+        ("x.txt.gz", "a\r\n\nb", [("a", None), ("", None), ("b", None)]),
+        ("x.gz", "a\n", [("a", None)]),
+        ("x.jsonl.gz", "", []),
+    ],
+)
+def test_what_gzip_has_packed(name: str, content: str, found: list[Any], tmp_path: Path) -> None:
+    path = written(tmp_path / name, gzip.compress(content.encode()))
+    assert read(path) == found
+    assert reading.count(source(str(path))) is None, "unpacking it twice would take long"
+    half = len(content.encode()) // 2  # as `cat a.gz b.gz` makes it
+    path.write_bytes(gzip.compress(content.encode()[:half]) + gzip.compress(content.encode()[half:]))
+    assert read(path) == found
+
+
+def test_places_and_damage_in_what_gzip_has_packed(tmp_path: Path) -> None:
+    data = gzip.compress(b'{"text": "a"}\n' * 4000 + b'{"text": 1}\n')
+    path = written(tmp_path / "x.jsonl.gz", data)
+    with pytest.raises(ValueError, match=r"x\.jsonl\.gz:4001 has an int as 'text'"):
+        read(path)
+    for damaged in (b'{"text": "a"}\n', data[:-20], data[:10] + b"\xff" * 20 + data[30:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"x\.jsonl\.gz is not gzip, as its name says, or damaged: "):
+            read(path)
+    with pytest.raises(ValueError, match=r"x\.json\.gz may have a JSON object a line"):
+        read(written(tmp_path / "x.json.gz", data))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.zst", "x.txt.xz", "x.csv.bz2", "x.zip", "x.tar.gz", "x.tgz"])
+def test_what_is_packed_otherwise(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is packed: unpack it, or"):
+        read(written(tmp_path / name, b"a\n"))
+
+
+def test_parquet_is_not_packed_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Parquet cannot be read while it is packed, .*; unpack .*x\.parquet\.gz"):
+        read(written(tmp_path / "x.parquet.gz", b""))
 
 
 def test_parquet(tmp_path: Path) -> None:
