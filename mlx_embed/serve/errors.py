@@ -12,6 +12,7 @@ STATUS = {
     "not_found": 404,
     "method": 405,
     "too_large": 413,
+    "encoding": 415,
     "uncomputable": 422,
     "overloaded": 429,
     "internal": 500,

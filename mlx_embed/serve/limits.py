@@ -88,9 +88,18 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
     """A request's body.
 
     Raises:
-        Refusal: a larger one, before it is read whole.
+        Refusal: a larger one, before it is read whole; one that is packed, such as by gzip.
         ClientGone: the client, before it had sent it all.
     """
+    # A header may be there more than once, and each may name several in the order that they were put on.
+    given = b",".join(value for name, value in scope["headers"] if name == b"content-encoding").decode("latin-1")
+    names = [name.strip() for name in given.split(",")]
+    if packings := [name for name in names if name.lower() not in ("", "identity")]:
+        raise Refusal(
+            "encoding",
+            f"The body has the Content-Encoding {', '.join(packings)}, and this server unpacks none: send it as it is.",
+            headers={"accept-encoding": "identity"},
+        )
     size = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     if not size.isdigit() or int(size) > most:
         raise _too_large(most)

@@ -1,5 +1,6 @@
 """What a server takes on: too many requests, too large ones, too slow ones, and clients that go away."""
 
+import gzip
 import json
 import socket
 import threading
@@ -105,6 +106,27 @@ def test_a_body_that_is_too_large(encoder: EmbeddingModel) -> None:
         assert httpx.post(running.url + "/embed", content=parts()).status_code == 413
         fits = json.dumps({"inputs": "a" * 900}).encode()
         assert httpx.post(running.url + "/embed", content=fits).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["gzip"], "gzip"),
+        (["br, identity"], "br"),
+        (["identity", "Deflate"], "Deflate"),
+        ([""], None),
+        (["Identity"], None),
+    ],
+)
+def test_a_body_that_is_packed(given: list[str], named: str | None, running: Running) -> None:
+    body = json.dumps({"input": "a", "inputs": "a"}).encode()
+    headers = [("Content-Encoding", one) for one in given]
+    for path in ("/v1/embeddings", "/embed"):
+        answer = httpx.post(running.url + path, content=body if named is None else gzip.compress(body), headers=headers)
+        assert answer.status_code == (200 if named is None else 415)
+        if named is not None:
+            assert f"The body has the Content-Encoding {named}, and this server unpacks none" in answer.text
+            assert answer.headers["accept-encoding"] == "identity"
 
 
 def test_a_large_body_is_refused_before_it_is_read(running: Running) -> None:
