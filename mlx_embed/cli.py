@@ -17,6 +17,7 @@ from mlx_embed import TruncationWarning, __version__, commands
 from mlx_embed.commands import Command
 from mlx_embed.errors import MLXEmbedError
 from mlx_embed.progress import Ticker
+from mlx_embed.terminal import passage
 from mlx_embed.texts import in_lines
 
 # As a shell reports a program that SIGINT or SIGPIPE has ended.
@@ -142,7 +143,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except (MLXEmbedError, ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
         logging.getLogger("mlx_embed").debug("The command failed.", exc_info=True)
         if sys.stderr is not None:
-            _say(f"mlx-embed: {_sentence(error)}")  # where nobody reads, the status says it
+            _say(f"mlx-embed: {passage(_sentence(error))}")  # where nobody reads, the status says it
         return 2
 
 

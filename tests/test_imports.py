@@ -49,6 +49,7 @@ LEVELS = [
         "mlx_embed.pages",
         "mlx_embed.progress",
         "mlx_embed.packed",
+        "mlx_embed.terminal",
     ),
     ("custom_kernels",),
 ]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mlx_embed import terminal
 from mlx_embed.arguments import path_of
 from mlx_embed.records.options import add_fields
 
@@ -139,9 +140,9 @@ def show(summary: "Summary", seconds: float, verbose: bool) -> None:
     if verbose:
         for name, paths in (("indexed", summary.indexed), ("changed", summary.changed), ("removed", summary.removed)):
             for path in paths:
-                print(f"{name} {path}")
+                print(terminal.line(f"{name} {path}"))
         for before, path in summary.moved:
-            print(f"moved {before} to {path}")
+            print(terminal.line(f"moved {before} to {path}"))
     print(f"{summary} ({summary.chunks:,} chunks in {seconds:.1f} s)", flush=True)
     for path, reason in summary.failed:
         say(f"failed: {reason if reason.startswith(path) else f'{path}: {reason}'}")
@@ -150,4 +151,4 @@ def show(summary: "Summary", seconds: float, verbose: bool) -> None:
 def say(sentence: str) -> None:
     """A line on stderr, if there is one."""
     if sys.stderr is not None:
-        print(sentence, file=sys.stderr, flush=True)
+        print(terminal.line(sentence), file=sys.stderr, flush=True)

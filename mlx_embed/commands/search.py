@@ -9,12 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_embed import terminal
+
 if TYPE_CHECKING:
     from mlx_embed.index import Hit
 
 _BOLD, _DIM, _PLAIN = "\x1b[1;33m", "\x1b[2m", "\x1b[0m"
-# What a file could do to a terminal by being shown.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Characters of each heading that a passage stands under; a long first line of a paragraph may be taken for one.
+_HEADING = 80
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +77,8 @@ def run(options: argparse.Namespace) -> int:
         shows_all = sys.stdout is not None and (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         print(json.dumps(found, ensure_ascii=not shows_all, indent=2))
         return 0
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = sys.stdout is not None and sys.stdout.isatty()
+    colour = colour and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for number, hit in enumerate(hits):
         if number:
             print()
@@ -130,15 +132,15 @@ def _absolute(glob: str) -> str:
 def as_text(hit: "Hit", matches: list[tuple[int, int]], context: int, colour: bool) -> str:
     """A hit as it is shown: where it is, its score, what it stands under, and the passage."""
     place = f"{shown_path(hit.path)}:{hit.line_start}" if hit.path else hit.id
-    heading = " > ".join(hit.heading)
+    heading = " > ".join(one if len(one) <= _HEADING else f"{one[: _HEADING - 3]}..." for one in hit.heading)
     before, after = around(hit, context) if context else ([], [])
     parts, done = [], 0
     for start, end in matches:
-        parts += [_clean(hit.text[done:start]), _BOLD, _clean(hit.text[start:end]), _PLAIN]
+        parts += [terminal.passage(hit.text[done:start]), _BOLD, terminal.passage(hit.text[start:end]), _PLAIN]
         done = end
-    passage = "".join([*parts, _clean(hit.text[done:])])
-    title = f"{_BOLD if colour else ''}{_clean(place)}{_PLAIN if colour else ''}  {hit.score:.4f}"
-    lines = [f"{title}  {_clean(heading)}" if heading else title]
+    passage = "".join([*parts, terminal.passage(hit.text[done:])])
+    title = f"{_BOLD if colour else ''}{terminal.line(place)}{_PLAIN if colour else ''}  {hit.score:.4f}"
+    lines = [f"{title}  {terminal.line(heading)}" if heading else title]
     dim, plain = (_DIM, _PLAIN) if colour else ("", "")
     lines += [f"{dim}{line}{plain}" for line in before] + passage.split("\n")
     lines += [f"{dim}{line}{plain}" for line in after]
@@ -159,10 +161,6 @@ def around(hit: "Hit", lines: int) -> tuple[list[str], list[str]]:
         return [], []
     if not data or data[hit.byte_start : hit.byte_end] != hit.text.encode("utf-8", "surrogatepass"):
         return [], []
-    above = _clean(data[: hit.byte_start].decode("utf-8", "replace")).split("\n")
-    below = _clean(data[hit.byte_end :].decode("utf-8", "replace")).split("\n")
+    above = terminal.passage(data[: hit.byte_start].decode("utf-8", "replace")).split("\n")
+    below = terminal.passage(data[hit.byte_end :].decode("utf-8", "replace")).split("\n")
     return above[:-1][-lines:], below[1 : lines + 1]
-
-
-def _clean(text: str) -> str:
-    return _CONTROLS.sub(lambda match: "" if match[0] == "\r" else f"\\x{ord(match[0]):02x}", text)

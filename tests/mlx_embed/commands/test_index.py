@@ -319,6 +319,35 @@ def test_words_are_marked_on_a_terminal_and_nothing_reaches_it_raw(folder: Path)
     assert "\x1b" not in on_a_terminal(*search, NO_COLOR="1")
 
 
+def test_names_and_headings_are_in_one_line_that_can_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    title = "long " * 400
+    (folder / "a\nb\x1b.md").write_text(f"# {title}\n\nA violin.\n\n## {'x' * 80}\n\nMore violins.")
+    (folder / "c\nd.md").write_bytes(b"\xff")
+    (folder / "e\n.txt").write_text("Soup.")
+    index("source", "--model", MODEL, "-v")
+    (folder / "f\n.txt").write_text((folder / "e\n.txt").read_text())
+    (folder / "e\n.txt").unlink()
+    (folder / "g\n.txt").write_text("Heat.")
+    index("source", "-v")
+    (folder / "g\n.txt").unlink()
+    index("source", "-v")
+    said = capsys.readouterr()
+    assert f"indexed {folder}/a\\x0ab\\x1b.md\n" in said.out
+    assert f"moved {folder}/e\\x0a.txt to {folder}/f\\x0a.txt\n" in said.out
+    assert f"removed {folder}/g\\x0a.txt\n" in said.out
+    assert f"failed: {folder}/c\\x0ad.md:1 is not UTF-8" in said.err
+    search = ["search", "--index", "ix", "--mode", "text", "more violins", "-k", "1"]
+    assert cli.main(search) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("source/a\\x0ab\\x1b.md:")
+    assert shown[0].endswith(f"  {title[:77]}... > {'x' * 80}")
+    assert cli.main([*search, "--json"]) == 0
+    [hit] = json.loads(capsys.readouterr().out)
+    assert (hit["path"], hit["heading"]) == (f"{folder}/a\nb\x1b.md", [title.strip(), "x" * 80])
+    assert cli.main(["index", "none\x1b", "--index", "ix"]) == 2
+    assert "There is no folder or file none\\x1b." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("query", "text", "words"),
     [
