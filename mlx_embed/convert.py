@@ -36,6 +36,7 @@ from mlx_embed.engine.worker import worker
 from mlx_embed.errors import MLXEmbedError, UnsupportedModelError
 from mlx_embed.kinds import DENSE, SPARSE, kind_of, least_cosine
 from mlx_embed.loading import checked_length
+from mlx_embed.static_tokenizer import tokenizer_of
 from mlx_embed.texts import logger
 
 if TYPE_CHECKING:
@@ -136,8 +137,8 @@ def convert(
     Raises:
         ValueError: an option that is not one of those above, a task that the model does not have, quantize given with a
             quantized source, with a sparse or static one, or with several tasks, a source and a destination of which
-            one is inside the other, a malformed folder to evaluate on, or a model to evaluate that is no embedding
-            model.
+            one is inside the other, a malformed folder to evaluate on, a model to evaluate that is no embedding
+            model, or a default prompt that leaves no room for a text.
         FileExistsError: something is at `destination`, and `overwrite` was not given or `convert` has not written it.
         TypeError: a number that is none.
         OSError: the disk is full, or files may not become so large.
@@ -191,6 +192,8 @@ def convert(
         if kind != DENSE:
             raise UnsupportedModelError(f"{folder} is no embedding model or reranker, of which alone int8-cpu is.")
         int8_layers.check(checkpoint)
+    if kind == DENSE:
+        _check_prompt(checkpoint)
     hidden_size = checkpoint.encoder_config.hidden_size
     if quantize is not None and hidden_size % group_size:
         raise ValueError(
@@ -337,6 +340,21 @@ def _check_apart(folder: Path, target: Path) -> None:
         raise ValueError(f"The source and the destination are the same folder, {folder}.")
     if places[0] in places[1].parents or places[1] in places[0].parents:
         raise ValueError(f"Of the source {folder} and the destination {target}, one is inside the other.")
+
+
+def _check_prompt(checkpoint: Checkpoint) -> None:
+    """Raise where the prompt before each text leaves none of the text: all vectors are one, and tell nothing."""
+    name = checkpoint.default_prompt_name
+    if name is None:
+        return
+    prompt, tokenizer = checkpoint.prompts[name], tokenizer_of(checkpoint, checked_length(None, checkpoint))
+    if tokenizer.room(prompt) < 1:
+        raise ValueError(
+            f"The default prompt {name!r} of {checkpoint.folder} has {tokenizer.prompt_length(prompt)} tokens with "
+            f"special ones, and the model reads {tokenizer.max_length}: nothing of a text is left, and all have one "
+            "vector. Shorten the prompt or remove default_prompt_name in config_sentence_transformers.json, or let "
+            "max_seq_length be larger."
+        )
 
 
 def _no_room(target: Path, error: OSError) -> OSError:

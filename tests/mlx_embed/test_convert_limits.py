@@ -1,5 +1,7 @@
 """How far a conversion may be from its source, and what of its options reaches the hub."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,22 @@ def test_the_worst_of_the_texts_decides(tmp_path: Path, monkeypatch: pytest.Monk
     spoiled(monkeypatch, lambda table: table + mx.array(4 * row))
     with pytest.raises(MLXEmbedError, match=r"cosine 0\.998\d+\); nothing was"):
         convert(DATA / "tiny-bert", tmp_path / "a")
+
+
+@pytest.mark.parametrize(("words", "fits"), [(60, True), (61, True), (62, False), (99, False)])
+def test_a_default_prompt_that_leaves_no_room(words: int, fits: bool, tmp_path: Path) -> None:
+    """Of 64 tokens two are special ones."""
+    source = shutil.copytree(DATA / "tiny-bert", tmp_path / "source")
+    stated = {"prompts": {"long": "the " * words}, "default_prompt_name": "long"}
+    (source / "config_sentence_transformers.json").write_text(json.dumps(stated))
+    if fits:
+        assert convert(source, tmp_path / "a").min_cosine > 0.999
+        return
+    with pytest.raises(
+        ValueError, match=rf"default prompt 'long' of .* has {words + 1} tokens .* reads 64: .* Shorten"
+    ):
+        convert(source, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("factor", [1.2, 0.8])
