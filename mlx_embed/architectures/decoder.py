@@ -16,7 +16,7 @@ from mlx_embed.architectures.norm import RMSNorm
 from mlx_embed.architectures.ops import Array, Rope, activation
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
-PREFIXES: tuple[str, ...] = ()
+PREFIXES = ("transformer.",)  # of one for question answering
 PROJECTIONS = (
     ("self_attn.q_proj.", "attention.q."),
     ("self_attn.k_proj.", "attention.k."),

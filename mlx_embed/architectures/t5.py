@@ -18,7 +18,7 @@ from mlx_embed.architectures.norm import RMSNorm
 from mlx_embed.architectures.ops import Array
 from mlx_embed.errors import CheckpointError
 
-PREFIXES: tuple[str, ...] = ()
+PREFIXES = ("transformer.",)  # of one for the classification of tokens
 RENAMES = (
     ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.", "relative_attention_bias."),
     ("encoder.block.", "layers."),

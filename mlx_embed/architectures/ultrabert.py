@@ -9,7 +9,6 @@ import mlx.nn as nn
 from mlx_embed.architectures import decoder, eurobert
 from mlx_embed.architectures.decoder import (
     LAYOUT,
-    PREFIXES,
     RENAMES,
     angles,
     expect,
@@ -24,6 +23,7 @@ from mlx_embed.errors import CheckpointError
 
 __all__ = ["HEAD", "LAYOUT", "PREFIXES", "RENAMES", "Config", "Model"]
 
+PREFIXES = ("ultrabert.",)
 HEAD = (("classifier", "Identity"),)
 
 

@@ -296,8 +296,14 @@ def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
 def _check_layers(config: EncoderConfig, renamed: Mapping[str, Tensor]) -> None:
     layers = {int(match[1]) for name in renamed if (match := re.match(r"layers\.(\d+)\.", name))}
     if config.num_hidden_layers > len(layers):
+        numbered = next((tensor.name for name, tensor in sorted(renamed.items()) if re.search(r"\.\d+\.", name)), None)
+        other = (
+            f" Their names, such as {numbered!r}, are not those of this model_type: is config.json that of these "
+            "weights, or are they below another name?"
+        )
         raise CheckpointError(
             f"config.json asks for {config.num_hidden_layers} layers, but the weights hold {len(layers)}."
+            f"{other if numbered is not None and not layers else ''}"
         )
 
 

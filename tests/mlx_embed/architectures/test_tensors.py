@@ -21,6 +21,25 @@ def test_prefixes_are_stripped(name: str, prefix: str, tmp_path: Path) -> None:
     assert difference(found, expected) <= TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "t5", "ultrabert"])
+def test_prefixes_of_models_with_other_heads(name: str, tmp_path: Path) -> None:
+    """As LlamaForQuestionAnswering, T5ForTokenClassification and all of UltraBERT's are saved by transformers."""
+    texts, expected = golden(name)
+    prefix = "ultrabert." if name == "ultrabert" else "transformer."
+    for whole in (prefix, f"model.{prefix}"):
+        folder = rename(make(name, tmp_path / whole), ("^", whole))
+        tensors = read(folder) | {"qa_outputs.weight": mx.zeros((2, 32)), "classifier.bias": mx.zeros(2)}
+        mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+        assert difference(encode(folder, texts), expected) <= TOLERANCE
+
+
+def test_layers_below_another_name(tmp_path: Path) -> None:
+    folder = rename(make("qwen3", tmp_path), ("^", "backbone."))
+    message = r"weights hold 0\. Their names, such as 'backbone\.layers\.0\..*', are not those of this model_type"
+    with pytest.raises(CheckpointError, match=message):
+        EmbeddingModel.from_pretrained(folder, device="cpu")
+
+
 def load(folder: Path, tensors: dict[str, mx.array]) -> EmbeddingModel:
     mx.save_safetensors(str(folder / "model.safetensors"), tensors)
     return EmbeddingModel.from_pretrained(folder, device="cpu")
