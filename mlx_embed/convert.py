@@ -204,7 +204,10 @@ def convert(
     if (reranker or kind != DENSE) and collection is not None:
         what = "a reranker" if reranker else "sparse" if kind == SPARSE else "of late interaction"
         raise ValueError(f"{folder} is {what}; evaluate measures what embedding models find.")
-    layers = int8_layers.choose(checkpoint, checked_length(None, checkpoint))[1] if int8 else None
+    layers = None
+    if int8:
+        measured = heads.as_read(checkpoint) if reranker else checkpoint
+        layers = int8_layers.choose(measured, checked_length(None, checkpoint))[1]
     with workplace(target) as work:
         written = work / "checkpoint"
         logger.info("Writing the weights of %s.", folder)

@@ -133,7 +133,8 @@ class CrossEncoder(FromSentenceTransformers):
             CheckpointError: a checkpoint without a classifier; and what `EmbeddingModel.from_pretrained` raises.
         """
         opened = open_model("from_pretrained", name_or_path, options, "CrossEncoder")
-        checkpoint = opened.checkpoint
+        checkpoint = heads.as_read(opened.checkpoint)
+        opened = replace(opened, checkpoint=checkpoint)
         tokenizer = _tokenizer(checkpoint, opened.max_seq_length)
         engine = opened.load()
         if checkpoint.generates:

@@ -1,6 +1,8 @@
 """The head of a sequence classifier: its layers, their weights, and what the checkpoint says of its use."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -12,11 +14,13 @@ from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.folder import is_causal_lm
 from mlx_embed.checkpoint.listed import listed
 from mlx_embed.checkpoint.logit_score import LogitScore
-from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module
+from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module, Pooling
 from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors
 from mlx_embed.checkpoint.weights import read_tensors
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.scores import activations
+
+_log = logging.getLogger("mlx_embed")
 
 LATE = "late"
 # Of a head whose hidden states are a row a pair already.
@@ -47,6 +51,9 @@ def load_head(checkpoint: Checkpoint) -> list[tuple[Module, dict[str, mx.array]]
         weight, bias = (tensors.get(f"{layer}.{part}") for part in ("weight", "bias"))
         if weight is None:
             raise CheckpointError(f"{folder} has no tensor {layer}.weight; is it a reranker (sequence classifier)?")
+        if bias is not None and _of_decoder(checkpoint):  # the classifier of transformers' decoders has none
+            _log.info("%s has %s.bias, which transformers does not read either: passed over.", folder, layer)
+            bias = None
         kind: Module
         if activation == "LayerNorm":
             kind = LayerNorm(folder, dimension, bias=bias is not None, eps=checkpoint.config.get("norm_eps", 1e-5))
@@ -148,6 +155,13 @@ def pooling(checkpoint: Checkpoint) -> str:
     if mode not in ("cls", "mean"):
         raise UnsupportedModelError(f'config.json has "classifier_pooling": {mode!r}; mlx_embed has "cls" and "mean".')
     return str(mode)
+
+
+def as_read(checkpoint: Checkpoint) -> Checkpoint:
+    """With the last token as the pooling, where a decoder's classifier reads that: `int8_layers` measures by it."""
+    if checkpoint.generates or not _of_decoder(checkpoint):
+        return checkpoint
+    return replace(checkpoint, pooling=Pooling(("lasttoken",)))
 
 
 def padding(checkpoint: Checkpoint) -> int | None:

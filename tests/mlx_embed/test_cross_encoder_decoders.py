@@ -353,6 +353,24 @@ def test_classifiers_that_do_not_fit(score: mx.array | None, message: str, tmp_p
         load(folder)
 
 
+@pytest.mark.parametrize("name", ["qwen3", "qwen3, labels", "gemma"])
+def test_a_bias_of_the_classifier_is_passed_over(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As transformers does, which makes the classifier of a decoder without one, and says that it is not used."""
+    folder = classifier(name, tmp_path / "a")
+    expected = load(folder).predict(PLAIN, activation="Identity")
+    tensors = read(folder)
+    tensors["score.bias"] = mx.full((len(tensors["score.weight"]),), 3.0)
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
+    with caplog.at_level("INFO", "mlx_embed"):
+        assert np.array_equal(load(folder).predict(PLAIN, activation="Identity"), expected)
+    assert "has score.bias, which transformers does not read either: passed over." in caplog.text
+    convert(folder, tmp_path / "b")
+    assert np.array_equal(load(tmp_path / "b").predict(PLAIN, activation="Identity"), expected)
+    torch = pytest.importorskip("torch", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
+    found = oracle(folder).predict(PLAIN, activation_fn=torch.nn.Identity())
+    assert differ(found, expected) <= TOLERANCE
+
+
 @pytest.mark.parametrize("base", ["llama", "mistral"])
 def test_a_decoder_whose_own_code_has_another_classifier(base: str, tmp_path: Path) -> None:
     folder = classifier(base, tmp_path, model_type="llama_bidirec", attention_bias=base == "llama")

@@ -23,7 +23,7 @@ from mlx_embed import (
 )
 from mlx_embed.checkpoint.int8 import Int8Layers, factors, nearest
 from mlx_embed.engine.native import NativeEngine
-from tests.checkpoints import decoder, edit, reranker
+from tests.checkpoints import classifier, decoder, edit, read, reranker
 from tests.conftest import DATA, minilm_folder
 from tests.sparse import make as make_sparse
 
@@ -116,6 +116,30 @@ def test_other_kinds_of_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for kind, folder in ((CrossEncoder, pairs), (SparseEncoder, sparse)):
         engine: Any = kind.from_pretrained(folder, device="cpu", dtype="int8").engine
         assert engine.kept == tuple(engine.layers)
+
+
+def test_a_decoders_classifier_is_measured_by_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the folder as an embedding model by its mean: each is remembered by itself."""
+    folder, measured = classifier("qwen3", tmp_path / "a"), []
+    choose = int8_layers.choose
+
+    def watched(checkpoint: Any, max_seq_length: int) -> Any:
+        measured.append(checkpoint.pooling.modes)
+        return choose(checkpoint, max_seq_length)
+
+    monkeypatch.setattr(int8_layers, "choose", watched)
+    for _ in range(2):
+        CrossEncoder.from_pretrained(folder, device="cpu", dtype="int8")
+        EmbeddingModel.from_pretrained(folder, device="cpu", dtype="int8")
+    assert measured == [("lasttoken",), ("mean",)]
+    assert len(remembered()) == 2
+    convert(folder, tmp_path / "b", quantize="int8-cpu")
+    tensors = {name: x for name, x in read(classifier("qwen3", tmp_path / "c")).items() if name != "score.weight"}
+    mx.save_safetensors(str(tmp_path / "c" / "model.safetensors"), tensors, metadata={"format": "pt"})
+    convert(tmp_path / "c", tmp_path / "d", quantize="int8-cpu")
+    (tmp_path / "e").mkdir()
+    CrossEncoder.from_pretrained(reranker("bert", 1, tmp_path / "e"), device="cpu", dtype="int8")
+    assert measured[2:] == [("lasttoken",), ("mean",), ("mean",)]
 
 
 def test_attention_in_float32_beside_narrow_layers(monkeypatch: pytest.MonkeyPatch) -> None:
