@@ -30,11 +30,12 @@ class Chat:
     """A chat template that takes messages of the roles system (a prompt), query and document.
 
     Attributes:
-        template: Jinja.
+        template: Jinja; where there are several by name, all of them, which can be looked at and not rendered.
         parts: whether a message's content is a list of parts, rather than a text.
         arguments: what the template is given besides messages.
         keep_end: whether what the template puts behind the content stays where a text is cut.
         stated: whether the folder says that pairs become chats, rather than only has a template.
+        several: whether there are several templates by name, of which none is chosen here.
     """
 
     template: str
@@ -42,6 +43,7 @@ class Chat:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     keep_end: bool = True
     stated: bool = False
+    several: bool = False
 
     @property
     def for_pairs(self) -> bool:
@@ -74,25 +76,25 @@ def read_logit_score(folder: Path, vocab_size: int) -> LogitScore:
     return LogitScore(config["true_token_id"], config.get("false_token_id"))
 
 
-def read_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """The chat template of a folder: chat_template.jinja, or tokenizer_config.json's; None where there is none.
+def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> list[str]:
+    """The chat templates of a folder: chat_template.jinja, or tokenizer_config.json's, which may have several by name.
 
     Raises:
-        UnsupportedModelError: several templates by name.
-        CheckpointError: something else than a text.
+        CheckpointError: something else than texts.
     """
     path = folder / "chat_template.jinja"
     if present(path):
         try:
-            return path.read_text(encoding="utf-8")
+            return [path.read_text(encoding="utf-8")]
         except ValueError as error:
             raise CheckpointError(f"{path} is not UTF-8: {error}") from error
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):
-        raise UnsupportedModelError(f"{folder} has several chat templates by name; mlx_embed takes one.")
-    if template is not None and not isinstance(template, str):
-        raise CheckpointError(f'tokenizer_config.json has "chat_template": {template!r:.80}, where a text is needed.')
-    return template or None
+    given = tokenizer_config.get("chat_template") or []
+    found: list[Any] = [given]
+    if isinstance(given, list):  # {"name": ..., "template": ...} each
+        found = [one.get("template") if isinstance(one, dict) else None for one in given]
+    if not all(isinstance(template, str) for template in found):
+        raise CheckpointError(f'tokenizer_config.json has "chat_template": {given!r:.80}, where a text is needed.')
+    return found
 
 
 def read_chat(
@@ -107,19 +109,21 @@ def read_chat(
         chosen: its processing_kwargs.chat_template.
 
     Raises:
-        CheckpointError, UnsupportedModelError: as `read_template`; a chat is asked for, and there is no template.
+        CheckpointError, UnsupportedModelError: as `read_templates`; a chat is asked for, and there is no template.
     """
-    template = read_template(folder, tokenizer_config)
     message = None if modalities is None else modalities.get("message")
     if modalities is not None and message is None:
         return None
-    if template is None:
+    templates = read_templates(folder, tokenizer_config)
+    if not templates:
         if message is not None:
             raise CheckpointError(f"{folder} is said to take messages, but has no chat template.")
         return None
     kind = message.get("format", "auto") if isinstance(message, dict) else "auto"
     if kind not in ("auto", "flat", "structured"):
         raise UnsupportedModelError(f'{folder} has messages of format {kind!r}; mlx_embed has "flat" and "structured".')
+    template = "\n".join(templates)
     parts = any(pattern in template for pattern in _OF_PARTS) if kind == "auto" else kind == "structured"
     arguments = {key: value for key, value in chosen.items() if key != "restore_suffix"}
-    return Chat(template, parts, arguments, chosen.get("restore_suffix", True) is not False, message is not None)
+    keep_end = chosen.get("restore_suffix", True) is not False
+    return Chat(template, parts, arguments, keep_end, message is not None, len(templates) > 1)

@@ -9,7 +9,7 @@ import tokenizers
 
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.logit_score import Chat, LogitScore
-from mlx_embed.errors import CheckpointError
+from mlx_embed.errors import CheckpointError, UnsupportedModelError
 from mlx_embed.ids import Ids
 from mlx_embed.tokenizer import files
 from mlx_embed.tokenizer.chat import renderer
@@ -124,7 +124,7 @@ class GenerativeTokenizer:
         Raises:
             CheckpointError: files or tokens that are missing, a length that leaves no room, or a template that leaves
                 out one of a pair's texts.
-            UnsupportedModelError: Jinja is needed and not installed.
+            UnsupportedModelError: several templates by name; Jinja is needed and not installed.
         """
         source = files.read(checkpoint)
         self.max_length = max_length
@@ -134,6 +134,11 @@ class GenerativeTokenizer:
         self._chat = checkpoint.chat if self._recipe is None else None
         self._render: Callable[[Any], str] | None = None
         if self._chat is not None:
+            if self._chat.several:
+                raise UnsupportedModelError(
+                    f"{self._folder} has several chat templates by name, and mlx_embed takes one: put that for pairs "
+                    "into chat_template.jinja."
+                )
             config = checkpoint.tokenizer_config
             special = {role: _text(config[role]) for role in _ROLES if config.get(role) is not None}
             self._render = renderer(self._chat.template, {**special, **self._chat.arguments})

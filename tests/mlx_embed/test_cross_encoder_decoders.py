@@ -193,6 +193,52 @@ def test_the_chat_template_of_a_base_model(template: str, tmp_path: Path) -> Non
     assert np.array_equal(load(tmp_path).predict(PAIRS), expected)
 
 
+def named(*templates: str) -> dict[str, Any]:
+    """Of tokenizer_config.json."""
+    return {"chat_template": [{"name": f"t{i}", "template": text} for i, text in enumerate(templates)]}
+
+
+def test_several_chat_templates_are_refused_where_one_would_be_needed(tmp_path: Path) -> None:
+    """Not by a classifier that was trained without, nor where the folder says that it takes pairs."""
+    pairs = "{% for m in messages if m.role in ('query', 'document') %}{{ m.content }}{% endfor %}"
+    message = r"several chat templates by name, and mlx_embed takes one: put that for pairs into chat_template\.jinja"
+    folder = classifier("qwen3", tmp_path / "bare")
+    expected = load(folder).predict(PAIRS)
+    damage(folder, "tokenizer_config.json", named(GENERAL, THROUGH))
+    assert np.array_equal(load(folder).predict(PAIRS), expected)
+    damage(folder, "tokenizer_config.json", named(GENERAL, pairs))
+    with pytest.raises(UnsupportedModelError, match=message):
+        load(folder)
+    (folder / "chat_template.jinja").write_text(GENERAL)  # which counts, as in transformers
+    assert np.array_equal(load(folder).predict(PAIRS), expected)
+    folder = classifier("qwen3, chat", tmp_path / "saved")
+    (folder / "chat_template.jinja").unlink()
+    damage(folder, "tokenizer_config.json", named(GENERAL, pairs))
+    with pytest.raises(UnsupportedModelError, match=message):
+        load(folder)
+    forward = {"method": "forward", "method_output_name": "logits"}
+    damage(folder, "sentence_bert_config.json", {"modality_config": {"text": forward}})
+    load(folder).predict(PAIRS)
+    folder = generative("llama, own output", tmp_path / "asked", bare=True)
+    damage(folder, "tokenizer_config.json", named(GENERAL, pairs))
+    with pytest.raises(UnsupportedModelError, match=message):
+        load(folder)
+    folder = generative("qwen3", tmp_path / "recipe", bare=True)
+    edit(folder, max_position_embeddings=512)
+    expected = load(folder, max_seq_length=512).predict(PLAIN)
+    damage(folder, "tokenizer_config.json", named(GENERAL, pairs))
+    assert np.array_equal(load(folder, max_seq_length=512).predict(PLAIN), expected)
+
+
+@pytest.mark.parametrize("given", [7, [7], [{"name": "t"}], {"t": "x"}])
+def test_chat_templates_that_are_none(given: Any, tmp_path: Path) -> None:
+    damage(classifier("qwen3", tmp_path), "tokenizer_config.json", {"chat_template": given})
+    with pytest.raises(
+        CheckpointError, match=r'tokenizer_config\.json has "chat_template": .*, where a text is needed'
+    ):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("text", [ROLE, ROLE_IN_PARTS])
 def test_live_the_chat_template_of_a_bare_folder(text: str, tmp_path: Path) -> None:
     folder = classifier("mistral, on the left", tmp_path)
