@@ -123,7 +123,9 @@ def choose(checkpoint: Checkpoint, max_seq_length: int) -> tuple[NativeEngine, I
         return gathered(of.run(batches, head))
 
     def batches(texts: Sequence[str]) -> list[Batch]:
-        return list(better.batches(tokenizer(texts).ids, better.budget(None)))
+        ids = tokenizer(texts).ids
+        # A text without tokens, where no special ones are added, has no vector that could be near.
+        return list(better.batches(ids[np.flatnonzero(ids.lengths)], better.budget(None)))
 
     few, every = batches(RANKED_BY), batches(ODD)
     greatest = {path: np.zeros(layer.in_features, np.float32) for path, layer in better.layers.items()}

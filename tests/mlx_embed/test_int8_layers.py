@@ -118,6 +118,22 @@ def test_other_kinds_of_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert engine.kept == tuple(engine.layers)
 
 
+@pytest.mark.parametrize("mode", ["mean", "lasttoken"])
+def test_a_text_without_tokens_keeps_no_layers(mode: str, tmp_path: Path) -> None:
+    """Of which a mean is zeros, and as far from themselves as could be."""
+    (tmp_path / "a").mkdir()
+    folder = decoder("qwen3", tmp_path / "a")
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode": mode}))
+    kept = kept_by(folder)
+    assert len(kept) < 12
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    assert len(EmbeddingModel.from_pretrained(folder, device="cpu").tokenizer([""]).ids[0]) == 0
+    for path in remembered():
+        path.unlink()
+    assert len(kept_by(folder)) < 12
+
+
 def test_a_decoders_classifier_is_measured_by_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the folder as an embedding model by its mean: each is remembered by itself."""
     folder, measured = classifier("qwen3", tmp_path / "a"), []
