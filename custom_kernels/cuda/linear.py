@@ -2,10 +2,10 @@
 
 import mlx.core as mx
 
-from custom_kernels.cuda.activations import ACTIVATIONS, GATES
+from custom_kernels.cuda.activations import GATES
 from custom_kernels.cuda.heuristics import linear_tiles, streamed_tiles
 from custom_kernels.cuda.linear_float import linear_float
-from custom_kernels.cuda.products import launch_product
+from custom_kernels.cuda.products import after, given, launch_product
 from custom_kernels.parameters import Linear
 
 
@@ -22,7 +22,7 @@ def linear(x: mx.array, layer: Linear, act: str | None, residual: mx.array | Non
     tiles = linear_tiles(outputs, inputs)
     if tiles.streamed:
         return stream(x, layer, act)
-    return launch_product("linear", x, layer.laid_out, [bias_of(x, layer)], [x.shape[0]], tiles, after(layer, act))
+    return launch_product("linear", x, layer.laid_out, [given(layer.bias, x)], [x.shape[0]], tiles, after(layer, act))
 
 
 def stream(x: mx.array, layer: Linear, act: str | None, gate: str | None = None) -> mx.array:
@@ -33,15 +33,5 @@ def stream(x: mx.array, layer: Linear, act: str | None, gate: str | None = None)
     tiles = streamed_tiles(outputs)
     constants = after(layer, act) | {"GATE": GATES.index(gate)}
     width = outputs // 2 if gate else outputs
-    others = [bias_of(x, layer)]
+    others = [given(layer.bias, x)]
     return launch_product("linear_streamed", x, layer.laid_out, others, [x.shape[0]], tiles, constants, width)
-
-
-def bias_of(x: mx.array, layer: Linear) -> mx.array:
-    """The bias; without one the kernels still have the parameter, and never read it."""
-    return x if layer.bias is None else layer.bias
-
-
-def after(layer: Linear, act: str | None) -> dict[str, int]:
-    """What is compiled in of what follows the product."""
-    return {"ACTIVATION": -1 if act is None else ACTIVATIONS.index(act), "HAS_BIAS": layer.bias is not None}

@@ -3,11 +3,11 @@
 import mlx.core as mx
 
 from custom_kernels.cuda import wgmma
-from custom_kernels.cuda.activations import ACTIVATIONS, GATES
+from custom_kernels.cuda.activations import GATES
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.heuristics import FLOAT_ROWS, HOPPER_MEMORY, RESERVED, float_columns
-from custom_kernels.cuda.launch import architecture, launch
-from custom_kernels.cuda.products import SHIFT
+from custom_kernels.cuda.launch import launch
+from custom_kernels.cuda.products import SHIFT, after, for_hopper, given
 from custom_kernels.parameters import Linear
 
 GROUPS = FLOAT_ROWS // 64
@@ -17,8 +17,7 @@ def linear_float(
     x: mx.array, layer: Linear, act: str | None, gate: str | None = None, residual: mx.array | None = None
 ) -> mx.array:
     """One launch of `linear_float.cu`: act(x W^T + b) + residual, or a row's halves, one times act of the other."""
-    if layer.laid_out is None or architecture() != "sm_90":
-        raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and laid out weights.")
+    laid_out = for_hopper(layer.laid_out)
     total, inputs = x.shape
     outputs = layer.weight.shape[0]
     columns = float_columns(outputs, gate is not None)
@@ -27,11 +26,9 @@ def linear_float(
     stage = columns * 2 * 128 + FLOAT_ROWS * 320  # of two float16 of w, and of x
     stages = (HOPPER_MEMORY - RESERVED) // stage
     tiles = -(-total // FLOAT_ROWS) * (outputs // columns)
-    # Without a bias or a residual the kernel still has the parameter, and never reads it.
-    others = [x if array is None else array for array in (layer.bias, residual)]
     return launch(
         "linear_float",
-        [x, layer.laid_out, *others],
+        [x, laid_out, given(layer.bias, x), given(residual, x)],
         [total],
         (min(multiprocessors(), tiles), (GROUPS + 1) * 128),
         (total, outputs // 2 if gate else outputs),
@@ -46,8 +43,7 @@ def linear_float(
             "GROUPS": GROUPS,
             "CLUSTER": 1,
             "SHIFT": SHIFT,
-            "ACTIVATION": -1 if act is None else ACTIVATIONS.index(act),
-            "HAS_BIAS": layer.bias is not None,
+            **after(layer, act),
             "HAS_RESIDUAL": residual is not None,
             "GATE": GATES.index(gate),
         },

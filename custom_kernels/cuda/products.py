@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_kernels.cuda import wgmma
+from custom_kernels.cuda.activations import ACTIVATIONS
 from custom_kernels.cuda.ahead import rehearsed
 from custom_kernels.cuda.driver import multiprocessors
 from custom_kernels.cuda.heuristics import HOPPER_MEMORY, RESERVED, ProductTiles, float_columns
 from custom_kernels.cuda.launch import Scalar, architecture, launch_all
 from custom_kernels.cuda.tensor_map import row_pieces
+from custom_kernels.parameters import Linear
 
 # By what power of two a float32 weight is multiplied before it becomes two float16. What is below 2^-25 then is lost, a
 # small part of matrices that have some number of at least 2^-LEAST.
@@ -38,8 +40,8 @@ def lay_out(weight: mx.array, most: int | None = None) -> mx.array | None:
     if double and float_columns(outputs) is None:
         return None
     if rehearsed() is not None:
-        shape = (inputs // 64 * (2 if double else 1), outputs, 64)
-        return mx.zeros(shape, dtype=mx.uint16 if double else weight.dtype)
+        shape, dtype = laid_out_as(weight)
+        return mx.zeros(shape, dtype=dtype)
     parts = _two_halves(weight) if double else [weight]
     if parts is None:
         return None
@@ -71,6 +73,35 @@ def _in_pieces(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return chunks[:, :, place[:, None], place[:, None] ^ place].reshape(inputs // 64, outputs, 8).view(np.uint16)
 
 
+def laid_out_as(weight: mx.array) -> tuple[tuple[int, ...], mx.Dtype]:
+    """Shape and dtype of what `lay_out` makes of a weight."""
+    outputs, inputs = weight.shape
+    if weight.dtype == mx.float32:
+        return (inputs // 64 * 2, outputs, 64), mx.uint16
+    return (inputs // 64, outputs, 64), weight.dtype
+
+
+def given(array: mx.array | None, x: mx.array) -> mx.array:
+    """A bias or a residual; without one the kernels still have the parameter, and never read it."""
+    return x if array is None else array
+
+
+def after(layer: Linear, act: str | None) -> dict[str, int]:
+    """What is compiled in of what follows the product."""
+    return {"ACTIVATION": -1 if act is None else ACTIVATIONS.index(act), "HAS_BIAS": layer.bias is not None}
+
+
+def for_hopper(laid_out: mx.array | None) -> mx.array:
+    """The laid out weight.
+
+    Raises:
+        NotImplementedError: there is none, or this is another GPU.
+    """
+    if laid_out is None or architecture() != "sm_90":
+        raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and laid out weights.")
+    return laid_out
+
+
 def launch_product(
     name: str,
     x: mx.array,
@@ -86,8 +117,7 @@ def launch_product(
 
     Returns [T, width], or [T, N] without a width. Each block keeps `parameters` floats of every output at hand.
     """
-    if laid_out is None or architecture() != "sm_90":
-        raise NotImplementedError("The CUDA kernels of products are for Hopper's tensor cores, and laid out weights.")
+    laid_out = for_hopper(laid_out)
     if laid_out.dtype != x.dtype:
         raise NotImplementedError(f"The CUDA kernel of {name} is of 16 bits.")
     depths, outputs, _ = laid_out.shape

@@ -18,7 +18,7 @@ from custom_kernels.arrays import random, spelled
 from custom_kernels.backends import default_backend
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.cuda import heuristics
-from custom_kernels.cuda.products import lay_out
+from custom_kernels.cuda.products import laid_out_as, lay_out
 from custom_kernels.metal.linear import ROWS, rows_of
 from custom_kernels.ops.activate import ACTIVATIONS, activate, reference_activate
 from custom_kernels.parameters import Linear
@@ -110,12 +110,10 @@ def check(op: str, x: mx.array, layer: Linear) -> None:
     weight, bias, laid_out = layer
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"{op} takes x [T, K] and a weight [N, K], got {x.shape} and {weight.shape}.")
-    outputs, inputs = weight.shape
+    outputs = weight.shape[0]
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"{op} of a layer with {outputs} outputs got a bias of shape {bias.shape}.")
-    pieces, kept_as = (2, mx.uint16) if weight.dtype == mx.float32 else (1, weight.dtype)
-    wanted = (inputs // 64 * pieces, outputs, 64)
-    if laid_out is not None and (laid_out.shape, laid_out.dtype) != (wanted, kept_as):
+    if laid_out is not None and (laid_out.shape, laid_out.dtype) != laid_out_as(weight):
         raise ValueError(
             f"{spelled(laid_out.dtype)} {laid_out.shape} is not lay_out_linear's of a weight {spelled(weight.dtype)} "
             f"{weight.shape}."

@@ -112,7 +112,7 @@ def on_hopper(patch: pytest.MonkeyPatch) -> None:
     for module in (PRODUCTS, SHORT_ENCODER, ATTENTION_HOPPER, LINEAR_FLOAT):
         patch.setattr(module, "multiprocessors", lambda: MULTIPROCESSORS)
     patch.setattr(PRODUCTS, "row_pieces", row_pieces)
-    for module in (PRODUCTS, ATTENTION, LINEAR_FLOAT):
+    for module in (PRODUCTS, ATTENTION):
         patch.setattr(module, "architecture", lambda: "sm_90")
     patch.setattr(mx, "gpu", mx.cpu)
 

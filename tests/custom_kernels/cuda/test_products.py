@@ -32,7 +32,8 @@ on_hopper = pytest.mark.skipif(not HOPPER, reason="MLX finds no Hopper GPU here"
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few blocks have many tiles each: the ring goes round and rows are read again and again."""
     if request.param:
-        monkeypatch.setattr("custom_kernels.cuda.products.multiprocessors", lambda: request.param)
+        for module in ("products", "linear_float"):
+            monkeypatch.setattr(f"custom_kernels.cuda.{module}.multiprocessors", lambda: request.param)
 
 
 @on_hopper
@@ -72,14 +73,8 @@ def test_linear_on_hopper(outputs: int, inputs: int, act: str | None, biased: bo
         assert error(found, expected) <= TOLERANCE[dtype]
 
 
-@pytest.fixture(params=[None, 1, 7])
-def few_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param:
-        monkeypatch.setattr("custom_kernels.cuda.linear_float.multiprocessors", lambda: request.param)
-
-
 @on_hopper
-@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("total", [1, 127, 128, 129, 1500, 20000])
 @pytest.mark.parametrize(
     ("outputs", "inputs", "act", "gate", "biased", "has_residual"),
