@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def kind_of(value: Any) -> str:
+def type_name(value: Any) -> str:
     """The name of a value's type, or of a type, with its article: "an int", "a list"."""
     name = (value if isinstance(value, type) else type(value)).__name__
     return f"{'an' if name[0] in 'aeioAEIO' or name == 'ndarray' else 'a'} {name}"
@@ -29,7 +29,7 @@ def whole_number(name: str, value: Any) -> int:
             return operator.index(value)
         except TypeError:
             pass
-    raise TypeError(f"{name} is {value!r}, {kind_of(value)}, where a whole number is needed.")
+    raise TypeError(f"{name} is {value!r}, {type_name(value)}, where a whole number is needed.")
 
 
 def positive_number(name: str, value: Any, unit: str) -> int:
@@ -94,13 +94,13 @@ def numbers(name: str, given: Any) -> npt.NDArray[Any]:
 def require_list(name: str, given: Any) -> None:
     """Raise TypeError for no list, and for what would be taken apart into letters or keys."""
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} is {kind_of(given)}, where a list of strings is needed.")
+        raise TypeError(f"{name} is {type_name(given)}, where a list of strings is needed.")
 
 
 def require_string(name: str, given: Any) -> None:
     """Raise TypeError for what is no string, in the place of one."""
     if not isinstance(given, str):
-        raise TypeError(f"{name} is {kind_of(given)}, where a string is needed.")
+        raise TypeError(f"{name} is {type_name(given)}, where a string is needed.")
 
 
 def plain_string(text: str) -> str:
@@ -119,7 +119,7 @@ def path_of(name: str, given: Any) -> Path:
     """
     text = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(text, str):
-        raise TypeError(f"{name} is {kind_of(given)}, where a string or a Path is needed.")
+        raise TypeError(f"{name} is {type_name(given)}, where a string or a Path is needed.")
     if not text or "\0" in text:
         what = "has a zero byte" if text else "is empty"
         raise ValueError(f'{name} {what}, as no name of a file does ("." is the current folder).')

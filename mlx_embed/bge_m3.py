@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.arguments import kind_of
+from mlx_embed.arguments import type_name
 from mlx_embed.checkpoint import Checkpoint
 from mlx_embed.checkpoint.bge_m3 import M3Layers, load_m3
 from mlx_embed.checkpoint.modules import Pooling
@@ -261,7 +261,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         """
         for given in (queries, documents):
             if not isinstance(given, M3Vectors):
-                raise TypeError(f"similarity takes M3Vectors, as encode gives them, got {kind_of(given)}.")
+                raise TypeError(f"similarity takes M3Vectors, as encode gives them, got {type_name(given)}.")
         if len(weights) != 3 or not min(weights) >= 0 or not sum(weights) > 0:
             raise ValueError(f"weights {weights!r} are no three numbers from 0 up, one of them above.")
         total = np.zeros((len(queries.dense), len(documents.dense)))
@@ -286,7 +286,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
             TypeError: something else than one sparse vector.
         """
         if not isinstance(vector, SparseVector):
-            raise TypeError(f"decode takes one SparseVector, as sparse[0] is of a result, got {kind_of(vector)}.")
+            raise TypeError(f"decode takes one SparseVector, as sparse[0] is of a result, got {type_name(vector)}.")
         order = np.argsort(-vector.values, kind="stable")[:top_k]
         library = self.tokenizer.library
         pairs = zip(vector.indices[order].tolist(), vector.values[order].tolist(), strict=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.ops import Array
-from mlx_embed.arguments import kind_of, positive_number, require_string
+from mlx_embed.arguments import positive_number, require_string, type_name
 from mlx_embed.checkpoint import Checkpoint, heads
 from mlx_embed.checkpoint.modules import Module
 from mlx_embed.engine import Engine, Head
@@ -237,7 +237,7 @@ class CrossEncoder(FromSentenceTransformers):
         listed = list(documents)
         for index, document in enumerate(listed):
             if not isinstance(document, str):
-                raise TypeError(f"documents[{index}] is {kind_of(document)}, where a string is needed.")
+                raise TypeError(f"documents[{index}] is {type_name(document)}, where a string is needed.")
         scores, logits = self._scores([(query, document) for document in listed], chosen)
         order = np.lexsort((-logits[:, 0], -scores))[:top_k]
         ranked: list[dict[str, Any]] = [{"corpus_id": int(i), "score": float(scores[i])} for i in order]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import mlx.core as mx
 import numpy.typing as npt
 
-from mlx_embed.arguments import kind_of, positive_number, require_string
+from mlx_embed.arguments import positive_number, require_string, type_name
 from mlx_embed.engine import EngineChoice
 from mlx_embed.migration import OPTIONS
 from mlx_embed.vector_dtypes import OutputDtype
@@ -292,12 +292,12 @@ def chosen_prompt(prompts: Mapping[str, str], default: str | None, prompt_name: 
 
 def _require_mapping(prompts: Any) -> None:
     if not isinstance(prompts, Mapping):
-        raise TypeError(f"prompts is {kind_of(prompts)}, where a mapping of names to texts is needed.")
+        raise TypeError(f"prompts is {type_name(prompts)}, where a mapping of names to texts is needed.")
 
 
 def _text(prompts: Mapping[str, str | None], name: str) -> str:
     """The prompt of a name, which a user may have set; None is none."""
     text = prompts[name]
     if not isinstance(text, str | None):
-        raise TypeError(f"The prompt {name!r} is {kind_of(text)}, where a string is needed.")
+        raise TypeError(f"The prompt {name!r} is {type_name(text)}, where a string is needed.")
     return text or ""

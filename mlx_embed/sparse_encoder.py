@@ -14,9 +14,9 @@ import numpy.typing as npt
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.architectures.ops import Array
-from mlx_embed.arguments import kind_of, positive_number
+from mlx_embed.arguments import positive_number, type_name
 from mlx_embed.checkpoint import Checkpoint
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import optional_json
 from mlx_embed.checkpoint.folder import stated_length
 from mlx_embed.checkpoint.listed import inside
 from mlx_embed.checkpoint.masked_lm import MaskedLMHead, load_masked_lm, load_weights
@@ -293,7 +293,7 @@ class SparseEncoder(CutsTexts, FromSentenceTransformers):
         """
         require_sparse(b)
         if not isinstance(a, SparseVector):
-            raise TypeError(f"The first of an intersection is {kind_of(a)}, where one SparseVector is needed.")
+            raise TypeError(f"The first of an intersection is {type_name(a)}, where one SparseVector is needed.")
         if isinstance(b, SparseVectors):
             return SparseVectors.of([_common(a, vector) for vector in b], b.dimension)
         return _common(a, b)
@@ -382,7 +382,7 @@ def _plain_tokenizer(checkpoint: Checkpoint, place: str) -> Tokenizer:
     """
     folder = inside(checkpoint.folder, place)
     path = folder / "tokenizer_config.json"
-    own = read_json(path) if present(path) else {}
+    own = optional_json(path)
     side = replace(
         checkpoint,
         transformer=folder,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
-from mlx_embed.arguments import kind_of
+from mlx_embed.arguments import type_name
 from mlx_embed.progress import Bar, Lines, Progress, Ticker, Within
 
 logger = logging.getLogger("mlx_embed")
@@ -190,4 +190,4 @@ def _checking(texts: Iterable[str]) -> Iterator[str]:
 
 def _check(index: int, text: Any) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"texts[{index}] is {kind_of(text)}, where a string is needed.")
+        raise TypeError(f"texts[{index}] is {type_name(text)}, where a string is needed.")

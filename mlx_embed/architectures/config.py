@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any, TypeVar, get_origin
 
-from mlx_embed.arguments import kind_of
+from mlx_embed.arguments import type_name
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
 # Far more than any real model has. A larger number could overflow when shapes are computed from it.
@@ -59,7 +59,7 @@ def read_config(
         elif sound and kind is float:
             sound = 0 < value <= LARGEST_FLOAT
         if not sound:
-            raise CheckpointError(f'config.json has "{name}": {value!r}, where {kind_of(kind)} is needed.')
+            raise CheckpointError(f'config.json has "{name}": {value!r}, where {type_name(kind)} is needed.')
         values[field.name] = float(value) if kind is float else value  # MLX takes no int beyond 64 bits
     result = cls(**values)
     heads = values.get("num_attention_heads", 1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_embed.arguments import kind_of
+from mlx_embed.arguments import type_name
 from mlx_embed.checkpoint import safetensors
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.safetensors import FLOATS, Tensor
@@ -147,7 +147,7 @@ def read_adapter(folder: Path) -> Adapter | None:
         )
     for key, kind in (("base_model_name_or_path", str), ("revision", str), ("use_rslora", bool)):
         if config.get(key) is not None and not isinstance(config[key], kind):
-            raise CheckpointError(f'{path} has "{key}": {config[key]!r}, where {kind_of(kind)} is needed.')
+            raise CheckpointError(f'{path} has "{key}": {config[key]!r}, where {type_name(kind)} is needed.')
     return Adapter(
         folder,
         config.get("base_model_name_or_path"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mlx_embed.arguments import kind_of
+from mlx_embed.arguments import type_name
 from mlx_embed.errors import CheckpointError
 
 # Bytes. The longest file of JSON that is read here, an index of shards, has some hundred kilobytes.
@@ -33,6 +33,11 @@ def present(path: Path) -> bool:
     return False
 
 
+def optional_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, as `read_json`; an empty one where there is no such file."""
+    return read_json(path) if present(path) else {}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; CheckpointError where it is missing, no JSON, or no object."""
     if not present(path):
@@ -44,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds {kind_of(value)}, where a JSON object is needed.")
+        raise CheckpointError(f"{path} holds {type_name(value)}, where a JSON object is needed.")
     return value
 
 

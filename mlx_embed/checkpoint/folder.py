@@ -11,7 +11,7 @@ from mlx_embed.architectures.config import LARGEST_SIZE
 from mlx_embed.checkpoint.adapters import CONFIG as ADAPTER
 from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.checkpoint import Checkpoint
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import optional_json, present, read_json
 from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.logit_score import read_chat, read_logit_score
@@ -76,7 +76,7 @@ def read_checkpoint(
         str(folder.resolve()).encode()
     except UnicodeEncodeError as error:
         raise CheckpointError(f"{str(folder)!r} is not named in UTF-8, as MLX needs it; rename the folder.") from error
-    sentence: Mapping[str, Any] = _optional_json(folder / "config_sentence_transformers.json")
+    sentence: Mapping[str, Any] = optional_json(folder / "config_sentence_transformers.json")
     bare = not present(folder / "modules.json") or (sentence.get("model_type") or "SentenceTransformer") != kind
     vectors = read_multi_vector(folder) if kind == "MultiVectorEncoder" else None
     if vectors is not None:
@@ -114,7 +114,7 @@ def read_checkpoint(
     else:
         pooling, modules, dimension = Pooling((_bare_pooling(config),)), (), hidden_size
     normalize = bool(modules) and isinstance(modules[-1], Normalize)
-    tokenizer = {**_optional_json(transformer / "tokenizer_config.json"), **settings.tokenizer_config}
+    tokenizer = {**optional_json(transformer / "tokenizer_config.json"), **settings.tokenizer_config}
     if (
         bare
         and kind != "CrossEncoder"
@@ -240,10 +240,6 @@ def is_causal_lm(config: Mapping[str, Any]) -> bool:
     return isinstance(first, str) and first.endswith("ForCausalLM")
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if present(path) else {}
-
-
 def _entries(folder: Path) -> list[tuple[str, str]]:
     """modules.json as (module kind, its folder), a Transformer first, or a StaticEmbedding."""
     entries = listed(folder)
@@ -306,7 +302,7 @@ def _after(
             _expect(place / "config.json", "dimension", read_json(place / "config.json").get("dimension"), dimension)
             modules.append(LayerNorm(place, dimension))
         elif kind == "Normalize":
-            _check_features(place / "config.json", _optional_json(place / "config.json"), feature)
+            _check_features(place / "config.json", optional_json(place / "config.json"), feature)
             modules.append(Normalize())
         elif kind != "Dropout":  # which does nothing once a model is trained
             raise UnsupportedModelError(

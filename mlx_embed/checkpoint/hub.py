@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from mlx_embed.arguments import is_folder, kind_of, path_of
+from mlx_embed.arguments import is_folder, path_of, type_name
 from mlx_embed.checkpoint import cache, packaged
 from mlx_embed.errors import ModelNotFoundError, warn
 
@@ -111,7 +111,7 @@ def find(
     if name_or_path is None and embeds:
         return _default(revision, cache_dir, local_files_only)
     if not isinstance(name_or_path, (str, os.PathLike)):
-        raise TypeError(f"A model is named by a string or a Path: {name_or_path!r} is {kind_of(name_or_path)}.")
+        raise TypeError(f"A model is named by a string or a Path: {name_or_path!r} is {type_name(name_or_path)}.")
     if not name_or_path:
         raise ModelNotFoundError('The name of the model is empty; name it, or "." for the current folder.')
     # os.path, not pathlib: a name too long for a path, or an unknown ~user, is no folder and no error.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import optional_json
 from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.settings import flag, length
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
@@ -102,12 +102,12 @@ def read_multi_vector(folder: Path) -> MultiVector:
         UnsupportedModelError: a model of another kind, or modules that are not implemented.
     """
     path = folder / "config_sentence_transformers.json"
-    sentence = read_json(path) if present(path) else {}
+    sentence = optional_json(path)
     kind = sentence.get("model_type")
     if kind in ("MultiVectorEncoder", "ColBERT") or (kind in (None, "SentenceTransformer") and _PYLATE & set(sentence)):
         return _of_modules(folder, path, sentence)
     config = folder / "config.json"
-    named = read_json(config).get("architectures") if present(config) else None
+    named = optional_json(config).get("architectures")
     if isinstance(named, list) and STANFORD in named:
         return _stanford(folder)
     raise UnsupportedModelError(
@@ -128,7 +128,7 @@ def _of_modules(folder: Path, path: Path, sentence: Mapping[str, Any]) -> MultiV
     pylate = bool(_PYLATE & set(sentence)) or sentence.get("model_type") == "ColBERT"
     prompts, markers = _prompts(path, sentence)
     masks = [inside(folder, place) / "config.json" for kind, place in entries if kind == "MultiVectorMask"]
-    mask = _objects(masks[-1]) if masks else {}
+    mask = optional_json(masks[-1]) if masks else {}
     skipped = _words(masks[-1], mask, "skiplist_words", ()) if masks else ()
     modules = [(kind, place) for kind, place in entries[1:] if kind not in _OF_ROWS]
     if pylate and not masks:
@@ -157,7 +157,7 @@ def _of_modules(folder: Path, path: Path, sentence: Mapping[str, Any]) -> MultiV
 def _stanford(folder: Path) -> MultiVector:
     """A BERT with its projection beside it; artifact.metadata says the rest, if it is there."""
     path = folder / "artifact.metadata"
-    found = read_json(path) if present(path) else {}
+    found = optional_json(path)
     prompts = {
         "query": f"{found.get('query_token_id') or '[unused0]'} ",
         "document": f"{found.get('doc_token_id') or '[unused1]'} ",
@@ -224,16 +224,12 @@ def _pylate_expansion(path: Path, sentence: Mapping[str, Any]) -> Expansion | No
 
 
 def _clustering(path: Path) -> Clustering:
-    config = _objects(path)
+    config = optional_json(path)
     factor, protected = config.get("pool_factor", 1.0), config.get("num_protected_tokens", 1)
     if not isinstance(factor, (int, float)) or not factor >= 1 or type(protected) is not int or protected < 0:
         raise CheckpointError(f"{path} has a pool_factor below 1, or num_protected_tokens that is no number.")
     unit = flag(path, config, "normalize_embeddings", False)
     return Clustering(float(factor), protected, unit, _words(path, config, "tasks", ("document",)))
-
-
-def _objects(path: Path) -> dict[str, Any]:
-    return read_json(path) if present(path) else {}
 
 
 def _words(path: Path, config: Mapping[str, Any], key: str, default: Sequence[str]) -> tuple[str, ...]:

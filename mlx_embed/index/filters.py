@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mlx_embed.arguments import kind_of, require_list
+from mlx_embed.arguments import require_list, type_name
 from mlx_embed.index.blocks import Numbers
 from mlx_embed.index.patterns import ANY, FOLDERS, STAR, expression
 
@@ -94,10 +94,10 @@ def _check(given: Any, depth: int) -> None:
     if depth > DEEPEST:
         raise ValueError(f"The filter has filters within filters to a depth of more than {DEEPEST}.")
     if not isinstance(given, Mapping):
-        raise TypeError(f"filter is {kind_of(given)}, where a mapping of keys to conditions is needed.")
+        raise TypeError(f"filter is {type_name(given)}, where a mapping of keys to conditions is needed.")
     for key, condition in given.items():
         if not isinstance(key, str):
-            raise TypeError(f"The filter's key {key!r} is {kind_of(key)}, where a string is needed.")
+            raise TypeError(f"The filter's key {key!r} is {type_name(key)}, where a string is needed.")
         _check_text("key", key)
         if key in (PATH, ID):
             for text in _alternatives(condition):
@@ -118,7 +118,7 @@ def _check(given: Any, depth: int) -> None:
                 raise TypeError(f"The filter's {key} is {condition!r}, where a mapping of keys is needed.")
             for name, one in condition.items():
                 if not isinstance(name, str):
-                    raise TypeError(f"The filter's key {name!r} is {kind_of(name)}, where a string is needed.")
+                    raise TypeError(f"The filter's key {name!r} is {type_name(name)}, where a string is needed.")
                 _check_text("key", name)
                 _check_metadata(name, one)
             continue

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import kind_of, numbers, plain_string, require_list
+from mlx_embed.arguments import numbers, plain_string, require_list, type_name
 from mlx_embed.index import rows
 from mlx_embed.index.entries import Chunk
 from mlx_embed.index.rows import Entry
@@ -21,7 +21,7 @@ def strings_of(name: str, given: Any) -> list[str]:
     listed = list(given)
     for place, one in enumerate(listed):
         if not isinstance(one, str):
-            raise TypeError(f"{name}[{place}] is {kind_of(one)}, where a string is needed.")
+            raise TypeError(f"{name}[{place}] is {type_name(one)}, where a string is needed.")
     return list(map(plain_string, listed))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.arguments import finite_number, kind_of, path_of, positive_number
+from mlx_embed.arguments import finite_number, path_of, positive_number, type_name
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import check, compact, filters, rows, search, writing
@@ -296,11 +296,11 @@ class Index:
         """
         single = isinstance(query, str)
         if not isinstance(query, Iterable):
-            raise TypeError(f"query is {kind_of(query)}, where a string or a list of strings is needed.")
+            raise TypeError(f"query is {type_name(query)}, where a string or a list of strings is needed.")
         queries = [query] if isinstance(query, str) else list(query)
         for i, one in enumerate(queries):
             if not isinstance(one, str):
-                raise TypeError(f"query[{i}] is {kind_of(one)}, where a string is needed.")
+                raise TypeError(f"query[{i}] is {type_name(one)}, where a string is needed.")
         k = min(positive_number("k", k, "texts"), len(self) or 1)
         if min_score is not None:
             min_score = finite_number("min_score", min_score)
@@ -310,7 +310,7 @@ class Index:
         if isinstance(rerank, CrossEncoder):
             rerank.require_one_label()
         elif rerank is not None and not hasattr(rerank, "predict"):
-            raise TypeError(f"rerank is {kind_of(rerank)}, where a CrossEncoder is needed.")
+            raise TypeError(f"rerank is {type_name(rerank)}, where a CrossEncoder is needed.")
         known = None
         if mode != "text" and queries:
             given = [vectors] if single else vectors

@@ -8,7 +8,7 @@ from sqlite3 import Connection
 from typing import Any
 from zlib import crc32
 
-from mlx_embed.arguments import kind_of, plain_string, require_string, whole_number
+from mlx_embed.arguments import plain_string, require_string, type_name, whole_number
 from mlx_embed.errors import StoreCorruptError
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 
@@ -65,7 +65,7 @@ def entry(name: str, chunk: Chunk) -> Entry:
     if not id:
         raise ValueError("An id is empty; every text needs one.")
     if not isinstance(chunk.metadata, Mapping):
-        raise TypeError(f"The metadata of {name!r:.80} is {kind_of(chunk.metadata)}; a mapping is needed.")
+        raise TypeError(f"The metadata of {name!r:.80} is {type_name(chunk.metadata)}; a mapping is needed.")
     _check_nested(name, chunk.metadata, MOST_NESTED)
     try:
         metadata = json.dumps(dict(chunk.metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
@@ -106,7 +106,7 @@ def _check_nested(name: str, value: Any, left: int) -> None:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(
-                    f"The metadata of {name!r:.80} has the key {key!r:.80}, {kind_of(key)}; a string is needed."
+                    f"The metadata of {name!r:.80} has the key {key!r:.80}, {type_name(key)}; a string is needed."
                 )
     for part in value.values() if isinstance(value, Mapping) else value:
         _check_nested(name, part, left - 1)

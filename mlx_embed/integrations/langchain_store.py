@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from mlx_embed.arguments import finite_number, kind_of, path_of, positive_number, require_list
+from mlx_embed.arguments import finite_number, path_of, positive_number, require_list, type_name
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.index import Hit, Index
 from mlx_embed.index.database import DATABASE
@@ -72,7 +72,7 @@ class MLXVectorStore(VectorStore):
         model = embedding.model if isinstance(embedding, MLXEmbeddings) else embedding
         if not isinstance(model, (EmbeddingModel, str)):
             raise TypeError(
-                f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got {kind_of(model)}: "
+                f"from_texts takes MLXEmbeddings, an EmbeddingModel or a model's name, got {type_name(model)}: "
                 "an index embeds by itself."
             )
         there = (path_of("path", path) / DATABASE).exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from mlx_embed import packed
-from mlx_embed.arguments import kind_of
+from mlx_embed.arguments import type_name
 
 Id: TypeAlias = str | int
 # A row's place in its file, as errors name it, its first and last line, and its fields.
@@ -237,7 +237,7 @@ def _jsonl(source: Source) -> Iterator[Row]:
             raise ValueError(f"{place} is not JSON: {error}.{_taken_for_jsonl(source)}") from error
         if not isinstance(row, dict):
             raise ValueError(
-                f"{place} is {kind_of(row)}, where a JSON object is needed: JSONL has one a line, and no list "
+                f"{place} is {type_name(row)}, where a JSON object is needed: JSONL has one a line, and no list "
                 "around them."
             )
         yield place, (number, number), row
@@ -309,7 +309,7 @@ def _text(place: str, row: Mapping[str, Any], fields: Sequence[str]) -> str:
         )
     for name, part in zip(fields, parts, strict=True):
         if part is not None and not isinstance(part, str):
-            raise ValueError(f"{place} has {kind_of(part)} as {name!r}, where text is needed.")
+            raise ValueError(f"{place} has {type_name(part)} as {name!r}, where text is needed.")
     return " ".join(part for part in parts if part)
 
 

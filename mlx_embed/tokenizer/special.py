@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Tokenizer
 
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import optional_json
 from mlx_embed.errors import CheckpointError
 
 # A special token and its id.
@@ -107,11 +107,6 @@ def numbered(listed: Any, folder: Path) -> dict[int, AddedToken]:
     if not isinstance(listed, dict) or not all(str(i).isdecimal() for i in listed):
         raise CheckpointError(f"{folder} has added tokens that are no object from ids to tokens.")
     return {int(number): _token(value) for number, value in listed.items()}
-
-
-def optional_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no file."""
-    return read_json(path) if present(path) else {}
 
 
 def _content(value: Any) -> str:
