@@ -6,12 +6,13 @@
         --sides "first pass, cold" "first pass, again" texts tokenizer query pool
 
 Needs MLX's CUDA build, PyTorch, transformers, sentence-transformers and tokenizers beside this checkout; the second
-line MLX's and tokenizers alone. Models have random weights in float16, or for forward passes another --dtype, and texts
-have random words, unless the folders of a model and of Cranfield's docs.jsonl are given. Each side runs in a process of
-its own, one after the other. Every figure is the median of several runs after two or more that do not count; kernels
-are timed over many in one evaluation, forward passes from token ids on the host to vectors on the host. "first pass,
-cold" is of a process that finds nothing that another has compiled, "first pass, again" finds what that one has left.
-All sides take some ten minutes, most of it the kernels', whose peers MLX compiles, and torch.compile's.
+line MLX's and tokenizers alone. Models have random weights in float16, or for forward passes and the race another
+--dtype (no side's float32 is TF32), and texts have random words, unless the folders of a model and of Cranfield's
+docs.jsonl are given. Each side runs in a process of its own, one after the other; in the race they take turns. Every
+figure is the median of several runs after two or more that do not count; kernels are timed over many in one evaluation,
+forward passes from token ids on the host to vectors on the host. "first pass, cold" is of a process that finds nothing
+that another has compiled, "first pass, again" finds what that one has left. All sides take some ten minutes, most of it
+the kernels', whose peers MLX compiles, and torch.compile's.
 """
 
 import argparse
@@ -65,7 +66,9 @@ def main() -> None:
         "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="run these; torch.compile is slow"
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="forward passes of these")
-    parser.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="of the same")
+    parser.add_argument(
+        "--dtype", choices=["float16", "bfloat16", "float32"], default="float16", help="of those passes and the race"
+    )
     parser.add_argument("--budgets", nargs="+", type=int, default=[16384, 16896], help="tokens of decoders' batches")
     parser.add_argument(
         "--blocks", nargs="+", type=int, default=[8192, 16384, 32768], help="tokens of a block of mlx-lm's code"
@@ -98,6 +101,7 @@ def run_side(side: str, work: Path, arguments: list[str]) -> Figures:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "MLX_EMBED_KERNELS": "reference" if "reference" in side else "",
+        "MLX_ENABLE_TF32": "0",
     }
     if side == "decoders":  # mlx-lm's code has more shapes than MLX keeps graphs of, and would make them anew
         environment |= {"MLX_CUDA_GRAPH_CACHE_SIZE": "8192", "MLX_CUDA_SDPA_CACHE_SIZE": "1024"}

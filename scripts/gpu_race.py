@@ -1,7 +1,8 @@
 """The side of `bench_gpu.py` in which this package and its peers take turns, each in a process of its own.
 
-All compute in float16, from strings or from ids on the host to vectors on the host. Each racer is given its best: texts
-sorted by length, the best of some batch sizes, and for torch.compile batches whose shapes are few.
+All compute in one --dtype, from strings or from ids on the host to vectors on the host. Each racer is given its best:
+texts sorted by length, the best of some batch sizes, and for torch.compile batches whose shapes are few. There is no
+flash attention in float32.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def side(work: Path, options: argparse.Namespace) -> Figures:
     """Milliseconds of each racer at each case, and the lowest cosine of its vectors to the first racer's."""
     racers = {}
     for name in options.racers:
-        given = ["--racer", name, "--work", str(work), "--documents", str(options.documents)]
+        given = ["--racer", name, "--work", str(work), "--documents", str(options.documents), "--dtype", options.dtype]
         for key in ("model", "cranfield"):
             if getattr(options, key):
                 given += [f"--{key}", str(getattr(options, key))]
@@ -155,7 +156,7 @@ def ours(options: argparse.Namespace) -> Cases:
 
     cases: Cases = {}
     for name, folder, ids in models(options):
-        model = EmbeddingModel.from_pretrained(folder, dtype="float16")
+        model = EmbeddingModel.from_pretrained(folder, dtype=options.dtype)
         engine, head = model.engine, model.head()
         (batch,) = engine.batches(list(ids), ids.size)
 
@@ -183,8 +184,8 @@ def torch_ids(options: argparse.Namespace, compiled: dict[str, Any] | None, only
         if not name.startswith(only):
             continue
         attention = "sdpa" if compiled is None else unmasked()
-        model: Any = AutoModel.from_pretrained(folder, dtype=torch.float16, attn_implementation=attention)
-        model = model.cuda().eval()
+        dtype = getattr(torch, options.dtype)
+        model: Any = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention).cuda().eval()
         if compiled is not None:
             model = torch.compile(model, dynamic=False, **compiled)
         tokens = torch.from_numpy(ids.astype(np.int64))
@@ -220,7 +221,7 @@ def sentence_transformers(options: argparse.Namespace, attention: str) -> Cases:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    how = {"dtype": torch.float16, "attn_implementation": attention}
+    how = {"dtype": getattr(torch, options.dtype), "attn_implementation": attention}
     model = SentenceTransformer(str(options.model), device="cuda", model_kwargs=how)
     model.max_seq_length = LONGEST
     corpus = texts(options)
@@ -283,7 +284,8 @@ def compiled(options: argparse.Namespace, **how: Any) -> Cases:
     from transformers import AutoModel
 
     torch._dynamo.config.recompile_limit = 64
-    model = AutoModel.from_pretrained(options.model, dtype=torch.float16, attn_implementation="sdpa").cuda().eval()
+    dtype = getattr(torch, options.dtype)
+    model = AutoModel.from_pretrained(options.model, dtype=dtype, attn_implementation="sdpa").cuda().eval()
     model = torch.compile(model, dynamic=False, **how)
 
     @torch.inference_mode()
@@ -312,7 +314,7 @@ def mlx_embeddings(options: argparse.Namespace) -> Cases:
         model = bert.Model(bert.ModelArgs.from_dict(json.loads((folder / "config.json").read_text())))
         weights = model.sanitize(mx.load(str(folder / "model.safetensors")))
         model.load_weights(list(weights.items()), strict=False)
-        model.set_dtype(mx.float16)
+        model.set_dtype(getattr(mx, options.dtype))
         mx.eval(model.parameters())
         model.eval()
         return model
@@ -353,6 +355,7 @@ def main() -> None:
     parser.add_argument("--racer", choices=RACERS, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--documents", type=int, required=True)
+    parser.add_argument("--dtype", required=True)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--cranfield", type=Path)
     options = parser.parse_args()
