@@ -85,7 +85,11 @@ def cases(seed: int, kind: str, count: int) -> Iterator[tuple[int, str]]:
 def in_child(seed: int, kind: str, first: int, end: int) -> Iterator[tuple[int, str]]:
     """The cases of one child, up to the one that ends it."""
     command = [sys.executable, __file__, "--seed", str(seed), "--child", f"{kind}:{first}-{end}"]
-    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # for which CUDA reserves more addresses than a child has
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, env=environment) as process,
+    ):
         assert process.stdout is not None
         lines = read_lines(process.stdout.fileno())
         case = first

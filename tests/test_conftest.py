@@ -48,7 +48,8 @@ def test_what_mlx_compiles_finds_its_headers_compiled(tmp_path: Path) -> None:
     said, telling = tmp_path / "said", tmp_path / "g++"
     telling.write_text(f'#!/bin/sh\nexec {compiler} -H "$@" 2>>{said}\n')
     telling.chmod(0o700)
-    code = "import mlx_embed, mlx.core as mx; mx.eval(mx.compile(lambda x: mx.tanh(x * 3))(mx.ones(7)))"
+    code = "import mlx_embed, mlx.core as mx; mx.set_default_device(mx.cpu)\n"
+    code += "mx.eval(mx.compile(lambda x: mx.tanh(x * 3))(mx.ones(7)))"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
     assert f"! {made}\n" in said.read_text()

@@ -1,5 +1,6 @@
 """Texts to token ids: prompts, truncation with counts, any Unicode at all."""
 
+import os
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
@@ -18,6 +19,14 @@ from mlx_embed.tokenizer.tokens import Encoded, Frame, Tokens
 from mlx_embed.tokenizer.truncation import TruncationWarning, warn_truncated
 
 __all__ = ["Encoded", "Tokenizer", "Tokens", "TruncationWarning", "warn_truncated"]
+
+
+def _without_threads() -> None:
+    """In a forked child the library has no threads, and with TOKENIZERS_PARALLELISM set it would wait for them."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+os.register_at_fork(after_in_child=_without_threads)
 
 
 class Tokenizer:

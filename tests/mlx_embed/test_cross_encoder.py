@@ -11,6 +11,7 @@ import pytest
 
 from mlx_embed import CheckpointError, CrossEncoder, MLXEmbedError, UnsupportedModelError, cli, convert
 from mlx_embed.checkpoint import heads
+from tests import oracles
 from tests.checkpoints import RERANKERS, edit, read
 from tests.checkpoints import reranker as make
 from tests.conftest import DATA
@@ -34,9 +35,7 @@ def load(folder: Path, **options: Any) -> CrossEncoder:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip(
-        "sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
-    )
+    sentence_transformers = oracles.sentence_transformers()
     return sentence_transformers.CrossEncoder(str(folder), device="cpu")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from custom_kernels import cpu
 from mlx_embed import CheckpointError, CrossEncoder, UnsupportedModelError, convert
+from tests import oracles
 from tests.checkpoints import CLASSIFIERS, ROLE, ROLE_IN_PARTS, classifier, damage, edit, generative, read
 from tests.conftest import DATA
 
@@ -36,10 +37,7 @@ def load(folder: Path, **options: Any) -> CrossEncoder:
 
 
 def oracle(folder: Path, **options: Any) -> Any:
-    reason = 'PyTorch oracles are not installed: pip install ".[oracles]"'
-    model = pytest.importorskip("sentence_transformers", reason=reason).CrossEncoder(
-        str(folder), device="cpu", **options
-    )
+    model = oracles.sentence_transformers().CrossEncoder(str(folder), device="cpu", **options)
     if type(model.tokenizer).__name__ == "Qwen2Tokenizer":  # transformers makes that of any tokenizer.json of a qwen2
         from transformers import TokenizersBackend
 

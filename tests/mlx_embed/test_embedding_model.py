@@ -320,9 +320,11 @@ def in_a_forked_child(work: Callable[[], object]) -> object:
 
     process = context.Process(target=child)
     process.start()
-    result = queue.get(timeout=30)
-    process.join(30)
-    return result
+    try:
+        return queue.get(timeout=30)
+    finally:
+        process.kill()
+        process.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -334,7 +336,11 @@ def test_a_forked_child_gets_a_clear_error_from_mlx() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork") or not cpu.available(), reason="needs fork and the native kernels")
-def test_a_forked_child_may_use_a_native_model(tiny_bert: EmbeddingModel) -> None:
+@pytest.mark.parametrize("tokenizer_threads", ["", "true"])
+def test_a_forked_child_may_use_a_native_model(
+    tiny_bert: EmbeddingModel, tokenizer_threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", tokenizer_threads)
     expected = tiny_bert.encode(RAGGED)
     assert np.array_equal(in_a_forked_child(lambda: tiny_bert.encode(RAGGED)), expected)
 

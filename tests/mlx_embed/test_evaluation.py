@@ -13,6 +13,7 @@ import pytest
 from mlx_embed import EmbeddingModel, cli, convert
 from mlx_embed.checkpoint.folder import E5_PROMPTS
 from mlx_embed.evaluation import Collection, ndcg_at_10, quality, read_collection, top_10, top_10_overlap
+from tests import oracles
 from tests.conftest import DATA
 
 WORDS = ["the", "wing", "flow", "of", "heat", "boundary", "layer", "speed", "index", "query", "note", "code"]
@@ -102,10 +103,7 @@ def test_top_10_is_by_the_models_similarity(tiny_bert: EmbeddingModel, monkeypat
 
 def test_live_evaluator(tmp_path: Path) -> None:
     """sentence-transformers' evaluator, which knows relevant and irrelevant only, on its own vectors."""
-    evaluation = pytest.importorskip(
-        "sentence_transformers.sentence_transformer.evaluation",
-        reason='PyTorch oracles are not installed: pip install ".[oracles]"',
-    )
+    evaluation = oracles.sentence_transformers("sentence_transformer.evaluation")
     from sentence_transformers import SentenceTransformer
 
     collection = read_collection(beir(tmp_path / "data", documents=60, queries=20))

@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, UnsupportedModelError, convert
+from tests import oracles
 from tests.checkpoints import GENERATIVE, damage, edit, generative, read
 from tests.conftest import DATA
 from tests.mlx_embed.test_cross_encoder import PAIRS
@@ -36,7 +37,7 @@ def test_golden_scores(name: str, engine: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_live(name: str, tmp_path: Path) -> None:
-    oracle = pytest.importorskip("sentence_transformers").CrossEncoder(
+    oracle = oracles.sentence_transformers().CrossEncoder(
         str(generative(name, tmp_path)), device="cpu", prompts={"q": PROMPT}, default_prompt_name="q"
     )
     rng = np.random.default_rng()

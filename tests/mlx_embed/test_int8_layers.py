@@ -160,10 +160,10 @@ def test_a_decoders_classifier_is_measured_by_what_it_reads(tmp_path: Path, monk
 
 def test_attention_in_float32_beside_narrow_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where products are by tiles, and those of attention's instruction are slow."""
-    with_halves = vectors(TINY, "bfloat16")
+    in_halves, as_here = cpu.attends("bfloat16"), vectors(TINY, "bfloat16")
     monkeypatch.setattr(cpu, "attends", lambda dtype: dtype == "float32")
     found = vectors(TINY, "bfloat16")
-    assert not np.array_equal(found, with_halves)
+    assert np.array_equal(found, as_here) != in_halves
     assert (found * vectors(TINY)).sum(axis=1).min() > 0.9999
     monkeypatch.setattr(int8_layers, "LEAST_COSINE", 1.1)
     engine = EmbeddingModel.from_pretrained(TINY, device="cpu", dtype="int8").engine

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, TruncationWarning
+from tests import oracles
 from tests.checkpoints import reranker
 from tests.conftest import DATA
 
@@ -22,7 +23,7 @@ def model(checkpoint: Path) -> EmbeddingModel:
 
 
 def theirs(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = oracles.sentence_transformers()
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
 
 

@@ -13,6 +13,7 @@ from custom_kernels import cpu
 from mlx_embed import CheckpointError, EmbeddingModel, MultiVectorEncoder, MultiVectors, UnsupportedModelError
 from mlx_embed.checkpoint.multi_vector import Clustering, read_multi_vector
 from mlx_embed.multi_vectors import clustered
+from tests import oracles
 from tests.checkpoints import damage, decoder, edit, encoder, read
 from tests.conftest import DATA
 from tests.multi_vector import CASES, EXPANSION, METHODS, TEXTS, make
@@ -31,10 +32,7 @@ def load(folder: Path, **options: Any) -> MultiVectorEncoder:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
-    if not hasattr(sentence_transformers, "MultiVectorEncoder"):
-        pytest.skip("This sentence-transformers has no MultiVectorEncoder.")
-    return sentence_transformers.MultiVectorEncoder(str(folder), device="cpu")
+    return oracles.sentence_transformers().MultiVectorEncoder(str(folder), device="cpu")
 
 
 @pytest.fixture(scope="module")

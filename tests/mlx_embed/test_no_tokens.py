@@ -9,7 +9,7 @@ import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel, MultiVectorEncoder, SparseEncoder
 from mlx_embed.batching import packed_batches
-from tests import multi_vector, sparse
+from tests import multi_vector, oracles, sparse
 from tests.checkpoints import NORMALIZE, dense, generative, pooling, reranker, with_modules
 from tests.mlx_embed.architectures.cases import WAYS
 
@@ -31,7 +31,7 @@ def embedder(folder: Path, stack: list[Any], base: str = "bert") -> Path:
 @pytest.mark.parametrize("mode", [*MODES[:4], "dense", "without prompt"])
 def test_live(mode: str, tmp_path: Path) -> None:
     """In a batch its means, and the last token, are zeros; what follows them has that for an input."""
-    library = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    library = oracles.sentence_transformers()
     stack = {
         "dense": [pooling("mean"), dense(32, 24), NORMALIZE],
         "without prompt": [pooling("mean", include_prompt=False), dense(32, 24)],

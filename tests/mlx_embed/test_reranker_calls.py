@@ -11,6 +11,7 @@ import pytest
 
 from mlx_embed import CrossEncoder
 from mlx_embed.batching import Batch
+from tests import oracles
 from tests.checkpoints import reranker
 
 TOLERANCE = 1e-5
@@ -199,7 +200,7 @@ def test_several_labels(several: CrossEncoder) -> None:
 def test_live_options_of_sentence_transformers(
     model: CrossEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = oracles.sentence_transformers()
     import torch
 
     reference = sentence_transformers.CrossEncoder(str(folder), device="cpu")

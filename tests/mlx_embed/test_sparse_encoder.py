@@ -14,6 +14,7 @@ import pytest
 from custom_kernels import cpu
 from mlx_embed import CheckpointError, SparseEncoder, SparseVectors, UnsupportedModelError, convert
 from mlx_embed.sparse_vectors import sparsified
+from tests import oracles
 from tests.checkpoints import damage, decoder, edit, encoder, read, rename
 from tests.conftest import DATA
 from tests.sparse import CASES, METHODS, TEXTS, make
@@ -28,7 +29,7 @@ def load(folder: Path, **options: Any) -> SparseEncoder:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = oracles.sentence_transformers()
     return sentence_transformers.SparseEncoder(str(folder), device="cpu")
 
 

@@ -10,6 +10,7 @@ import pytest
 from custom_kernels import cpu
 from mlx_embed import CheckpointError, EmbeddingModel, TruncationWarning, UnsupportedModelError
 from mlx_embed.engine.table import TableEngine
+from tests import oracles
 from tests.conftest import DATA
 from tests.static import CASES, TEXTS, TOKENS, WIDTH, make, save
 
@@ -27,7 +28,7 @@ def oracle(folder: Path) -> Any:
     if (folder / "config.json").exists():
         model2vec = pytest.importorskip("model2vec", reason="model2vec is not installed")
         return model2vec.StaticModel.from_pretrained(folder)
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = oracles.sentence_transformers()
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
 
 

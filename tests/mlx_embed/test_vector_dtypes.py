@@ -8,6 +8,7 @@ import pytest
 
 from mlx_embed import EmbeddingModel
 from mlx_embed.vector_dtypes import OUTPUT_DTYPES, checked_ranges, quantize, ranges_of
+from tests import oracles
 from tests.conftest import DATA
 
 INTEGERS = ["int8", "uint8", "binary", "ubinary"]
@@ -37,7 +38,7 @@ def test_golden_bytes(output_dtype: str) -> None:
 @pytest.mark.parametrize("dim", [3, 8, 384])
 @pytest.mark.parametrize("output_dtype", INTEGERS)
 def test_live_against_sentence_transformers(output_dtype: Any, dim: int) -> None:
-    pytest.importorskip("sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
+    oracles.sentence_transformers()
     from sentence_transformers import quantize_embeddings
 
     rows, calibration = 3 * vectors(200, dim), vectors(150, dim)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
+from tests import oracles
 from tests.checkpoints import FAMILIES, decoder, edit, encoder
 from tests.conftest import DATA
 from tests.definitions import Defined
@@ -198,7 +199,7 @@ def oracle(folder: Path) -> Any:
     """
     if is_defined(folder):
         return Defined(folder)
-    pytest.importorskip("sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"')
+    oracles.sentence_transformers()
     transformers = needs_transformers(json.loads((folder / "config.json").read_text())["model_type"])
     import torch
     from sentence_transformers import SentenceTransformer

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import CrossEncoder, EmbeddingModel
+from tests import oracles
 from tests.checkpoints import edit, read
 from tests.mlx_embed.architectures.cases import make, needs_transformers
 
@@ -47,7 +48,7 @@ def test_windows_of_old(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_live(pooling: str, tmp_path: Path) -> None:
     needs_transformers("ultrabert")
-    sentence_transformers = pytest.importorskip("sentence_transformers")
+    sentence_transformers = oracles.sentence_transformers()
     folder, _, _ = reranker(tmp_path, pooling)
     expected = sentence_transformers.CrossEncoder(str(folder), device="cpu").predict(PAIRS)
     assert np.abs(CrossEncoder.from_pretrained(folder, device="cpu").predict(PAIRS) - expected).max() <= 1e-5

@@ -11,6 +11,7 @@ import pytest
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, ModelNotFoundError, UnsupportedModelError, convert
 from mlx_embed.checkpoint.adapters import CONFIG, FILE
+from tests import oracles
 from tests.checkpoints import decoder, edit, encoder, read, reranker
 from tests.conftest import DATA
 from tests.data.make_odd import noise
@@ -261,9 +262,7 @@ def test_live_decoder(prefixed: bool, lora: Any, tmp_path: Path) -> None:
 
 def test_live_reranker(lora: Any, tmp_path: Path) -> None:
     """The adapter's classifier wins over the base model's, whichever way it is loaded."""
-    sentence_transformers = pytest.importorskip(
-        "sentence_transformers", "6.2", reason="sentence-transformers 6.2 is not here, and 6.0 loads no such adapter"
-    )
+    sentence_transformers = oracles.sentence_transformers()
     folder = reranker("bert", 1, tmp_path / "a")
     adapted = lora(
         folder, "AutoModelForSequenceClassification", task_type="SEQ_CLS", target_modules=["query", "pooler.dense"]

@@ -11,6 +11,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, EmbeddingModelType, ModelNotFoundError
 from mlx_embed.checkpoint import hub, packaged, read_checkpoint
+from tests import oracles
 from tests.checkpoints import generative
 from tests.conftest import DATA
 
@@ -60,9 +61,7 @@ def test_names(name: str, repository: str, asked: Calls) -> None:
 
 
 def test_names_without_organisation_are_those_of_sentence_transformers() -> None:
-    misc = pytest.importorskip(
-        "sentence_transformers.util.misc", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
-    )
+    misc = oracles.sentence_transformers("util.misc")
     foreign = ("albert-", "ctrl", "distilgpt2", "gpt2", "openai-gpt", "t5-", "transfo-", "xlm-clm", "xlm-mlm", "xlnet-")
     theirs = {name for name in misc.ORIGINAL_TRANSFORMER_MODELS if not name.startswith(foreign)}
     assert theirs == hub._WITHOUT_ORGANISATION

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError, convert
+from tests import oracles
 from tests.checkpoints import FLAGS, NORMALIZE, STACKS, damage, encoder, pooling, with_modules
 from tests.conftest import DATA, TINY
 
@@ -21,9 +22,7 @@ def load(folder: Path) -> EmbeddingModel:
 
 
 def oracle(folder: Path) -> Any:
-    sentence_transformers = pytest.importorskip(
-        "sentence_transformers", reason='PyTorch oracles are not installed: pip install ".[oracles]"'
-    )
+    sentence_transformers = oracles.sentence_transformers()
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests import oracles
+
 
 @pytest.fixture
 def prompted(checkpoint: Path) -> Path:
@@ -22,5 +24,5 @@ def with_prompts(folder: Path) -> Path:
 
 def theirs(folder: Path) -> Any:
     """sentence-transformers' own model of a folder."""
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+    sentence_transformers = oracles.sentence_transformers()
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu")

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel
+from tests import oracles
 from tests.conftest import DATA
 from tests.mlx_embed.integrations.conftest import theirs, with_prompts
 
-pytest.importorskip("sentence_transformers", reason="PyTorch oracles are not installed")
+pytest.importorskip("sentence_transformers", oracles.OLDEST, reason=oracles.MISSING)
 
 import torch
 from sentence_transformers.sentence_transformer import evaluation

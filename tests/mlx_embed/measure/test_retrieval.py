@@ -14,6 +14,7 @@ from mlx_embed.evaluation import Collection, read_collection, recall, reciprocal
 from mlx_embed.measure import retrieval
 from mlx_embed.measure.retrieval import Evaluation, evaluate, interval, judged_runs, most_disputed, reranked
 from mlx_embed.measure.retrieval_html import as_text, page, quality_and_speed
+from tests import oracles
 from tests.checkpoints import dense, pooling, with_modules
 from tests.checkpoints import reranker as make_reranker
 from tests.conftest import DATA
@@ -47,10 +48,7 @@ def test_recall_and_rank_by_hand() -> None:
 
 def test_live_metrics(folder: Path, evaluation: Evaluation) -> None:
     """All of them are those of sentence-transformers' evaluator, on its own vectors."""
-    module = pytest.importorskip(
-        "sentence_transformers.sentence_transformer.evaluation",
-        reason='PyTorch oracles are not installed: pip install ".[oracles]"',
-    )
+    module = oracles.sentence_transformers("sentence_transformer.evaluation")
     from sentence_transformers import SentenceTransformer
 
     collection = read_collection(folder)
