@@ -9,18 +9,13 @@
 // (the instruction).
 #include "shared/activations.cuh"
 #include "shared/halves.cuh"
+#include "shared/tile.cuh"
 
-constexpr int GROUP_ROWS = 64;
-constexpr int ROWS = GROUPS * GROUP_ROWS;
-constexpr int DEPTHS = K / 64;
-constexpr int SPANS = N / COLUMNS;
-constexpr int SUMS = COLUMNS / 2;
 constexpr int COLUMN_BYTES = COLUMNS * 128;  // of a place: one of two float16 of w
 constexpr int ROW_BYTES = 64 * 4 + 64;       // of x, such that what lanes read at once lies in different banks
 constexpr int STAGE_BYTES = 2 * COLUMN_BYTES + ROWS * ROW_BYTES;
-constexpr int ARRIVALS = 129;                // at a barrier that says that a place is full: one thread's are two
-constexpr int THREADS = (GROUPS + 1) * 128;  // one warpgroup fetches
-constexpr int PARTS = GATE ? 2 : 1;          // of w, of which a tile has columns
+constexpr int ARRIVALS = 129;        // at a barrier that says that a place is full: one thread's are two
+constexpr int PARTS = GATE ? 2 : 1;  // of w, of which a tile has columns
 constexpr int WIDTH = N / PARTS;
 constexpr int BANDS = COLUMNS / 32 / PARTS;  // of 32 columns, of a tile's result
 

@@ -7,15 +7,11 @@
 // With STREAMED the rows of x are in the ring too, behind the columns, and CLUSTER blocks fill and empty each other's.
 // Compiled in: T, BFLOAT, K (a multiple of 64), N, COLUMNS, STAGES, GROUPS, PLACE_COLUMNS (of w in
 // a place, COLUMNS or a multiple), STREAMED, CLUSTER, WGMMA (the instruction).
-constexpr int GROUP_ROWS = 64;
-constexpr int ROWS = GROUPS * GROUP_ROWS;
-constexpr int DEPTHS = K / 64;
-constexpr int SPANS = N / COLUMNS;
-constexpr int SUMS = COLUMNS / 2;      // of a thread: for each 8 columns two in its row, two in the row 8 below
+#include "shared/tile.cuh"
+
 constexpr int BLOCK_BYTES = 64 * 128;  // of a group's rows, 64 columns of them
 constexpr int STAGE_BYTES = PLACE_COLUMNS * 128 + (STREAMED ? GROUPS * BLOCK_BYTES : 0);
 constexpr int ARRIVALS = 1;
-constexpr int THREADS = (GROUPS + 1) * 128;  // one warpgroup fetches
 
 struct alignas(16) Eight {
   T at[8];
