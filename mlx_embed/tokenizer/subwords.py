@@ -29,7 +29,7 @@ def rules(library: Tokenizer, model: dict[str, Any]) -> Rules | None:
         return None
     cut, options = found
     made = {Model.UNIGRAM: _unigram, Model.BPE: _bpe, Model.WORDPIECE: _wordpiece}[_MODELS[cut]](model)
-    kinds = _kinds(library, cut, options.get("prefix", ""))
+    kinds = _kinds(library, cut)
     if made is None or kinds is None:
         return None
     return Rules(cut=cut, model=_MODELS[cut], kinds=kinds[0], normal=kinds[1], added=kinds[2], **made, **options)
@@ -46,8 +46,7 @@ _MODELS = {
 
 def _cut(library: Tokenizer) -> tuple[Cut, dict[str, Any]] | None:
     """How a tokenizer cuts a text into words, and what of `Rules` goes with that."""
-    found: dict[str, Any] = state(library.pre_tokenizer)
-    steps = found.get("pretokenizers", [found])
+    steps = _steps(library)
     kinds = [step.get("type") for step in steps]
     if kinds == ["BertPreTokenizer"]:
         return Cut.BERT, {}
@@ -64,6 +63,11 @@ def _cut(library: Tokenizer) -> tuple[Cut, dict[str, Any]] | None:
             return (Cut.AT_SPACES, {"prefix": prefix}) if split else None
         return Cut.BEFORE_SPACES, {"prefix": space, "first_prefix": prefix}
     return None
+
+
+def _steps(library: Tokenizer) -> list[dict[str, Any]]:
+    found: dict[str, Any] = state(library.pre_tokenizer)
+    return list(found.get("pretokenizers", [found]))
 
 
 def _unigram(model: dict[str, Any]) -> dict[str, Any] | None:
@@ -118,11 +122,12 @@ def _byte_characters() -> list[str]:
     return [chr(byte if byte in printed else next(others)) for byte in range(256)]
 
 
-def _kinds(library: Tokenizer, cut: Cut, space: str) -> tuple[Any, dict[int, bytes], list[bytes]] | None:
+def _kinds(library: Tokenizer, cut: Cut) -> tuple[Any, dict[int, bytes], list[bytes]] | None:
     """The kind of each character, what the normalizer makes of it, and the added tokens that it may begin."""
     steps = normalizer_steps(library.normalizer) if library.normalizer is not None else []
     replaced = [step["pattern"] for step in steps if step.get("type") == "Replace"]
-    held = set("".join(pattern.get("String", "") for pattern in replaced)) | set(space) | set("\u2581")
+    spaces = [step.get("replacement", "") for step in _steps(library)]  # at which Metaspace cuts, whoever wrote them
+    held = set("".join([*(pattern.get("String", "") for pattern in replaced), *spaces, "\u2581"]))
     whole = any("Regex" in pattern for pattern in replaced) or any(step.get("type") == "Strip" for step in steps)
     if BETWEEN in held or (whole and cut in (Cut.GPT2, Cut.QWEN, Cut.BERT)):
         return None

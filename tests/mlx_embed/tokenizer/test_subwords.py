@@ -206,3 +206,20 @@ def test_characters_that_are_looked_for_are_not_simple() -> None:
     found.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("..", "!")])
     kinds = rules_of(found).kinds
     assert [bool(kinds[ord(character)]) for character in ".…!a▁"] == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize("scheme", ["never", "first", "always"])
+@pytest.mark.parametrize("before", [[], [pre_tokenizers.WhitespaceSplit()]])
+def test_what_stands_for_a_space_cuts_words_of_texts_too(before: list[Any], scheme: str) -> None:
+    found: Any = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("a_b", -1.0), ("_", -2.0), ("a", -5.0)], 0))
+    found.pre_tokenizer = pre_tokenizers.Sequence(
+        [*before, pre_tokenizers.Metaspace(replacement="_", prepend_scheme=scheme)]
+    )
+    if not pieces.known(found):
+        assert before
+        assert scheme == "first"
+        return
+    texts = ["a_b", "x a_b a", "_a_b_", "a _b"]
+    made = PieceTokenizer(found, framed(found))(texts, whole=True)
+    assert made is not None
+    assert made.tolist() == [x.ids for x in found.encode_batch_fast(texts)]
