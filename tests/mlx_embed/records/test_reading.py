@@ -125,7 +125,7 @@ def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     assert read(path, "title", "text") == [("t a", "x"), ("u", "y")]
     assert reading.count(source(str(path))) == 2
-    with pytest.raises(ValueError, match=r"x\.parquet, row 1 has no 'text'"):
+    with pytest.raises(ValueError, match=r"x\.parquet, row 1 has null as 'text', where"):
         read(path)
     with pytest.raises(ValueError, match=r"has no column 'body'; it has id, text, title"):
         read(path, "body")
@@ -151,12 +151,15 @@ def test_parquet_that_is_damaged_is_named(compression: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("x.txt", b"a\n\xff\n", {}, r"x\.txt:2 is not UTF-8"),
+        ("x.txt", b"a\n\xff\n", {}, r"x\.txt:2 is not UTF-8: .* Save it as UTF-8\."),
         ("x.jsonl", '{"text": "a"}\n{"text"\n', {}, r"x\.jsonl:2 is not JSON"),
         ("x.jsonl", "[" * 100_000, {}, r"x\.jsonl:1 is not JSON"),
         ("x.jsonl", "[1]", {}, r"x\.jsonl:1 is a list, where a JSON object is needed"),
         ("x.jsonl", '{"body": "a", "id": 1}', {}, r"x\.jsonl:1 has no 'text'; it has body, id"),
-        ("x.jsonl", '{"text": null}', {}, r"x\.jsonl:1 has no 'text'"),
+        ("x.jsonl", '{"text": null}', {}, r"x\.jsonl:1 has null as 'text', where text is needed: leave it out"),
+        ("x.jsonl", '{"text": "a"}\r{"text": "b"}\r', {}, r"x\.jsonl:1 is not JSON: its lines end in \\r alone; let"),
+        ("x.jsonl", '{"text": "a\rb"}', {}, r"x\.jsonl:1 is not JSON: Invalid control"),
+        ("x.csv", "text\ra\rb\r", {}, r"x\.csv:1 is not CSV: its lines end in \\r alone; let"),
         ("x.jsonl", '{"text": ["a"]}', {}, r"x\.jsonl:1 has a list as 'text', where text is needed"),
         ("x.jsonl", '{"text": "a"}', {"id_field": "key"}, r"x\.jsonl:1 has None as its id 'key'"),
         ("x.jsonl", '{"text": "a", "id": 1.5}', {}, r"x\.jsonl:1 has 1\.5 as its id 'id'"),
