@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,16 @@ def test_refused(name: str, content: str | bytes, options: dict[str, Any], messa
     path = written(tmp_path / name, content)
     with pytest.raises(ValueError, match=message):
         read(path, **options)
+
+
+def test_nanoseconds_of_parquet_are_left_out(tmp_path: Path) -> None:
+    arrow: Any = pytest.importorskip("pyarrow", reason="pyarrow, extra parquet")
+    from pyarrow import parquet
+
+    when = arrow.array([1_577_836_800_000_000_001], arrow.timestamp("ns"))
+    parquet.write_table(arrow.table({"text": ["a"], "when": when}), tmp_path / "a.parquet")
+    [record] = reading.records(source(str(tmp_path / "a.parquet"), also=["when"]))
+    assert record.also == (datetime(2020, 1, 1),)
 
 
 def test_a_parquet_file_with_two_columns_of_a_name(tmp_path: Path) -> None:
