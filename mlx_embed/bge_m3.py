@@ -196,7 +196,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts)
         size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
         with_sparse, with_multi = bool(chosen["return_sparse"]), bool(chosen["return_multi_vector"])
-        found, counts = by_windows(
+        found, counts, all_read = by_windows(
             listed,
             self.tokenizer,
             prompt,
@@ -205,7 +205,7 @@ class BGEM3(CutsTexts, FromSentenceTransformers):
                 tokens.ids, budget, size, sparse=with_sparse, multi_vector=with_multi, advance=advance
             ),
         )
-        self._say_what_was_cut(counts, self.tokenizer.max_length)
+        self._say_what_was_cut(counts, self.tokenizer.max_length, all_read)
         dense = np.stack([text.dense for text in found]) if found else np.zeros((0, self.dimension), np.float32)
         sparse = [text.sparse for text in found if text.sparse is not None]
         multi = [text.multi_vector for text in found if text.multi_vector is not None]

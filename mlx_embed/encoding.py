@@ -118,19 +118,23 @@ def by_windows(
     prompt: str,
     show: bool | None,
     compute: Callable[[Tokens, Progress], Iterable[Row]],
-) -> tuple[list[Row], Int32]:
+    *,
+    counted: bool = False,
+) -> tuple[list[Row], Int32, bool]:
     """What `compute` makes of each window of texts, one behind the other, and how many tokens each text has.
 
-    `show` is whether to show a progress bar, as of `encode`, which `compute` moves on.
+    `show` is whether to show a progress bar, as of `encode`, which `compute` moves on. Unless they are to be `counted`,
+    what is far behind the end of what the model takes is not read: then the last is False, and there may be more.
     """
     rows: list[Row] = []
-    counts = [np.zeros(0, dtype=np.int32)]
+    counts, whole = [np.zeros(0, dtype=np.int32)], True
     with progress(show, len(texts) if isinstance(texts, Sequence) else None) as advance:
         for window in windows(texts, len):
-            tokens = tokenizer(window, prompt)
+            tokens = tokenizer.tokens(tokenizer.encode(window, prompt, whole=counted), prompt)
             counts.append(tokens.counts)
+            whole &= tokens.whole
             rows += compute(tokens, advance)
-    return rows, np.concatenate(counts)
+    return rows, np.concatenate(counts), whole
 
 
 @dataclass(frozen=True)

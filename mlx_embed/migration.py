@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Options of its methods, and of its constructors.
+POOL = "a call uses all cores by itself, and `mlx_embed.jobs.Pool` several GPUs"
+SET = "set the attribute of this name of the loaded model"
+# Options of its methods, and of its constructors; some are options of other methods here.
 OPTIONS = {
     "sentences": "the texts are the first argument, `texts` of encode and `pairs` of predict",
     "inputs": "what to compute is the first argument, `texts` of encode and `pairs` of predict",
@@ -11,8 +13,17 @@ OPTIONS = {
     "output_value": "a vector a text is all there is; `return_info=True` tells the tokens of each",
     "token_pooling": "it is `pool_factor`",
     "convert_to_sparse_tensor": "vectors are `SparseVectors`, and `.scipy()` gives a matrix",
-    "pool": "encode uses all cores by itself",
-    "chunk_size": "encode reads any iterable a window at a time by itself",
+    "pool": POOL,
+    "chunk_size": "texts are read a window at a time by themselves",
+    "num_workers": POOL,
+    "device": "`from_pretrained(..., device=)` says where to compute",
+    "prompts": SET,
+    "default_prompt_name": SET,
+    "similarity_fn_name": SET,
+    "truncate_dim": "of an EmbeddingModel it is an option of `encode`, and an attribute that can be set",
+    "activation_fn": "set `activation` of the loaded model, or pass it to `predict`",
+    "default_activation_function": "set `activation` of the loaded model, or pass it to `predict`",
+    "num_labels": "a reranker has the labels that its checkpoint has",
     "model_name_or_path": "the model is the first argument, `name_or_path`",
     "model_kwargs": 'its dtype is `dtype="float16"`, for example',
     "torch_dtype": "it is `dtype`",
@@ -25,17 +36,24 @@ OPTIONS = {
     "use_auth_token": "log in with `hf auth login`, or set HF_TOKEN",
     "token": "log in with `hf auth login`, or set HF_TOKEN",
 }
+IDS = "`tokenizer` makes ids, and `token_counts` of an EmbeddingModel counts them"
 # Attributes and methods of its models.
 ATTRIBUTES = {
     "get_sentence_embedding_dimension": "it is the property `dimension`",
     "get_embedding_dimension": "it is the property `dimension`",
     "get_max_seq_length": "it is the property `max_seq_length`",
     "max_length": "it is the property `max_seq_length`",
-    "tokenize": "`token_counts` counts tokens, and `tokenizer` makes ids",
-    "preprocess": "`token_counts` counts tokens, and `tokenizer` makes ids",
-    "start_multi_process_pool": "encode uses all cores by itself",
-    "stop_multi_process_pool": "encode uses all cores by itself",
-    "encode_multi_process": "encode uses all cores by itself",
+    "activation_fn": "it is `activation`",
+    "default_activation_function": "it is `activation`",
+    "tokenize": IDS,
+    "preprocess": IDS,
+    "processor": IDS,
+    "start_multi_process_pool": POOL,
+    "stop_multi_process_pool": POOL,
+    "encode_multi_process": POOL,
+    "truncate_embeddings": "pass `truncate_dim` to `encode`, or set it",
+    "truncate_sentence_embeddings": "pass `truncate_dim` to `encode`, or set it",
+    "evaluate": "evaluators take `mlx_embed.integrations.sentence_transformers.SentenceTransformerView(model)`",
     "save": "`mlx_embed.convert(source, destination)` writes a checkpoint",
     "save_pretrained": "`mlx_embed.convert(source, destination)` writes a checkpoint",
     "push_to_hub": "`mlx_embed.convert(source, destination)` writes a folder, and `hf upload` puts it on the hub",
@@ -66,3 +84,9 @@ class FromSentenceTransformers:
         def __getattr__(self, name: str) -> Any:
             hint = f": {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}.", name=name, obj=self)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Refuse what would be set without changing anything."""
+            if name in ATTRIBUTES:
+                getattr(self, name)
+            super().__setattr__(name, value)

@@ -300,7 +300,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts, method)
         tokenizer = self.tokenizer.for_task(task)
         size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
-        found, counts = by_windows(
+        found, counts, all_read = by_windows(
             listed,
             tokenizer,
             prompt,
@@ -309,7 +309,7 @@ class MultiVectorEncoder(CutsTexts, FromSentenceTransformers):
                 tokens.ids, task, budget, size, clustering=clustering, advance=advance
             ),
         )
-        self._say_what_was_cut(counts, tokenizer.max_length)
+        self._say_what_was_cut(counts, tokenizer.max_length, all_read)
         if isinstance(texts, str):
             return np.ascontiguousarray(found[0])
         whole = MultiVectors.of(found, self.dimension)

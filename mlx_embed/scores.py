@@ -60,6 +60,12 @@ SCORES: dict[str, Callable[[Float64], Float64]] = {
 }
 # These take a pair's labels together, and need several.
 _OF_LABELS = ("LogSoftmax", "Softmax")
+# What torch's objects may be set to, and those settings that are computed here.
+_SETTINGS: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "GELU": ("approximate", ("none",)),
+    "LogSoftmax": ("dim", (1, -1)),
+    "Softmax": ("dim", (1, -1)),
+}
 
 
 def activations(num_labels: int) -> list[str]:
@@ -71,10 +77,15 @@ def activation_name(activation: Any, num_labels: int) -> str:
     """A key of SCORES: of a name, or of an object whose class has such a name, `torch.nn.Sigmoid()` for example.
 
     Raises:
-        ValueError: none of SCORES, or one that needs several labels where there is one.
+        ValueError: none of SCORES, one that needs several labels where there is one, or an object that is set to
+            compute something else.
     """
     name = activation if isinstance(activation, str) else type(activation).__name__
     if name not in activations(num_labels):
         known, labels = ", ".join(activations(num_labels)), "one label" if num_labels == 1 else f"{num_labels} labels"
         raise ValueError(f"activation {name!r} is not one of {known}, which a model of {labels} can have.")
+    setting, as_here = _SETTINGS.get(name, ("", ()))
+    found = getattr(activation, setting, None) if setting else None
+    if found is not None and found not in as_here:
+        raise ValueError(f"activation {name} with {setting}={found!r}; mlx_embed has {setting}={as_here[-1]!r}.")
     return name

@@ -308,14 +308,14 @@ class SparseEncoder(CutsTexts, FromSentenceTransformers):
         listed: Iterable[str] = [texts] if isinstance(texts, str) else checked(texts, method)
         tokenizer = self.tokenizer_for(task)
         size, budget = checked_batch_size(chosen["batch_size"]), self.engine.budget(chosen["batch_tokens"])
-        rows, counts = by_windows(
+        rows, counts, all_read = by_windows(
             listed,
             tokenizer,
             prompt,
             chosen["show_progress_bar"],
             lambda tokens, advance: self.computed(tokens.ids, task, budget, size, most=most, advance=advance),
         )
-        self._say_what_was_cut(counts, tokenizer.max_length)
+        self._say_what_was_cut(counts, tokenizer.max_length, all_read)
         return rows[0] if isinstance(texts, str) else SparseVectors.of(rows, self.dimension_for(task))
 
     def tokenizer_for(self, task: str | None) -> Tokenizer:

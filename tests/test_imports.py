@@ -50,6 +50,7 @@ LEVELS = [
         "mlx_embed.progress",
         "mlx_embed.packed",
         "mlx_embed.terminal",
+        "mlx_embed.words",
     ),
     ("custom_kernels",),
 ]

@@ -45,8 +45,10 @@ class Architecture(Protocol):
     """A file of this folder, which is named by Hugging Face's model_type.
 
     How a checkpoint's tensors find their parameters: a name loses PREFIXES, and has each pair of RENAMES replaced, in
-    order; it is passed over where it then begins with no part of Model. After that `q`, `k` and `v` side by side become
-    one `qkv`, and `up` and `gate` one `up_gate`. What comes out must be the names and shapes of Model's parameters.
+    order; it is passed over where it then begins with no part of Model. COPIES, where a file has it, names tensors that
+    are another's copies: passed over where that is there, and a name by which an adapter may change it. After that `q`,
+    `k` and `v` side by side become one `qkv`, and `up` and `gate` one `up_gate`. What comes out must be the names and
+    shapes of Model's parameters.
     """
 
     @property

@@ -35,6 +35,8 @@ RENAMES = (
     ("layer.1.DenseReluDense.wi.", "up."),
     ("layer.1.DenseReluDense.wo.", "down."),
 )
+# A file may have the embeddings by this name too, or alone, and an adapter changes them by it.
+COPIES = {"encoder.embed_tokens.weight": "embed_tokens.weight"}
 HEAD: tuple[tuple[str, str], ...] = ()
 LAYOUT: Layout = "packed"
 

@@ -208,6 +208,26 @@ def merged(
     return result
 
 
+def require_as_in_base(adapter: Adapter | None, *tied: Tensor | None) -> None:
+    """Of a model that has one matrix for its embeddings and its output: whether an adapter leaves that as it is.
+
+    Peft changes one of the two and not the other, until it merges them.
+
+    Raises:
+        UnsupportedModelError: it does not.
+    """
+    if adapter is None:
+        return
+    file = adapter.folder / FILE
+    for tensor in tied:
+        if tensor is not None and (tensor.file == file or any(isinstance(one, LowRank) for one in tensor.changes)):
+            raise UnsupportedModelError(
+                f"{file} changes {tensor.name!r}, and config.json has one matrix for the embeddings and the output "
+                '("tie_word_embeddings"): mlx_embed does not merge that for a model whose output is needed. Train it '
+                "with tie_word_embeddings false, or merge it by peft's merge_and_unload()."
+            )
+
+
 def _part_of(result: dict[str, Tensor], name: str, fused: Mapping[str, Mapping[str, int]]) -> None:
     """Where the file has a layer as part of a larger one, put all the parts in that one's place."""
     prefix, last, kind = (["", *name.rsplit(".", 2)])[-3:]

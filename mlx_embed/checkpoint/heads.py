@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_embed.checkpoint import quantization
+from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import present, read_json
 from mlx_embed.checkpoint.folder import is_causal_lm
@@ -74,7 +74,7 @@ def load_score(checkpoint: Checkpoint, score: LogitScore) -> list[tuple[Module, 
 
     Raises:
         CheckpointError: a matrix that is missing, of another shape or not finite.
-        UnsupportedModelError: logits that are more than a product.
+        UnsupportedModelError: logits that are more than a product; an adapter of a matrix that is the embeddings too.
     """
     config, folder = checkpoint.config, checkpoint.transformer
     if config["model_type"] == "modernbert-decoder":  # whose output matrix has layers in front
@@ -88,7 +88,9 @@ def load_score(checkpoint: Checkpoint, score: LogitScore) -> list[tuple[Module, 
             f"{folder} has no {_LM_HEAD}.weight, and its config.json says that this is not the embeddings: it was "
             "saved without what makes it a reranker. Download it, or convert it, again."
         )
-    weight = _matrix(checkpoint, _EMBEDDINGS) if weight is None else weight
+    if weight is None:
+        weight = _matrix(checkpoint, _EMBEDDINGS)
+        adapters.require_as_in_base(checkpoint.adapter, weight, _matrix(checkpoint, _LM_HEAD))
     shape = (checkpoint.encoder_config.vocab_size, checkpoint.encoder_config.hidden_size)
     if weight is None:
         raise CheckpointError(f"{folder} has neither {_LM_HEAD}.weight nor {_EMBEDDINGS}.weight.")

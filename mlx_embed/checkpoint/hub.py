@@ -77,6 +77,18 @@ def served_name(model: str | Path) -> str:
     return path_of("model", model).resolve().name if is_folder(model) else repository_id(model)
 
 
+def lasting_name(name: str | Path, folder: Path | None = None) -> str:
+    """A name by which a model is found again wherever the process is then: of a folder its absolute path.
+
+    `folder` is that of a model which is loaded, and `name` what it was called.
+    """
+    text = repository_id(name)
+    if folder is None:
+        return str(path_of("model", text)) if is_folder(text) else text
+    relative = Path(os.path.normpath(text)).parts  # the process may have changed its folder since
+    return str(folder) if folder.parts[-len(relative) :] == relative else text
+
+
 def resolve(
     name_or_path: str | Path,
     *,

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import activation
+from mlx_embed.checkpoint import adapters
 from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import read_json
 from mlx_embed.checkpoint.listed import inside
@@ -72,7 +73,8 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
 
     Raises:
         CheckpointError: a part that is missing, of another shape, or not finite.
-        UnsupportedModelError: an architecture whose head is not implemented.
+        UnsupportedModelError: an architecture whose head is not implemented; an adapter of a decoder that is the
+            embeddings too.
     """
     config = checkpoint.config
     names = _NAMES.get(config["model_type"])
@@ -83,12 +85,13 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
             f"Sparse models of model_type {config['model_type']!r} are not supported; mlx_embed has "
             f"{', '.join(sorted({*_NAMES, *_PLAIN}))}."
         )
-    tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
+    tensors = _by_name(checkpoint)
     tied = next((tensors[name] for name in tensors if name.endswith(_EMBEDDINGS)), None)
     weight = tensors.get(f"{names.decoder}.weight")
     # Where the decoder is the word embeddings, its bias is the head's; else it has one of its own.
     biases = [names.bias, f"{names.decoder}.bias"]
     if config.get("tie_word_embeddings", True) or weight is None:
+        adapters.require_as_in_base(checkpoint.adapter, tied, weight)
         weight = tied
     else:
         biases.reverse()
@@ -134,7 +137,7 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
     named = checkpoint.config.get("architectures")
     if names is None or not any(str(name).endswith("ForMaskedLM") for name in named or ()):
         return {}
-    tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
+    tensors = _by_name(checkpoint)
     parts = (f"{names.dense}.", f"{names.norm}.", f"{names.decoder}.")
     tied = checkpoint.config.get("tie_word_embeddings", True)
     kept = {
@@ -146,15 +149,23 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
     return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
 
 
+def _by_name(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tensors by their names in the model, whether the weights' file has them or an adapter's."""
+    return {adapters.plain_name(tensor.name): tensor for tensor in read_tensors(checkpoint).values()}
+
+
 def _plain_weight(checkpoint: Checkpoint, name: str) -> Tensor:
     """A decoder's output matrix, which may be its word embeddings.
 
     Raises:
         CheckpointError: it is missing.
     """
-    tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
-    own = None if checkpoint.config.get("tie_word_embeddings") else tensors.get(f"{name}.weight")
+    tensors = _by_name(checkpoint)
+    output = tensors.get(f"{name}.weight")
+    own = None if checkpoint.config.get("tie_word_embeddings") else output
     weight = own or next((tensors[key] for key in tensors if key.endswith(_EMBEDDINGS)), None)
+    if own is None:
+        adapters.require_as_in_base(checkpoint.adapter, weight, output)
     if weight is None:
         raise CheckpointError(f"{checkpoint.weights} has no tensor {name}.weight; is it a language model?")
     return weight

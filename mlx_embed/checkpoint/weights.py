@@ -119,10 +119,12 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     tensors = _rename(headers, checkpoint.architecture)
     if checkpoint.adapter is None:
         return tensors
-    shares = _shares(checkpoint.encoder_config)
-    return adapters.merged(
-        checkpoint.adapter, tensors, lambda name: encoder_name(name, checkpoint.architecture), shares
-    )
+
+    def meaning(name: str) -> str:
+        own = encoder_name(name, checkpoint.architecture)
+        return _copies(checkpoint.architecture).get(own, own)
+
+    return adapters.merged(checkpoint.adapter, tensors, meaning, _shares(checkpoint.encoder_config))
 
 
 def load_tasks(checkpoint: Checkpoint) -> dict[str, mx.array]:
@@ -276,7 +278,15 @@ def _rename(tensors: Iterable[Tensor], architecture: Architecture) -> dict[str, 
         if name in renamed:
             raise CheckpointError(f"{tensor} and {renamed[name].name!r} are both the encoder's {name!r}.")
         renamed[name] = tensor
+    for copy, own in _copies(architecture).items():
+        if copy in renamed:
+            renamed.setdefault(own, renamed[copy])
+            del renamed[copy]
     return renamed
+
+
+def _copies(architecture: Architecture) -> Mapping[str, str]:
+    return getattr(architecture, "COPIES", {})
 
 
 def _fuse(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:

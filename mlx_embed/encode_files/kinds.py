@@ -74,7 +74,9 @@ class LoadedModel:
         options = {"prompt_name": prompt_name, "prompt": None}
         prefer_prompt(options, self._model.prompts, *self._model.task_prompts[self.task])
         prompt = chosen_prompt(self._model.prompts, None, options["prompt_name"], options["prompt"])
-        found, counts = by_windows(texts, self._tokenizer, prompt, False, lambda tokens, _: self._computed(tokens.ids))
+        found, counts, _ = by_windows(
+            texts, self._tokenizer, prompt, False, lambda tokens, _: self._computed(tokens.ids), counted=True
+        )
         if self.kind == "sparse":
             items = np.zeros(sum(len(row.values) for row in found), WEIGHT)
             items["index"] = np.concatenate([np.zeros(0, np.int32), *(row.indices for row in found)])

@@ -17,6 +17,7 @@ from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.errors import StoreMismatchError
 from mlx_embed.index.documents import Document
 from mlx_embed.index.entries import Chunk
+from mlx_embed.texts import WINDOW, windows
 
 # Of how documents are read and cut: other numbers would make other chunks of the same file.
 VERSION = 1
@@ -181,7 +182,7 @@ class Chunker:
             if span.start < section.start < span.end:
                 borders[section.start] = section.level
         borders.pop(span.end, None)
-        atoms = self._weighed(text, sorted(borders.items()), span.end)
+        atoms = self._weighed(text, sorted(borders.items()), span.end, room)
         for strength, cut in ((WORD, _words), (CHARACTER, _halves)):
             while any(atom.tokens > room for atom in atoms):
                 finer, changed = [], False
@@ -190,26 +191,36 @@ class Chunker:
                     cuts = cut(text, atom.start, end) if atom.tokens > room else []
                     changed |= bool(cuts)
                     new = [(atom.start, atom.border), *((place, strength) for place in cuts)]
-                    finer += self._weighed(text, new, end) if cuts else [atom]
+                    finer += self._weighed(text, new, end, room) if cuts else [atom]
                 atoms = finer
                 if not changed:
                     break
         return atoms
 
-    def _weighed(self, text: str, borders: Sequence[tuple[int, int]], end: int) -> list[_Atom]:
+    def _weighed(self, text: str, borders: Sequence[tuple[int, int]], end: int, room: int) -> list[_Atom]:
         ends = [start for start, _ in borders[1:]] + [end]
         parts = [text[start:stop] for (start, _), stop in zip(borders, ends, strict=True)]
-        counts = self.count(parts)
-        return [
-            _Atom(start, border, max(int(count) - self._around, len(part) // CHARACTERS))
-            for (start, border), part, count in zip(borders, parts, counts, strict=True)
+        # What is too long by its characters is cut, however few tokens it has, and need not be tokenized.
+        counts = iter(self.count([part for part in parts if len(part) // CHARACTERS <= room]))
+        weights = [
+            length if length > room else max(int(next(counts)) - self._around, length)
+            for length in (len(part) // CHARACTERS for part in parts)
         ]
+        return [_Atom(start, border, weight) for (start, border), weight in zip(borders, weights, strict=True)]
 
 
 def counter(model: EmbeddingModel, prompt: str) -> Callable[[Sequence[str]], Counts]:
-    """`Chunker.count` of a model, where `prompt` is put before documents."""
+    """`Chunker.count` of a model, where `prompt` is put before documents; of many texts some at a time.
+
+    The tokenizers library takes a thousand bytes a text and more, and a file of one line has a text a word.
+    """
     tokenizer = model.tokenizer
-    return lambda texts: tokenizer.encode(texts, prompt).lengths
+
+    def count(texts: Sequence[str]) -> Counts:
+        counts = [tokenizer.encode(window, prompt).lengths for window in windows(texts, len, WINDOW)]
+        return np.concatenate([np.zeros(0, dtype=np.int32), *counts])
+
+    return count
 
 
 def _packed(atoms: Sequence[_Atom], end: int, room: int, overlap: int) -> Iterator[tuple[int, int]]:

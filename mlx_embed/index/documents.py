@@ -5,6 +5,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,6 +33,8 @@ _BY_SUFFIX = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in su
 # Kinds whose bytes are no text, so that a zero byte among them says nothing.
 BINARY_KINDS = ("pdf", "docx", "rows")
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+# Characters of a line that are encoded for the offset of one of them.
+_BLOCK = 4096
 _CHARSET = re.compile(rb"""<meta[^>]{1,200}charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE)
 
 
@@ -102,14 +105,18 @@ class FilePlaces:
         """`mark` is the length of the byte order mark in front."""
         self._text, self._encoding, self._mark = text, encoding, mark
         self._lines = [match.end() for match in re.finditer("\n", text)]
-        # Bytes in front of each line, so that a chunk's offset needs one line encoded and not the whole text.
-        self._bytes: list[int] | None = None
+        # Where blocks begin, and the bytes in front of each: for the offset of a chunk one block is encoded, not all.
+        self._blocks: list[int] | None = None
+        self._bytes: list[int] = []
         if not text.isascii():
-            starts, total = [0, *self._lines], mark
-            self._bytes = []
-            for start, end in zip(starts, [*self._lines, len(text)], strict=True):
-                self._bytes.append(total)
-                total += len(text[start:end].encode(encoding))
+            step = _BLOCK if encoding == "utf-8" else len(text)  # in some others two characters may be one code
+            lines = pairwise([0, *self._lines, len(text)])
+            self._blocks = [place for start, end in lines for place in range(start, end, step)]
+            sizes = (self._size(start, end) for start, end in pairwise([*self._blocks, len(text)]))
+            self._bytes = [*accumulate(sizes, initial=mark)]
+
+    def _size(self, start: int, end: int) -> int:
+        return len(self._text[start:end].encode(self._encoding))
 
     def __call__(self, start: int, end: int) -> Place:
         """The place of the characters from `start` to `end`."""
@@ -118,11 +125,10 @@ class FilePlaces:
         return Place(self._byte(start), self._byte(end), first + 1, last + 1)
 
     def _byte(self, character: int) -> int:
-        if self._bytes is None:
+        if self._blocks is None:
             return self._mark + character
-        line = bisect_right(self._lines, character)
-        start = self._lines[line - 1] if line else 0
-        return self._bytes[line] + len(self._text[start:character].encode(self._encoding))
+        block = bisect_right(self._blocks, character) - 1
+        return self._bytes[block] + self._size(self._blocks[block], character)
 
 
 class SourcePlaces:

@@ -14,6 +14,9 @@ from mlx_embed.index.rows import Entry
 from mlx_embed.index.segments import lengths_of
 from mlx_embed.index.statement import Statement
 
+# Vectors that are looked at together: a file of many rows has hundreds of megabytes of them.
+_ROWS = 4096
+
 
 def strings_of(name: str, given: Any) -> list[str]:
     """Ids or paths to look for; TypeError for no list, or something in it that no text has as its own."""
@@ -66,12 +69,14 @@ def vectors_of(given: Any, count: int, statement: Statement) -> npt.NDArray[np.f
     vectors = np.array(numbers("vectors", given), dtype=np.float32, order="C")
     if vectors.shape != (count, statement.dimension):
         raise ValueError(f"vectors has the shape {vectors.shape}, where [{count}, {statement.dimension}] is needed.")
-    bad = ~np.isfinite(vectors).all(axis=1)
-    if bad.any():
-        raise ValueError(f"vectors[{int(np.argmax(bad))}] has a value that is not finite.")
-    if statement.similarity == "cosine":
-        lengths = lengths_of(vectors)[:, None]
-        # What has length 1 to the last bits is left as it is.
-        scaled = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-        vectors = np.where(np.abs(lengths - 1) < 1e-6, vectors, scaled)
-    return np.ascontiguousarray(vectors)
+    for start in range(0, count, _ROWS):
+        part = vectors[start : start + _ROWS]
+        bad = ~np.isfinite(part).all(axis=1)
+        if bad.any():
+            raise ValueError(f"vectors[{start + int(np.argmax(bad))}] has a value that is not finite.")
+        if statement.similarity == "cosine":
+            lengths = lengths_of(part)[:, None]
+            scaled = (part / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+            # What has length 1 to the last bits is left as it is.
+            part[:] = np.where(np.abs(lengths - 1) < 1e-6, part, scaled)
+    return vectors

@@ -20,6 +20,7 @@ from mlx_embed.index.given import require_once, vectors_of
 from mlx_embed.index.rows import Entry
 from mlx_embed.index.statement import Statement
 from mlx_embed.index.store import Store
+from mlx_embed.records.reading import check_columns
 
 Embed: TypeAlias = Callable[[Sequence[Entry]], npt.NDArray[np.float32]]
 
@@ -33,6 +34,7 @@ def load(store: Store, path: Path, embed: Embed, *, same_model: bool = False) ->
     schema, found = _opened(path)
     if missing := [name for name in ("id", "text") if name not in schema.names]:
         raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(schema.names)}.")
+    check_columns(str(path), schema.names, schema.names)
     said = json.loads((schema.metadata or {}).get(SAID, b"{}"))
     files = {name: FileStat(**stat) for name, stat in said.get("files", {}).items()}
     has_vectors = "vector" in schema.names
@@ -135,9 +137,11 @@ def _whole_files(read: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]
 
 def _rows(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """The rows of record batches; a vector is a numpy array [D]."""
+    from mlx_embed.records.parquet import in_microseconds
+
     for batch in batches:
         names = batch.schema.names
-        plain = batch.select([name for name in names if name != "vector"]).to_pylist()
+        plain = in_microseconds(batch.select([name for name in names if name != "vector"])).to_pylist()
         if "vector" not in names:
             yield from plain
             continue
@@ -156,12 +160,13 @@ def _check_vectors(rows: Sequence[Mapping[str, Any]], table: Path, dimension: in
 
 def _entry(row: Mapping[str, Any], table: Path, *, exported: bool) -> Entry:
     """A row as a text to be stored; of a table that `export` has not written, what else it has is metadata."""
-    name = str(row["id"]) if isinstance(row["id"], int) else row["id"]
+    name = str(row["id"]) if type(row["id"]) is int else row["id"]
     path = row.get("path") or ""
     ordinal = name.removeprefix(f"{path}#") if path and isinstance(name, str) else ""
     known = _KNOWN if exported else _KNOWN - {"metadata"}
     others = {key: _of_json(value, key, table) for key, value in row.items() if key not in known}
     about = json.loads(row["metadata"]) if exported else {}
+    heading = row.get("heading") or ()
     chunk = Chunk(
         row["text"],
         path,
@@ -169,7 +174,7 @@ def _entry(row: Mapping[str, Any], table: Path, *, exported: bool) -> Entry:
         row.get("byte_end") or 0,
         row.get("line_start") or 0,
         row.get("line_end") or 0,
-        tuple(row.get("heading") or ()),
+        (heading,) if isinstance(heading, str) else heading,
         int(ordinal) if ordinal.isdecimal() else 0,
         {**{key: value for key, value in others.items() if value is not None}, **about},
     )

@@ -2,12 +2,14 @@
 
 import re
 import sqlite3
+import unicodedata
 from contextlib import closing
+
+from mlx_embed.words import words_of
 
 # Words that most passages have: they are marked only where a query has no others.
 _COMMON = set(
-    re.findall(
-        r"\w+",
+    words_of(
         "a an and are as at be but by can do does for from had has have how i if in is it its me my no not of on or our"
         " so such than that the their them then there these they this to was we were what when where which who why"
         " will with you your",
@@ -21,7 +23,7 @@ def marks(query: str, text: str) -> list[tuple[int, int]]:
 
     SQLite's FTS5 finds them, with the tokenizer that finds passages by their words. Nothing where there is no FTS5.
     """
-    words = {word.lower() for word in re.findall(r"\w+", query)}
+    words = {word.lower() for word in words_of(query)}
     words = words - _COMMON or words
     if not words or _OPEN in text or _CLOSE in text:
         return []
@@ -40,7 +42,14 @@ def marks(query: str, text: str) -> list[tuple[int, int]]:
         if part == _OPEN:
             start = place
         elif part == _CLOSE:
-            found.append((start, place))
+            found.append((start, _with_marks(text, place)))
         else:
             place += len(part)
     return found
+
+
+def _with_marks(text: str, end: int) -> int:
+    """Where a word ends: FTS5 leaves out the vowel signs behind its last letter."""
+    while end < len(text) and unicodedata.category(text[end]).startswith("M"):
+        end += 1
+    return end

@@ -8,7 +8,7 @@ from sqlite3 import Connection
 from typing import Any
 from zlib import crc32
 
-from mlx_embed.arguments import plain_string, require_string, type_name, whole_number
+from mlx_embed.arguments import plain_string, require_list, require_string, type_name, whole_number
 from mlx_embed.errors import StoreCorruptError
 from mlx_embed.index.entries import Chunk, FileStat, Hit
 
@@ -57,9 +57,10 @@ def entry(name: str, chunk: Chunk) -> Entry:
     """A text to be stored, of Python's own strings and numbers: what is read back is checked by their reprs.
 
     Raises:
-        TypeError: a text, an id or a path that is no string; a place that is no whole number; metadata that JSON does
-            not bring back.
-        ValueError: a text or an id that UTF-8 cannot hold, such as half a surrogate pair; an empty id.
+        TypeError: a text, an id, a path or a heading that is no string; a place that is no whole number; metadata that
+            JSON does not bring back.
+        ValueError: a text or an id that UTF-8 cannot hold, such as half a surrogate pair; an empty id; a place that no
+            file has.
     """
     id, path, text = _string("id", name, name), _string("path", name, chunk.path), _string("text", name, chunk.text)
     if not id:
@@ -73,7 +74,11 @@ def entry(name: str, chunk: Chunk) -> Entry:
     except (TypeError, ValueError) as error:
         raise TypeError(f"The metadata of {name!r:.80} cannot be written as JSON: {error}.") from error
     places: dict[str, Any] = {key: whole_number(f"The {key} of {name!r:.80}", getattr(chunk, key)) for key in PLACES}
-    return Entry(id, replace(chunk, text=text, path=path, **places), metadata)
+    if odd := [key for key, place in places.items() if not 0 <= place < 2**63]:
+        raise ValueError(f"The {odd[0]} of {name!r:.80} is {places[odd[0]]}, which is no place in a file.")
+    require_list(f"The heading of {name!r:.80}", chunk.heading)
+    heading = tuple(_string("heading", name, part) for part in chunk.heading)
+    return Entry(id, replace(chunk, text=text, path=path, heading=heading, **places), metadata)
 
 
 def state(path: str, stat: FileStat) -> tuple[str, FileStat]:

@@ -1,17 +1,16 @@
 """The texts that have a query's words: FTS5, with Porter's stems, ranked by BM25."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from sqlite3 import Connection
 from typing import TypeAlias
 
 from mlx_embed.index.blocks import Numbers
+from mlx_embed.words import words_of
 
 # A text's number and its score, best first.
 Found: TypeAlias = list[tuple[int, float]]
 
-_WORD = re.compile(r"\w+")
 # FTS5 goes through the list of every word; longer queries are texts, of which this is enough.
 MOST_WORDS = 256
 # FTS5's BM25: a word of weight w adds less than 2.2 w (k1 is 1.2) however often it is there, and no weight is less than
@@ -38,7 +37,7 @@ def search(connection: Connection, query: str, k: int, wanted: Numbers | None = 
         k: how many.
         wanted: the numbers of the texts that count; None: all.
     """
-    words = _WORD.findall(query)[:MOST_WORDS]
+    words = words_of(query)[:MOST_WORDS]
     if not words:
         return []
     if wanted is not None:

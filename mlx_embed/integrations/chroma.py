@@ -37,7 +37,9 @@ class MLXEmbeddingFunction(EmbeddingFunction):
         self.encode_options = dict(encode_options or {})
         if isinstance(model, EmbeddingModel):
             self.model = model
-        self._name = model.name if isinstance(model, EmbeddingModel) else hub.repository_id(model)
+            self._name = hub.lasting_name(model.name, model.checkpoint.folder.absolute())
+        else:
+            self._name = hub.lasting_name(model)
 
     # Not in __init__: Chroma makes a second function from the configuration of each, only to see that it can.
     @cached_property

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlx_embed.arguments import require_list
 from mlx_embed.checkpoint import DEFAULT_MODEL
+from mlx_embed.checkpoint.hub import lasting_name
 from mlx_embed.embedding_model import EmbeddingModel
 
 try:
@@ -36,7 +37,8 @@ class MLXEmbedding(BaseEmbedding):
     ) -> None:
         """Take a model, or the name of one to load; `encode_options` go to `encode`, `fields` to `BaseEmbedding`."""
         model = model_name if isinstance(model_name, EmbeddingModel) else EmbeddingModel.from_pretrained(model_name)
-        super().__init__(model_name=model.name, encode_options=dict(encode_options or {}), **fields)
+        name = lasting_name(model.name, model.checkpoint.folder.absolute())
+        super().__init__(model_name=name, encode_options=dict(encode_options or {}), **fields)
         self._model = model
 
     @classmethod

@@ -38,8 +38,8 @@ class MLXVectorStore(BasePydanticVectorStore):
     """An index as LlamaIndex's vector store: it keeps texts, nodes and all, and finds them by vectors and by words.
 
     Nodes come with the vectors of LlamaIndex's embedding model, which has to be the index's own
-    (`MLXEmbedding(index.model)`); nodes and queries without a vector are embedded by the index. A filter's "path" is a
-    glob of files that `mlx-embed index` has indexed.
+    (`MLXEmbedding(index.model)`); nodes and queries without a vector are embedded by the index. A filter's "path" is
+    that of a node's metadata, or a glob of files that `mlx-embed index` has indexed.
     """
 
     stores_text: bool = True
@@ -174,8 +174,12 @@ def _condition(one: MetadataFilter) -> dict[str, Any]:
     values = value if isinstance(value, list) else [value]
 
     def where(condition: Any) -> dict[str, Any]:
-        # A key with a $ in front means something else in an index's own filters.
-        return {"$metadata": {one.key: condition}} if one.key.startswith("$") else {one.key: condition}
+        # "path", and a key with a $ in front, mean something else in an index's own filters.
+        own = {"$metadata": {one.key: condition}}
+        globs = condition if isinstance(condition, list) else [condition]
+        if one.key == "path" and all(isinstance(glob, str) for glob in globs):
+            return {"$or": [own, {one.key: globs}]}
+        return own
 
     if operator in (FilterOperator.EQ, FilterOperator.CONTAINS):
         return where(value)

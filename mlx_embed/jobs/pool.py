@@ -119,7 +119,7 @@ class Pool:
             raise ValueError("The texts that a pool embeds come of a call of the same pool; embed those first.")
         with self._busy:
             if not self.pids:
-                raise ValueError("The pool is closed.")
+                raise ValueError("The pool is closed, by `close` or by the error of a call before: make a new one.")
             self._thread = get_ident()
             try:
                 yield

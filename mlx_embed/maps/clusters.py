@@ -1,12 +1,13 @@
 """Clusters of a map, which are hills of its density, and the words that tell them apart."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from math import log, sqrt
 
 import numpy as np
 import numpy.typing as npt
+
+from mlx_embed.words import words_of
 
 Labels = npt.NDArray[np.int32]
 
@@ -19,7 +20,6 @@ LEAST_TEXTS, LEAST_SHARE = 5, 0.002
 # Of a cluster no text, in cells where the density is below this share of its hill's.
 FOOT = 0.05
 WORDS, LEAST_WORD, CHARACTERS = 4, 3, 2000
-_WORD = re.compile(r"[^\W\d_][^\W_]+")
 
 
 def clustered(places: npt.NDArray[np.float32]) -> Labels:
@@ -47,7 +47,8 @@ def words(texts: Sequence[str], labels: Labels) -> list[list[str]]:
     of_cluster: list[Counter[str]] = [Counter() for _ in range(int(labels.max(initial=-1)) + 1)]
     everywhere: Counter[str] = Counter()
     for text, label in zip(texts, labels.tolist(), strict=True):
-        found = {word for word in _WORD.findall(text[:CHARACTERS].lower()) if len(word) >= LEAST_WORD}
+        found = set(words_of(text[:CHARACTERS].lower().replace("_", " ")))
+        found = {word for word in found if len(word) >= LEAST_WORD and not word[0].isdigit()}
         everywhere.update(found)
         if label >= 0:
             of_cluster[label].update(found)

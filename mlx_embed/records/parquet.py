@@ -52,10 +52,21 @@ def rows(
         groups = [group for group, size in enumerate(sizes) if starts[group] < end and starts[group] + size > first]
         number = starts[groups[0]] if groups else 0
         for batch in file.iter_batches(batch_size=_ROWS, row_groups=groups, columns=wanted):
-            inside = batch[max(first - number, 0) : max(end - number, 0)]
+            inside = in_microseconds(batch[max(first - number, 0) : max(end - number, 0)])
             for place, row in enumerate(inside.to_pylist(), start=max(first, number)):
                 yield f"{path}, row {place}", (place + 1, place + 1), row
             number += len(batch)
+
+
+def in_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose times have no nanoseconds, which Python's own do not have: of its columns, not within these."""
+
+    def coarser(column: Any) -> Any:
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            return column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        return column.cast(pa.time64("us"), safe=False) if column.type == pa.time64("ns") else column
+
+    return pa.RecordBatch.from_arrays([coarser(column) for column in batch.columns], names=batch.schema.names)
 
 
 def holdable(records: "Iterable[Record]") -> "Iterator[Record]":

@@ -23,6 +23,8 @@ _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"
 # Bytes that are no text, whatever is in them; gzip is read as it is.
 _PACKED = (".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".tar", ".tgz")
 DEFAULT_FIELD = "text"
+# What is said of a file whose lines end as they did on old Macs.
+_CR = "its lines end in \\r alone; let them end in \\n."
 # Taken for the id where no field is named and the first row has one of these.
 ID_FIELDS = ("_id", "id")
 
@@ -234,7 +236,9 @@ def _jsonl(source: Source) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place} is not JSON: {error}.{_taken_for_jsonl(source)}") from error
+            ends_in_cr = str(error).startswith("Extra data") and "\r" in line.rstrip()
+            reason = _CR if ends_in_cr else f"{error}.{_taken_for_jsonl(source)}"
+            raise ValueError(f"{place} is not JSON: {reason}") from error
         if not isinstance(row, dict):
             raise ValueError(
                 f"{place} is {type_name(row)}, where a JSON object is needed: JSONL has one a line, and no list "
@@ -268,7 +272,8 @@ def _csv(source: Source) -> Iterator[Row]:
                     raise ValueError(f"{place} has {len(cells)} cells, where its header has {len(header)}.")
                 yield place, lines, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{source.name}:{reader.line_num} is not CSV: {error}.") from error
+        reason = _CR if "new-line character" in str(error) else f"{error}."
+        raise ValueError(f"{source.name}:{reader.line_num} is not CSV: {reason}") from error
 
 
 def _lines(source: Source) -> Iterator[tuple[int, str, str]]:
@@ -285,7 +290,7 @@ def _lines(source: Source) -> Iterator[tuple[int, str, str]]:
             try:
                 yield number, place, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise ValueError(f"{place} is not UTF-8: {error}.") from error
+                raise ValueError(f"{place} is not UTF-8: {error}. Save it as UTF-8.") from error
 
 
 @contextmanager
@@ -304,9 +309,10 @@ def _text(place: str, row: Mapping[str, Any], fields: Sequence[str]) -> str:
     """The fields' text; one that is absent or null counts as empty beside another that is not."""
     parts = [row.get(name) for name in fields]
     if all(part is None for part in parts):
-        raise ValueError(
-            f"{place} has no {' or '.join(map(repr, fields))}; it has {', '.join(map(str, row)) or 'nothing'}."
-        )
+        names = " or ".join(map(repr, fields))
+        if any(name in row for name in fields):
+            raise ValueError(f"{place} has null as {names}, where text is needed: leave it out, or have an empty text.")
+        raise ValueError(f"{place} has no {names}; it has {', '.join(map(str, row)) or 'nothing'}.")
     for name, part in zip(fields, parts, strict=True):
         if part is not None and not isinstance(part, str):
             raise ValueError(f"{place} has {type_name(part)} as {name!r}, where text is needed.")

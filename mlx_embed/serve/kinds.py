@@ -17,7 +17,7 @@ from mlx_embed.multi_vector_encoder import MultiVectorEncoder
 from mlx_embed.multi_vectors import MultiVectors
 from mlx_embed.options import first_prompt
 from mlx_embed.serve.errors import Refusal
-from mlx_embed.serve.models import WARM_SECONDS, Embedder, Float32, Text, input_task, named_prompt, state_of
+from mlx_embed.serve.models import WARM_SECONDS, Embedder, Float32, Text, input_task, named_prompt, state_of, tokenized
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 from mlx_embed.sparse_encoder import SparseEncoder
 from mlx_embed.sparse_vectors import SparseVector, SparseVectors
@@ -99,11 +99,8 @@ class TaskModel(Generic[Model]):
         found: dict[int, Tokens] = {}
         for task, cut_left in {(text.task, text.cut_left) for text in texts}:
             chosen = [place for place, text in enumerate(texts) if (text.task, text.cut_left) == (task, cut_left)]
-            tokenizer = self.tokenizer(task)
-            encoded = tokenizer.encode([texts[i].prompt + str(texts[i].content) for i in chosen], cuts=not cut_left)
-            tokens = tokenizer.tokens(encoded, cut_left=cut_left)
-            for place, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
-                found[place] = Tokens(ids, None, count)
+            contents = [texts[i].prompt + str(texts[i].content) for i in chosen]
+            found |= zip(chosen, tokenized(self.tokenizer(task), contents, cut_left), strict=True)
         return [found[place] for place in range(len(texts))]
 
     def _begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], list[Any]]:

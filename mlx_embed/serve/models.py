@@ -1,7 +1,7 @@
 """The models that are served: what is asked of them, as jobs of their queues, and what came out, as numbers."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +18,13 @@ from mlx_embed.engine.contract import Parameters
 from mlx_embed.options import first_prompt
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
+from mlx_embed.tokenizer import Tokenizer
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
 WARM_SECONDS = 600
+# Characters of texts that are tokenized together: of one word a character, the tokenizer takes 200 bytes for each.
+TOGETHER = 2**19
 
 
 @dataclass(frozen=True)
@@ -203,11 +206,8 @@ class Embedder:
         read = [index for index in range(len(texts)) if index not in found]
         for task, cut_left in {(texts[index].task, texts[index].cut_left) for index in read}:
             chosen = [index for index in read if (texts[index].task, texts[index].cut_left) == (task, cut_left)]
-            own = tokenizer.for_task(task)
-            encoded = own.encode([texts[i].prompt + str(texts[i].content) for i in chosen], cuts=not cut_left)
-            tokens = own.tokens(encoded, cut_left=cut_left)
-            for index, ids, count in zip(chosen, tokens.ids, tokens.counts.tolist(), strict=True):
-                found[index] = Tokens(ids, None, count)
+            contents = [texts[i].prompt + str(texts[i].content) for i in chosen]
+            found |= zip(chosen, tokenized(tokenizer.for_task(task), contents, cut_left), strict=True)
         return [found[index] for index in range(len(texts))]
 
     def _begin(self, key: Hashable, texts: list[Tokens]) -> Callable[[], Float32 | list[Float32]]:
@@ -229,6 +229,30 @@ class Embedder:
                 for text, own in zip(batch.texts.tolist(), parts, strict=True):
                     found[text] = own.copy()
         return found
+
+
+def tokenized(tokenizer: Tokenizer, contents: Sequence[str], cut_left: bool | None) -> Iterator[Tokens]:
+    """The tokens of each text, some texts at a time; of one that is far too long only its beginning is read."""
+    for part in together(contents):
+        alone = len(part[0]) > TOGETHER
+        encoded = tokenizer.encode(part, whole=not alone or bool(cut_left), cuts=not cut_left)
+        tokens = tokenizer.tokens(encoded, cut_left=cut_left)
+        for ids, count in zip(tokens.ids, tokens.counts.tolist(), strict=True):
+            yield Tokens(ids, None, count, exact=encoded.whole)
+
+
+def together(contents: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of no more than TOGETHER characters; a longer one has its own."""
+    part: list[str] = []
+    size = 0
+    for text in contents:
+        if part and size + len(text) > TOGETHER:
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
 
 
 class Served(Protocol):

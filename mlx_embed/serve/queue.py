@@ -61,11 +61,13 @@ class Tokens:
         ids: token ids, special tokens included, no more than the model takes.
         types: which of a pair each token is of; None where the model is not told.
         count: the text's tokens before it was cut.
+        exact: whether it has no more than these; of one that is far too long only the beginning is read.
     """
 
     ids: Sequence[int]
     types: Sequence[int] | None
     count: int
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,8 @@ class ModelQueue(Generic[Text]):
                 self._to_run.notify()
             for (job, index), tokens in read:
                 if job.limit is not None and tokens.count > job.limit:
-                    message = f"has {tokens.count} tokens, and the model takes {job.limit}"
+                    found = f"{tokens.count}{'' if tokens.exact else ' or more'}"
+                    message = f"has {found} tokens, and the model takes {job.limit}"
                     _fail(job, TextTooLongError(index, message))
 
     def _tokenized(self, job: Job[Text], index: int, tokens: Tokens) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 
 from mlx_embed.cross_encoder import CrossEncoder
 from mlx_embed.options import chosen_prompt
-from mlx_embed.serve.models import WARM_SECONDS, Float32
+from mlx_embed.serve.models import TOGETHER, WARM_SECONDS, Float32
 from mlx_embed.serve.queue import Job, ModelQueue, Tokens
 
 # Of a query, so many times the tokens that the model takes are kept. Which of a pair is cut more depends on which is
-# longer, so that it has to stay the longer one.
+# longer, so that the longer one has to stay that: the document beside a cut query is cut to one token more, or less.
 QUERY_LENGTHS = 16
 
 
@@ -23,10 +23,12 @@ class Query:
     Attributes:
         text: it.
         cut: its beginning, or end, beyond which the model takes none; known once a pair of it is tokenized.
+        count: its tokens before that, as `Reranker._cut` has them.
     """
 
     text: str
     cut: str | None = None
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,15 @@ class Reranker:
 
     def _tokenize(self, pairs: list[Pair]) -> list[Tokens]:
         texts = []
+        most = QUERY_LENGTHS * self.longest
         for pair in pairs:
             # A query of a megabyte is not to be tokenized again with each of a thousand documents.
             if pair.query.cut is None:
-                pair.query.cut = self._cut(pair.query.text, QUERY_LENGTHS * self.longest)
-            document = pair.document if pair.most is None else self._cut(pair.document, pair.most)
+                pair.query.cut, pair.query.count = self._cut(pair.query.text, most)
+            document = pair.document if pair.most is None else self._cut(pair.document, pair.most)[0]
+            if len(document) > (most + 1 if pair.query.count > most else TOGETHER):
+                longer, count = self._cut(document, most + 1)
+                document = self._cut(document, most - 1)[0] if count < pair.query.count else longer
             texts.append((pair.query.cut, document))
         prompt = chosen_prompt(self.model.prompts, self.model.default_prompt_name, None, None)
         ids, types = self.model.tokenizer(texts, prompt)
@@ -111,15 +117,22 @@ class Reranker:
             for row, kind, count in zip(self.model.seen(ids), types, counts, strict=True)
         ]
 
-    def _cut(self, text: str, most: int) -> str:
-        """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning."""
+    def _cut(self, text: str, most: int) -> tuple[str, int]:
+        """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning.
+
+        Beside it how many there are: of a short text no fewer than its tokens, and of one of megabytes those that were
+        read of it.
+        """
         if len(text) <= most:  # a token has a character at least
-            return text
+            return text, len(text)
         tokenizer = self.model.tokenizer
-        places = tokenizer.library.encode(text, add_special_tokens=False).offsets
+        read = tokenizer.beginning(text, most) if len(text) > TOGETHER else text
+        places = tokenizer.library.encode(read, add_special_tokens=False).offsets
+        if len(places) <= most and read != text:
+            places = tokenizer.library.encode(text, add_special_tokens=False).offsets
         if len(places) <= most:
-            return text
-        return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]]
+            return text, len(places)
+        return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]], len(places)
 
     def _count(self, prompt: str, query: str, document: str) -> int:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""

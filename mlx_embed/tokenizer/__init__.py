@@ -109,6 +109,13 @@ class Tokenizer:
                 encoded = Encoded(self._made(chosen), whole=chosen == contents)
         return encoded
 
+    def beginning(self, text: str, tokens: int) -> str:
+        """A beginning of a text that most likely has more than so many tokens, all of them the whole text's too.
+
+        It is the text where that is cut on the left, or no beginning tells its tokens.
+        """
+        return text if self.cut_left or not self._breaks_at_spaces else beginnings.of([text], tokens)[0]
+
     def tokens(
         self, encoded: Encoded, prompt: str = "", overlap: int | None = None, *, cut_left: bool | None = None
     ) -> Tokens:

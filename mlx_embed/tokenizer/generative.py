@@ -156,6 +156,10 @@ class GenerativeTokenizer:
         """How many tokens there are with a pair that are not of its texts."""
         return len(self([("", "")], prompt)[0][0])
 
+    def beginning(self, text: str, tokens: int) -> str:
+        """As `Tokenizer.beginning`: the text itself, since a form is read as a whole."""
+        return text
+
     @property
     def library(self) -> tokenizers.Tokenizer:
         """The library's own tokenizer, which cuts nothing."""

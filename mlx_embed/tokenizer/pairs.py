@@ -81,6 +81,10 @@ class PairTokenizer:
         """How many tokens there are with a pair that are not of its texts."""
         return len(self._frame.ids.flat) + self._texts.prompt_length(prompt)
 
+    def beginning(self, text: str, tokens: int) -> str:
+        """As `Tokenizer.beginning`."""
+        return self._texts.beginning(text, tokens)
+
     @property
     def library(self) -> tokenizers.Tokenizer:
         """The library's own tokenizer, which neither pads nor cuts."""

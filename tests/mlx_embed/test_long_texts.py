@@ -1,12 +1,14 @@
 """encode(long_text=...): truncation, the mean of chunks against chunks embedded one by one, and the error."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel
-from mlx_embed.tokenizer import TruncationWarning
+from mlx_embed import BGEM3, EmbeddingModel, MultiVectorEncoder, SparseEncoder
+from mlx_embed.tokenizer import Tokenizer, TruncationWarning
+from tests import bge_m3, multi_vector, sparse
 from tests.checkpoints import STACKS, with_modules
 from tests.conftest import DATA
 
@@ -110,3 +112,30 @@ def test_error_names_the_text(tiny_bert: EmbeddingModel) -> None:
 def test_bad_options(tiny_bert: EmbeddingModel, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_bert.encode(["a"], **options)
+
+
+@pytest.mark.parametrize("kind", [SparseEncoder, MultiVectorEncoder, BGEM3])
+def test_of_what_is_cut_anyway_other_kinds_of_models_read_the_beginning(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind is BGEM3:
+        bge_m3.make(tmp_path)
+    else:
+        sparse.make(tmp_path, "bert") if kind is SparseEncoder else multi_vector.make(tmp_path, "sentence-transformers")
+    model = kind.from_pretrained(tmp_path, device="cpu")
+    read: list[int] = []
+
+    def made(self: Tokenizer, contents: list[str]) -> Any:
+        read.append(sum(map(len, contents)))
+        return whole(self, contents)
+
+    whole = Tokenizer._made
+    monkeypatch.setattr(Tokenizer, "_made", made)
+    with pytest.warns(TruncationWarning, match=r"the longest has \d+ or more"):
+        found = model.encode(["the wing " * 10_000])
+    assert max(read) < 10_000
+    expected = model.encode(["the wing " * 100])
+    one, other = (x.multi_vector[0] if kind is BGEM3 else x[0] for x in (found, expected))
+    if kind is SparseEncoder:
+        one, other = one.values, other.values
+    assert np.array_equal(one, other)

@@ -32,6 +32,10 @@ from tests.conftest import DATA
         (lambda m: EmbeddingModel.from_pretrained(DATA / "tiny-bert", cache_folder="x"), "it is `cache_dir`"),
         (lambda m: EmbeddingModel.from_pretrained(DATA / "tiny-bert", trust_remote_code=True), "is never run"),
         (lambda m: CrossEncoder.from_pretrained(DATA / "tiny-bert", max_length=5), "it is `max_seq_length`"),
+        (lambda m: EmbeddingModel.from_pretrained(DATA / "tiny-bert", truncate_dim=8), "an attribute that can be set"),
+        (lambda m: EmbeddingModel.from_pretrained(DATA / "tiny-bert", prompts={}), "set the attribute of this name"),
+        (lambda m: CrossEncoder.from_pretrained(DATA / "tiny-bert", activation_fn=None), "set `activation` of the"),
+        (lambda m: m.encode(["a"], device="cpu"), r"`from_pretrained\(\.\.\., device=\)` says where"),
     ],
 )
 def test_calls(call: Callable[[Any], Any], message: str, tiny_bert: EmbeddingModel) -> None:
@@ -49,10 +53,15 @@ def test_attributes(tiny_bert: EmbeddingModel, tmp_path: Any) -> None:
     with pytest.raises(AttributeError, match=r"CrossEncoder has no attribute 'save_pretrained': `mlx_embed\.convert"):
         scorer.save_pretrained("x")  # type: ignore[attr-defined]
     assert not hasattr(tiny_bert, "fit")
+    with pytest.raises(AttributeError, match="CrossEncoder has no attribute 'activation_fn': it is `activation`"):
+        scorer.activation_fn = "Identity"  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="has no attribute 'max_length': it is the property `max_seq_length`"):
+        scorer.max_length = 16  # type: ignore[attr-defined]
+    scorer.max_seq_length, scorer.activation, scorer.of_the_callers_own = 16, "Identity", 1  # type: ignore[attr-defined]
 
 
 def test_the_tables_name_what_there_is_not() -> None:
-    assert not OPTIONS.keys() & (ENCODE.keys() | LOAD.keys())
+    assert not OPTIONS.keys() & ENCODE.keys() & LOAD.keys()
     for name in ATTRIBUTES:
         assert name not in vars(EmbeddingModel), name
 

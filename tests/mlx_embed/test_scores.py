@@ -78,3 +78,26 @@ def test_names(given: object, labels: int, expected: str) -> None:
 def test_what_is_no_activation(given: object, labels: int) -> None:
     with pytest.raises(ValueError, match=r"is not one of GELU, Identity, .*which a model of \w+ labels? can have"):
         activation_name(given, labels)
+
+
+class GELU:
+    """As torch's."""
+
+    def __init__(self, approximate: str) -> None:
+        self.approximate = approximate
+
+
+class Softmax:
+    """As torch's."""
+
+    def __init__(self, dim: int | None) -> None:
+        self.dim = dim
+
+
+def test_an_object_that_is_set_to_compute_something_else() -> None:
+    for as_here in (GELU("none"), Softmax(None), Softmax(-1), Softmax(1)):
+        assert activation_name(as_here, 2) == type(as_here).__name__
+    with pytest.raises(ValueError, match="activation GELU with approximate='tanh'; mlx_embed has approximate='none'"):
+        activation_name(GELU("tanh"), 1)
+    with pytest.raises(ValueError, match="activation Softmax with dim=0; mlx_embed has dim=-1"):
+        activation_name(Softmax(0), 2)

@@ -9,13 +9,22 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_embed import CheckpointError, CrossEncoder, EmbeddingModel, ModelNotFoundError, UnsupportedModelError, convert
+from mlx_embed import (
+    CheckpointError,
+    CrossEncoder,
+    EmbeddingModel,
+    ModelNotFoundError,
+    SparseEncoder,
+    UnsupportedModelError,
+    convert,
+)
 from mlx_embed.checkpoint.adapters import CONFIG, FILE
-from tests import oracles
-from tests.checkpoints import decoder, edit, encoder, read, reranker
+from tests import oracles, sparse
+from tests.checkpoints import decoder, edit, encoder, generative, read, reranker
 from tests.conftest import DATA
 from tests.data.make_odd import noise
 from tests.mlx_embed.architectures.cases import TOLERANCE, needs_transformers, oracle
+from tests.mlx_embed.test_sparse_encoder import decoder_of
 
 GOLDEN: dict[str, Any] = json.loads((DATA / "odd/adapters.json").read_text())
 REFUSED = {"dora": "'use_dora': True", "tokens": r"'trainable_token_indices': \[5, 6\]"}
@@ -277,3 +286,83 @@ def test_live_reranker(lora: Any, tmp_path: Path) -> None:
     convert(folder, tmp_path / "b")
     converted = CrossEncoder.from_pretrained(tmp_path / "b", device="cpu").predict(pairs)
     assert np.abs(converted - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["t5", "t5_gated"])
+def test_embeddings_of_t5_by_their_other_name(name: str, tmp_path: Path) -> None:
+    """Transformers' encoder has them as embed_tokens, and saves them as shared."""
+    folder = encoder(name, tmp_path / "a")
+    whole = read(folder)
+    other = mx.array(noise("other", whole["shared.weight"].shape))
+    a, b = (mx.array(noise(part, shape)) for part, shape in (("a", (2, other.shape[0])), ("b", (other.shape[1], 2))))
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 3}
+
+    def having(place: str, weights: dict[str, mx.array], adapter: dict[str, mx.array] | None = None) -> np.ndarray:
+        copy = shutil.copytree(folder, tmp_path / place)
+        mx.save_safetensors(str(copy / "model.safetensors"), weights, {"format": "pt"})
+        if adapter is not None:
+            (copy / CONFIG).write_text(json.dumps(config))
+            save(copy, {f"base_model.model.encoder.embed_tokens.{key}": array for key, array in adapter.items()})
+        return vectors(copy)
+
+    def replaced(array: mx.array) -> dict[str, mx.array]:
+        return whole | {"shared.weight": array}
+
+    saved = having("c", whole, {"weight": other})
+    assert np.abs(saved - having("d", replaced(other))).max() <= TOLERANCE
+    low = having("e", whole, {"lora_embedding_A": a, "lora_embedding_B": b})
+    merged = whole["shared.weight"].astype(mx.float32) + 1.5 * (b @ a).T
+    assert np.abs(low - having("f", replaced(merged))).max() <= TOLERANCE
+    alone = {key: array for key, array in whole.items() if key != "shared.weight"}
+    of_one_name = having("g", alone | {"encoder.embed_tokens.weight": whole["shared.weight"]})
+    of_both = having("h", whole | {"encoder.embed_tokens.weight": other})
+    assert np.array_equal(of_one_name, vectors(folder))
+    assert np.array_equal(of_both, vectors(folder))
+    assert np.abs(saved - of_both).max() > 0.01
+
+
+TIED = {
+    "a reranker that generates": ("model.embed_tokens", "lm_head"),
+    "a sparse decoder": ("model.embed_tokens", "lm_head"),
+    "a sparse model": ("bert.embeddings.word_embeddings", "cls.predictions.decoder"),
+}
+
+
+@pytest.mark.parametrize("kind", TIED)
+def test_one_matrix_for_embeddings_and_output_is_left_as_it_is(kind: str, tmp_path: Path) -> None:
+    """Peft would change one of the two."""
+    model: Any = CrossEncoder if "reranker" in kind else SparseEncoder
+    if "sparse" in kind:
+        folder = sparse.make(tmp_path, "bert") if kind == "a sparse model" else decoder_of(tmp_path)
+    else:
+        folder = generative("qwen3", tmp_path)
+    embeddings, output = TIED[kind]
+    model.from_pretrained(folder, device="cpu")
+    (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 3}))
+    for adapter in (
+        {f"{embeddings}.lora_embedding_A": (2, 120), f"{embeddings}.lora_embedding_B": (32, 2)},
+        {f"{embeddings}.weight": (120, 32)},
+        {f"{output}.weight": (120, 32)},
+    ):
+        save(folder, {f"base_model.model.{name}": mx.zeros(shape) for name, shape in adapter.items()})
+        with pytest.raises(UnsupportedModelError, match="one matrix for the embeddings and the output"):
+            model.from_pretrained(folder, device="cpu")
+
+
+def test_the_head_of_a_masked_model_that_an_adapter_brings(tmp_path: Path) -> None:
+    folder = sparse.make(tmp_path / "a", "bert")
+    head, name = "cls.predictions.transform.dense", "cls.predictions.transform.dense.weight"
+    other = mx.array(noise("head", (32, 32)))
+    copy = shutil.copytree(folder, tmp_path / "b")
+    weights = dict(mx.load(str(copy / "model.safetensors")))
+    mx.save_safetensors(str(copy / "model.safetensors"), weights | {name: other}, {"format": "pt"})
+    before = SparseEncoder.from_pretrained(folder, device="cpu").encode(["the wing"])
+    (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "modules_to_save": [head]}))
+    save(folder, {f"base_model.model.{name}": other})
+    convert(folder, tmp_path / "c")
+    found, expected, converted = (
+        SparseEncoder.from_pretrained(tmp_path / place, device="cpu").encode(["the wing"]) for place in "abc"
+    )
+    assert np.array_equal(found[0].values, expected[0].values)
+    assert np.allclose(converted[0].values, expected[0].values, atol=TOLERANCE)
+    assert not np.array_equal(found[0].values, before[0].values)

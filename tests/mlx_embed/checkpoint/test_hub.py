@@ -276,3 +276,17 @@ def test_the_real_client_without_a_network(tmp_path: Path, monkeypatch: pytest.M
         hub.resolve(E5, cache_dir=tmp_path, local_files_only=True)
     with pytest.raises(ModelNotFoundError, match="is neither a folder nor a repository id"):
         hub.resolve("no such model", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_a_name_that_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder its absolute path, also where the process is elsewhere by now."""
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub.lasting_name("models/mine") == hub.lasting_name(Path("./models/mine")) == str(folder)
+    assert hub.lasting_name("all-minilm-l6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
+    monkeypatch.chdir("/")
+    for name in ("models/mine", "./models/mine", "mine", str(folder)):
+        assert hub.lasting_name(name, folder) == str(folder)
+    snapshot = tmp_path / "models--models--mine" / "snapshots" / "abc"
+    assert hub.lasting_name("models/mine", snapshot) == "models/mine"

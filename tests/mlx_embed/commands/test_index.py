@@ -358,6 +358,8 @@ def test_names_and_headings_are_in_one_line_that_can_be_read(folder: Path, capsy
         ("äußern", "Äußern", ["Äußern"]),
         ("", "text", []),
         ("\0", "text", []),
+        ("re\u0301sume\u0301s", "a résumé, a sum", ["résumé"]),
+        ("हिन्दी", "हिन्दी और हनद", ["हिन्दी"]),
         ("word", "a\0word", ["word"]),
         ("nothing", "else", []),
     ],

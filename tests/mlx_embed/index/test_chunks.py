@@ -15,6 +15,8 @@ from mlx_embed.errors import StoreMismatchError
 from mlx_embed.index import chunks, documents
 from mlx_embed.index.chunks import Chunker, Chunking, counter
 from mlx_embed.index.entries import Chunk
+from mlx_embed.texts import WINDOW
+from mlx_embed.tokenizer import Tokenizer
 from tests.mlx_embed.index.conftest import at_most
 
 DATA = Path(__file__).parents[2] / "data"
@@ -163,6 +165,26 @@ def test_a_word_without_end_is_cut() -> None:
     found = cut(Chunker(Chunking(16, 0), counter(model, "")), "x" * 100_000)
     assert max(len(c.text) for c in found) <= chunks.CHARACTERS * 16
     assert "".join(c.text for c in found) == "x" * 100_000
+
+
+def test_a_long_line_is_tokenized_some_words_at_a_time(
+    tiny_bert: EmbeddingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizers library has a thousand bytes and more for each text that it is given at once."""
+    tokenizer = tiny_bert.tokenizer
+    given: list[tuple[int, int]] = []
+
+    def encode(texts: list[str], prompt: str) -> Any:
+        given.append((len(texts), max(map(len, texts))))
+        return Tokenizer.encode(tokenizer, texts, prompt)
+
+    monkeypatch.setattr(tokenizer, "encode", encode, raising=False)
+    chunker = Chunker(Chunking(16, 0), counter(tiny_bert, ""))
+    text = "wing " * 30_000
+    found = chunker.spans([documents.Document(text, documents.FilePlaces(text))])[0]
+    assert sum(text[start:end].count("wing") for start, end in found) == 30_000
+    assert max(count for count, _ in given) <= WINDOW
+    assert max(longest for _, longest in given) <= 17 * chunks.CHARACTERS, "what is too long anyway is not tokenized"
 
 
 @pytest.mark.parametrize("end", ["", " the end.", '." The end'])

@@ -28,8 +28,10 @@ TEXTS = [
 ]
 
 
+@pytest.mark.parametrize("block", [1, 3, 4096])
 @pytest.mark.parametrize("text", TEXTS)
-def test_places_of_a_text_are_exact(text: str) -> None:
+def test_places_of_a_text_are_exact(text: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_BLOCK", block)
     data = text.encode()
     [document] = read("a.txt", data)
     assert document.text == text.removeprefix("\ufeff")
@@ -92,6 +94,35 @@ def test_places_of_html_are_those_of_its_source(words: str) -> None:
         assert word in source
     assert len(source) < 60
     assert place.line_start == 1 + PAGE.encode()[: place.byte_start].count(b"\n")
+
+
+def test_places_in_a_long_line_are_found_without_encoding_all_of_it() -> None:
+    [document] = read("a.txt", "日本語。" * 10_000)
+    encoded: list[int] = []
+    places = document.places
+    assert isinstance(places, documents.FilePlaces)
+    places._text = Sliced(places._text)
+    places._text.sizes = encoded
+    assert places(20_000, 39_999)[:2] == (60_000, 119_997)
+    assert sum(encoded) < 2 * 4096
+
+
+class Sliced(str):
+    """A text that says how long the parts are which are taken of it."""
+
+    sizes: list[int]
+
+    def __getitem__(self, part: Any) -> str:
+        taken = super().__getitem__(part)
+        self.sizes.append(len(taken))
+        return taken
+
+
+def test_codes_of_two_characters_are_not_parted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_BLOCK", 1)
+    data = '<meta charset="big5hkscs"><p>\u00ca\u0304 x</p>'.encode("big5hkscs")
+    [document] = read("a.html", data)
+    assert document.places(3, 4)[:2] == (len(data) - 8, len(data) - 4)
 
 
 def test_html_in_the_encoding_that_it_states() -> None:

@@ -109,9 +109,13 @@ def test_the_chunks_of_a_file_are_committed_together(
 
 
 def write(file: Path, **columns: Any) -> Path:
+    return write_table(file, arrow.table(columns))
+
+
+def write_table(file: Path, table: Any) -> Path:
     from pyarrow import parquet
 
-    parquet.write_table(arrow.table(columns), file)
+    parquet.write_table(table, file)
     return file
 
 
@@ -163,6 +167,18 @@ def test_values_of_another_program_that_json_has_not(index: Index, tmp_path: Pat
     assert list(index.get(filter={"day": {">=": "2000-01-01"}, "price": {">": 2}})) == ["b"]
 
 
+def test_headings_and_nanoseconds_of_another_program(index: Index, tmp_path: Path) -> None:
+    columns = {
+        "heading": ["Wings", None],
+        "when": arrow.array([1_577_836_800_000_000_001, None], arrow.timestamp("ns", "UTC")),
+        "at": arrow.array([3_600_000_000_001, None], arrow.time64("ns")),
+    }
+    assert index.load(write(tmp_path / "a.parquet", id=["a", "b"], text=["wing", "soup"], **columns)) == 2
+    found = index.get()
+    assert (found["a"].heading, found["b"].heading) == (("Wings",), ())
+    assert found["a"].metadata == {"when": "2020-01-01T00:00:00+00:00", "at": "01:00:00"}
+
+
 def test_an_id_that_comes_again_after_a_commit(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index.add(["a", "b"], ["old", "older"])
     monkeypatch.setattr(load, "_AT_ONCE", 2)
@@ -191,6 +207,17 @@ def test_what_cannot_be_loaded(filled: Index, model: EmbeddingModel, tmp_path: P
     for value in (b"x", [float("inf")]):
         with pytest.raises(ValueError, match=r"c\.parquet has .* in its column 'raw', which metadata cannot hold"):
             filled.load(write(tmp_path / "c.parquet", **broken, raw=[value, value]))
+    with pytest.raises(TypeError, match="The heading of 'a' is an int, where a string"):
+        filled.load(write(tmp_path / "c.parquet", **broken, heading=[[1], [2]]))
+    with pytest.raises(ValueError, match="The line_start of 'a' is -1, which is no place in a file"):
+        filled.load(write(tmp_path / "c.parquet", **broken, line_start=[-1, 2]))
+    with pytest.raises(ValueError, match="The byte_end of 'a' is 9223372036854775808, which is no place"):
+        filled.load(write(tmp_path / "c.parquet", **broken, byte_end=arrow.array([2**63, 2], arrow.uint64())))
+    with pytest.raises(TypeError, match="The id of True is a bool"):
+        filled.load(write(tmp_path / "c.parquet", id=[True, False], text=["b", "c"]))
+    twice = arrow.table([["a"], ["b"], [1], [2]], names=["id", "text", "k", "k"])
+    with pytest.raises(ValueError, match=r"c\.parquet has several columns 'k': rename"):
+        filled.load(write_table(tmp_path / "c.parquet", twice))
     filled.export(tmp_path / "out.parquet")
     with (
         Index.create(tmp_path / "other", model, document_prompt="text: ") as other,

@@ -3,6 +3,7 @@
 import enum
 import shutil
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mlx_embed.errors import ModelNotFoundError, StoreError, StoreLockedError, S
 from mlx_embed.index import Chunk, FileStat, Index, filters
 from mlx_embed.index.chunks import Chunking
 from mlx_embed.index.commits import Pace
+from mlx_embed.index.given import vectors_of
 from tests.checkpoints import reranker
 from tests.conftest import DATA
 from tests.mlx_embed.index.conftest import DIMENSION, ROW_DTYPES, fill, names, texts, vectors
@@ -472,3 +474,16 @@ def test_a_string_is_no_list_of_its_letters(index: Index, act: Any, message: str
     with pytest.raises(TypeError, match=message):
         act(index)
     assert list(index.files()) == ["a.md"]
+
+
+def test_many_vectors_are_not_copied_again_and_again(index: Index) -> None:
+    """Those of a file of a million rows are some gigabytes."""
+    given = vectors(100_000) * 2
+    tracemalloc.start()
+    try:
+        found = vectors_of(given, len(given), index.statement)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    assert peak < 1.5 * given.nbytes

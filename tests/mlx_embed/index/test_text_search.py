@@ -73,3 +73,20 @@ def test_texts_with_common_words_alone_are_not_ranked(zipf: Index) -> None:
 def test_a_filter_is_no_search_for_each_text(zipf: Index) -> None:
     """FTS5 would go through the lists of all words once for each number that it is asked for."""
     assert len(statements(zipf, "w0 w2", np.arange(1, 2000))) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("resume\u0301", ["a"]),  # an accent that is a character of its own
+        ("A\u030angstro\u0308m", ["b"]),
+        ("हिन्दी", ["c"]),  # vowel signs, at which \\w would part it
+        ("हनद", ["d"]),
+        ("\u0301", []),
+        ("_ stall", ["a"]),
+    ],
+)
+def test_marks_are_part_of_a_word(index: Index, query: str, found: list[str]) -> None:
+    texts = ["a résumé of the stall", "Ångström, i.e. re sume", "हिन्दी", "हनद दी नि हि"]
+    index.add(list("abcd"), texts, vectors=vectors(4))
+    assert [hit.id for hit in index.search(query, mode="text")] == found

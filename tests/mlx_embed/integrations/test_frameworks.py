@@ -166,6 +166,19 @@ def test_chroma(options: dict[str, Any], prompted: Path, tmp_path: Path) -> None
         assert close([1 - distances[name] for name in names], scores)
 
 
+def test_chroma_finds_a_folder_again_from_another(
+    prompted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chroma = adapter("chroma")
+    monkeypatch.chdir(prompted.parent)
+    made = chroma.MLXEmbeddingFunction(f"./{prompted.name}"), EmbeddingModel.from_pretrained(prompted.name)
+    monkeypatch.chdir(tmp_path)
+    for function in (made[0], chroma.MLXEmbeddingFunction(made[1])):
+        assert function.get_config()["model"] == str(prompted)
+        again = chroma.MLXEmbeddingFunction.build_from_config(function.get_config())
+        assert close(again(TEXTS), made[1].encode_document(TEXTS))
+
+
 def test_chroma_space_and_config(prompted: Path) -> None:
     chroma = adapter("chroma")
     path = prompted / "config_sentence_transformers.json"

@@ -170,6 +170,18 @@ def test_passages_of_files_are_nodes_too(store: MLXVectorStore) -> None:
     assert ask(store, filters=MetadataFilters(filters=[each("path", "==", "*.md")])) == ["docs/a.md#0"]
 
 
+def test_a_path_of_a_nodes_metadata_is_asked_for_too(store: MLXVectorStore) -> None:
+    store.add([TextNode(id_=name, text="x", metadata={"path": path}) for name, path in (("e", "a/b.md"), ("f", 3))])
+
+    def found(operator: str, value: Any) -> set[str]:
+        return set(ask(store, k=9, filters=MetadataFilters(filters=[each("path", operator, value)])))
+
+    assert found("==", "a/b.md") == found("in", ["a/b.md", "c"]) == found(">", "a") == {"e"}
+    assert found("==", 3) == found("<=", 3) == {"f"}
+    assert found("!=", "a/b.md") == {*TEXTS, "f"}
+    assert found("is_empty", None) == {*TEXTS}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -93,6 +93,11 @@ def test_words_tell_clusters_apart() -> None:
     assert words(["wing"], np.array([-1], dtype=np.int32)) == []
 
 
+def test_words_of_clusters_keep_their_marks() -> None:
+    texts = ["हिन्दी_3D पंखा"] * 3 + ["re\u0301sume\u0301 2024"] * 3
+    assert words(texts, np.repeat([0, 1], 3).astype(np.int32)) == [["पंखा", "हिन्दी"], ["re\u0301sume\u0301"]]
+
+
 def test_live_layout_keeps_neighbours() -> None:
     pytest.importorskip("pacmap", reason="the extra map is not installed")
     vectors = corpus().vectors

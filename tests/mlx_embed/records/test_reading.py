@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     assert read(path, "title", "text") == [("t a", "x"), ("u", "y")]
     assert reading.count(source(str(path))) == 2
-    with pytest.raises(ValueError, match=r"x\.parquet, row 1 has no 'text'"):
+    with pytest.raises(ValueError, match=r"x\.parquet, row 1 has null as 'text', where"):
         read(path)
     with pytest.raises(ValueError, match=r"has no column 'body'; it has id, text, title"):
         read(path, "body")
@@ -151,12 +152,15 @@ def test_parquet_that_is_damaged_is_named(compression: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("x.txt", b"a\n\xff\n", {}, r"x\.txt:2 is not UTF-8"),
+        ("x.txt", b"a\n\xff\n", {}, r"x\.txt:2 is not UTF-8: .* Save it as UTF-8\."),
         ("x.jsonl", '{"text": "a"}\n{"text"\n', {}, r"x\.jsonl:2 is not JSON"),
         ("x.jsonl", "[" * 100_000, {}, r"x\.jsonl:1 is not JSON"),
         ("x.jsonl", "[1]", {}, r"x\.jsonl:1 is a list, where a JSON object is needed"),
         ("x.jsonl", '{"body": "a", "id": 1}', {}, r"x\.jsonl:1 has no 'text'; it has body, id"),
-        ("x.jsonl", '{"text": null}', {}, r"x\.jsonl:1 has no 'text'"),
+        ("x.jsonl", '{"text": null}', {}, r"x\.jsonl:1 has null as 'text', where text is needed: leave it out"),
+        ("x.jsonl", '{"text": "a"}\r{"text": "b"}\r', {}, r"x\.jsonl:1 is not JSON: its lines end in \\r alone; let"),
+        ("x.jsonl", '{"text": "a\rb"}', {}, r"x\.jsonl:1 is not JSON: Invalid control"),
+        ("x.csv", "text\ra\rb\r", {}, r"x\.csv:1 is not CSV: its lines end in \\r alone; let"),
         ("x.jsonl", '{"text": ["a"]}', {}, r"x\.jsonl:1 has a list as 'text', where text is needed"),
         ("x.jsonl", '{"text": "a"}', {"id_field": "key"}, r"x\.jsonl:1 has None as its id 'key'"),
         ("x.jsonl", '{"text": "a", "id": 1.5}', {}, r"x\.jsonl:1 has 1\.5 as its id 'id'"),
@@ -176,6 +180,16 @@ def test_refused(name: str, content: str | bytes, options: dict[str, Any], messa
     path = written(tmp_path / name, content)
     with pytest.raises(ValueError, match=message):
         read(path, **options)
+
+
+def test_nanoseconds_of_parquet_are_left_out(tmp_path: Path) -> None:
+    arrow: Any = pytest.importorskip("pyarrow", reason="pyarrow, extra parquet")
+    from pyarrow import parquet
+
+    when = arrow.array([1_577_836_800_000_000_001], arrow.timestamp("ns"))
+    parquet.write_table(arrow.table({"text": ["a"], "when": when}), tmp_path / "a.parquet")
+    [record] = reading.records(source(str(tmp_path / "a.parquet"), also=["when"]))
+    assert record.also == (datetime(2020, 1, 1),)
 
 
 def test_a_parquet_file_with_two_columns_of_a_name(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """What is longer than the model takes: cut at the end that is asked for, in each client's words, and said to be."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel
+from mlx_embed import CrossEncoder, EmbeddingModel
+from mlx_embed.serve import models, reranker
+from mlx_embed.tokenizer import Tokenizer
+from mlx_embed.tokenizer.pairs import PairTokenizer
 from tests.mlx_embed.serve.harness import Running, serving
 
 
@@ -37,3 +41,47 @@ def test_coheres_ends(running: Running, encoder: EmbeddingModel, truncate: str |
     body = {"texts": ["wing " * 62 + "heat " * 62], "truncate": truncate}
     found = running.post("/v2/embed", body).json()["embeddings"]["float"][0]
     assert found == pytest.approx(encoder.encode(kept * 62), abs=1e-5)
+
+
+def test_of_texts_that_are_far_too_long_a_beginning_is_read(
+    running: Running, encoder: EmbeddingModel, cross_encoder: CrossEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer would take 200 bytes for each character, and seconds, while all others wait."""
+    monkeypatch.setattr(models, "TOGETHER", 20_000)
+    monkeypatch.setattr(reranker, "TOGETHER", 20_000)
+    read: list[int] = []
+
+    def made(self: Tokenizer, contents: list[str]) -> Any:
+        read.append(sum(map(len, contents)))
+        return whole(self, contents)
+
+    whole = Tokenizer._made
+    monkeypatch.setattr(Tokenizer, "_made", made)
+    library = cross_encoder.tokenizer.library
+
+    class Recording:
+        def encode(self, text: str, **options: Any) -> Any:
+            read.append(len(text))
+            return library.encode(text, **options)
+
+        def encode_batch(self, texts: list[str], **options: Any) -> Any:
+            read.append(sum(map(len, texts)))
+            return library.encode_batch(texts, **options)
+
+    monkeypatch.setattr(PairTokenizer, "library", Recording())
+    long, others = "the wing " * 30_000, ["heat " * 1_500] * 9
+    answer = running.post("/v1/embeddings", {"input": ["heat", long, *others, "wing"]}).json()
+    assert answer["truncated"] == list(range(1, 11))
+    assert max(read) <= 20_000
+    assert sum(read) > 9 * len(others[0]), "of these all tokens are counted"
+    found = np.array([row["embedding"] for row in answer["data"]])
+    assert np.abs(found - encoder.encode(["heat", long, *others, "wing"])).max() <= 1e-5
+    refused = running.post("/v1/embeddings", {"input": [others[0], long], "truncate": "error"}).json()
+    assert re.search(r"input\[0\] has 1502 tokens, and the model takes 64", refused["error"]["message"])
+    refused = running.post("/v1/embeddings", {"input": long, "truncate": "error"}).json()
+    assert re.search(r"input\[0\] has \d+ or more tokens, and the model takes 64", refused["error"]["message"])
+    read.clear()
+    ranked = running.post("/rerank", {"query": long, "documents": [long, "heat", others[0]]}).json()["results"]
+    assert max(read) <= 60_000
+    expected = cross_encoder.predict([(long, document) for document in (long, "heat", others[0])])
+    assert [one["relevance_score"] for one in ranked] == pytest.approx(sorted(expected, reverse=True), abs=1e-5)

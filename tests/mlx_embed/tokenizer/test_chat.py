@@ -8,16 +8,21 @@ from mlx_embed.tokenizer.chat import renderer
 
 pytest.importorskip("jinja2", reason="Jinja is not installed, extra chat")
 
-# Blocks on lines of their own leave none, a loop is left early, and JSON keeps its letters.
+# Blocks on lines of their own leave none, a loop is left early, JSON keeps its letters, what transformers always gives
+# is defined, and what is marked for training is there, with names of its own.
 TEMPLATE = """{% for message in messages %}
     {% if message.role == "other" %}
         {% break %}
     {% endif %}
 {{ message | tojson }}
 {% endfor %}
+{% generation %}
+{% set ask = "was it?" %}
+{{ tools is defined }} {{ documents is not none }} {{ ask -}}
+{% endgeneration %}
 {{ ask }}{% if add_generation_prompt %}:{% endif %}"""
 MESSAGES = [{"role": "query", "content": "Wärme <b>"}, {"role": "other", "content": "x"}]
-TEXT = '{"role": "query", "content": "Wärme <b>"}\nis it?'
+TEXT = '{"role": "query", "content": "Wärme <b>"}\nTrue False was it?is it?'
 
 
 def test_golden() -> None:
