@@ -33,9 +33,7 @@ def share(found: list[list[int]], nearest: list[list[int]]) -> float:
 
 def by_elips(rows: np.ndarray, queries: np.ndarray, codec: str, rounds: int = 0) -> list[list[int]]:
     parameters = elips.QuantParams(codec, pq_dim=8, opq_iters=rounds)
-    database = elips.connect(
-        ":memory:", dimension=SIZE, metric="euclidean", index="exact", quantization=parameters
-    )
+    database = elips.connect(":memory:", dimension=SIZE, metric="euclidean", index="exact", quantization=parameters)
     texts = database.collection("texts")
     number = {key: at for at, key in enumerate(texts.write_many([{"vector": row.tolist()} for row in rows]))}
     texts.compress()
