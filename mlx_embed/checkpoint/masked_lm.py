@@ -84,6 +84,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
             f"{', '.join(sorted({*_NAMES, *_PLAIN}))}."
         )
     tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
+    names = _as_written(names, tensors)
     tied = next((tensors[name] for name in tensors if name.endswith(_EMBEDDINGS)), None)
     weight = tensors.get(f"{names.decoder}.weight")
     # Where the decoder is the word embeddings, its bias is the head's; else it has one of its own.
@@ -135,6 +136,7 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
     if names is None or not any(str(name).endswith("ForMaskedLM") for name in named or ()):
         return {}
     tensors = {tensor.name: tensor for tensor in read_tensors(checkpoint).values()}
+    names = _as_written(names, tensors)
     parts = (f"{names.dense}.", f"{names.norm}.", f"{names.decoder}.")
     tied = checkpoint.config.get("tie_word_embeddings", True)
     kept = {
@@ -144,6 +146,13 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
     }
     arrays = load_tensors(kept)
     return arrays if dtype is None else {name: array.astype(dtype) for name, array in arrays.items()}
+
+
+def _as_written(names: _Names, tensors: Mapping[str, Tensor]) -> _Names:
+    """The names of a head's parts in its file: what transformers calls layer_norm in GTE's, it writes as norm."""
+    written = names.norm.replace("layer_norm", "norm")
+    there = f"{names.norm}.weight" in tensors or f"{written}.weight" not in tensors
+    return names if there else names._replace(norm=written)
 
 
 def _plain_weight(checkpoint: Checkpoint, name: str) -> Tensor:
