@@ -160,6 +160,11 @@ class Embedder:
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)
 
+    @property
+    def token_width(self) -> int:
+        """Numbers of a vector of `token_vectors`."""
+        return self.model.checkpoint.encoder_config.hidden_size
+
     def token_vectors(self, job: Job[Text]) -> list[Float32]:
         """Of each text of a job of tokens that is done, an array [L, H]: the encoder's hidden states."""
         return job.rows
