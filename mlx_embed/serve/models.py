@@ -275,7 +275,9 @@ class Models:
         self.loaded: dict[str, Served] = {}
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
-            raise ValueError(f"Two models are called {', '.join(sorted(twice))}: tell them by --served-model-name.")
+            raise ValueError(
+                f"Two models are called {', '.join(sorted(twice))}: tell them apart by --served-model-name."
+            )
 
     def add(self, models: Sequence[Served]) -> None:
         """Serve them."""

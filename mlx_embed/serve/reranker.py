@@ -95,7 +95,8 @@ class Reranker:
         for pair in pairs:
             # A query of a megabyte is not to be tokenized again with each of a thousand documents.
             if pair.query.cut is None:
-                pair.query.cut = self._cut(pair.query.text, QUERY_LENGTHS * self.longest)
+                most = QUERY_LENGTHS * self.longest
+                pair.query.cut = pair.query.text if len(pair.query.text) <= most else self._cut(pair.query.text, most)
             document = pair.document if pair.most is None else self._cut(pair.document, pair.most)
             texts.append((pair.query.cut, document))
         prompt = chosen_prompt(self.model.prompts, self.model.default_prompt_name, None, None)
@@ -113,13 +114,16 @@ class Reranker:
 
     def _cut(self, text: str, most: int) -> str:
         """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning."""
-        if len(text) <= most:  # a token has a character at least
-            return text
         tokenizer = self.model.tokenizer
         places = tokenizer.library.encode(text, add_special_tokens=False).offsets
         if len(places) <= most:
             return text
-        return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]]
+        # Where characters have several tokens, as of bytes, one that would lose some is left out.
+        if tokenizer.cut_left:
+            (_, before), (start, end) = places[-most - 1], places[-most]
+            return text[end if before > start else start :]
+        (start, end), (after, _) = places[most - 1], places[most]
+        return text[: start if after < end else end]
 
     def _count(self, prompt: str, query: str, document: str) -> int:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""
