@@ -108,7 +108,9 @@ def read_checkpoint(
         pooling, (modules, dimension) = Pooling(), _of_tokens(folder, vectors, hidden_size)
         vectors = _with_settings(vectors, settings)
     elif len(entries) > 1 and not scored:
-        pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
+        # What config.json calls hidden_size may be the width of layers in front of a last projection.
+        stated = getattr(encoder_config, "width", hidden_size)
+        pooling, modules, dimension = _modules(folder, entries[1:], hidden_size, stated)
     elif is_v5(config):
         pooling, modules, dimension = Pooling(("lasttoken",)), (Normalize(),), hidden_size
     else:
@@ -253,15 +255,15 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
 
 
 def _modules(
-    folder: Path, entries: Sequence[tuple[str, str]], hidden_size: int
+    folder: Path, entries: Sequence[tuple[str, str]], hidden_size: int, stated: int
 ) -> tuple[Pooling, tuple[Module, ...], int]:
-    """What follows the Transformer, and the dimension of the vectors that come out."""
+    """What follows the Transformer, and the dimension of the vectors that come out; `stated` is as of `_pooling`."""
     (first, path), *rest = entries
     if first != "Pooling":
         raise UnsupportedModelError(
             f"{folder / 'modules.json'} has {first} after the Transformer; mlx_embed runs Pooling there."
         )
-    pooling = _pooling(inside(folder, path) / "config.json", hidden_size)
+    pooling = _pooling(inside(folder, path) / "config.json", hidden_size, stated)
     return pooling, *_after(folder, rest, hidden_size * len(pooling.modes))
 
 
@@ -312,10 +314,12 @@ def _after(
     return tuple(modules), dimension
 
 
-def _pooling(path: Path, hidden_size: int) -> Pooling:
+def _pooling(path: Path, hidden_size: int, stated: int) -> Pooling:
+    """How tokens are pooled; sentence-transformers writes config.json's hidden_size, `stated`, whatever comes out."""
     config = read_json(path)
     for key in ("embedding_dimension", "word_embedding_dimension"):
-        _expect(path, key, config.get(key, hidden_size), hidden_size)
+        if config.get(key) != stated:
+            _expect(path, key, config.get(key, hidden_size), hidden_size)
     named = config.get("pooling_mode")
     if named is None:
         modes = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
