@@ -47,11 +47,15 @@ def least_cosine(
 
 
 def rows(kind: str, model: Any, texts: Sequence[str]) -> list[Float32]:
-    """A model's vectors of the texts, of each side that it has: [N, D], or of tokens [T, D]."""
+    """A model's vectors of the texts, of each side that it has: [N, D], or of tokens [T, D].
+
+    All weights, and each token's vector: which are the largest, or near each other, may turn on a rounding.
+    """
     if kind == DENSE:
         whole = model.encode(texts, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False)
         return [whole]
-    sides = [encode(texts, show_progress_bar=False) for encode in (model.encode_query, model.encode_document)]
+    how = {"max_active_dims": model.dimension} if kind == SPARSE else {"pool_factor": 1}
+    sides = [encode(texts, show_progress_bar=False, **how) for encode in (model.encode_query, model.encode_document)]
     return [side.dense() if kind == SPARSE else MultiVectors.of(side).vectors for side in sides]
 
 
