@@ -1,5 +1,6 @@
 """Which kind of model a folder is of, and how near two folders of one kind are to each other."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,7 +44,10 @@ def least_cosine(
         rows(kind, made.from_pretrained(folder, device="cpu", dtype=dtype, task=chosen), texts)
         for folder, dtype, chosen in ((source, "float32", tasks[0]), (other, None, tasks[1]))
     )
-    return float(np.concatenate([cosines(before, after) for before, after in zip(*found, strict=True)]).min())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* was saved as a CrossEncoder")  # whose encoder is compared here
+        before, after = found
+    return float(np.concatenate([cosines(a, b) for a, b in zip(before, after, strict=True)]).min())
 
 
 def rows(kind: str, model: Any, texts: Sequence[str]) -> list[Float32]:

@@ -16,7 +16,7 @@ from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.logit_score import read_chat, read_logit_score
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
-from mlx_embed.checkpoint.multi_vector import MultiVector, read_expansion, read_multi_vector
+from mlx_embed.checkpoint.multi_vector import STANFORD, MultiVector, read_expansion, read_multi_vector
 from mlx_embed.checkpoint.safetensors import other_weights, read_headers, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
 from mlx_embed.checkpoint.sparse import read_sides
@@ -37,6 +37,14 @@ _POOLING_FLAGS = {
 
 _STATIC = "StaticEmbedding"
 _LOGIT_SCORE = "LogitScore"
+# Of what a folder says that it is, the class that computes it, and the option of commands that do.
+_OPENED_BY = {
+    "SparseEncoder": ("SparseEncoder", "--sparse"),
+    "MultiVectorEncoder": ("MultiVectorEncoder", "--multi-vector"),
+    "ColBERT": ("MultiVectorEncoder", "--multi-vector"),
+    STANFORD: ("MultiVectorEncoder", "--multi-vector"),
+    "CrossEncoder": ("CrossEncoder", "--reranker"),
+}
 # Stanford's ColBERT has its projection beside the encoder's tensors.
 PROJECTION = "linear.weight"
 
@@ -228,6 +236,21 @@ def _config(folder: Path) -> dict[str, Any]:
     if not present(path) and other_weights(folder):
         raise CheckpointError(f"{path} is missing, and so is model.safetensors. {what_else(folder)}")
     return read_json(path)
+
+
+def say_other_kind(folder: Path) -> None:
+    """Warn where a folder that is opened as an embedding model says that it is a model of another kind."""
+    stated = optional_json(folder / "config_sentence_transformers.json").get("model_type")
+    named = optional_json(folder / "config.json").get("architectures")
+    if not present(folder / "modules.json"):  # without it the former file counts for nothing
+        stated = STANFORD if isinstance(named, list) and STANFORD in named else None
+    if not isinstance(stated, str) or stated not in _OPENED_BY:
+        return
+    kind, option = _OPENED_BY[stated]
+    warn(
+        f"{folder} was saved as a {stated}. Its tokens are averaged here, which it was not trained for: "
+        f"{kind}.from_pretrained, or a command's {option}, computes what it was."
+    )
 
 
 def _bare_pooling(config: Mapping[str, Any]) -> str:
