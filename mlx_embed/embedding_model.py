@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mlx_embed import codes
 from mlx_embed.arguments import whole_number
 from mlx_embed.checkpoint import Checkpoint, weights
+from mlx_embed.checkpoint.folder import say_other_kind
 from mlx_embed.checkpoint.tasks import PURPOSES, checked_task, for_purpose
 from mlx_embed.embedding_head import EmbeddingHead
 from mlx_embed.encoding import Call, Encoded, Encoding
@@ -145,6 +146,7 @@ class EmbeddingModel(CutsTexts, FromSentenceTransformers):
         """
         opened = open_model("from_pretrained", name_or_path, options)
         checkpoint = opened.checkpoint
+        say_other_kind(checkpoint.folder)
         dim = checkpoint.truncate_dim or checkpoint.dimension
         rehearsal = opened.rehearse(EmbeddingHead(checkpoint.pooling, checkpoint.modules, 0, dim, checkpoint.normalize))
         tokenizer = tokenizer_of(checkpoint, opened.max_seq_length)

@@ -1,5 +1,6 @@
 """Which kind of model a folder is of, and how near two folders of one kind are to each other."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,15 +44,22 @@ def least_cosine(
         rows(kind, made.from_pretrained(folder, device="cpu", dtype=dtype, task=chosen), texts)
         for folder, dtype, chosen in ((source, "float32", tasks[0]), (other, None, tasks[1]))
     )
-    return float(np.concatenate([cosines(before, after) for before, after in zip(*found, strict=True)]).min())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* was saved as a CrossEncoder")  # whose encoder is compared here
+        before, after = found
+    return float(np.concatenate([cosines(a, b) for a, b in zip(before, after, strict=True)]).min())
 
 
 def rows(kind: str, model: Any, texts: Sequence[str]) -> list[Float32]:
-    """A model's vectors of the texts, of each side that it has: [N, D], or of tokens [T, D]."""
+    """A model's vectors of the texts, of each side that it has: [N, D], or of tokens [T, D].
+
+    All weights, and each token's vector: which are the largest, or near each other, may turn on a rounding.
+    """
     if kind == DENSE:
         whole = model.encode(texts, normalize_embeddings=True, long_text="mean_of_chunks", show_progress_bar=False)
         return [whole]
-    sides = [encode(texts, show_progress_bar=False) for encode in (model.encode_query, model.encode_document)]
+    how = {"max_active_dims": model.dimension} if kind == SPARSE else {"pool_factor": 1}
+    sides = [encode(texts, show_progress_bar=False, **how) for encode in (model.encode_query, model.encode_document)]
     return [side.dense() if kind == SPARSE else MultiVectors.of(side).vectors for side in sides]
 
 

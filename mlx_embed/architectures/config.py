@@ -63,7 +63,7 @@ def read_config(
         values[field.name] = float(value) if kind is float else value  # MLX takes no int beyond 64 bits
     result = cls(**values)
     heads = values.get("num_attention_heads", 1)
-    hidden_size = values.get("hidden_size", 0)  # absent where heads are of a size of their own
-    if heads < 1 or hidden_size % heads:
+    hidden_size = values.get("hidden_size", 0)
+    if heads < 1 or ("head_dim" not in values and hidden_size % heads):  # unless heads have a size of their own
         raise CheckpointError(f"config.json has hidden_size {hidden_size} for {heads} attention heads.")
     return result

@@ -16,6 +16,7 @@ from mlx_embed.architectures.contract import Layout
 from mlx_embed.architectures.direction import checked_direction
 from mlx_embed.architectures.norm import LayerNorm
 from mlx_embed.architectures.ops import Array
+from mlx_embed.errors import CheckpointError
 
 PREFIXES = ("mpnet.",)
 RENAMES = (
@@ -36,8 +37,10 @@ RENAMES = (
 HEAD = (("classifier.dense", "Tanh"), ("classifier.out_proj", "Identity"))
 LAYOUT: Layout = "packed"
 MAX_DISTANCE = 128
-# MPNet's own code has this number; what config.json calls pad_token_id does not count.
+# MPNet's own code has these numbers; what config.json calls pad_token_id does not count, and of
+# relative_attention_num_buckets it is only how many rows the table has.
 PAD_TOKEN_ID = 1
+BUCKETS = 32
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Config:
     def from_dict(cls, config: Mapping[str, Any]) -> "Config":
         """Check and read config.json."""
         result = read_config(cls, config)
+        if result.relative_attention_num_buckets < BUCKETS:
+            raise CheckpointError(
+                f'config.json has "relative_attention_num_buckets": {result.relative_attention_num_buckets}; MPNet has '
+                f"{BUCKETS} buckets of distances, each with a row of its table."
+            )
         checked_direction(config, causal=False)
         ops.activation(result.hidden_act)
         return result
@@ -92,14 +100,13 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.num_buckets = config.relative_attention_num_buckets
         self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_attention_heads)
         self.layers = ops.PostNormLayers(Layer(config) for _ in range(config.num_hidden_layers))
 
     def __call__(self, input_ids: Array, cu_seqlens: Array, max_seqlen: int, rows: Array | None = None) -> Array:
         """Token ids [T] of a packed batch to hidden states [T, hidden], or [n, hidden] of the tokens `rows`."""
         x = self.embeddings(input_ids, cu_seqlens)
-        bias = ops.distance_bias(self.relative_attention_bias, distance_buckets(max_seqlen, self.num_buckets))
+        bias = ops.distance_bias(self.relative_attention_bias, distance_buckets(max_seqlen, BUCKETS))
         return ops.encoder_layers(self.layers, x, cu_seqlens, max_seqlen, bias, rows)
 
 

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlx_embed.architectures import ops
 from mlx_embed.architectures.config import read_config
 from mlx_embed.architectures.contract import Layout
-from mlx_embed.architectures.direction import checked_direction
+from mlx_embed.architectures.direction import checked_direction, flag
 from mlx_embed.architectures.mpnet import distance_buckets
 from mlx_embed.architectures.norm import RMSNorm
 from mlx_embed.architectures.ops import Array
@@ -81,8 +81,12 @@ class Config:
             )
         # What T5 calls so is the approximation by tanh, if it is gated.
         act = "gelu_new" if named == "gated-gelu" else act
+        # Where transformers has written its parts too, it obeys these.
+        if config.get("dense_act_fn") is not None:
+            act = config["dense_act_fn"]
+        gated = flag(config, "is_gated_act", default=gate == "gated")
         checked_direction(config, causal=False)
-        result = read_config(cls, {**config, "hidden_act": act, "gated": gate == "gated"}, _NAMES)
+        result = read_config(cls, {**config, "hidden_act": act, "gated": gated}, _NAMES)
         if result.relative_attention_num_buckets < 4 or result.relative_attention_max_distance < result.exact * 2:
             raise CheckpointError(
                 f"config.json has {result.relative_attention_num_buckets} buckets of distances up to "

@@ -16,7 +16,7 @@ from mlx_embed.checkpoint.hub import resolve
 from mlx_embed.checkpoint.listed import inside, listed
 from mlx_embed.checkpoint.logit_score import read_chat, read_logit_score
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
-from mlx_embed.checkpoint.multi_vector import MultiVector, read_expansion, read_multi_vector
+from mlx_embed.checkpoint.multi_vector import STANFORD, MultiVector, read_expansion, read_multi_vector
 from mlx_embed.checkpoint.safetensors import other_weights, read_headers, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
 from mlx_embed.checkpoint.sparse import read_sides
@@ -37,6 +37,14 @@ _POOLING_FLAGS = {
 
 _STATIC = "StaticEmbedding"
 _LOGIT_SCORE = "LogitScore"
+# Of what a folder says that it is, the class that computes it, and the option of commands that do.
+_OPENED_BY = {
+    "SparseEncoder": ("SparseEncoder", "--sparse"),
+    "MultiVectorEncoder": ("MultiVectorEncoder", "--multi-vector"),
+    "ColBERT": ("MultiVectorEncoder", "--multi-vector"),
+    STANFORD: ("MultiVectorEncoder", "--multi-vector"),
+    "CrossEncoder": ("CrossEncoder", "--reranker"),
+}
 # Stanford's ColBERT has its projection beside the encoder's tensors.
 PROJECTION = "linear.weight"
 
@@ -108,7 +116,9 @@ def read_checkpoint(
         pooling, (modules, dimension) = Pooling(), _of_tokens(folder, vectors, hidden_size)
         vectors = _with_settings(vectors, settings)
     elif len(entries) > 1 and not scored:
-        pooling, modules, dimension = _modules(folder, entries[1:], hidden_size)
+        # What config.json calls hidden_size may be the width of layers in front of a last projection.
+        stated = getattr(encoder_config, "width", hidden_size)
+        pooling, modules, dimension = _modules(folder, entries[1:], hidden_size, stated)
     elif is_v5(config):
         pooling, modules, dimension = Pooling(("lasttoken",)), (Normalize(),), hidden_size
     else:
@@ -228,6 +238,21 @@ def _config(folder: Path) -> dict[str, Any]:
     return read_json(path)
 
 
+def say_other_kind(folder: Path) -> None:
+    """Warn where a folder that is opened as an embedding model says that it is a model of another kind."""
+    stated = optional_json(folder / "config_sentence_transformers.json").get("model_type")
+    named = optional_json(folder / "config.json").get("architectures")
+    if not present(folder / "modules.json"):  # without it the former file counts for nothing
+        stated = STANFORD if isinstance(named, list) and STANFORD in named else None
+    if not isinstance(stated, str) or stated not in _OPENED_BY:
+        return
+    kind, option = _OPENED_BY[stated]
+    warn(
+        f"{folder} was saved as a {stated}. Its tokens are averaged here, which it was not trained for: "
+        f"{kind}.from_pretrained, or a command's {option}, computes what it was."
+    )
+
+
 def _bare_pooling(config: Mapping[str, Any]) -> str:
     """How sentence-transformers 6.2 pools what has no Pooling module."""
     return "lasttoken" if is_causal_lm(config) and config.get("is_causal", True) else "mean"
@@ -253,15 +278,15 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
 
 
 def _modules(
-    folder: Path, entries: Sequence[tuple[str, str]], hidden_size: int
+    folder: Path, entries: Sequence[tuple[str, str]], hidden_size: int, stated: int
 ) -> tuple[Pooling, tuple[Module, ...], int]:
-    """What follows the Transformer, and the dimension of the vectors that come out."""
+    """What follows the Transformer, and the dimension of the vectors that come out; `stated` is as of `_pooling`."""
     (first, path), *rest = entries
     if first != "Pooling":
         raise UnsupportedModelError(
             f"{folder / 'modules.json'} has {first} after the Transformer; mlx_embed runs Pooling there."
         )
-    pooling = _pooling(inside(folder, path) / "config.json", hidden_size)
+    pooling = _pooling(inside(folder, path) / "config.json", hidden_size, stated)
     return pooling, *_after(folder, rest, hidden_size * len(pooling.modes))
 
 
@@ -312,10 +337,12 @@ def _after(
     return tuple(modules), dimension
 
 
-def _pooling(path: Path, hidden_size: int) -> Pooling:
+def _pooling(path: Path, hidden_size: int, stated: int) -> Pooling:
+    """How tokens are pooled; sentence-transformers writes config.json's hidden_size, `stated`, whatever comes out."""
     config = read_json(path)
     for key in ("embedding_dimension", "word_embedding_dimension"):
-        _expect(path, key, config.get(key, hidden_size), hidden_size)
+        if config.get(key) != stated:
+            _expect(path, key, config.get(key, hidden_size), hidden_size)
     named = config.get("pooling_mode")
     if named is None:
         modes = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] or ["mean"]

@@ -86,6 +86,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> MaskedLMHead:
             f"{', '.join(sorted({*_NAMES, *_PLAIN}))}."
         )
     tensors = _by_name(checkpoint)
+    names = _as_written(names, tensors)
     tied = next((tensors[name] for name in tensors if name.endswith(_EMBEDDINGS)), None)
     weight = tensors.get(f"{names.decoder}.weight")
     # Where the decoder is the word embeddings, its bias is the head's; else it has one of its own.
@@ -138,6 +139,7 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
     if names is None or not any(str(name).endswith("ForMaskedLM") for name in named or ()):
         return {}
     tensors = _by_name(checkpoint)
+    names = _as_written(names, tensors)
     parts = (f"{names.dense}.", f"{names.norm}.", f"{names.decoder}.")
     tied = checkpoint.config.get("tie_word_embeddings", True)
     kept = {
@@ -152,6 +154,13 @@ def head_arrays(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.
 def _by_name(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The tensors by their names in the model, whether the weights' file has them or an adapter's."""
     return {adapters.plain_name(tensor.name): tensor for tensor in read_tensors(checkpoint).values()}
+
+
+def _as_written(names: _Names, tensors: Mapping[str, Tensor]) -> _Names:
+    """The names of a head's parts in its file: what transformers calls layer_norm in GTE's, it writes as norm."""
+    written = names.norm.replace("layer_norm", "norm")
+    there = f"{names.norm}.weight" in tensors or f"{written}.weight" not in tensors
+    return names if there else names._replace(norm=written)
 
 
 def _plain_weight(checkpoint: Checkpoint, name: str) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 
 from mlx_embed.serve.errors import Refusal
 from mlx_embed.serve.kinds import M3Embedder, SparseEmbedder, TaskModel, TokenEmbedder
-from mlx_embed.serve.models import Embedder, Float32
+from mlx_embed.serve.models import Embedder, Float32, input_task
 from mlx_embed.serve.queue import Job
 from mlx_embed.serve.replies import Reply, base64_of, json_reply
 from mlx_embed.serve.service import Call, Service
@@ -99,7 +99,7 @@ async def encode(service: Service, body: EncodeRequest, call: Call) -> Reply:
     if body.truncate_dim is not None and "dense" not in kinds:
         raise Refusal("invalid", "truncate_dim is of dense vectors, which are not wanted.", param="truncate_dim")
     if isinstance(model, Embedder):
-        tokenizer = model.model.tokenizer
+        tokenizer = model.model.tokenizer.for_task(input_task(body.task))
         job, parts = await _embedded(service, call, model, body, kinds)
     else:
         tokenizer = model.tokenizer(body.task)

@@ -188,6 +188,11 @@ class M3Embedder(Embedder):
         limit = self.model.tokenizer.for_task(task).max_length if strict else None
         return Job(texts, key=Wanted(sparse, tokens), limit=limit)
 
+    @property
+    def token_width(self) -> int:
+        """See `Embedder`."""
+        return self.m3.token_dimension
+
     def token_vectors(self, job: Job[Text]) -> list[Float32]:
         """Of each text of a job of tokens that is done, an array [L, C]."""
         return [row.multi_vector for row in job.rows]

@@ -26,6 +26,7 @@ class Limits:
         body_bytes: of a request.
         held_bytes: of the bodies of all requests at once.
         inputs: texts of a request.
+        numbers: of an answer of a vector a token, whose JSON has eleven bytes for each; that of one text may have more.
         seconds: for which a request may wait and run.
         read_seconds: within which a request has to be there, header and body.
         idle_seconds: after which a connection without a request is closed.
@@ -37,6 +38,7 @@ class Limits:
     body_bytes: int = 8 * 10**6
     held_bytes: int = 256 * MIB
     inputs: int = 2048
+    numbers: int = 2**26
     seconds: float = 300.0
     read_seconds: float = 30.0
     idle_seconds: float = 75.0

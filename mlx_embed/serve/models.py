@@ -163,6 +163,11 @@ class Embedder:
         texts = [Text(content, prompt, cut_left, task) for content in contents]
         return Job(texts, key=key, limit=self.model.tokenizer.for_task(task).max_length if strict else None)
 
+    @property
+    def token_width(self) -> int:
+        """Numbers of a vector of `token_vectors`."""
+        return self.model.checkpoint.encoder_config.hidden_size
+
     def token_vectors(self, job: Job[Text]) -> list[Float32]:
         """Of each text of a job of tokens that is done, an array [L, H]: the encoder's hidden states."""
         return job.rows
@@ -200,9 +205,9 @@ class Embedder:
         found: dict[int, Tokens] = {}
         for index, text in enumerate(texts):
             if not isinstance(text.content, str):
-                ids = text.content
-                most = self.model.max_seq_length
-                found[index] = Tokens(ids[-most:] if text.cut_left else ids[:most], None, len(ids))
+                ids, own = text.content, tokenizer.for_task(text.task)
+                most, from_left = own.max_length, own.cut_left if text.cut_left is None else text.cut_left
+                found[index] = Tokens(ids[-most:] if from_left else ids[:most], None, len(ids))
         read = [index for index in range(len(texts)) if index not in found]
         for task, cut_left in {(texts[index].task, texts[index].cut_left) for index in read}:
             chosen = [index for index in read if (texts[index].task, texts[index].cut_left) == (task, cut_left)]
@@ -294,7 +299,9 @@ class Models:
         self.loaded: dict[str, Served] = {}
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
-            raise ValueError(f"Two models are called {', '.join(sorted(twice))}: tell them by --served-model-name.")
+            raise ValueError(
+                f"Two models are called {', '.join(sorted(twice))}: tell them apart by --served-model-name."
+            )
 
     def add(self, models: Sequence[Served]) -> None:
         """Serve them."""
@@ -306,20 +313,22 @@ class Models:
             model.queue.close()
 
     def find(self, name: str | None, *kinds: type[Any]) -> Any:
-        """The model of a name: its own, its last part, or "default" or none, the first of these kinds, or of any.
+        """The model of a name, of these kinds or of any: its own, or its repository's, or the last part of either.
+
+        "default", where no model is called so, and no name are the first.
 
         Raises:
-            Refusal: none of this name, or of this kind; while they are still loading.
+            Refusal: none of this name, or of this kind, or several; while they are still loading.
         """
         if not self.loaded:
             raise Refusal("loading", "The models are being loaded.", headers={"retry-after": "1"})
         served = [model for model in self.loaded.values() if not kinds or isinstance(model, kinds)]
-        wanted = (name or "default").removesuffix(":latest").lower()
-        if wanted == "default" and served:
+        wanted = (name or "").removesuffix(":latest")
+        for given in dict.fromkeys((name, wanted)):
+            if given and (found := _called(given, served)):
+                return found
+        if served and wanted.lower() in ("", "default"):
             return served[0]
-        for model in served:
-            if wanted in (model.id.lower(), model.id.rpartition("/")[2].lower(), model.name.lower()):
-                return model
         there = [kind for kind in kinds if any(isinstance(model, kind) for model in served)] or kinds[:1]
         what = " and ".join(f"{kind.kind}s" for kind in there) or "models"
         here = ", ".join(model.id for model in served)
@@ -331,6 +340,25 @@ class Models:
             param="model",
             code="model_not_found",
         )
+
+
+def _called(wanted: str, served: Sequence[Served]) -> Served | None:
+    """The model that a name means, the most exactly; Refusal where it is the end of several names."""
+    folded = wanted.lower()
+    ways: tuple[Callable[[Served], bool], ...] = (
+        lambda model: model.id == wanted,
+        lambda model: model.id.lower() == folded,
+        lambda model: model.name.lower() == folded,
+        lambda model: model.id.rpartition("/")[2].lower() == folded,
+    )
+    for means in ways:
+        found = [model for model in served if means(model)]
+        if len({model.model.checkpoint.folder for model in found}) > 1:
+            several = " or ".join(model.id for model in found)
+            raise Refusal("invalid", f"model {wanted!r} may be {several}: name one of them.", param="model")
+        if found:
+            return found[0]
+    return None
 
 
 def named_prompt(prompts: Mapping[str, str], name: str) -> str:

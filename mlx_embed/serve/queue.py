@@ -49,6 +49,10 @@ class TextError(Exception):
         self.index = index
 
 
+class TooManyTokensError(Exception):
+    """More tokens than a request may have."""
+
+
 class TextTooLongError(TextError):
     """A text of more tokens than the model takes, of a request that wants none cut."""
 
@@ -86,6 +90,7 @@ class Job(Generic[Text]):
         texts: to be computed; each counts as many characters as its `len`.
         key: how they are computed; only jobs of one key share a batch.
         limit: a text of more tokens fails the job; None cuts it.
+        most: more tokens of all texts together, once they are cut, fail the job.
         future: done when all texts are; its result is the job itself.
         rows: what was computed of each text.
         counts: each text's tokens, before it was cut.
@@ -97,6 +102,7 @@ class Job(Generic[Text]):
         self.texts = texts
         self.key = key
         self.limit = limit
+        self.most: int | None = None
         self.future: Future[Job[Text]] = Future()
         self.rows: list[Any] = [None] * len(texts)
         self.counts = [0] * len(texts)
@@ -234,6 +240,9 @@ class ModelQueue(Generic[Text]):
                     found = f"{tokens.count}{'' if tokens.exact else ' or more'}"
                     message = f"has {found} tokens, and the model takes {job.limit}"
                     _fail(job, TextTooLongError(index, message))
+            for job in {job for (job, _), _ in read}:
+                if job.most is not None and job.computed > job.most:
+                    _fail(job, TooManyTokensError(f"more than {job.most} tokens"))
 
     def _tokenized(self, job: Job[Text], index: int, tokens: Tokens) -> None:
         """A text's ids are known, and so how many tokens of it wait."""

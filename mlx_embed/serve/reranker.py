@@ -120,11 +120,8 @@ class Reranker:
     def _cut(self, text: str, most: int) -> tuple[str, int]:
         """The text's first so many tokens, or its last, where the checkpoint has texts cut at their beginning.
 
-        Beside it how many there are: of a short text no fewer than its tokens, and of one of megabytes those that were
-        read of it.
+        Beside it how many there are, of a text of megabytes those that were read of it.
         """
-        if len(text) <= most:  # a token has a character at least
-            return text, len(text)
         tokenizer = self.model.tokenizer
         read = tokenizer.beginning(text, most) if len(text) > TOGETHER else text
         places = tokenizer.library.encode(read, add_special_tokens=False).offsets
@@ -132,7 +129,12 @@ class Reranker:
             places = tokenizer.library.encode(text, add_special_tokens=False).offsets
         if len(places) <= most:
             return text, len(places)
-        return text[places[-most][0] :] if tokenizer.cut_left else text[: places[most - 1][1]], len(places)
+        # Where characters have several tokens, as of bytes, one that would lose some is left out.
+        if tokenizer.cut_left:
+            (_, before), (start, end) = places[-most - 1], places[-most]
+            return text[end if before > start else start :], len(places)
+        (start, end), (after, _) = places[most - 1], places[most]
+        return text[: start if after < end else end], len(places)
 
     def _count(self, prompt: str, query: str, document: str) -> int:
         """The tokens of a pair, each text's counted up to the longest that the model takes."""

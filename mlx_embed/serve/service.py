@@ -19,7 +19,14 @@ from mlx_embed.serve.kinds import M3Embedder, TokenEmbedder
 from mlx_embed.serve.limits import ClientGone, Limits, Places, Receive
 from mlx_embed.serve.metrics import Metrics
 from mlx_embed.serve.models import Embedder, Float32, Models, Served
-from mlx_embed.serve.queue import Job, QueueClosedError, QueueFullError, TextError, TextTooLongError
+from mlx_embed.serve.queue import (
+    Job,
+    QueueClosedError,
+    QueueFullError,
+    TextError,
+    TextTooLongError,
+    TooManyTokensError,
+)
 from mlx_embed.serve.reranker import Reranker
 
 # A client that is told to come again later than this gives up.
@@ -152,14 +159,21 @@ class Service:
         return listed
 
     async def embed(
-        self, call: Call, model: Embedder, contents: Sequence[Any], *, field: str | Sequence[str], **options: Any
+        self,
+        call: Call,
+        model: Embedder,
+        contents: Sequence[Any],
+        *,
+        field: str | Sequence[str],
+        width: int | None = None,
+        **options: Any,
     ) -> Job[Any]:
-        """Texts, as a job that is done; `field` is as of `done`, and `options` are those of `Embedder.job`."""
+        """Texts, as a job that is done; `field` and `width` are as of `done`, and `options` those of `Embedder.job`."""
         for index, item in enumerate(contents):
             if not isinstance(item, str) and max(item) >= model.model.checkpoint.encoder_config.vocab_size:
                 where = _where(field, index)
                 raise Refusal("invalid", f"{where} has a token id that the model does not have.", param=_top(where))
-        return await self.done(call, model, model.job(contents, **options), field)
+        return await self.done(call, model, model.job(contents, **options), field, width=width)
 
     async def score(
         self,
@@ -232,14 +246,19 @@ class Service:
         if min(ids, default=0) < 0:
             raise Refusal("invalid", f"{where} has a negative token id.", param=name)
 
-    async def done(self, call: Call, model: Served, job: Job[Any], field: str | Sequence[str]) -> Job[Any]:
+    async def done(
+        self, call: Call, model: Served, job: Job[Any], field: str | Sequence[str], *, width: int | None = None
+    ) -> Job[Any]:
         """Wait for a job, of texts that a request has in `field`, or each in one of these.
 
+        `width` is that of vectors where each token is answered with one.
+
         Raises:
-            Refusal: an overloaded server, a text that cannot be computed, or too long a wait.
+            Refusal: an overloaded server, a text that cannot be computed, too large an answer, or too long a wait.
             ClientGone: nobody waits for it any more.
         """
         call.jobs.append(job)
+        job.most = None if width is None else max(self.limits.numbers // width, model.queue.longest)
         call.device = "cpu" if is_cpu(model.model.engine.device) else "gpu"
         try:
             model.queue.submit(job)
@@ -273,6 +292,13 @@ class Service:
         except TextError as error:
             where = _where(field, error.index)
             raise Refusal("uncomputable", f"{where} {error}.", param=_top(where)) from error
+        except TooManyTokensError as error:
+            raise Refusal(
+                "too_large",
+                f"The texts have {error} together, and this server answers no more with a vector of {width} numbers "
+                "each: send fewer texts at a time.",
+                param=_top(_where(field, 0)),
+            ) from error
         except QueueClosedError as error:
             raise stopping() from error
         finally:

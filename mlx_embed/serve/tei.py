@@ -168,10 +168,10 @@ async def embed_all(service: Service, body: TeiEmbedRequest, call: Call) -> Repl
     model: Embedder | TokenEmbedder = service.models.find(body.model, Embedder, TokenEmbedder)
     contents = service.contents(body.inputs, name="inputs")
     if isinstance(model, Embedder):
-        job = await service.embed(call, model, contents, field="inputs", tokens=True, **_options(model, body))
-        return json_reply(model.token_vectors(job))
+        options = {"width": model.token_width, "tokens": True, **_options(model, body)}
+        return json_reply(model.token_vectors(await service.embed(call, model, contents, field="inputs", **options)))
     job = model.job(contents, body.input_type or "document", **_taken(body))
-    return json_reply((await service.done(call, model, job, "inputs")).rows)
+    return json_reply((await service.done(call, model, job, "inputs", width=model.model.dimension)).rows)
 
 
 async def embed_sparse(service: Service, body: SparseRequest, call: Call) -> Reply:

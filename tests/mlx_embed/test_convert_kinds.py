@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mlx_embed import BGEM3, EmbeddingModel, MultiVectorEncoder, SparseEncoder, convert
+from mlx_embed.convert import SAMPLE
 from mlx_embed.kinds import DENSE, MULTI_VECTOR, SPARSE, kind_of
 from tests import bge_m3, multi_vector, sparse, static
-from tests.checkpoints import encoder, read
+from tests.checkpoints import damage, encoder, read
 
 pytestmark = pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
 # How far values may be from those before, as a share of the largest.
@@ -125,3 +126,28 @@ def test_the_projection_is_kept_in_its_file(tmp_path: Path) -> None:
     convert(folder, tmp_path / "to", dtype="float16")
     assert read(tmp_path / "to")["linear.weight"].dtype == mx.float32
     assert np.array_equal(np.array(read(tmp_path / "to")["linear.weight"]), np.array(read(folder)["linear.weight"]))
+
+
+def test_tokens_that_are_averaged_otherwise_do_not_count(tmp_path: Path) -> None:
+    """Which tokens are near each other turns on a rounding, without a fault of the conversion."""
+    multi_vector.make(tmp_path / "from", "clustered")
+    assert convert(tmp_path / "from", tmp_path / "to", dtype="bfloat16").min_cosine > 0.999
+    before, after = (MultiVectorEncoder.from_pretrained(tmp_path / name, device="cpu") for name in ("from", "to"))
+    assert [len(text) for text in after.encode_document(TEXTS)] == [len(text) for text in before.encode_document(TEXTS)]
+
+
+def test_weights_that_are_about_equal_do_not_count(tmp_path: Path) -> None:
+    """Which one of them is the largest, and kept alone, does so too."""
+    folder = sparse.make(tmp_path / "from", "bert")
+    damage(folder, "config_sentence_transformers.json", {"max_active_dims": 1})
+    (largest,) = SparseEncoder.from_pretrained(folder, device="cpu").encode(SAMPLE[0]).indices.tolist()
+    tensors, unused = read(folder), 6
+    names = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
+    rows, bias = (np.array(tensors[name]) for name in names)
+    rows[unused], bias[unused] = rows[largest], bias[largest]
+    rows[min(largest, unused)] *= 1.000002
+    changed = {name: mx.array(values) for name, values in zip(names, (rows, bias), strict=True)}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors | changed)
+    assert convert(folder, tmp_path / "to", dtype="bfloat16").min_cosine > 0.99
+    before, after = (SparseEncoder.from_pretrained(tmp_path / name, device="cpu") for name in ("from", "to"))
+    assert {*before.encode(SAMPLE[0]).indices, *after.encode(SAMPLE[0]).indices} == {largest, unused}

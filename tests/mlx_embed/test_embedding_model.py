@@ -1,5 +1,6 @@
 """EmbeddingModel.encode: order, independence of the batch, any text, bad input, threads."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,9 +20,10 @@ import numpy as np
 import pytest
 
 from custom_kernels import cpu
-from mlx_embed import EmbeddingModel
+from mlx_embed import EmbeddingModel, convert
 from mlx_embed import texts as texts_module
 from mlx_embed.batching import Batch
+from tests.checkpoints import edit
 from tests.conftest import DATA, ROOT
 
 # What a vector may move by when the rest of its batch changes, in float32.
@@ -448,3 +451,32 @@ def test_what_was_begun_is_waited_for_by_several_threads(tiny_bert: EmbeddingMod
     with ThreadPoolExecutor(4) as threads:
         found = [thread.result() for thread in [threads.submit(wait) for _ in range(4)]]
     assert all(np.array_equal(rows, tiny_bert.encode(texts)) for rows in found)
+
+
+@pytest.mark.parametrize("stated", ["SparseEncoder", "MultiVectorEncoder", "ColBERT", "CrossEncoder", "HF_ColBERT"])
+def test_a_folder_of_another_kind_of_model_is_said_to_be_one(stated: str, checkpoint: Path, tmp_path: Path) -> None:
+    """Its vectors are averages of tokens that mean nothing alone."""
+    kind = {"ColBERT": "MultiVectorEncoder", "HF_ColBERT": "MultiVectorEncoder"}.get(stated, stated)
+    if stated == "HF_ColBERT":
+        (checkpoint / "modules.json").unlink()
+        edit(checkpoint, architectures=[stated])
+    else:
+        (checkpoint / "config_sentence_transformers.json").write_text(json.dumps({"model_type": stated}))
+    with pytest.warns(UserWarning, match=rf"was saved as a {stated}\. Its tokens .*: {kind}\.from_pretrained"):
+        EmbeddingModel.from_pretrained(checkpoint, device="cpu")
+    if stated == "CrossEncoder":  # of which the encoder is converted too
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            convert(checkpoint, tmp_path / "converted")
+
+
+@pytest.mark.parametrize("stated", ["SentenceTransformer", None])
+def test_an_embedding_model_is_not_said_to_be_another(stated: str | None, checkpoint: Path) -> None:
+    (checkpoint / "config_sentence_transformers.json").write_text(json.dumps({"model_type": stated}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EmbeddingModel.from_pretrained(checkpoint, device="cpu")
+        # Without modules.json it counts for nothing.
+        (checkpoint / "modules.json").unlink()
+        (checkpoint / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}')
+        EmbeddingModel.from_pretrained(checkpoint, device="cpu")

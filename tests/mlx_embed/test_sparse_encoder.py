@@ -17,6 +17,7 @@ from mlx_embed.sparse_vectors import sparsified
 from tests import oracles
 from tests.checkpoints import damage, decoder, edit, encoder, read, rename
 from tests.conftest import DATA
+from tests.mlx_embed.architectures.cases import needs_transformers
 from tests.sparse import CASES, METHODS, TEXTS, make
 
 pytestmark = pytest.mark.filterwarnings("ignore::mlx_embed.TruncationWarning")
@@ -260,6 +261,24 @@ def test_gte_as_its_authors_wrote_it(tmp_path: Path) -> None:
         assert close(load(folder).encode(TEXTS).dense(), file["gte: encode"])
     convert(folder, tmp_path / "converted")
     assert close(load(tmp_path / "converted").encode(TEXTS).dense(), load(folder).encode(TEXTS).dense())
+
+
+def test_gte_as_transformers_writes_it(tmp_path: Path) -> None:
+    """By its authors' names too, under a model_type of its own."""
+    folder = make(tmp_path / "gte", "gte")
+    rename(folder, (r"^gte\.layers", "gte.encoder.layer"), ("lm_head.layer_norm", "lm_head.norm"))
+    with np.load(DATA / "sparse.npz") as file:
+        assert close(load(folder).encode(TEXTS).dense(), file["gte: encode"])
+    convert(folder, tmp_path / "converted")
+    assert close(load(tmp_path / "converted").encode(TEXTS).dense(), load(folder).encode(TEXTS).dense())
+
+
+def test_gte_saved_anew_by_transformers(tmp_path: Path) -> None:
+    transformers = needs_transformers("gte")
+    folder = make(tmp_path / "gte", "gte")
+    transformers.AutoModelForMaskedLM.from_pretrained(folder).save_pretrained(folder)
+    with np.load(DATA / "sparse.npz") as file:
+        assert close(load(folder).encode(TEXTS).dense(), file["gte: encode"])
 
 
 def decoder_of(folder: Path, *, tied: bool = True) -> Path:

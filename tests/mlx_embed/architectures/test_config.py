@@ -71,11 +71,14 @@ BAD = [
     ("deberta-v2", {"norm_rel_ebd": 1}, CheckpointError, '"norm_rel_ebd": 1'),
     ("deberta-v2", {"norm_rel_ebd": "none"}, CheckpointError, "encoder.LayerNorm"),
     ("deberta-v2", {"share_att_key": 1}, CheckpointError, '"share_att_key": 1'),
-    ("t5", {"feed_forward_proj": "gated-gelu"}, CheckpointError, "lacks encoder.block.0.gate.weight"),
+    ("t5", {"is_gated_act": True}, CheckpointError, "lacks encoder.block.0.gate.weight"),
     ("t5", {"feed_forward_proj": "twice-gelu"}, CheckpointError, "\"feed_forward_proj\": 'twice-gelu'"),
     ("t5", {"feed_forward_proj": 1}, CheckpointError, '"feed_forward_proj": 1'),
     ("t5", {"relative_attention_num_buckets": 2}, CheckpointError, "2 buckets of distances up to 128"),
     ("t5", {"relative_attention_max_distance": 8}, CheckpointError, "32 buckets of distances up to 8"),
+    ("t5", {"is_gated_act": 1}, CheckpointError, '"is_gated_act": 1, where true or false'),
+    ("t5", {"dense_act_fn": "prelu"}, UnsupportedModelError, "prelu"),
+    ("mpnet", {"relative_attention_num_buckets": 16}, CheckpointError, "16; MPNet has 32 buckets"),
     ("qwen2", {"use_sliding_window": True}, UnsupportedModelError, "use_sliding_window"),
     ("qwen2", {"layer_types": ["sliding_attention"] * 3}, UnsupportedModelError, "layer_types"),
     ("gemma", {"hidden_act": "silu"}, UnsupportedModelError, "'silu'; mlx_embed has 'gelu_pytorch_tanh'"),
@@ -129,6 +132,13 @@ def test_bad_config(name: str, changes: dict[str, Any], error: type[Exception], 
     edit(make(name, tmp_path), **changes)
     with pytest.raises(error, match=message):
         EmbeddingModel.from_pretrained(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["t5", "qwen3", "mistral", "gemma", "gemma3_text"])
+def test_heads_of_a_size_of_their_own_need_not_divide_the_layers(name: str) -> None:
+    sizes = {**SIZES, "num_attention_heads": 5, "num_heads": 5, "num_key_value_heads": 5, "head_dim": 16, "d_kv": 16}
+    config = ARCHITECTURES[name].Config.from_dict(sizes)
+    assert (config.num_attention_heads, config.head_dim) == (5, 16)
 
 
 @pytest.mark.parametrize("engine", ["auto", "reference"])

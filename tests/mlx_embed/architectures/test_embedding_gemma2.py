@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_embed import EmbeddingModel, UnsupportedModelError
+from mlx_embed import CheckpointError, EmbeddingModel, UnsupportedModelError
 from mlx_embed.architectures import ARCHITECTURES
 from tests.checkpoints import NORMALIZE, read, rename
 from tests.mlx_embed.architectures.cases import (
@@ -17,6 +17,7 @@ from tests.mlx_embed.architectures.cases import (
     golden,
     make,
     needs_transformers,
+    oracle,
     random_texts,
 )
 
@@ -106,3 +107,23 @@ def test_live_sizes_of_the_real_model() -> None:
     ours = ARCHITECTURES["embedding_gemma2_text"].Config.from_dict(stated)
     written = json.loads(theirs.to_json_string(use_diff=False))
     assert ours == ARCHITECTURES["embedding_gemma2_text"].Config.from_dict(written)
+
+
+@pytest.mark.parametrize("dimension", [32, 64])
+def test_pooling_may_say_the_width_of_the_layers(dimension: int, tmp_path: Path) -> None:
+    """sentence-transformers writes hidden_size there, of a folder without modules, though vectors are wider."""
+    folder = with_modalities(make("embedding_gemma2", tmp_path), {"text": TEXT})
+    pooling = {"embedding_dimension": dimension, "pooling_mode": "mean"}
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    texts, expected = golden("embedding_gemma2")
+    assert difference(encode(folder, texts), expected) <= TOLERANCE
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling | {"embedding_dimension": 16}))
+    with pytest.raises(CheckpointError, match="16, but the module before it gives 64 dimensions"):
+        encode(folder, texts)
+
+
+def test_live_saved_anew_by_sentence_transformers(tmp_path: Path) -> None:
+    model = oracle(make("embedding_gemma2", tmp_path / "bare"))
+    model.save_pretrained(str(tmp_path / "saved"))
+    texts, expected = golden("embedding_gemma2")
+    assert difference(encode(tmp_path / "saved", texts), expected) <= TOLERANCE

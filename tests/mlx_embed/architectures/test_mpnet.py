@@ -33,3 +33,15 @@ def test_positions_do_not_depend_on_the_pad_token(pad: int | None, tmp_path: Pat
     texts, expected = golden("mpnet")
     edit(make("mpnet", tmp_path), pad_token_id=pad)
     assert difference(EmbeddingModel.from_pretrained(tmp_path, device="cpu").encode(texts), expected) <= TOLERANCE
+
+
+def test_rows_beyond_the_buckets_are_not_used(tmp_path: Path) -> None:
+    """MPNetEncoder of transformers has 32 buckets, whatever config.json calls relative_attention_num_buckets."""
+    texts, expected = golden("mpnet")
+    folder = edit(make("mpnet", tmp_path), relative_attention_num_buckets=64)
+    file = str(folder / "model.safetensors")
+    tensors = dict(mx.load(file))
+    name = next(name for name in tensors if "relative_attention_bias" in name)
+    tensors[name] = mx.concatenate([tensors[name], tensors[name] + 1])
+    mx.save_safetensors(file, tensors)
+    assert difference(EmbeddingModel.from_pretrained(folder, device="cpu").encode(texts), expected) <= TOLERANCE

@@ -10,6 +10,7 @@ import pytest
 
 from mlx_embed import BGEM3, SparseVector, SparseVectors
 from mlx_embed.bge_m3 import M3Vectors
+from mlx_embed.serve.limits import Limits
 from tests.bge_m3 import make
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
 
@@ -91,6 +92,14 @@ def test_a_vector_a_token(served: Running, expected: M3Vectors) -> None:
     found = served.post("/embed_all", {"inputs": TEXTS}).json()
     for own, whole in zip(found, expected.multi_vector, strict=True):
         assert np.array(own) == pytest.approx(whole, abs=TOLERANCE)
+
+
+def test_a_vector_a_token_within_the_limit(model: BGEM3) -> None:
+    texts = ["the wing " * model.max_seq_length] * 3
+    room = Limits(numbers=3 * model.max_seq_length * model.token_dimension)
+    with serving({}, {}, {"m3": model}, limits=room) as running:
+        assert running.post("/embed_all", {"inputs": texts}).status_code == 200
+        assert running.post("/embed_all", {"inputs": [*texts, "wing"]}).status_code == 413
 
 
 def test_rerank_weighs_all_three_in_one_pass_a_side(served: Running, model: BGEM3, passes: list[int]) -> None:

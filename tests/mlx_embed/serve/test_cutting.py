@@ -1,6 +1,8 @@
 """What is longer than the model takes: cut at the end that is asked for, in each client's words, and said to be."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from mlx_embed import CrossEncoder, EmbeddingModel
 from mlx_embed.serve import models, reranker
 from mlx_embed.tokenizer import Tokenizer
 from mlx_embed.tokenizer.pairs import PairTokenizer
-from tests.mlx_embed.serve.harness import Running, serving
+from tests.mlx_embed.serve.harness import Running, serving, with_prompts
 
 
 @pytest.mark.parametrize(("truncate", "kept"), [("end", slice(None, -3)), ("start", slice(3, None))])
@@ -22,6 +24,24 @@ def test_token_ids_are_cut_at_the_end_that_is_asked_for(encoder: EmbeddingModel,
     found, expected = (np.array(row["embedding"]) for row in answer["data"])
     assert np.abs(found - expected).max() < 1e-6
     assert answer["truncated"] == [0], "a text that just fits is not cut"
+
+
+def test_token_ids_are_cut_where_texts_of_their_purpose_are(tmp_path: Path) -> None:
+    folder = with_prompts(tmp_path / "model")
+    changes = {"sentence_bert_config": {"query_length": 7}, "tokenizer_config": {"truncation_side": "left"}}
+    for name, keys in changes.items():
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    model = EmbeddingModel.from_pretrained(folder, device="cpu")
+    ids = [5 + i % 20 for i in range(20)]
+    with serving({"tiny": model}, accept_token_ids=True) as running:
+        body: dict[str, Any] = {"input": [ids, ids[-7:]], "input_type": "query"}
+        answer = running.post("/v1/embeddings", body).json()
+        assert running.post("/v1/encode", {"texts": ["wing"], "task": "query"}).json()["max_tokens"] == 7
+        assert running.post("/v1/encode", {"texts": ["wing"]}).json()["max_tokens"] == model.max_seq_length
+    found, expected = (np.array(row["embedding"]) for row in answer["data"])
+    assert np.abs(found - expected).max() < 1e-6
+    assert (answer["truncated"], answer["usage"]["total_tokens"]) == ([0], 14)
 
 
 @pytest.mark.parametrize(

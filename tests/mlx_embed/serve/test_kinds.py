@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_embed import EmbeddingModel, MultiVectorEncoder, SparseEncoder, SparseVector, SparseVectors
+from mlx_embed.serve.limits import Limits
 from tests.mlx_embed.serve.harness import Running, random_texts, serving
 from tests.multi_vector import make as make_multi_vector
 from tests.sparse import make as make_sparse
@@ -58,6 +59,14 @@ def test_embed_all(served: Running, late: MultiVectorEncoder) -> None:
         found = served.post("/embed_all", {"inputs": texts, "input_type": input_type}).json()
         for a, b in zip(found, method(texts), strict=True):
             assert np.abs(np.array(a) - b).max() <= TOLERANCE
+
+
+def test_embed_all_answers_no_more_numbers_than_its_limit(late: MultiVectorEncoder) -> None:
+    texts = ["the wing " * late.max_seq_length] * 3
+    with serving({}, {}, {"colbert": late}, limits=Limits(numbers=3 * late.max_seq_length * late.dimension)) as running:
+        assert running.post("/embed_all", {"inputs": texts}).status_code == 200
+        assert running.post("/embed_all", {"inputs": [*texts, "wing"]}).status_code == 413
+        assert running.post("/rerank", {"query": "wing", "texts": [*texts, "wing"]}).status_code == 200
 
 
 def test_a_prompt_that_encode_document_does_not_take(

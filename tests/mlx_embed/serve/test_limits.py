@@ -234,3 +234,21 @@ def test_a_client_that_goes_away_while_it_sends(running: Running) -> None:
         until(lambda: running.service.places.taken == 1)
     until(lambda: running.service.places.taken == 0)
     assert failures(running, "client_gone") == before + 1
+
+
+def test_too_many_vectors_of_tokens(encoder: EmbeddingModel) -> None:
+    """What is answered of a body that is within its limit could be hundreds of times as large."""
+    long = "the wing " * encoder.max_seq_length
+    room = 2 * encoder.max_seq_length * 32
+    with serving({"tiny": encoder}, limits=Limits(numbers=room)) as running:
+        assert len(running.post("/embed_all", {"inputs": [long] * 2}).json()) == 2
+        found = running.post("/embed_all", {"inputs": [long, "wing", long]})
+        assert (found.status_code, found.json()["error"]) == (
+            413,
+            "The texts have more than 128 tokens together, and this server answers no more with a vector of 32 numbers "
+            "each: send fewer texts at a time.",
+        )
+        assert running.post("/embed", {"inputs": [long] * 9}).status_code == 200
+        assert running.service.models.find(None).queue.waiting == 0
+    with serving({"tiny": encoder}, limits=Limits(numbers=1)) as running:  # of one text
+        assert len(running.post("/embed_all", {"inputs": long}).json()[0]) == encoder.max_seq_length

@@ -2,9 +2,11 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -211,3 +213,40 @@ def test_names(embedder: Embedder, reranker: Reranker) -> None:
         models.find("reranker", Embedder)
     with pytest.raises(ValueError, match="Two models are called a"):
         Models(["a"], ["a"])
+
+
+class Named(NamedTuple):
+    """As much of a served model as its names are."""
+
+    id: str
+    name: str
+    model: Any
+
+
+def named(*names: tuple[str, str], folders: Sequence[str] | None = None) -> Models:
+    """Models by what they are served as and what they are, each of a folder of its own."""
+    models = Models([served_as for served_as, _ in names], [])
+    models.loaded = {
+        served_as: cast(Any, Named(served_as, name, SimpleNamespace(checkpoint=SimpleNamespace(folder=folder))))
+        for (served_as, name), folder in zip(names, folders or [name for name, _ in names], strict=True)
+    }
+    return models
+
+
+def test_a_name_of_its_own_comes_before_the_end_of_anothers() -> None:
+    models = named(("org/e5", "org/e5"), ("e5", "/e5"), ("default", "/models/x"), ("E5", "/y"), ("z:latest", "z"))
+    for name in ("org/e5", "e5", "default", "E5", "z:latest"):
+        assert models.find(name).id == name
+    assert models.find("e5:latest").id == "e5"
+    assert models.find("ORG/E5").id == "org/e5"
+    assert models.find(None).id == models.find("").id == "org/e5"
+    assert named(("small", "org/e5"), ("e5", "org/other")).find("org/e5").id == "small"
+
+
+def test_a_name_of_several_models_is_refused() -> None:
+    models = named(("a/e5", "a/e5"), ("b/e5", "b/e5"))
+    with pytest.raises(Refusal, match="model 'e5' may be a/e5 or b/e5: name one of them"):
+        models.find("e5")
+    assert models.find("b/e5").id == "b/e5"
+    same = named(("one", "org/e5"), ("two", "org/e5"), folders=["/hub/e5", "/hub/e5"])
+    assert same.find("org/e5").id == "one"

@@ -1,11 +1,14 @@
-"""Rerankers of another kind than the server's other tests have: decoders with a classifier."""
+"""Rerankers of another kind than the server's other tests have: decoders with a classifier, and tokens of bytes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mlx_embed import CrossEncoder
+from mlx_embed.serve.reranker import Reranker
 from tests.checkpoints import classifier
 from tests.mlx_embed.serve.harness import random_texts, serving
 
@@ -43,3 +46,27 @@ def test_several_labels(tmp_path: Path) -> None:
         assert {entry["label"]: entry["score"] for entry in row} == pytest.approx(
             {f"L{i}": float(x) for i, x in enumerate(expected)}, abs=TOLERANCE
         )
+
+
+@pytest.mark.parametrize(
+    ("most", "beginning", "end"),
+    [
+        (1, "", "b"),
+        (2, "", "b"),
+        (3, "日", "b"),
+        (4, "日", "本b"),
+        (5, "日", "本b"),
+        (6, "日本", "本b"),
+        (7, *["日本b"] * 2),
+    ],
+)
+def test_documents_whose_characters_have_several_tokens(most: int, beginning: str, end: str) -> None:
+    """Tokens of bytes: fewer characters than `max_tokens_per_doc` may be more tokens, and none is cut in two."""
+    alphabet = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    library = Tokenizer(models.BPE(alphabet, []))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert len(library.encode("日本b").ids) == 7
+    reranker: Any = object.__new__(Reranker)
+    for cut_left, kept in ((False, beginning), (True, end)):
+        reranker.model = SimpleNamespace(tokenizer=SimpleNamespace(library=library, cut_left=cut_left))
+        assert reranker._cut("日本b", most) == (kept, 7)
