@@ -4,9 +4,9 @@
 # Behaviour: where the function writes a value that is the same for all rows into a row, by row[0] = value, by a slice, by
 #            at[0].add or by slice_update, the value is written into the first row alone; the others come back as if nothing
 #            had been assigned. With a value that comes from the row, with an array of indices, and by where, it is right.
-# Why:       taking [CLS] or padding out of each text's scores before a softmax, or putting -inf on the diagonal, is such
-#            an assignment; a test with one row passes. Other mistakes of vmap are known (issues 4321, of scatters along a
-#            later axis, and 4444, of strided slices); nothing was found about this.
+# Why:       taking [CLS] out of each text's scores before a softmax is such an assignment, and a test with one row passes.
+#            Other mistakes of vmap are known (issues 4321, of scatters along a later axis, and 4444, of strided slices);
+#            nothing was found about this.
 # Seen:
 #   row[0] = -9.0:                    1 of 4 rows as one by one, 3 as if nothing was assigned
 #   row[0] = an array from outside:   1 of 4 rows as one by one, 3 as if nothing was assigned
