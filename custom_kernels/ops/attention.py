@@ -28,6 +28,8 @@ MASKED = -3e4
 SIZES = (16, 32, 64)
 # Lengths that are timed; longer texts are taken to be like the last.
 LENGTHS = (*SIZES, 128, 512)
+# Wider windows see everything as well, and kernels add a place in a text to one, in 32 bits.
+WIDEST_WINDOW = 2**30
 # The smallest heads that MLX's fused attention on Metal takes.
 FUSED_HEAD_DIM = 64
 
@@ -79,6 +81,7 @@ def attention(
     total, head_dim = qkv.shape[0], qkv.shape[1] // (num_heads + 2 * kv_heads)
     if rotation is not None:
         check_rotation("attention", rotation, total, head_dim)
+    window = None if window is None else min(window, WIDEST_WINDOW)
     equal = (cu_seqlens.shape[0] - 1) * max_seqlen == total
     on_cuda, rotated = backend is None and default_backend() == "cuda", rotation is not None
     full = on_cuda and equal and bias is None and window is None and (rotated or not causal)
