@@ -142,6 +142,20 @@ def test_a_kernel_equals_the_reference(name: str, variant: Any) -> None:
         assert np.abs(exact(found) - expected).max() <= bound, seed
 
 
+@pytest.mark.parametrize(("name", "blocks"), [("max_sim", 17), ("max_sim", 3), ("top_k_scores", 2)])
+def test_more_blocks_than_a_launch_takes_are_several_launches(
+    name: str, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some queries at a time, and where a query has too many documents, some documents."""
+    monkeypatch.setattr("custom_kernels.cuda.launch.MAX_THREADS", blocks * 256)
+    arguments, _ = OP[name].sample(CASES[name][1], None)
+    expected = exact(OP[name].reference(*tree_map(as_float32, arguments)))
+    for seed in SEEDS:
+        with emulated_cuda(seed):
+            found = OP[name].kernels["cuda"](*arguments)
+        assert np.abs(exact(found) - expected).max() <= BOUND[F32] * np.abs(expected).max()
+
+
 def test_there_is_a_case_of_every_kernel_but_those_of_hopper() -> None:
     hopper = {"gated_linear", "linear", "output_norm"}
     assert {name for name, op in OP.items() if "cuda" in op.kernels} - hopper == set(CASES)
