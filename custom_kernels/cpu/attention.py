@@ -78,7 +78,7 @@ def attention(
         scale,
         at(bias),
         length,
-        -1 if window is None else window,
+        -1 if window is None else min(window, total),  # a wider one need not fit into 64 bits
         causal,
         narrow,
         at(out),

@@ -1,7 +1,7 @@
 """The launch of a CUDA kernel: its source put together, compiled for this GPU, and handed to MLX."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
@@ -77,6 +77,13 @@ def launch_all(
         stream=mx.gpu,
     )
     return out
+
+
+def at_once(count: int, blocks: int, threads: int) -> Iterator[slice]:
+    """All of `count`, as many at a time as one launch takes where each has so many blocks."""
+    most = max(MAX_THREADS // (blocks * threads), 1)
+    for first in range(0, count, most):
+        yield slice(first, min(first + most, count))
 
 
 def vector(width: int, dtype: mx.Dtype, lanes: int) -> int:

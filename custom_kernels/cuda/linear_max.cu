@@ -1,5 +1,7 @@
 // A thread keeps the greatest of one column over the tokens of one sequence; a block has THREADS columns of one.
 // Compiled in: T, THREADS.
+#include "shared/greatest.cuh"
+
 extern "C" __global__ void __launch_bounds__(THREADS)
     linear_max(const T* products, const int* cu_seqlens, float* out, int columns, int across) {
   const int column = blockIdx.x % across * THREADS + threadIdx.x;
@@ -9,7 +11,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const int end = cu_seqlens[sequence + 1];
 #pragma unroll 4
   for (int token = cu_seqlens[sequence]; token < end; ++token) {
-    greatest = fmaxf(greatest, static_cast<float>(products[static_cast<long long>(token) * columns + column]));
+    greatest = greatest_of(greatest, static_cast<float>(products[static_cast<long long>(token) * columns + column]));
   }
   out[static_cast<long long>(sequence) * columns + column] = greatest;
 }

@@ -2,6 +2,8 @@
 // ROWS * WARPS of the query's, ROWS a warp, CHUNK dimensions at a time; a lane keeps the products of its token with
 // ROWS of the query's. The order of additions is fixed.
 // Compiled in: T, WIDTH.
+#include "shared/greatest.cuh"
+
 constexpr int TILE = 32;
 constexpr int WARPS = 8;
 constexpr int ROWS = 4;
@@ -54,13 +56,13 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
       }
       if (tile + lane < end) {
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) best[r] = fmaxf(best[r], sum[r]);
+        for (int r = 0; r < ROWS; ++r) best[r] = greatest_of(best[r], sum[r]);
       }
     }
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
       for (int offset = 16; offset > 0; offset /= 2) {
-        best[r] = fmaxf(best[r], __shfl_xor_sync(0xffffffff, best[r], offset));
+        best[r] = greatest_of(best[r], __shfl_xor_sync(0xffffffff, best[r], offset));
       }
       if (group + warp * ROWS + r < last) total += best[r];
     }

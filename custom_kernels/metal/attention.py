@@ -80,7 +80,7 @@ def attention(
             ("KEYS", keys),
             ("RUN", run),
             ("HAS_BIAS", bias is not None),
-            ("WINDOW", 0 if window is None else min(window, 2**30) + 1),
+            ("WINDOW", 0 if window is None else window + 1),
             ("CAUSAL", causal),
             ("ROTATE", rotates),
             ("NORM", norms is not None),

@@ -4,7 +4,7 @@ const int sequence = int(thread_position_in_grid.y);
 if (column < COLUMNS) {
   float greatest = -INFINITY;
   for (int token = cu_seqlens[sequence]; token < cu_seqlens[sequence + 1]; ++token) {
-    greatest = metal::max(greatest, float(products[size_t(token) * COLUMNS + column]));
+    greatest = greatest_of(greatest, float(products[size_t(token) * COLUMNS + column]));
   }
   out[size_t(sequence) * COLUMNS + column] = greatest;
 }

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from custom_kernels.metal.launch import kernel, round_up
+from custom_kernels.metal.launch import kernel, round_up, shared_source
 from custom_kernels.parameters import Linear
 
 # Products that are there at once, and threads of a group.
@@ -15,7 +15,7 @@ def linear_max(x: mx.array, layer: Linear, cu_seqlens: mx.array, *, block: int =
     blocks = []
     for part in layer.in_columns(max(block // x.shape[0], 1)):
         products, columns = part.times(x), part.weight.shape[0]
-        (out,) = kernel("linear_max", "products", "cu_seqlens")(
+        (out,) = kernel("linear_max", "products", "cu_seqlens", header=shared_source("greatest"))(
             inputs=[products, cu_seqlens],
             template=[("COLUMNS", columns)],
             grid=(round_up(columns, THREADS), n, 1),

@@ -62,15 +62,18 @@ for (int group = first; group < last; group += GROUP) {
     if (tile + lane < end) {
 #pragma clang loop unroll(full)
       for (int r = 0; r < ROWS; ++r) {
-        best[r] = metal::max(best[r], sum[r]);
+        best[r] = greatest_of(best[r], sum[r]);
       }
     }
   }
 #pragma clang loop unroll(full)
   for (int r = 0; r < ROWS; ++r) {
-    const float greatest = simd_max(best[r]);
+#pragma clang loop unroll(full)
+    for (int step = 1; step < 32; step *= 2) {
+      best[r] = greatest_of(best[r], simd_shuffle_xor(best[r], ushort(step)));
+    }
     if (group + own * ROWS + r < last) {
-      total += greatest;
+      total += best[r];
     }
   }
 }

@@ -18,7 +18,7 @@ from custom_kernels.backends import default_backend
 from custom_kernels.choice.op import Arguments, Kernel, Load, Op, typical_encoders
 from custom_kernels.cuda import heuristics
 from custom_kernels.metal.attention import rotating_attention
-from custom_kernels.ops.rope import Normed, rope
+from custom_kernels.ops.rope import Normed, check_rotation, rope
 from custom_kernels.packed import counting, pad, unpad
 from custom_kernels.parameters import Rotation
 
@@ -28,6 +28,8 @@ MASKED = -3e4
 SIZES = (16, 32, 64)
 # Lengths that are timed; longer texts are taken to be like the last.
 LENGTHS = (*SIZES, 128, 512)
+# Wider windows see everything as well, and kernels add a place in a text to one, in 32 bits.
+WIDEST_WINDOW = 2**30
 # The smallest heads that MLX's fused attention on Metal takes.
 FUSED_HEAD_DIM = 64
 
@@ -69,7 +71,7 @@ def attention(
 
     Raises:
         ValueError: shapes that do not fit each other, or an unknown back end.
-        TypeError: a dtype that is not float32, float16 or bfloat16.
+        TypeError: a dtype that is not float32, float16 or bfloat16, or norms of two of these.
         RuntimeError: a named back end that this machine does not have.
     """
     if max_seqlen is None:
@@ -77,7 +79,9 @@ def attention(
     kv_heads = num_heads if kv_heads is None else kv_heads
     _check(qkv, cu_seqlens, num_heads, kv_heads, scale, bias, max_seqlen, window)
     total, head_dim = qkv.shape[0], qkv.shape[1] // (num_heads + 2 * kv_heads)
-    _check_rotation(rotation, total, head_dim, max_seqlen)
+    if rotation is not None:
+        check_rotation("attention", rotation, total, head_dim)
+    window = None if window is None else min(window, WIDEST_WINDOW)
     equal = (cu_seqlens.shape[0] - 1) * max_seqlen == total
     on_cuda, rotated = backend is None and default_backend() == "cuda", rotation is not None
     full = on_cuda and equal and bias is None and window is None and (rotated or not causal)
@@ -200,21 +204,6 @@ def by_pair(bias: mx.array, length: int) -> mx.array:
     """A bias by distance, [heads, 2 L - 1], for each query and key up to `length`: [heads, length, length]."""
     place = counting(length)
     return bias[:, place - place[:, None] + bias.shape[1] // 2]
-
-
-def _check_rotation(rotation: Rotation | None, total: int, head_dim: int, max_seqlen: int) -> None:
-    if rotation is None:
-        return
-    positions, cos, sin = rotation[:3]
-    if positions.shape != (total,) or cos.shape != sin.shape or cos.shape[-1] * 2 != head_dim:
-        raise ValueError(
-            f"attention needs positions [{total}] and tables [P, {head_dim / 2:g}], got {positions.shape}, {cos.shape} "
-            f"and {sin.shape}."
-        )
-    if positions.dtype != mx.int32 or {cos.dtype, sin.dtype} != {mx.float32}:
-        raise TypeError(
-            f"attention needs int32 positions and float32 tables, got {positions.dtype}, {cos.dtype} and {sin.dtype}."
-        )
 
 
 def _check(

@@ -1,6 +1,7 @@
 """The embedding layer in one pass: rows looked up in a few tables, summed, and normalised.
 
-The sum, the statistics and the affine step are in float32, and rounded once, to the tables' dtype.
+The sum, the statistics and the affine step are in float32, and rounded once, to the tables' dtype. Where no kernel runs
+MLX's own ops round the sum as well.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ def embedding_norm(
         lookups: 1 to 3 pairs of a table [V, H] and ids int32 [T] into it; the tables are of one dtype. Ids outside a
             table are the caller's to refuse.
         weight: [H], or None for the sum alone.
-        bias: [H], or None for no offset.
+        bias: [H], or None for no offset; there is none without a weight.
         eps: added to the variance.
         backend: as in `layer_norm`, "fast" aside.
 
@@ -103,6 +104,8 @@ def _check(lookups: Sequence[tuple[mx.array, mx.array]], weight: mx.array | None
             )
         if places.shape != ids.shape or places.dtype != mx.int32:
             raise ValueError(f"embedding_norm needs ids int32 {ids.shape}, got {places.dtype} {places.shape}.")
+    if weight is None and bias is not None:
+        raise ValueError("embedding_norm got a bias for its LayerNorm, but no weight.")
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None and (array.shape != (table.shape[1],) or array.dtype not in FLOATS):
             raise ValueError(

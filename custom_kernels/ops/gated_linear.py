@@ -30,7 +30,7 @@ def gated_linear(x: mx.array, layer: Linear, act: str, gate: Gate) -> mx.array:
         gate: which half is a, "first" or "second".
 
     Returns:
-        [T, N / 2] of x's dtype.
+        [T, N / 2] of x's dtype; where the layer has another, of the one that MLX makes of both.
 
     Raises:
         ValueError: shapes that do not fit, or an unknown activation or gate.

@@ -36,7 +36,7 @@ def gather_mean(
 
     Raises:
         ValueError: shapes that do not fit, or an unknown back end.
-        TypeError: a table of another dtype.
+        TypeError: an array of another dtype.
         RuntimeError: a named back end that this machine does not have.
     """
     if table.ndim != 2 or not table.size or input_ids.ndim != 1 or cu_seqlens.ndim != 1 or not cu_seqlens.size:
@@ -46,6 +46,10 @@ def gather_mean(
         )
     if table.dtype not in (*FLOATS, mx.int8):
         raise TypeError(f"gather_mean takes a table of float32, float16, bfloat16 or int8, got {table.dtype}.")
+    places = {"input_ids": input_ids, "cu_seqlens": cu_seqlens, "mapping": mapping}
+    for name, array in places.items():
+        if array is not None and array.dtype != mx.int32:
+            raise TypeError(f"gather_mean takes {name} as int32, got {array.dtype}.")
     vocabulary = table.shape[:1] if mapping is None else mapping.shape
     if len(vocabulary) != 1 or (weights is not None and weights.shape != vocabulary):
         raise ValueError(

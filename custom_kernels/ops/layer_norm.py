@@ -2,8 +2,9 @@
 
     y = (h - mean(h)) / sqrt(var(h) + eps) * weight + bias,   h = x + residual
 
-Every form keeps h, the statistics and the affine step in float32 and rounds once, to x's dtype. The variance is
-that of the centred values (two passes, never E[h^2] - mean^2), so rows far from zero stay exact.
+The kernels and the reference keep h, the statistics and the affine step in float32 and round once, to x's dtype. Their
+variance is that of the centred values (two passes, never E[h^2] - mean^2), so rows far from zero stay exact. MLX's
+built-in gets h and the parameters in x's dtype.
 """
 
 from collections.abc import Iterator

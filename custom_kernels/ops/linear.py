@@ -49,7 +49,7 @@ def linear(
         residual: [T, N], likewise whole, or None.
 
     Returns:
-        [T, N] of x's dtype.
+        [T, N] of x's dtype; where x, the layer and the residual are of several, of the one that MLX makes of them.
 
     Raises:
         ValueError: shapes that do not fit, or an unknown activation.

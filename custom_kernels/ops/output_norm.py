@@ -27,16 +27,16 @@ def output_norm(
     Args:
         x: [T, K], a whole array and not a slice of one.
         layer: of a weight [N, K].
-        residual: [T, N], likewise whole.
+        residual: [T, N], likewise whole, of the dtype that `linear` gives.
         weight: [N], the LayerNorm's.
         bias: [N], the LayerNorm's, or None for no offset.
         eps: added to the variance.
 
     Returns:
-        [T, N] of x's dtype.
+        [T, N] of the residual's dtype.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or a residual of another dtype.
     """
     check("output_norm", x, layer)
     outputs, inputs = layer.weight.shape

@@ -13,7 +13,7 @@ from custom_kernels import cuda, metal
 from custom_kernels.arrays import FLOATS, random, spelled
 from custom_kernels.choice.op import Arguments, Load, Op, typical_encoders
 from custom_kernels.ops.rms_norm import reference_rms_norm
-from custom_kernels.parameters import HeadNorms
+from custom_kernels.parameters import HeadNorms, Rotation
 
 
 def rope(
@@ -44,28 +44,48 @@ def rope(
 
     Raises:
         ValueError: shapes that do not fit each other, or an unknown back end.
-        TypeError: a qkv that is not float32, float16 or bfloat16, positions or tables of other dtypes than these.
+        TypeError: a qkv or norms that are not float32, float16 or bfloat16, or the norms of two of these; positions or
+            tables of other dtypes than those above.
         RuntimeError: a named back end that this machine does not have.
     """
-    total, width = qkv.shape
-    half, kv_heads = cos.shape[-1], kv_heads or num_heads
-    fits = width == 2 * (num_heads + 2 * kv_heads) * half
-    if not fits or cos.shape != sin.shape or positions.shape != (total,):
+    kv_heads = num_heads if kv_heads is None else kv_heads
+    heads = num_heads + 2 * kv_heads
+    if qkv.ndim != 2 or num_heads < 1 or kv_heads < 1 or qkv.shape[1] % heads:
         raise ValueError(
-            f"rope needs qkv [T, (heads + 2 kv_heads) * head_dim], positions [T] and tables [P, head_dim / 2], got "
-            f"{qkv.shape} for {num_heads} and {kv_heads} heads, {positions.shape}, {cos.shape} and {sin.shape}."
+            f"rope needs qkv [T, (heads + 2 kv_heads) * head_dim], got {qkv.shape} for {num_heads} and {kv_heads} "
+            "heads."
         )
-    if norms is not None and not norms.query.shape == norms.key.shape == (2 * half,):
-        raise ValueError(f"rope needs norms [{2 * half}], got {norms.query.shape} and {norms.key.shape}.")
-    if qkv.dtype not in FLOATS or positions.dtype != mx.int32 or {cos.dtype, sin.dtype} != {mx.float32}:
-        raise TypeError(
-            f"rope needs qkv of float32, float16 or bfloat16, int32 positions and float32 tables, got {qkv.dtype}, "
-            f"{positions.dtype}, {cos.dtype} and {sin.dtype}."
-        )
-    if not total:
+    if qkv.dtype not in FLOATS:
+        raise TypeError(f"rope needs qkv of float32, float16 or bfloat16, got {qkv.dtype}.")
+    total, half = qkv.shape[0], qkv.shape[1] // heads // 2
+    check_rotation("rope", Rotation(positions, cos, sin, norms), total, qkv.shape[1] // heads)
+    if not qkv.size:
         return qkv
     variant = Variant(qkv.dtype, num_heads, half, kv_heads, Normed.of(norms))
     return ROPE.pick(backend, variant, Load.of(total))(qkv, positions, cos, sin, num_heads, kv_heads, norms)
+
+
+def check_rotation(op: str, rotation: Rotation, total: int, head_dim: int) -> None:
+    """Raise ValueError or TypeError where it is not one for so many tokens with heads of this size."""
+    positions, cos, sin, norms = rotation[:4]
+    if positions.shape != (total,) or cos.ndim != 2 or cos.shape != sin.shape or cos.shape[1] * 2 != head_dim:
+        raise ValueError(
+            f"{op} needs positions [{total}] and tables [P, {head_dim / 2:g}], got {positions.shape}, {cos.shape} "
+            f"and {sin.shape}."
+        )
+    if positions.dtype != mx.int32 or {cos.dtype, sin.dtype} != {mx.float32}:
+        raise TypeError(
+            f"{op} needs int32 positions and float32 tables, got {positions.dtype}, {cos.dtype} and {sin.dtype}."
+        )
+    if norms is None:
+        return
+    if not norms.query.shape == norms.key.shape == (head_dim,):
+        raise ValueError(f"{op} needs norms [{head_dim}], got {norms.query.shape} and {norms.key.shape}.")
+    if norms.query.dtype not in FLOATS or norms.key.dtype != norms.query.dtype:
+        raise TypeError(
+            f"{op} needs norms of one dtype, float32, float16 or bfloat16, got {norms.query.dtype} and "
+            f"{norms.key.dtype}."
+        )
 
 
 class Normed(NamedTuple):

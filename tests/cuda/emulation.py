@@ -41,8 +41,8 @@ ATTENTION_HOPPER = importlib.import_module("custom_kernels.cuda.attention_hopper
 LINEAR_FLOAT = importlib.import_module("custom_kernels.cuda.linear_float")
 SHORT_ENCODER = importlib.import_module(cuda.short_encoder.__module__)
 MULTIPROCESSORS = 3
-# Of CUDA: the threads of a block, the blocks of a grid, and the bytes that a block of Hopper has.
-MOST_THREADS, MOST_BLOCKS, MOST_SHARED = 1024, 2**31 - 1, 232448
+# Of CUDA: the threads of a block, and the bytes that a block of Hopper has.
+MOST_THREADS, MOST_SHARED = 1024, 232448
 # By kernel, the arrays that are whole by the docstrings of their ops, and not slices that may begin at any element.
 WHOLE = {"attention": r"cosines|sines", "short_encoder": r"x|w\d*"}
 
@@ -133,7 +133,8 @@ def _launch(
 ) -> list[mx.array]:
     """One launch, at once. Outputs start as NaN."""
     blocks, threads = grid
-    if not (0 < blocks <= MOST_BLOCKS and 0 < threads <= MOST_THREADS) or threads % 32:
+    fits = 0 < threads <= MOST_THREADS and 0 < blocks * threads <= launching.MAX_THREADS
+    if not fits or threads % 32:
         raise EmulationError(f"a grid of {blocks} blocks of {threads} threads")
     if shared_memory > MOST_SHARED:
         raise EmulationError(f"{shared_memory} bytes of shared memory for a block")

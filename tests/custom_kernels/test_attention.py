@@ -6,8 +6,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from custom_kernels import attention
+from custom_kernels import attention, cpu
+from custom_kernels.arrays import as_float32
 from custom_kernels.backends import default_backend
+from custom_kernels.twins import as_native
 from tests.custom_kernels.conftest import (
     BATCHES,
     DTYPES,
@@ -156,6 +158,18 @@ def test_attention_inside_compile_and_without_a_bound(backend: str) -> None:
     expected = exact_attention(qkv * 2, lengths, 2, 0.2)
     assert error(compiled(qkv, cu_seqlens), expected + 1) <= limit(backend, "float16") * 2
     assert error(attention(qkv * 2, cu_seqlens, 2, 0.2, backend=backend), expected) <= limit(backend, "float16")
+
+
+@pytest.mark.parametrize("backend", present("attention"))
+@pytest.mark.parametrize("window", [2**31 - 1, 2**31, 2**70])
+def test_a_window_wider_than_any_text_sees_everything(window: int, backend: str) -> None:
+    qkv, cu_seqlens = random(70, 96, dtype="float16"), starts([65, 5])
+    expected = exact_attention(qkv, [65, 5], 1, 0.2)
+    found = attention(qkv, cu_seqlens, 1, 0.2, window=window, backend=backend)
+    assert error(found, expected) <= limit(backend, "float16")
+    if cpu.available():
+        native = cpu.attention(*as_native((as_float32(qkv), cu_seqlens)), 1, 0.2, window=window)
+        assert np.abs(native - expected).max() <= 1e-5
 
 
 @pytest.mark.parametrize("backend", present("attention"))

@@ -164,6 +164,8 @@ def test_the_native_attention(heads: int, kv_heads: int, dim: int, turned: str, 
         ({"rotation": "positions"}, r"positions \[4\]"),
         ({"rotation": "tables"}, r"tables \[P, 32\]"),
         ({"rotation": "dtype"}, "float32 tables"),
+        ({"rotation": "dimensions"}, r"tables \[P, 32\]"),
+        ({"rotation": "norms"}, r"attention needs norms \[64\]"),
     ],
 )
 def test_bad_input(change: dict[str, Any], message: str) -> None:
@@ -172,6 +174,8 @@ def test_bad_input(change: dict[str, Any], message: str) -> None:
         "positions": turn._replace(positions=turn.positions[1:]),
         "tables": turn._replace(cos=turn.cos[:, 1:], sin=turn.sin[:, 1:]),
         "dtype": turn._replace(cos=turn.cos.astype(mx.float16)),
+        "dimensions": turn._replace(cos=turn.cos[0], sin=turn.sin[0]),
+        "norms": turn._replace(norms=head_norms(63, "float32")),
     }
     arguments = {"qkv": mx.zeros((4, 256)), "cu_seqlens": starts([4]), "num_heads": 2, "scale": 1.0, "kv_heads": 1}
     arguments |= change

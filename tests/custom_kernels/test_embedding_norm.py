@@ -62,3 +62,9 @@ def test_embedding_norm_of_nothing(backend: str) -> None:
 def test_bad_embedding_input(lookups: list[tuple[mx.array, mx.array]], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         embedding_norm(lookups, None, None, 1e-5)
+
+
+def test_a_bias_without_a_weight() -> None:
+    """It would be added to nothing."""
+    with pytest.raises(ValueError, match="but no weight"):
+        embedding_norm([(mx.zeros((3, 8)), mx.zeros((4,), dtype=mx.int32))], None, mx.ones(8), 1e-5)

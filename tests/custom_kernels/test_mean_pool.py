@@ -45,6 +45,9 @@ def test_mean_pool_of_nothing(backend: str) -> None:
     for lengths in ([], [0, 0]):
         found = mean_pool(mx.zeros((0, 8)), starts(lengths), backend=backend)
         assert np.array(found).tolist() == [[0.0] * 8] * len(lengths)
+    found = mean_pool(mx.zeros((4, 0)), starts([3, 1]), backend=backend)
+    mx.eval(found)
+    assert found.shape == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """rope against the formula, pair by pair, on MLX and numpy arrays."""
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from custom_kernels import cpu, rope
+from custom_kernels import attention, cpu, rope
+from custom_kernels.parameters import HeadNorms
 from custom_kernels.twins import as_native
 from tests.custom_kernels.conftest import (
     DTYPES,
@@ -18,6 +20,7 @@ from tests.custom_kernels.conftest import (
     random,
     rotated,
     rotation,
+    starts,
 )
 
 HEADS, HEAD_DIM, POSITIONS = 3, 8, 50
@@ -105,6 +108,36 @@ def test_dtypes_that_do_not_fit(change: dict[str, mx.array], message: str) -> No
     tables = {"cos": mx.zeros((50, 4)), "sin": mx.zeros((50, 4))}
     with pytest.raises(TypeError, match=message):
         rope(**(arguments | tables | change), num_heads=HEADS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"qkv": mx.zeros((3, 3, 24))}, "needs qkv"),
+        ({"cos": mx.zeros((4,)), "sin": mx.zeros((4,))}, "tables"),
+        ({"cos": mx.array(1.0), "sin": mx.array(1.0)}, "tables"),
+        ({"cos": mx.zeros((1, 50, 4)), "sin": mx.zeros((1, 50, 4))}, "tables"),
+        ({"positions": mx.zeros((3, 1), dtype=mx.int32)}, "positions"),
+        ({"num_heads": 0}, "0 and 3 heads"),
+        ({"kv_heads": 0}, "3 and 0 heads"),
+        ({"kv_heads": -1}, "3 and -1 heads"),
+    ],
+)
+def test_arrays_of_other_dimensions_and_heads(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"qkv": mx.zeros((3, 72)), "positions": mx.zeros((3,), dtype=mx.int32)}
+    arguments |= {"cos": mx.zeros((50, 4)), "sin": mx.zeros((50, 4)), "num_heads": 3, "kv_heads": 3}
+    with pytest.raises(ValueError, match=message):
+        rope(**(arguments | change))
+
+
+@pytest.mark.parametrize("dtypes", [(mx.float32, mx.float16), (mx.int32, mx.int32)])
+def test_norms_of_dtypes_that_do_not_fit(dtypes: tuple[mx.Dtype, mx.Dtype]) -> None:
+    """A kernel reads both as it reads one of them."""
+    turn, norms = rotation([3], 8), HeadNorms(*(mx.zeros(8, dtype=dtype) for dtype in dtypes), 1e-6)
+    with pytest.raises(TypeError, match="norms of one dtype"):
+        rope(mx.zeros((3, 72)), *turn[:3], HEADS, None, norms)
+    with pytest.raises(TypeError, match="norms of one dtype"):
+        attention(mx.zeros((3, 72)), starts([3]), HEADS, 1.0, None, turn._replace(norms=norms))
 
 
 def test_half_precision_is_rounded_once() -> None:

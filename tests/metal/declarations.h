@@ -50,7 +50,6 @@ void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matri
 // As in Metal, one overload a type rather than a template: a call with two types is ambiguous.
 #define FOR_NUMBERS(T) \
   T simd_sum(T);       \
-  T simd_max(T);       \
   T simd_shuffle_xor(T, ushort);
 FOR_NUMBERS(float)
 FOR_NUMBERS(half)

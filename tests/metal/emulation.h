@@ -260,11 +260,6 @@ static T simd_sum(T value, int line = __builtin_LINE()) {
 }
 
 template <class T>
-static T simd_max(T value, int line = __builtin_LINE()) {
-  return emulation::reduce("simd_max", line, value, [](T a, T b) { return a > b ? a : b; });
-}
-
-template <class T>
 static T simd_shuffle_xor(T value, ushort mask, int line = __builtin_LINE()) {
   struct Lane {
     T value;
@@ -341,7 +336,6 @@ static void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgrou
 }
 
 namespace metal {
-using ::simd_max;
 using ::simd_sum;
 using ::simdgroup_matrix;
 

@@ -20,19 +20,23 @@ void layer_norm(const float* x, const float* residual, const float* weight, cons
     for (int64_t j = 0; j < whole; j += VL) total += load(h + j);
     if (rest) total += load_n(h + whole, rest);
     const float mean = sum(total) / (float)width;
-    Vec squares = {};
+    // The mean of the centred values is what rounding left in the first one, which matters in rows far from zero.
+    Vec left = {}, squares = {};
     for (int64_t j = 0; j < whole; j += VL) {
       Vec v = load(h + j) - mean;
+      left += v;
       squares += v * v;
     }
     if (rest) {
       Vec v = first_n(load_n(h + whole, rest) - mean, rest, Vec{});
+      left += v;
       squares += v * v;
     }
-    const float scale = 1.0f / __builtin_sqrtf(sum(squares) / (float)width + eps);
+    const float shift = sum(left) / (float)width, variance = sum(squares) / (float)width - shift * shift;
+    const float scale = 1.0f / __builtin_sqrtf((variance > 0.0f ? variance : 0.0f) + eps);
     for (int64_t j = 0; j < width; j += VL) {
       const int64_t n = width - j;
-      Vec v = (load_up_to(h + j, n) - mean) * scale * load_up_to(weight + j, n);
+      Vec v = (load_up_to(h + j, n) - mean - shift) * scale * load_up_to(weight + j, n);
       if (bias) v += load_up_to(bias + j, n);
       store_up_to(y + j, v, n);
     }

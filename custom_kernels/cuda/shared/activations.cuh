@@ -3,7 +3,7 @@ template <int KIND>
 __device__ float activation(float x) {
   if constexpr (KIND == 0) return 0.5f * x * (1.0f + erff(x * 0.70710678f));
   if constexpr (KIND == 1) return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-  if constexpr (KIND == 2) return fmaxf(x, 0.0f);
+  if constexpr (KIND == 2) return x < 0.0f ? 0.0f : x;  // a NaN stays one
   return x / (1.0f + __expf(-x));
 }
 

@@ -142,6 +142,45 @@ def test_a_kernel_equals_the_reference(name: str, variant: Any) -> None:
         assert np.abs(exact(found) - expected).max() <= bound, seed
 
 
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "relu", "silu"])
+@pytest.mark.parametrize("dtype", [F32, F16])
+def test_what_is_no_number_stays_so(dtype: mx.Dtype, act: str) -> None:
+    with emulated_cuda():
+        found = cuda.activate(mx.array([[mx.nan, mx.inf] * 4], dtype=dtype), act)
+    np.testing.assert_array_equal(exact(found), np.array([[np.nan, np.inf] * 4]))
+
+
+@pytest.mark.parametrize("place", [0, 4, 39])
+def test_the_greatest_beside_what_is_no_number_is_none(place: int) -> None:
+    """Wherever it is: else a text of which a part is lost would look like any other."""
+    texts, rows = starts([40, 40]), np.ones((80, 3), dtype=np.float32)
+    rows[place, 1] = np.nan
+    identity = mx.array(np.eye(3, dtype=np.float32))
+    for seed in SEEDS:
+        with emulated_cuda(seed):
+            products = Linear(mx.array(np.ones((300, 3), dtype=np.float32)))
+            found = exact(cuda.linear_max(mx.array(rows), products, texts))
+            scores = exact(cuda.max_sim(identity, starts([3]), mx.array(rows), texts))
+        assert np.isnan(found[0]).all()
+        assert (found[1] == 3).all()
+        assert np.isnan(scores[0, 0])
+        assert scores[0, 1] == 3
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("max_sim", 17), ("max_sim", 3), ("top_k_scores", 2)])
+def test_more_blocks_than_a_launch_takes_are_several_launches(
+    name: str, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some queries at a time, and where a query has too many documents, some documents."""
+    monkeypatch.setattr("custom_kernels.cuda.launch.MAX_THREADS", blocks * 256)
+    arguments, _ = OP[name].sample(CASES[name][1], None)
+    expected = exact(OP[name].reference(*tree_map(as_float32, arguments)))
+    for seed in SEEDS:
+        with emulated_cuda(seed):
+            found = OP[name].kernels["cuda"](*arguments)
+        assert np.abs(exact(found) - expected).max() <= BOUND[F32] * np.abs(expected).max()
+
+
 def test_there_is_a_case_of_every_kernel_but_those_of_hopper() -> None:
     hopper = {"gated_linear", "linear", "output_norm"}
     assert {name for name, op in OP.items() if "cuda" in op.kernels} - hopper == set(CASES)

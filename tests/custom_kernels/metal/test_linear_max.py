@@ -23,3 +23,15 @@ def test_linear_max() -> None:
     parts = np.split(x @ weight.T + bias, np.cumsum(texts)[:-1])
     expected = [part.max(axis=0) if len(part) else np.full(300, -np.inf) for part in parts]
     np.testing.assert_array_equal(found, np.stack(expected))
+
+
+@pytest.mark.parametrize("place", [0, 4, 39])
+def test_the_greatest_beside_what_is_no_number_is_none(place: int) -> None:
+    rows = np.ones((80, 3), dtype=np.float32)
+    rows[place, 1] = np.nan
+    with emulated_metal(2):
+        found = np.array(
+            metal.linear_max(mx.array(rows), Linear(mx.array(np.ones((300, 3), dtype=np.float32))), starts(40, 40))
+        )
+    assert np.isnan(found[0]).all()
+    assert (found[1] == 3).all()

@@ -26,3 +26,15 @@ def test_max_sim(width: int, dtype: mx.Dtype, seed: int) -> None:
     assert np.isinf(found[:, 2]).all()
     there = [0, 1, 3]
     assert np.abs(found[:, there] - exact[:, there]).max() <= 1e-5 * np.abs(exact[:, there]).max()
+
+
+@pytest.mark.parametrize("place", [0, 4, 39])
+def test_the_greatest_beside_what_is_no_number_is_none(place: int) -> None:
+    rows = np.ones((80, 3), dtype=np.float32)
+    rows[place, 1] = np.nan
+    with emulated_metal(2):
+        found = np.array(
+            metal.max_sim(mx.array(np.eye(3, dtype=np.float32)), starts(3), mx.array(rows), starts(40, 40))
+        )
+    assert np.isnan(found[0, 0])
+    assert found[0, 1] == 3
