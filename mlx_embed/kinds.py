@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.listed import saved_settings
 from mlx_embed.checkpoint.multi_vector import read_multi_vector
 from mlx_embed.embedding_model import EmbeddingModel
 from mlx_embed.errors import UnsupportedModelError
@@ -22,8 +22,7 @@ SPARSE, MULTI_VECTOR, DENSE = "SparseEncoder", "MultiVectorEncoder", "SentenceTr
 
 def kind_of(folder: Path) -> str:
     """SPARSE or MULTI_VECTOR where the folder says that it is that, and DENSE elsewhere, for rerankers too."""
-    path = folder / "config_sentence_transformers.json"
-    if present(path) and present(folder / "modules.json") and read_json(path).get("model_type") == SPARSE:
+    if saved_settings(folder).get("model_type") == SPARSE:
         return SPARSE
     try:
         read_multi_vector(folder)

@@ -13,10 +13,10 @@ from mlx_embed.checkpoint.adapters import Adapter, read_adapter
 from mlx_embed.checkpoint.checkpoint import Checkpoint
 from mlx_embed.checkpoint.files import optional_json, present, read_json
 from mlx_embed.checkpoint.hub import resolve
-from mlx_embed.checkpoint.listed import inside, listed
+from mlx_embed.checkpoint.listed import inside, listed, saved_settings
 from mlx_embed.checkpoint.logit_score import read_chat, read_logit_score
 from mlx_embed.checkpoint.modules import ACTIVATIONS, Dense, LayerNorm, Module, Normalize, Pooled, Pooling
-from mlx_embed.checkpoint.multi_vector import STANFORD, MultiVector, read_expansion, read_multi_vector
+from mlx_embed.checkpoint.multi_vector import STANFORD, MultiVector, is_stanfords, read_expansion, read_multi_vector
 from mlx_embed.checkpoint.safetensors import other_weights, read_headers, what_else
 from mlx_embed.checkpoint.settings import Settings, flag, length, read_settings
 from mlx_embed.checkpoint.sparse import read_sides
@@ -163,7 +163,7 @@ def read_checkpoint(
 
 def _is_model2vec(folder: Path) -> bool:
     """Whether a folder without modules.json is a static model that model2vec saved."""
-    return present(folder / "config.json") and read_json(folder / "config.json").get("model_type") == "model2vec"
+    return bool(optional_json(folder / "config.json").get("model_type") == "model2vec")
 
 
 def _static(folder: Path, name: str, entries: Sequence[tuple[str, str]], sentence: Mapping[str, Any]) -> Checkpoint:
@@ -240,10 +240,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def say_other_kind(folder: Path) -> None:
     """Warn where a folder that is opened as an embedding model says that it is a model of another kind."""
-    stated = optional_json(folder / "config_sentence_transformers.json").get("model_type")
-    named = optional_json(folder / "config.json").get("architectures")
-    if not present(folder / "modules.json"):  # without it the former file counts for nothing
-        stated = STANFORD if isinstance(named, list) and STANFORD in named else None
+    bare = not present(folder / "modules.json")
+    stated = STANFORD if bare and is_stanfords(folder) else saved_settings(folder).get("model_type")
     if not isinstance(stated, str) or stated not in _OPENED_BY:
         return
     kind, option = _OPENED_BY[stated]

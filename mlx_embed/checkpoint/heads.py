@@ -10,9 +10,9 @@ import numpy as np
 
 from mlx_embed.checkpoint import adapters, quantization
 from mlx_embed.checkpoint.checkpoint import Checkpoint
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import present
 from mlx_embed.checkpoint.folder import is_causal_lm
-from mlx_embed.checkpoint.listed import listed
+from mlx_embed.checkpoint.listed import listed, saved_settings
 from mlx_embed.checkpoint.logit_score import LogitScore
 from mlx_embed.checkpoint.modules import Dense, LayerNorm, Module, Pooling
 from mlx_embed.checkpoint.safetensors import Tensor, load_float32, load_tensors
@@ -230,11 +230,9 @@ def prompts(checkpoint: Checkpoint) -> tuple[dict[str, str], str | None]:
 
 
 def _noted(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """What sentence-transformers 6 notes of a CrossEncoder. Like it, nothing is read of a folder without modules.json,
-    nor of one that was saved as another kind of model."""
-    path = checkpoint.folder / "config_sentence_transformers.json"
-    noted = read_json(path) if present(checkpoint.folder / "modules.json") and present(path) else {}
-    return noted if noted.get("model_type") == "CrossEncoder" else {}
+    """What sentence-transformers 6 notes of a CrossEncoder; nothing of a folder that is another kind of model."""
+    found = saved_settings(checkpoint.folder)
+    return found if found.get("model_type") == "CrossEncoder" else {}
 
 
 def _head_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
-"""modules.json: which modules a checkpoint is made of, and where they lie."""
+"""modules.json: which modules a checkpoint is made of, and where they lie, and what stands beside it."""
 
 import json
 from pathlib import Path
+from typing import Any
 
-from mlx_embed.checkpoint.files import present, read_json
+from mlx_embed.checkpoint.files import optional_json, present, read_json
 from mlx_embed.checkpoint.tasks import OWN_MODULE, STATED, is_v5
 from mlx_embed.errors import CheckpointError, UnsupportedModelError
 
@@ -22,6 +23,11 @@ def listed(folder: Path) -> list[tuple[str, str]]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a list of modules with a type and a path ({error!r}).") from error
     return [("Transformer" if _is_jina(folder, name, place) else kind_of(path, name), place) for name, place in found]
+
+
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """config_sentence_transformers.json, which says of a folder with modules.json what it is; of others empty."""
+    return optional_json(folder / "config_sentence_transformers.json") if present(folder / "modules.json") else {}
 
 
 def _is_jina(folder: Path, name: str, place: str) -> bool:

@@ -106,14 +106,18 @@ def read_multi_vector(folder: Path) -> MultiVector:
     kind = sentence.get("model_type")
     if kind in ("MultiVectorEncoder", "ColBERT") or (kind in (None, "SentenceTransformer") and _PYLATE & set(sentence)):
         return _of_modules(folder, path, sentence)
-    config = folder / "config.json"
-    named = optional_json(config).get("architectures")
-    if isinstance(named, list) and STANFORD in named:
+    if is_stanfords(folder):
         return _stanford(folder)
     raise UnsupportedModelError(
         f"{folder} is no model of a vector a token: {path.name} names neither a MultiVectorEncoder nor PyLate's "
         f"settings, and config.json no {STANFORD}."
     )
+
+
+def is_stanfords(folder: Path) -> bool:
+    """Whether config.json says that a folder is in the layout of Stanford's ColBERT."""
+    named = optional_json(folder / "config.json").get("architectures")
+    return isinstance(named, list) and STANFORD in named
 
 
 def _of_modules(folder: Path, path: Path, sentence: Mapping[str, Any]) -> MultiVector:

@@ -54,6 +54,13 @@ def random(*shape: int, dtype: str = "float32", scale: float = 1.0) -> mx.array:
     return mx.array((np.random.default_rng().normal(size=shape) * scale).astype(np.float32)).astype(DTYPES[dtype])
 
 
+def spoilt(place: int) -> np.ndarray:
+    """80 rows of three ones, but for one number of the row at `place`, which is none."""
+    rows = np.ones((80, 3), dtype=np.float32)
+    rows[place, 1] = np.nan
+    return rows
+
+
 def poison(*shape: int, dtype: str) -> None:
     """Free buffers of this size that are full of NaN: a place that a kernel leaves out would show."""
     mx.eval([mx.full(shape, mx.nan, dtype=DTYPES[dtype]) for _ in range(4)])

@@ -6,6 +6,7 @@ import pytest
 
 from custom_kernels import Linear, metal
 from custom_kernels.arrays import starts
+from tests.custom_kernels.conftest import spoilt
 from tests.metal.emulation import emulated_metal, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
@@ -27,8 +28,7 @@ def test_linear_max() -> None:
 
 @pytest.mark.parametrize("place", [0, 4, 39])
 def test_the_greatest_beside_what_is_no_number_is_none(place: int) -> None:
-    rows = np.ones((80, 3), dtype=np.float32)
-    rows[place, 1] = np.nan
+    rows = spoilt(place)
     with emulated_metal(2):
         found = np.array(
             metal.linear_max(mx.array(rows), Linear(mx.array(np.ones((300, 3), dtype=np.float32))), starts(40, 40))

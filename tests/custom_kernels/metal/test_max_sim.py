@@ -6,6 +6,7 @@ import pytest
 
 from custom_kernels import metal
 from custom_kernels.arrays import starts
+from tests.custom_kernels.conftest import spoilt
 from tests.custom_kernels.test_max_sim import arrays, expected
 from tests.metal.emulation import emulated_metal, unavailable
 
@@ -30,8 +31,7 @@ def test_max_sim(width: int, dtype: mx.Dtype, seed: int) -> None:
 
 @pytest.mark.parametrize("place", [0, 4, 39])
 def test_the_greatest_beside_what_is_no_number_is_none(place: int) -> None:
-    rows = np.ones((80, 3), dtype=np.float32)
-    rows[place, 1] = np.nan
+    rows = spoilt(place)
     with emulated_metal(2):
         found = np.array(
             metal.max_sim(mx.array(np.eye(3, dtype=np.float32)), starts(3), mx.array(rows), starts(40, 40))
